@@ -1,0 +1,116 @@
+"""Transformations one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gradtx.core.definition import Definition
+from gradtx.core.foreign import as_transformation
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.value import show
+
+
+class Chain(GradientTransformation):
+    """The parts in a row; the state is the tuple of theirs."""
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        return self.arguments["args"]  # type: ignore[no-any-return]
+
+    def _links(self) -> tuple[Link, ...]:
+        return tuple(link for part in self.parts for link in part._links())
+
+    def _split(self, state: OptState) -> list[OptState]:
+        states = self._states(state)
+        return [s for part, own in zip(self.parts, states, strict=True) for s in part._split(own)]
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        return tuple(part._join(states) for part in self.parts)
+
+    def _init(self, params: Params) -> OptState:
+        return tuple(part._init(params) for part in self.parts)
+
+    def _states(self, state: OptState) -> tuple[OptState, ...]:
+        if not isinstance(state, tuple | list) or len(state) != len(self.parts):
+            held = f"{len(state)} parts" if isinstance(state, tuple | list) else repr(type(state))
+            raise ValueError(
+                f"{self.definition.name}: the state holds {held}, the transformation "
+                f"{len(self.parts)} parts: pass the state that its own init made"
+            )
+        return tuple(state)
+
+    def __repr__(self) -> str:
+        return f"{self.definition.name}({', '.join(map(show, self.parts))})"
+
+
+class NamedChain(Chain):
+    """Named parts in a row; the state is the dict of theirs."""
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        return self.arguments["parts"]  # type: ignore[no-any-return]
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        return dict(zip(self.names, super()._join(states), strict=True))
+
+    def _init(self, params: Params) -> OptState:
+        return dict(zip(self.names, super()._init(params), strict=True))
+
+    def _states(self, state: OptState) -> tuple[OptState, ...]:
+        if not isinstance(state, Mapping) or state.keys() != set(self.names):
+            held = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(type(state))
+            raise ValueError(
+                f"named_chain: the state holds {held}, the transformation {', '.join(self.names)}: "
+                "pass the state that its own init made"
+            )
+        return tuple(state[name] for name in self.names)
+
+    def __repr__(self) -> str:
+        pairs = zip(self.names, self.parts, strict=True)
+        return f"named_chain({', '.join(f'({name!r}, {part!r})' for name, part in pairs)})"
+
+
+def _chain(*args: GradientTransformation) -> Any:
+    return args
+
+
+def _named_chain(names: tuple[str, ...], parts: tuple[GradientTransformation, ...]) -> Any:
+    return names, parts
+
+
+_chain.__name__, _named_chain.__name__ = "chain", "named_chain"
+_CHAIN = Definition(_chain, Chain)
+_NAMED_CHAIN = Definition(_named_chain, NamedChain)
+
+
+def chain(*args: Any) -> GradientTransformation:
+    """Apply transformations in the order given: the updates of each are the input of the next.
+
+    Between them nothing is rounded. Neighbouring rules on single leaves run as one body a leaf.
+    Optax's transformations may be among them. The state is the tuple of the parts' states.
+
+    Raises: TypeError, with the position, for an argument that is no transformation.
+    """
+    return _CHAIN(
+        *(as_transformation(tx, f"chain: argument {i}") for i, tx in enumerate(args, start=1))
+    )
+
+
+def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
+    """Like `chain`, of `(name, transformation)` pairs; the state is a dict by name.
+
+    Raises: ValueError for a name that stands twice, TypeError for what is no such pair.
+    """
+    for i, pair in enumerate(args, start=1):
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                f"named_chain: argument {i} must be a pair (name, transformation), got {show(pair)}"
+            )
+    names = tuple(name for name, _ in args)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"named_chain: the name {twice[0]!r} stands twice")
+    parts = tuple(as_transformation(tx, f"named_chain: {name}") for name, tx in args)
+    return _NAMED_CHAIN(names, parts)

@@ -1,0 +1,80 @@
+"""A transformation on some of the leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from gradtx.core.definition import Definition
+from gradtx.core.foreign import as_transformation
+from gradtx.core.leaves import Leaves
+from gradtx.core.mask import Mask, hide
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import GradientTransformation, Link
+
+
+class MaskedState(NamedTuple):
+    """The state of the inner transformation, with `MaskedNode()` where a leaf is left out."""
+
+    inner_state: OptState
+
+
+class Masked(GradientTransformation):
+    """The links of the inner transformation, each under the mask."""
+
+    @property
+    def inner(self) -> GradientTransformation:
+        """The transformation under the mask."""
+        inner: GradientTransformation = self.arguments["inner"]
+        return inner
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        return (self.inner,)
+
+    @property
+    def _mask(self) -> Mask:
+        return Mask(self.arguments["mask"])
+
+    def _links(self) -> tuple[Link, ...]:
+        return tuple(link._replace(masks=(*link.masks, self._mask)) for link in self.inner._links())
+
+    def _split(self, state: OptState) -> list[OptState]:
+        if not hasattr(state, "inner_state"):
+            raise ValueError(
+                f"masked: the state is a {type(state).__name__}, not a MaskedState: "
+                "pass the state that its own init made"
+            )
+        return self.inner._split(state.inner_state)
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        return MaskedState(self.inner._join(states))
+
+    def _init(self, params: Params) -> OptState:
+        leaves = Leaves.of(params)
+        if not leaves.values:
+            # Nothing to mask, and tree_map_params looks at states through such a placeholder.
+            return MaskedState(self.inner._init(params))
+        selected = self._mask.select(leaves, "masked")
+        return MaskedState(self.inner._init(hide(leaves, leaves.values, selected)))
+
+
+def _masked(inner: GradientTransformation, mask: Any) -> Any:
+    return inner, mask
+
+
+_masked.__name__ = "masked"
+_MASKED = Definition(_masked, Masked)
+
+
+def masked(inner: Any, mask: Any) -> GradientTransformation:
+    """Apply a transformation to some leaves; the others pass unchanged and cost no state.
+
+    mask: a tree of booleans shaped like params or a prefix of it; a function that makes one from
+    params; a regular expression searched for in the leaf's path (`"kernel"`, written
+    `encoder/0/kernel`); or `matching(pattern)`, whose `~` selects all others.
+
+    Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
+    matches no leaf.
+    """
+    return _MASKED(as_transformation(inner, "masked: inner"), mask)

@@ -1,0 +1,37 @@
+"""Transformations from plain functions, and the two that need no formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf, per_tree
+
+
+@per_leaf
+def identity() -> Any:
+    """u = g"""
+    return lambda grad: grad
+
+
+@per_leaf
+def set_to_zero() -> Any:
+    """u = 0"""
+    return lambda grad: jnp.zeros_like(grad)
+
+
+@per_tree
+def stateless(f: Callable[..., Any]) -> Any:
+    """u = f(g, params), on whole trees; f keeps the shapes of the leaves.
+
+    params is None for f when update was called without it.
+    """
+    return lambda updates, params=None: f(updates, params)
+
+
+@per_leaf
+def stateless_with_tree_map(f: Callable[..., Any]) -> Any:
+    """u = f(g, param), leaf by leaf; param is None when update was called without params."""
+    return lambda grad, param=None: f(grad, param)

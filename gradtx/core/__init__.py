@@ -1,0 +1,1 @@
+"""The plumbing, written once: values, rules, trees, dtypes, errors."""

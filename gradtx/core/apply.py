@@ -1,0 +1,39 @@
+"""The last step: adding the updates to the parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.leaves import Leaves, align, at, describe
+from gradtx.core.state import Params, Updates
+
+
+def apply_updates(params: Params, updates: Updates) -> Params:
+    """params + updates, each leaf in its parameter's dtype.
+
+    The sum is taken in float32 or wider and rounded once. Where the update is None the parameter
+    stays. Raises: ValueError, with the leaf's path, where trees or shapes differ.
+    """
+    leaves = Leaves.of(updates)
+    aligned = align(leaves, params, "apply_updates: params")
+
+    def apply(i: int, update: Any, param: Any) -> Any:
+        if update is None:
+            return param
+        if param is None or np.shape(param) != np.shape(update):
+            raise ValueError(
+                f"apply_updates: {at(leaves.paths[i])}: the update {describe(update)} does not "
+                f"fit the parameter {'None' if param is None else describe(param)}"
+            )
+        param, update = jnp.asarray(param), jnp.asarray(update)
+        dtype = compute_dtype(param.dtype, update.dtype)
+        return cast(cast(param, dtype) + cast(update, dtype), param.dtype)
+
+    pairs = zip(leaves.values, aligned, strict=True)
+    new = [apply(i, update, param) for i, (update, param) in enumerate(pairs)]
+    return jax.tree.unflatten(leaves.treedef, new)

@@ -1,0 +1,52 @@
+"""The three decorators that turn a function of hyperparameters into a definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from gradtx.core.definition import Definition
+from gradtx.core.kinds import Number
+from gradtx.core.leafwise import LeafTransformation
+from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
+from gradtx.core.treewise import TreeTransformation
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=Ruled)
+
+
+def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
+    """Define a transformation by the maths of one array.
+
+    The function takes hyperparameters (annotated `Decay`, `NonNegative`, ...: numbers, arrays or
+    schedules) and static options, and returns a `Rule`, or only an update function when there is
+    no state. See `Rule` for what init and update may ask for by name.
+
+    Raises at decoration: TypeError if the rule asks for a name that nobody provides.
+    """
+    return _probed(Definition(function, LeafTransformation))
+
+
+def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
+    """Define a transformation by the maths of a whole tree, like `per_leaf` otherwise."""
+    return _probed(Definition(function, TreeTransformation))
+
+
+def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
+    """Define a named composition: a function that returns a chain and has no maths of its own."""
+    return Definition(function, Recipe)  # type: ignore[return-value]
+
+
+def _probed(definition: Definition[P, T]) -> Definition[P, GradientTransformation]:
+    """Build one value with defaults and example numbers, so that wrong names fail at once."""
+    arguments: dict[str, Any] = {}
+    for name, parameter in definition.signature.parameters.items():
+        kind = definition.parameters[name]
+        if parameter.default is not parameter.empty:
+            arguments[name] = parameter.default
+        elif isinstance(kind, Number):
+            arguments[name] = kind.example
+        else:
+            return definition  # type: ignore[return-value]
+    definition.value_class._of(definition, definition._convert(arguments))._check()
+    return definition  # type: ignore[return-value]

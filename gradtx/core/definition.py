@@ -1,0 +1,129 @@
+"""A definition: a function whose calls are values.
+
+It reads the function's signature once. Arguments whose annotation is a number, a schedule or a
+transformation become the children of the value's pytree; the others are static.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import jax
+
+from gradtx.core.kinds import Kind, Number, kind_of
+from gradtx.core.schedule import FunctionSchedule, Schedule
+from gradtx.core.value import Frozen, Value, show, thaw
+
+P = ParamSpec("P")
+V = TypeVar("V", bound=Value)
+
+
+class Definition(Generic[P, V]):
+    """Call it to make a value; it carries the name, the formula and the signature."""
+
+    def __init__(self, function: Callable[P, Any], value_class: type[V]):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.value_class = value_class
+        self.name = function.__name__
+        self.signature = inspect.signature(function)
+        hints = typing.get_type_hints(function, include_extras=True)
+        self.parameters: dict[str, Kind] = {
+            name: kind_of(hints.get(name)) for name in self.signature.parameters
+        }
+        self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; it takes {self._takes()}") from None
+        bound.apply_defaults()
+        value = self.value_class._of(self, self._convert(bound.arguments))
+        check = getattr(value, "_check", None)
+        if check is not None:
+            check()
+        return value
+
+    def call(self, arguments: Mapping[str, Any]) -> Any:
+        """What the function itself returns for these arguments."""
+        given = {name: thaw(argument) for name, argument in arguments.items()}
+        bound = inspect.BoundArguments(self.signature, given)  # type: ignore[arg-type]
+        return self.function(*bound.args, **bound.kwargs)
+
+    def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:
+        """The value made by these arguments with some of them changed."""
+        unknown = [name for name in changes if name not in self.parameters]
+        if unknown:
+            raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it takes {self._takes()}")
+        given = {name: thaw(argument) for name, argument in arguments.items()} | dict(changes)
+        bound = inspect.BoundArguments(self.signature, given)  # type: ignore[arg-type]
+        return self(*bound.args, **bound.kwargs)  # type: ignore[call-arg]
+
+    def is_number(self, name: str) -> bool:
+        return isinstance(self.parameters[name], Number)
+
+    def _takes(self) -> str:
+        return ", ".join(self.parameters) or "no arguments"
+
+    def _convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._argument(name, value) for name, value in given.items()}
+
+    def _argument(self, name: str, value: Any) -> Any:
+        kind, where = self.parameters[name], f"{self.name}: {name}"
+        if value is None and self.signature.parameters[name].default is None:
+            return None
+        if value is None and isinstance(kind, Number):
+            raise TypeError(f"{where} must be {kind.text}, got None")
+        converted = kind.convert(where, value)
+        if kind.dynamic:
+            return jax.tree.map(as_schedule, converted, is_leaf=_is_plain_function)
+        try:
+            hash(converted)
+            return converted
+        except TypeError:
+            pass
+        try:
+            return Frozen(converted)
+        except TypeError as error:
+            raise TypeError(
+                f"{where} is static and its parts must be hashable, got {show(value)}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"<{self.name}{self.signature}>"
+
+    def __reduce__(self) -> str:
+        # Pickled by reference, like a function.
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+
+def _is_plain_function(x: Any) -> bool:
+    return callable(x) and not isinstance(x, Value)
+
+
+def as_schedule(x: Any) -> Any:
+    """A plain function of the step as a `Schedule`; anything else as it is."""
+    return FunctionSchedule._of(_of_function, {"function": x}) if _is_plain_function(x) else x
+
+
+def _function(function: Any) -> Any:
+    """A plain function of the step."""
+    return function
+
+
+_of_function = Definition(_function, FunctionSchedule)
+_of_function.__qualname__ = "_of_function"
+
+
+def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:
+    """Turn a function that returns `step -> number` into a definition of schedules.
+
+    The step arrives as a scalar in float32 (float64 under x64), arrays among the arguments in
+    the same dtype, Python numbers as they are.
+    """
+    return Definition(function, Schedule)

@@ -1,0 +1,69 @@
+"""The dtype policy: compute in float32 or wider, store what is asked, round once on leaving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def compute_dtype(*dtypes: Any) -> np.dtype:
+    """The dtype in which the maths of arrays of these dtypes is done: float32 or wider."""
+    widest = np.dtype(np.float32)
+    for dtype in dtypes:
+        widest = jnp.promote_types(widest, dtype)
+    return widest
+
+
+def real_dtype(dtype: Any) -> np.dtype:
+    """The dtype of a real number beside numbers of `dtype`: float32 for complex64."""
+    return np.dtype(jnp.finfo(dtype).dtype)
+
+
+def scalar_dtype() -> np.dtype:
+    """The dtype of numbers that belong to no array: float32, or float64 under x64."""
+    return np.dtype(jnp.result_type(float))
+
+
+def is_inexact(x: Any) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+def cast(x: Any, dtype: Any) -> jax.Array:
+    """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
+    return lax.convert_element_type(x, dtype)
+
+
+def widen(x: Any, dtype: Any) -> jax.Array:
+    """A floating array in the dtype of the computation; real stays real beside complex."""
+    if not is_inexact(x):
+        return x
+    return cast(x, dtype if jnp.issubdtype(x.dtype, jnp.complexfloating) else real_dtype(dtype))
+
+
+def strengthen(x: Any) -> jax.Array:
+    """`x` as an array that is not weakly typed, so that its aval can stay the same for ever."""
+    array = jnp.asarray(x)
+    return cast(array, array.dtype)
+
+
+def bind_numbers(tree: Any, dtype: Any, where: str) -> Any:
+    """Numbers ready for maths in `dtype`: arrays cast to it, Python numbers left exact.
+
+    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64.
+    """
+
+    def bind(number: Any) -> Any:
+        if isinstance(number, int | float):
+            return number
+        if np.ndim(number) != 0:
+            raise ValueError(
+                f"{where} must be scalars when they are used, got shape {np.shape(number)}: "
+                "map over the transformation with jax.vmap"
+            )
+        return cast(number, dtype)
+
+    return jax.tree.map(bind, tree)

@@ -1,0 +1,68 @@
+"""A pair of functions, Optax's or a user's own, as a link of a chain."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core.definition import Definition
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.value import show
+from gradtx.core.work import Work
+
+
+class Foreign(GradientTransformation):
+    """A pair of functions that is not made of rules: it sees whole trees, and may keep any state."""
+
+    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+        """What a plain function needs is not known: it says so itself."""
+
+    def _init(self, params: Params) -> OptState:
+        return self.arguments["init"](params)
+
+    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+        selected = work.selected(link.masks)
+        function = self.arguments["update"]
+        updates, new_state = function(
+            work.tree(selected), state, work.params_tree(selected), **_accepted(function, extra)
+        )
+        work.put(updates, selected, repr(self))
+        return new_state
+
+    def __repr__(self) -> str:
+        init, update = self.arguments["init"], self.arguments["update"]
+        return f"GradientTransformation(init={show(init)}, update={show(update)})"
+
+
+def _accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments that a function takes."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return extra
+    names = {p.name for p in parameters}
+    return {name: x for name, x in extra.items() if name in names}
+
+
+def from_functions(init: Any, update: Any) -> Any:
+    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation."""
+    return _definition(init, update)
+
+
+_definition = Definition(from_functions, Foreign)
+
+
+def as_transformation(x: Any, where: str) -> GradientTransformation:
+    """A transformation as it is, a pair with `init` and `update` as a link; else an error."""
+    if isinstance(x, GradientTransformation):
+        return x
+    init, update = getattr(x, "init", None), getattr(x, "update", None)
+    if callable(init) and callable(update):
+        return _definition(init, update)
+    hint = ""
+    if callable(x):
+        hint = "; a schedule goes through scale_by_schedule(...), a definition must be called first"
+    raise TypeError(
+        f"{where} must be a gradient transformation, got {show(x)} ({type(x).__name__}){hint}"
+    )

@@ -1,0 +1,157 @@
+"""The kinds of arguments: what a hyperparameter may be, checked at construction.
+
+A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may be given as a
+Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
+as a schedule. Traced arrays are not checked: their values are not known.
+"""
+
+from __future__ import annotations
+
+import numbers
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+
+from gradtx.core.schedule import Schedule
+from gradtx.core.value import Value, show
+
+
+class Off(float):
+    """A literal 0 that switches a part of a recipe off. It is structure, not a leaf."""
+
+    def __new__(cls) -> Off:
+        return super().__new__(cls, 0.0)
+
+
+jax.tree_util.register_pytree_node(Off, lambda off: ((), None), lambda aux, children: Off())
+
+
+def is_off(x: Any) -> bool:
+    """Whether an argument was given as a literal 0 (or None), which leaves a part out."""
+    return x is None or isinstance(x, Off)
+
+
+class Kind:
+    """What an argument may be. `dynamic` arguments are children of the value's pytree."""
+
+    dynamic = False
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The argument in its stored form; `where` names the transformation and the argument."""
+        return value
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number, an array or a schedule, or a tuple or dict of these."""
+
+    text: str
+    accepts: Callable[[np.ndarray], Any]
+    example: float = 0.5
+    scheduled: bool = True
+    off_at_zero: bool = False
+    dynamic = True
+
+    def convert(self, where: str, value: Any) -> Any:
+        return jax.tree.map(lambda leaf: self._leaf(where, leaf), value, is_leaf=_is_schedule)
+
+    def _leaf(self, where: str, value: Any) -> Any:
+        if _is_schedule(value) and self.scheduled:
+            return value
+        if isinstance(value, jax.core.Tracer):
+            return value
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            value = value.item()
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        is_array = isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "fiuV"
+        if not (is_number or is_array):
+            what = "a number, an array or a schedule" if self.scheduled else "a number or an array"
+            raise TypeError(f"{where} must be {what}, got {show(value)} ({type(value).__name__})")
+        if not np.all(self.accepts(np.asarray(value, np.float64))):
+            raise ValueError(f"{where} must be {self.text}, got {show(value)}")
+        return Off() if self.off_at_zero and is_number and value == 0 else value
+
+
+@dataclass(frozen=True)
+class Instance(Kind):
+    """Values of one class (transformations, schedules), alone or in a tuple or dict."""
+
+    dynamic = True
+
+
+@dataclass(frozen=True)
+class DTypeKind(Kind):
+    """A dtype by any of its names."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return np.dtype(value)
+        except TypeError as error:
+            raise TypeError(f"{where} must be a dtype such as 'float32', got {value!r}") from error
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or False, known when the program is traced."""
+
+    def convert(self, where: str, value: Any) -> bool:
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        raise TypeError(f"{where} must be True or False, got {show(value)}")
+
+
+def _is_schedule(x: Any) -> bool:
+    return isinstance(x, Schedule) or callable(x)
+
+
+def _finite(x: np.ndarray) -> Any:
+    return np.isfinite(x)
+
+
+def _whole(x: np.ndarray) -> Any:
+    return np.isfinite(x) & (x == np.round(x))
+
+
+_NON_NEGATIVE = Number("finite and >= 0", lambda x: _finite(x) & (x >= 0))
+_FRACTION = Number("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
+
+Real = Annotated[Any, Number("a finite number", _finite)]
+NonNegative = Annotated[Any, _NON_NEGATIVE]
+Positive = Annotated[Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
+Decay = Annotated[Any, Number("in [0, 1)", lambda x: (x >= 0) & (x < 1))]
+Fraction = Annotated[Any, _FRACTION]
+NonNegativeOrOff = Annotated[Any, replace(_NON_NEGATIVE, off_at_zero=True)]
+FractionOrOff = Annotated[Any, replace(_FRACTION, off_at_zero=True)]
+Steps = Annotated[
+    Any, Number("a whole number >= 0", lambda x: _whole(x) & (x >= 0), example=1, scheduled=False)
+]
+PositiveSteps = Annotated[
+    Any, Number("a whole number > 0", lambda x: _whole(x) & (x > 0), example=1, scheduled=False)
+]
+DType = Annotated[Any, DTypeKind()]
+
+
+def kind_of(annotation: Any) -> Kind:
+    """The kind that an annotation carries; an argument without one is static."""
+    found = _search(annotation)
+    return found if found is not None else Kind()
+
+
+def _search(annotation: Any) -> Kind | None:
+    if annotation is bool:
+        return Flag()
+    if isinstance(annotation, type) and issubclass(annotation, Value):
+        return Instance()
+    for metadata in getattr(annotation, "__metadata__", ()):
+        if isinstance(metadata, Kind):
+            return metadata
+    for inner in typing.get_args(annotation):
+        if not isinstance(inner, Kind) and (found := _search(inner)) is not None:
+            return found
+    return None

@@ -1,0 +1,243 @@
+"""Rules for one array, lifted to trees.
+
+Neighbouring rules of a chain run leaf by leaf as one body. The body is one jitted function whose
+static argument says which rules with which constants, so that leaves of equal shape and dtype
+share its trace and its lowering, in a jitted program and outside of one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.core.dtypes import (
+    bind_numbers,
+    cast,
+    compute_dtype,
+    is_inexact,
+    real_dtype,
+    strengthen,
+    widen,
+)
+from gradtx.core.leaves import Leaves, at, check_arrays, describe
+from gradtx.core.rule import Asks, Rule, Step, as_rule
+from gradtx.core.state import (
+    EmptyState,
+    OptState,
+    Params,
+    Rows,
+    join_count,
+    leaf_row,
+    leaf_state,
+    new_state,
+    start,
+)
+from gradtx.core.transformation import Link, Ruled
+from gradtx.core.work import Work
+
+
+class LeafTransformation(Ruled):
+    """A transformation given by the maths of one array."""
+
+    names = ("grad", "state", "param", "step", "gathered")
+
+    def _init(self, params: Params) -> OptState:
+        own: Any = EmptyState()
+        if self.rule.init is not None:
+            leaves = Leaves.of(params)
+            values = check_arrays(leaves, self.definition.name)
+            own = self._rows(values).write(leaves.treedef)
+        return new_state(own, counted=self.counted)
+
+    def _rows(self, values: list[Any]) -> Rows:
+        """The first state of each leaf; of an absent leaf, absent."""
+        states = [None if x is None else self._init_leaf(x) for x in values]
+        present = [s for s in states if s is not None] or [jax.eval_shape(self._init_leaf, _DUMMY)]
+        rows = Rows.of_leaf_states(present)
+        absent = (None,) * len(rows.rows[0])
+        made = iter(rows.rows)
+        return Rows(rows.state_class, [absent if s is None else next(made) for s in states])
+
+    def _init_leaf(self, param: Any) -> Any:
+        dtype = compute_dtype(param.dtype)
+        spec, numbers = self._spec(start(), EmptyState)
+        init = spec.rule(numbers, real_dtype(dtype)).init
+        available = {"param": cast(param, dtype), "step": Step(start())}
+        return jax.tree.map(strengthen, self.init_asks.call(init, available))
+
+    def _spec(self, count: Any, state_class: type) -> tuple[Spec, list[Any]]:
+        """The rule as static structure, and the numbers that are not known when it is traced."""
+        leaves, treedef = jax.tree.flatten(self.numbers_at(count))
+        known = tuple(x if isinstance(x, int | float) else None for x in leaves)
+        static = tuple(
+            (n, x) for n, x in self.arguments.items() if not self.definition.is_number(n)
+        )
+        traced = [x for x, k in zip(leaves, known, strict=True) if k is None]
+        return Spec(self.definition, self.asks, static, treedef, known, state_class), traced
+
+
+_DUMMY = jax.ShapeDtypeStruct((), np.float32)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A rule of one leaf without its arrays: hashable, so that equal rules share one trace."""
+
+    definition: Any
+    asks: Asks
+    static: tuple[tuple[str, Any], ...]
+    treedef: Any
+    known: tuple[Any, ...]
+    state_class: type
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.definition, self.static, self.treedef, self.known, self.state_class))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def name(self) -> str:
+        name: str = self.definition.name
+        return name
+
+    def rule(self, traced: Sequence[Any], dtype: Any) -> Rule:
+        """The rule, with its traced numbers in `dtype`."""
+        arrays = iter(traced)
+        leaves = [next(arrays) if known is None else known for known in self.known]
+        numbers = jax.tree.unflatten(self.treedef, leaves)
+        numbers = {
+            name: bind_numbers(value, dtype, f"{self.name}: {name}")
+            for name, value in numbers.items()
+        }
+        return as_rule(self.definition.call(dict(self.static) | numbers), self.name)
+
+
+class _LeafError(ValueError):
+    """An error in the body of one leaf, before its path is known."""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _update_leaf(
+    specs: tuple[Spec, ...], out_dtype: Any, grad: Any, param: Any, inputs: Any
+) -> tuple[Any, list[Any]]:
+    """One leaf through neighbouring rules: nothing between them is rounded."""
+    dtype = compute_dtype(grad.dtype, *([] if param is None else [param.dtype]))
+    update = cast(grad, dtype)
+    param = None if param is None else cast(param, dtype)
+    rows = []
+    for spec, given in zip(specs, inputs, strict=True):
+        update, row = _apply(spec, dtype, update, param, *given)
+        rows.append(row)
+    return cast(update, out_dtype), rows
+
+
+def _apply(
+    spec: Spec,
+    dtype: Any,
+    grad: Any,
+    param: Any,
+    numbers: Any,
+    count: Any,
+    gathered: Any,
+    extra: dict[str, Any],
+    row: tuple[Any, ...],
+) -> tuple[Any, tuple[Any, ...]]:
+    """One rule on one leaf: the update and the new row of its state, in the dtypes it had."""
+    rule = spec.rule(numbers, real_dtype(dtype))
+    wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, gathered))
+    available = extra | {
+        "grad": grad,
+        "state": leaf_state(spec.state_class, wide_row, count),
+        "param": param,
+        "step": Step(count),
+        "gathered": gathered,
+    }
+    try:
+        result = spec.asks.call(rule.update, available)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        shapes = ", ".join(map(describe, jax.tree.leaves(row))) or "none"
+        raise _LeafError(
+            f"{spec.name}", f"{error} (updates {describe(grad)}, state: {shapes})"
+        ) from error
+    update, state = result if rule.init is not None else (result, EmptyState())
+    if np.shape(update) != np.shape(grad):
+        problem = f"updates of shape {np.shape(grad)} became {np.shape(update)}"
+        raise _LeafError(spec.name, problem + _ADVICE)
+    return cast(update, dtype), _like(row, leaf_row(spec.state_class, state), spec, grad)
+
+
+_ADVICE = "; was the state made by init on params of these shapes?"
+
+
+def _like(old: Any, new: Any, spec: Spec, grad: Any) -> Any:
+    """The new state in the dtypes of the old one; another shape is an error."""
+
+    def same(before: Any, after: Any) -> Any:
+        if np.shape(before) != np.shape(after):
+            raise _LeafError(
+                spec.name,
+                f"updates {describe(grad)} do not fit the state {describe(before)}" + _ADVICE,
+            )
+        return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
+
+    return jax.tree.map(same, old, new)
+
+
+def run_leafwise(
+    links: Sequence[Link], states: Sequence[OptState], work: Work, extra: dict[str, Any], last: bool
+) -> list[OptState]:
+    """Neighbouring rules on every leaf of the work; returns their new states."""
+    bound = [_bind(link, state, work, extra) for link, state in zip(links, states, strict=True)]
+    for i, value in enumerate(work.values):
+        active = [b for b in bound if b.selected[i]]
+        if value is None or not active:
+            continue
+        specs = tuple(b.spec for b in active)
+        inputs = tuple((*b.once, b.rows.rows[i]) for b in active)
+        param = work.params[i] if any("param" in spec.asks.names for spec in specs) else None
+        out_dtype = work.out_dtypes[i] if last else work.compute_dtype(i)
+        try:
+            work.values[i], rows = _update_leaf(specs, out_dtype, value, param, inputs)
+        except _LeafError as error:
+            name, problem = error.args
+            raise ValueError(f"{name}: {at(work.leaves.paths[i])}: {problem}") from error.__cause__
+        for b, row in zip(active, rows, strict=True):
+            b.rows.rows[i] = row
+    return [
+        join_count(b.count, state, b.rows.write(work.leaves.treedef))
+        for b, state in zip(bound, states, strict=True)
+    ]
+
+
+class _Bound(NamedTuple):
+    """A rule ready to run on leaves: what is the same for all of them, and a row for each."""
+
+    spec: Spec
+    once: tuple[Any, ...]
+    rows: Rows
+    selected: list[bool]
+    count: Any
+
+
+def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bound:
+    tx = link.transformation
+    own, old_count, count = tx.read_count(state)
+    spec, numbers = tx._spec(old_count, type(own))
+    selected = work.selected(link.masks)
+    gathered = None
+    if tx.rule.gather is not None:
+        rule = spec.rule(numbers, work.widest_real_dtype())
+        trees = {"updates": work.tree(selected), "params": work.params_tree(selected)}
+        gathered = tx.gather_asks.call(rule.gather, trees)
+    once = (numbers, count, gathered, tx.asks.of(extra))
+    return _Bound(spec, once, Rows.read(own, work.leaves, tx.definition.name), selected, count)

@@ -1,0 +1,108 @@
+"""Flattening: the one place that knows about tree structure, absent leaves and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core.dtypes import is_inexact
+
+
+def _is_absent(x: Any) -> bool:
+    return x is None
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Leaves and structure; None is a leaf that is absent."""
+    return jax.tree.flatten(tree, is_leaf=_is_absent)
+
+
+def paths(tree: Any) -> list[str]:
+    """The path of each leaf, `encoder/0/kernel`."""
+    entries = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_absent)[0]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in entries]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A flattened tree. `values[i]` is an array, or None where the tree has no leaf."""
+
+    treedef: Any
+    values: list[Any]
+
+    @classmethod
+    def of(cls, tree: Any) -> Leaves:
+        values, treedef = flatten(tree)
+        return cls(treedef, values)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        return paths(jax.tree.unflatten(self.treedef, range(len(self.values))))
+
+    def tree(self, values: Iterable[Any]) -> Any:
+        return jax.tree.unflatten(self.treedef, values)
+
+
+def at(path: str) -> str:
+    """How an error says where it happened."""
+    return f"at {path}" if path else "at the root"
+
+
+def describe(x: Any) -> str:
+    """float32[3,2]"""
+    if not hasattr(x, "dtype"):
+        return f"{x!r} ({type(x).__name__})"
+    return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
+
+
+def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
+    """The parts of `tree` at each leaf of `leaves`; `what` names it in the error."""
+    try:
+        return leaves.treedef.flatten_up_to(tree)
+    except ValueError:
+        pass
+    mine, theirs = dict.fromkeys(leaves.paths), dict.fromkeys(paths(tree))
+    missing = [p for p in mine if p not in theirs]
+    surplus = [p for p in theirs if p not in mine]
+    differences = [f"{p or 'the root'} is in the updates only" for p in missing[:3]]
+    differences += [f"{p or 'the root'} is in {what.split(': ')[-1]} only" for p in surplus[:3]]
+    raise ValueError(
+        f"{what} and the updates differ in structure: "
+        + ("; ".join(differences) or "the containers are of different types")
+        + ". Both must be trees like the params that init was given, with None for an absent leaf"
+    )
+
+
+def check_arrays(leaves: Leaves, where: str) -> list[Any]:
+    """The leaves as floating or complex arrays; anything else is refused by path."""
+    return [
+        x if x is None else _floating(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")  # type: ignore[misc]
+        for i, x in enumerate(leaves.values)
+    ]
+
+
+def _floating(x: Any, where: Any) -> Any:
+    if isinstance(x, jax.Array | np.ndarray | np.generic) or hasattr(x, "__jax_array__"):
+        array = x if isinstance(x, jax.Array) else jax.numpy.asarray(x)
+    elif isinstance(x, float | complex) and not isinstance(x, bool):
+        array = jax.numpy.asarray(x)
+    else:
+        raise TypeError(
+            f"{where()}: expected an array, got {describe(x)}"
+            + (
+                ". To see the state's shapes call jax.eval_shape(tx.init, params)"
+                if isinstance(x, jax.ShapeDtypeStruct)
+                else ""
+            )
+        )
+    if not is_inexact(array):
+        raise TypeError(
+            f"{where()}: {describe(array)} has no gradient to transform. Leave it out "
+            "(None in its place), or mask it with masked(...)"
+        )
+    return array

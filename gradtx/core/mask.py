@@ -1,0 +1,110 @@
+"""Which leaves a transformation acts on: a tree of booleans, a function, or a path pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.core.leaves import Leaves, flatten
+from gradtx.core.value import thaw
+
+
+class MaskedNode(NamedTuple):
+    """Stands in a tree where a masked transformation does not see a leaf. It has no leaves."""
+
+
+@dataclass(frozen=True)
+class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale"))
+    """The leaves whose path holds a match of a regular expression; `~matching(...)` the others.
+
+    Paths are written `encoder/0/kernel`; the pattern is searched for (`re.search`), so anchor it
+    with ^ and $ to match whole paths.
+    """
+
+    pattern: str
+    inverted: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(
+                f"matching: {self.pattern!r} is no regular expression: {error}"
+            ) from error
+
+    def __invert__(self) -> matching:
+        return matching(self.pattern, not self.inverted)
+
+    def select(self, leaf_paths: list[str], where: str) -> list[bool]:
+        found = [re.search(self.pattern, path) is not None for path in leaf_paths]
+        if leaf_paths and not any(found):
+            shown = ", ".join(leaf_paths[:8]) + (", ..." if len(leaf_paths) > 8 else "")
+            raise ValueError(
+                f"{where}: the pattern {self.pattern!r} matches no leaf; the paths are: {shown}"
+            )
+        return [f != self.inverted for f in found]
+
+    def __repr__(self) -> str:
+        return f"{'~' if self.inverted else ''}matching({self.pattern!r})"
+
+
+MaskLike = Any | Callable[[Any], Any] | str | matching
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it was given: tree of booleans, function of the tree, pattern or `matching`."""
+
+    given: Any
+
+    def select(self, leaves: Leaves, where: str) -> list[bool]:
+        """For each leaf, whether it is acted on."""
+        mask = thaw(self.given)
+        if isinstance(mask, str):
+            mask = matching(mask)
+        if isinstance(mask, matching):
+            return mask.select(leaves.paths, where)
+        tree = leaves.tree(leaves.values)
+        if callable(mask):
+            mask = mask(tree)
+        elif flags := flatten(mask)[0]:
+            if all(callable(flag) for flag in flags):  # a callable module that is also a pytree
+                mask = mask(tree)
+        return _broadcast(mask, leaves, where)
+
+
+def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:
+    """A tree of booleans, or a prefix of one, as one boolean a leaf."""
+    flags, treedef = flatten(mask)
+    try:
+        subtrees = treedef.flatten_up_to(leaves.tree(leaves.values))
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: the mask does not fit the tree it masks: its structure is {treedef}, the "
+            f"leaves are at {', '.join(leaves.paths[:8])}. A mask is a tree of booleans shaped "
+            "like the params (or a prefix of it), a function that makes one, or a path pattern"
+        ) from error
+    selected: list[bool] = []
+    for flag, subtree in zip(flags, subtrees, strict=True):
+        selected += [_boolean(flag, where)] * len(flatten(subtree)[0])
+    return selected
+
+
+def _boolean(flag: Any, where: str) -> bool:
+    if flag is None:
+        return False
+    if isinstance(flag, jax.core.Tracer):
+        raise TypeError(f"{where}: the mask must be known when the program is traced, got {flag}")
+    if isinstance(flag, bool | np.bool_ | np.ndarray | jax.Array) and np.shape(flag) == ():
+        return bool(flag)
+    raise TypeError(f"{where}: a mask holds booleans, got {flag!r} ({type(flag).__name__})")
+
+
+def hide(leaves: Leaves, values: list[Any], selected: list[bool]) -> Any:
+    """The tree with `MaskedNode()` where a leaf is not selected."""
+    return leaves.tree(v if s else MaskedNode() for v, s in zip(values, selected, strict=True))

@@ -1,0 +1,46 @@
+"""The few functions of one array that the formulas share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.dtypes import real_dtype
+
+
+def zeros_like(param: jax.Array, dtype: Any = None) -> jax.Array:
+    """Zeros shaped and placed like `param`: the usual first state."""
+    return jnp.zeros_like(param, dtype=dtype)
+
+
+def real_full_like(param: jax.Array, value: Any, dtype: Any = None) -> jax.Array:
+    """A real number in the shape of `param`: a first second moment, real for complex params."""
+    return jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype))
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """|x|^2, real for complex x."""
+    if jnp.iscomplexobj(x):
+        return jnp.square(x.real) + jnp.square(x.imag)
+    return jnp.square(x)
+
+
+@jax.custom_jvp
+def sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 at 0, so that gradients through an optimizer stay finite."""
+    return jnp.sqrt(x)
+
+
+@sqrt.defjvp
+def _sqrt_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    (x,), (dx,) = primals, tangents
+    root = sqrt(x)
+    positive = root > 0
+    return root, jnp.where(positive, dx / (2 * jnp.where(positive, root, 1)), 0)
+
+
+def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
+    """decay * mean + (1 - decay) * x"""
+    return decay * mean + (1 - decay) * x

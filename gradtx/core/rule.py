@@ -1,0 +1,122 @@
+"""What an author writes: a rule for one array or one tree, and what it may ask for by name."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core.dtypes import cast, real_dtype
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The maths of one array (`per_leaf`) or of one tree (`per_tree`).
+
+    `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
+    Without `init` the rule keeps no state and `update` returns the update alone. Each function
+    receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
+    at a time, `updates`, `state`, `params` and `step` for a tree. Keyword-only names are extra
+    arguments of the caller's `update(..., value=loss)`.
+
+    `gather(updates)` (per leaf only) is run once a tree, before the leaves: what it returns, such
+    as a global norm, reaches `update` by the name `gathered`.
+    """
+
+    init: Callable[..., Any] | None
+    update: Callable[..., Any]
+    gather: Callable[..., Any] | None = None
+
+
+class Step:
+    """How far the run is. `step.count` is the number of updates so far, this one included."""
+
+    def __init__(self, count: jax.Array):
+        self.count = count
+
+    @property
+    def next(self) -> Step:
+        """The step after this one."""
+        return Step(increment(self.count))
+
+    def debias(self, moment: jax.Array, decay: Any) -> jax.Array:
+        """moment / (1 - decay^count): a running mean that started at zero, without that bias.
+
+        1 - decay^t is computed as -expm1(t log(decay)): near t = 1 with decay = 0.999 the direct
+        form loses five of float32's seven digits.
+        """
+        dtype = real_dtype(moment.dtype)
+        time = cast(self.count, dtype)
+        if isinstance(decay, int | float):
+            log_decay = math.log1p(decay - 1) if decay > 0 else -math.inf
+        else:
+            log_decay = jnp.where(
+                decay > 0, jnp.log1p(jnp.where(decay > 0, decay, 1) - 1), -jnp.inf
+            )
+        return moment / -jnp.expm1(time * log_decay)
+
+
+class Asks(NamedTuple):
+    """The names by which a function asks for its inputs."""
+
+    names: frozenset[str]
+    required: frozenset[str]
+    extra: frozenset[str]
+    required_extra: frozenset[str]
+
+    def of(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """The extra arguments among the given ones that are asked for."""
+        return {name: extra[name] for name in sorted(self.extra) if name in extra}
+
+    def call(self, function: Callable[..., Any], available: dict[str, Any]) -> Any:
+        wanted = self.names | self.extra
+        return function(**{name: x for name, x in available.items() if name in wanted})
+
+
+NOTHING = Asks(frozenset(), frozenset(), frozenset(), frozenset())
+
+
+def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: str) -> Asks:
+    """Read what a rule's function asks for; a name that nobody provides is an error."""
+    if function is None:
+        return NOTHING
+    names, required, extra, required_extra = set(), set(), set(), set()
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            extra.add(parameter.name)
+            if parameter.default is parameter.empty:
+                required_extra.add(parameter.name)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name in allowed:
+            names.add(parameter.name)
+            if parameter.default is parameter.empty:
+                required.add(parameter.name)
+        elif parameter.default is parameter.empty:
+            raise TypeError(
+                f"{where} asks for {str(parameter)!r}; it may ask for {', '.join(allowed)}, "
+                "and for extra arguments as keyword-only names"
+            )
+    return Asks(*map(frozenset, (names, required, extra, required_extra)))
+
+
+def as_rule(returned: Any, where: str) -> Rule:
+    """A rule, or a bare update function of a rule that keeps no state."""
+    if isinstance(returned, Rule):
+        return returned
+    if callable(returned):
+        return Rule(None, returned)
+    raise TypeError(
+        f"{where} must return a Rule(init, update) or an update function, "
+        f"got {type(returned).__name__}"
+    )
+
+
+def increment(count: jax.Array) -> jax.Array:
+    """count + 1, staying at the largest integer instead of wrapping round to a negative one."""
+    top = jnp.iinfo(count.dtype).max
+    return lax.select(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))

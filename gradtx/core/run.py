@@ -1,0 +1,65 @@
+"""Running a transformation: a composite is a line of links, run from the first to the last.
+
+Chains, recipes and masks only say how their states lie along the line. Here the line is cut where
+a link needs the whole tree; what lies between two cuts runs leaf by leaf, as one body a leaf.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.core.leafwise import LeafTransformation, run_leafwise
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.work import Work
+
+
+def init(tx: GradientTransformation, params: Params) -> OptState:
+    """The state before the first update."""
+    return tx._init(params)
+
+
+def update(
+    tx: GradientTransformation,
+    updates: Updates,
+    state: OptState,
+    params: Params | None,
+    extra: dict[str, Any],
+    *,
+    rounded: bool = True,
+) -> tuple[Updates, OptState]:
+    """One step. `rounded=False` leaves the updates in float32 or wider, for a combinator."""
+    links = tx._links()
+    states = tx._split(state)
+    work = Work(tx.definition.name, updates, params)
+    for link in links:
+        link.check_given(work.has_params, extra)
+    new_states: list[OptState] = []
+    for first, last in _cuts(links):
+        group, old = links[first:last], states[first:last]
+        if isinstance(group[0].transformation, LeafTransformation):
+            leaving = rounded and last == len(links)
+            new_states += run_leafwise(group, old, work, extra, leaving)
+        else:
+            new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
+    result = work.result() if rounded else work.wide_result()
+    return result, tx._join(iter(new_states))
+
+
+def _cuts(links: tuple[Link, ...]) -> list[tuple[int, int]]:
+    """Runs [first, last) of links: one that sees the whole tree alone, neighbours on leaves
+    together. A rule that gathers over the tree begins a run of its own."""
+    cuts: list[tuple[int, int]] = []
+    for i, link in enumerate(links):
+        tx = link.transformation
+        joins = (
+            cuts
+            and isinstance(tx, LeafTransformation)
+            and tx.rule.gather is None
+            and isinstance(links[cuts[-1][0]].transformation, LeafTransformation)
+        )
+        if joins:
+            cuts[-1] = (cuts[-1][0], i + 1)
+        else:
+            cuts.append((i, i + 1))
+    return cuts

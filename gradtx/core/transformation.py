@@ -1,0 +1,213 @@
+"""The value that users hold: a gradient transformation, and the links that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+
+from gradtx.core.kinds import Number
+from gradtx.core.mask import Mask
+from gradtx.core.rule import Asks, Rule, as_rule, asks, increment
+from gradtx.core.schedule import Schedule
+from gradtx.core.state import OptState, Params, Updates, show_state, split_count
+from gradtx.core.value import Value
+
+
+class GradientTransformation(Value):
+    """A pair of pure functions, `init` and `update`, that is also a value.
+
+    `state = tx.init(params)`; `updates, state = tx.update(grads, state, params, **extra)`;
+    `init, update = tx`. Its hyperparameters are attributes (`tx.learning_rate`) and the leaves of
+    a pytree: pass `tx` to a jitted function and a new learning rate does not retrace; map over
+    one with `jax.vmap`; differentiate with respect to one with `jax.grad`.
+
+    `GradientTransformation(init, update)` makes one from a pair of functions.
+    """
+
+    def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Any:
+        from gradtx.core.foreign import from_functions
+
+        return from_functions(init, update)
+
+    def init(self, params: Params) -> OptState:
+        """The state before the first update; arrays in it are shaped and placed like params."""
+        from gradtx.core.run import init
+
+        return init(self, params)
+
+    def update(
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        """The transformed updates, in the dtypes of params (of updates without it), and the state.
+
+        Raises: ValueError where trees or shapes differ (with the leaf's path), TypeError where an
+        argument that a part needs (params, or an extra argument such as value=) is missing.
+        """
+        from gradtx.core.run import update
+
+        return update(self, updates, state, params, extra)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.init
+        yield self.update
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        """The transformations that this one is made of, in the order in which they run."""
+        return ()
+
+    # How a composite lies along the line of links: see core/run.py.
+
+    def _links(self) -> tuple[Link, ...]:
+        return (Link(self),)
+
+    def _split(self, state: OptState) -> list[OptState]:
+        return [state]
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        return next(states)
+
+    def _init(self, params: Params) -> OptState:
+        raise TypeError(f"{type(self).__name__} does not say how it starts")
+
+    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+        """Raise if something that `update` needs was not given; `who` is named in the error."""
+
+
+class Link(NamedTuple):
+    """One transformation in the line, on all leaves or on those that every mask selects."""
+
+    transformation: Any
+    masks: tuple[Mask, ...] = ()
+    owner: GradientTransformation | None = None
+
+    def check_given(self, has_params: bool, extra: dict[str, Any]) -> None:
+        """An error that says how to give what is missing, under the name that the user wrote."""
+        who = self.owner or self.transformation
+        self.transformation.check_given(repr(who), has_params, extra)
+
+
+class Ruled(GradientTransformation):
+    """A transformation that is given by a `Rule`."""
+
+    names: ClassVar[tuple[str, ...]]
+
+    def _check(self) -> None:
+        _ = self.asks, self.init_asks, self.gather_asks
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The rule with example numbers in place of schedules: to be read, not to be run."""
+        arguments = {
+            name: jax.tree.map(
+                lambda x, name=name: self._example(name) if isinstance(x, Schedule) else x,
+                value,
+                is_leaf=_is_schedule,
+            )
+            if self.definition.is_number(name)
+            else value
+            for name, value in self.arguments.items()
+        }
+        return as_rule(self.definition.call(arguments), self.definition.name)
+
+    def _example(self, name: str) -> float:
+        kind = self.definition.parameters[name]
+        assert isinstance(kind, Number)
+        return kind.example
+
+    @cached_property
+    def asks(self) -> Asks:
+        """What the rule's `update` asks for."""
+        return asks(self.rule.update, self.names, f"{self.definition.name}: update")
+
+    @cached_property
+    def gather_asks(self) -> Asks:
+        """What the rule's `gather` asks for."""
+        return asks(self.rule.gather, ("updates", "params"), f"{self.definition.name}: gather")
+
+    @cached_property
+    def init_asks(self) -> Asks:
+        """What the rule's `init` asks for."""
+        allowed = ("param", "params", "step")
+        return asks(self.rule.init, allowed, f"{self.definition.name}: init")
+
+    @property
+    def counted(self) -> bool:
+        """Whether a count of steps must be kept."""
+        return "step" in self.asks.names or bool(self._schedules())
+
+    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+        needs_params = bool(self.asks.required & {"param", "params"})
+        if needs_params and not has_params:
+            raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
+        missing = sorted(self.asks.required_extra - extra.keys())
+        if missing:
+            given = ", ".join(f"{name}=..." for name in missing)
+            raise ValueError(
+                f"{who} needs {', '.join(missing)}: call update(grads, state, params, {given})"
+            )
+
+    def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
+        """The rule's own state, the count before this step and the count with it."""
+        old, own = split_count(state)
+        if (self.counted and old is None) or not isinstance(own, tuple):
+            raise ValueError(
+                f"{self}: the state {show_state(state)} is not one that its init makes. "
+                "A schedule in place of a number adds a step count to the state"
+            )
+        return own, old, None if old is None else increment(old)
+
+    def _schedules(self) -> list[Schedule]:
+        numbers = [self.arguments[n] for n in self.arguments if self.definition.is_number(n)]
+        return [x for x in jax.tree.leaves(numbers, is_leaf=_is_schedule) if _is_schedule(x)]
+
+    def numbers_at(self, count: Any) -> dict[str, Any]:
+        """The numeric hyperparameters at this step: schedules evaluated, once a tree."""
+        return {
+            name: jax.tree.map(
+                lambda x: x(count) if isinstance(x, Schedule) else x, value, is_leaf=_is_schedule
+            )
+            for name, value in self.arguments.items()
+            if self.definition.is_number(name)
+        }
+
+
+def _is_schedule(x: Any) -> bool:
+    return isinstance(x, Schedule)
+
+
+class Recipe(GradientTransformation):
+    """A named composition: it has hyperparameters of its own and no maths."""
+
+    def _check(self) -> None:
+        if not isinstance(self.body, GradientTransformation):
+            raise TypeError(
+                f"{self.definition.name} must return a gradient transformation such as "
+                f"chain(...), got {type(self.body).__name__}"
+            )
+
+    @cached_property
+    def body(self) -> GradientTransformation:
+        """The transformation that the recipe stands for."""
+        body: GradientTransformation = self.definition.call(self.arguments)
+        return body
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        return self.body.parts or (self.body,)
+
+    def _links(self) -> tuple[Link, ...]:
+        links = self.body._links()
+        return (links[0]._replace(owner=self),) if len(links) == 1 else links
+
+    def _split(self, state: OptState) -> list[OptState]:
+        return self.body._split(state)
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        return self.body._join(states)
+
+    def _init(self, params: Params) -> OptState:
+        return self.body._init(params)

@@ -1,0 +1,73 @@
+"""Rules that need the whole tree at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core.dtypes import bind_numbers, cast, is_inexact, strengthen
+from gradtx.core.rule import Rule, Step, as_rule
+from gradtx.core.state import EmptyState, OptState, Params, join_count, new_state, start
+from gradtx.core.transformation import Link, Ruled
+from gradtx.core.work import Work
+
+
+class TreeTransformation(Ruled):
+    """A transformation given by the maths of one tree."""
+
+    names = ("updates", "state", "params", "step")
+
+    def _init(self, params: Params) -> OptState:
+        own: Any = EmptyState()
+        if self.rule.init is not None:
+            rule = self._rule(start(), np.float32)
+            own = self.init_asks.call(rule.init, {"params": params, "step": Step(start())})
+            own = jax.tree.map(strengthen, own)
+        return new_state(own, counted=self.counted)
+
+    def _rule(self, count: Any, dtype: Any) -> Rule:
+        """The rule with the numbers of this step."""
+        name = self.definition.name
+        numbers = {
+            n: bind_numbers(x, dtype, f"{name}: {n}") for n, x in self.numbers_at(count).items()
+        }
+        return as_rule(self.definition.call(dict(self.arguments) | numbers), name)
+
+    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+        own, old_count, count = self.read_count(state)
+        selected = work.selected(link.masks)
+        rule = self._rule(old_count, work.widest_real_dtype())
+        available = self.asks.of(extra) | {
+            "updates": work.tree(selected),
+            "state": own,
+            "params": work.params_tree(selected),
+            "step": Step(count),
+        }
+        result = self.asks.call(rule.update, available)
+        updates, new = result if rule.init is not None else (result, own)
+        work.put(updates, selected, self.definition.name)
+        return join_count(count, state, _like(own, new, self.definition.name))
+
+
+def _like(old: Any, new: Any, where: str) -> Any:
+    """The new state in the dtypes of the old one; another structure or shape is an error."""
+
+    def same(path: Any, before: Any, after: Any) -> Any:
+        if np.shape(before) != np.shape(after):
+            raise ValueError(
+                f"{where}: the state{jax.tree_util.keystr(path)} changed its shape from "
+                f"{np.shape(before)} to {np.shape(after)}"
+            )
+        return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
+
+    try:
+        return jax.tree_util.tree_map_with_path(same, old, new)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(where):
+            raise
+        raise ValueError(
+            f"{where}: the new state has another structure than the old one: "
+            f"{jax.tree.structure(new)} instead of {jax.tree.structure(old)}"
+        ) from error

@@ -1,0 +1,162 @@
+"""A value: a named construction that can be read, compared, hashed, adjusted, pickled and traced.
+
+Transformations and schedules are values. A value remembers the `Definition` that made it and the
+arguments it was made with. Its numbers (and the values inside it) are the children of a pytree;
+everything else is static structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from gradtx.core.definition import Definition
+
+
+class Frozen:
+    """A tree of hashable leaves, made hashable, so that it can be static structure."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, tree: Any):
+        leaves, treedef = jax.tree.flatten(tree)
+        self._key = (tuple(leaves), treedef)
+        hash(self._key)
+
+    def thaw(self) -> Any:
+        leaves, treedef = self._key
+        return jax.tree.unflatten(treedef, leaves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Frozen, (self.thaw(),)
+
+
+def thaw(argument: Any) -> Any:
+    """The argument as it was given."""
+    return argument.thaw() if isinstance(argument, Frozen) else argument
+
+
+class Value:
+    """What a `Definition` makes: its name and its arguments, and nothing hidden."""
+
+    definition: Definition[Any]
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def _of(cls, definition: Definition[Any], arguments: Mapping[str, Any]) -> Self:
+        self = object.__new__(cls)
+        self.__dict__.update(definition=definition, arguments=arguments)
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys(
+            cls,
+            lambda value: value._flatten_with_keys(),
+            lambda aux, children: cls._unflatten(aux, children),
+            lambda value: value._flatten(),
+        )
+
+    # -- a pytree: numbers and values are children, the rest is structure ------------------------
+
+    def _flatten(self) -> tuple[tuple[Any, ...], Any]:
+        roles = self.definition.dynamic
+        children = tuple(self.arguments[name] for name in roles)
+        static = tuple(item for item in self.arguments.items() if item[0] not in roles)
+        return children, (self.definition, static)
+
+    def _flatten_with_keys(self) -> tuple[tuple[Any, ...], Any]:
+        children, aux = self._flatten()
+        keys = (jax.tree_util.GetAttrKey(name) for name in self.definition.dynamic)
+        return tuple(zip(keys, children, strict=True)), aux
+
+    @classmethod
+    def _unflatten(cls, aux: Any, children: Any) -> Self:
+        # JAX passes placeholders through here: nothing may be checked or converted.
+        definition, static = aux
+        given = dict(static) | dict(zip(definition.dynamic, children, strict=True))
+        return cls._of(definition, {name: given[name] for name in definition.parameters})
+
+    # -- readable, adjustable --------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        arguments = self.__dict__.get("arguments", {})
+        if name in arguments:
+            return thaw(arguments[name])
+        known = ", ".join(arguments) or "no arguments"
+        title = self.definition.name if arguments else type(self).__name__
+        raise AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"{self.definition.name} is a value and cannot be changed in place: "
+            f"use tx.replace({name}=...)"
+        )
+
+    def replace(self, **changes: Any) -> Self:
+        """The same construction with some arguments changed; they are checked as at construction."""
+        return self.definition.replace(self.arguments, changes)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={show(thaw(value))}" for name, value in self.arguments.items())
+        return f"{self.definition.name}({', '.join(shown)})"
+
+    # -- comparable, picklable -------------------------------------------------------------------
+
+    def _identity(self) -> tuple[Any, ...]:
+        cached = self.__dict__.get("_cached_identity")
+        if cached is None:
+            leaves, treedef = jax.tree.flatten(self)
+            cached = (treedef, tuple(map(_leaf_identity, leaves)))
+            self.__dict__["_cached_identity"] = cached
+        return cached
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.definition, dict(self.arguments))
+
+
+def _restore(definition: Definition[Any], arguments: dict[str, Any]) -> Value:
+    return definition.value_class._of(definition, arguments)
+
+
+def _leaf_identity(leaf: Any) -> Any:
+    if isinstance(leaf, jax.core.Tracer):
+        return (jax.core.Tracer, id(leaf))
+    if isinstance(leaf, np.ndarray | jax.Array):
+        array = np.asarray(leaf)
+        return (array.shape, str(array.dtype), array.tobytes())
+    return leaf
+
+
+def show(x: Any) -> str:
+    """How an argument is printed: numbers as they were written, functions by their name."""
+    if isinstance(x, jax.core.Tracer):
+        return f"<traced {x.aval.str_short()}>"
+    if isinstance(x, np.ndarray | jax.Array):
+        return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
+    if isinstance(x, np.dtype):
+        return str(x)
+    if isinstance(x, tuple) and type(x) is tuple:
+        inner = ", ".join(map(show, x))
+        return f"({inner},)" if len(x) == 1 else f"({inner})"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k!r}: {show(v)}" for k, v in x.items()) + "}"
+    if callable(x) and not isinstance(x, Value):
+        return getattr(x, "__qualname__", None) or repr(x)
+    return repr(x)

@@ -1,0 +1,105 @@
+"""The updates on their way through a line of links: flattened once, rounded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.leaves import Leaves, align, at, check_arrays, describe
+from gradtx.core.mask import Mask, hide
+from gradtx.core.state import Params, Updates
+
+
+class Work:
+    """`values[i]` is the update of leaf i so far, None where the tree has none."""
+
+    def __init__(self, name: str, updates: Updates, params: Params | None):
+        self.name = name
+        self.leaves = Leaves.of(updates)
+        self.values = check_arrays(self.leaves, name)
+        self.params: list[Any] = [None] * len(self.values)
+        if params is not None:
+            self.params = self._aligned_params(params)
+        self.has_params = params is not None
+        pairs = list(zip(self.values, self.params, strict=True))
+        self.out_dtypes = [None if v is None else (v if p is None else p).dtype for v, p in pairs]
+        self._compute_dtypes = [
+            None if v is None else compute_dtype(v.dtype, *([] if p is None else [p.dtype]))
+            for v, p in pairs
+        ]
+        self._selections: dict[tuple[Mask, ...], list[bool]] = {}
+
+    def _aligned_params(self, params: Params) -> list[Any]:
+        aligned = align(self.leaves, params, f"{self.name}: params")
+        # Where there is no update the parameter is not looked at: it may be a whole subtree.
+        shown = [None if v is None else p for v, p in zip(self.values, aligned, strict=True)]
+        checked = check_arrays(Leaves(self.leaves.treedef, shown), f"{self.name}: params")
+        for i, (value, param) in enumerate(zip(self.values, checked, strict=True)):
+            if value is not None and (param is None or value.shape != param.shape):
+                raise ValueError(
+                    f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(value)} do not "
+                    f"fit the parameter {'None' if param is None else describe(param)}; "
+                    "they must have the same shape"
+                )
+        return checked
+
+    def compute_dtype(self, i: int) -> Any:
+        return self._compute_dtypes[i]
+
+    def widest_real_dtype(self) -> Any:
+        return real_dtype(compute_dtype(*(d for d in self._compute_dtypes if d is not None)))
+
+    def selected(self, masks: tuple[Mask, ...]) -> list[bool]:
+        """For each leaf, whether every mask selects it; looked at the params where they are given."""
+        if masks not in self._selections:
+            seen = self.params if self.has_params else self.values
+            leaves = Leaves(self.leaves.treedef, seen)
+            columns = [mask.select(leaves, f"{self.name}: mask") for mask in masks]
+            columns.append([True] * len(seen))
+            self._selections[masks] = [all(flags) for flags in zip(*columns, strict=True)]
+        return self._selections[masks]
+
+    def tree(self, selected: list[bool]) -> Updates:
+        """The updates so far as a tree, in float32 or wider."""
+        self.values = [
+            v if v is None else cast(v, d)
+            for v, d in zip(self.values, self._compute_dtypes, strict=True)
+        ]
+        return hide(self.leaves, self.values, selected)
+
+    def params_tree(self, selected: list[bool]) -> Params | None:
+        """The params as a tree, in float32 or wider."""
+        if not self.has_params:
+            return None
+        wide = [p if p is None else cast(p, compute_dtype(p.dtype)) for p in self.params]
+        return hide(self.leaves, wide, selected)
+
+    def put(self, tree: Updates, selected: list[bool], where: str) -> None:
+        """Take the selected leaves of a transformed tree as the new updates."""
+        for i, new in enumerate(align(self.leaves, tree, f"{where}: what it returned")):
+            old = self.values[i]
+            if not selected[i] or old is None:
+                continue
+            if new is None or np.shape(new) != np.shape(old):
+                raise ValueError(
+                    f"{where}: {at(self.leaves.paths[i])}: updates {describe(old)} became "
+                    f"{'None' if new is None else describe(new)}"
+                )
+            self.values[i] = cast(new, self._compute_dtypes[i])
+
+    def result(self) -> Updates:
+        """The updates as they leave: each in the dtype of its parameter."""
+        return jax.tree.unflatten(
+            self.leaves.treedef,
+            [
+                v if v is None else cast(v, d)
+                for v, d in zip(self.values, self.out_dtypes, strict=True)
+            ],
+        )
+
+    def wide_result(self) -> Updates:
+        """The updates unrounded, for a combinator that goes on with them."""
+        return self.tree([True] * len(self.values))

@@ -1,0 +1,26 @@
+"""AdaGrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import NonNegative
+from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.second_moment import scale_by_rss
+
+
+@recipe
+def adagrad(
+    learning_rate: NonNegative,
+    initial_accumulator_value: NonNegative = 0.1,
+    eps: NonNegative = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
+) -> Any:
+    """AdaGrad: each coordinate divided by the root of the sum of its squares. Duchi et al., 2011."""
+    return chain(
+        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt),
+        scale_by_learning_rate(learning_rate),
+    )

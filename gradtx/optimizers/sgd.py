@@ -1,0 +1,33 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.combinators.stateless import identity
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import DType, Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
+
+
+@recipe
+def sgd(
+    learning_rate: NonNegative,
+    momentum: Fraction | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: DType | None = None,
+) -> Any:
+    """Stochastic gradient descent, with momentum if it is given. Sutskever et al., 2013."""
+    return chain(
+        identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@recipe
+def maximize(inner: GradientTransformation) -> Any:
+    """The same optimizer, uphill: the gradient is negated before anything else sees it."""
+    return chain(scale(-1), inner)

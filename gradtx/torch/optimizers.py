@@ -1,0 +1,133 @@
+"""PyTorch's optimizers as recipes.
+
+`lr` may be a schedule of `gradtx.torch` or any other. A literal 0 for momentum, dampening or
+weight_decay leaves that part out. With maximize=True the gradient is negated before weight decay
+is added, as PyTorch does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import (
+    Decay,
+    FractionOrOff,
+    NonNegative,
+    NonNegativeOrOff,
+    is_off,
+)
+from gradtx.core.transformation import GradientTransformation
+from gradtx.schedules.polynomial import inverse_time_decay_schedule
+from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.momentum import scale_by_momentum
+from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
+from gradtx.transforms.second_moment import scale_by_rms, scale_by_rss, scale_by_stddev
+
+Parts = list[GradientTransformation]
+
+
+def _gradient(maximize: bool, weight_decay: Any) -> Parts:
+    """The gradient as PyTorch's optimizers see it: negated to ascend, then with L2 added."""
+    ascent = [scale(-1)] if maximize else []
+    return ascent + ([] if is_off(weight_decay) else [add_decayed_weights(weight_decay)])
+
+
+@recipe
+def sgd(
+    lr: NonNegative = 1e-3,
+    momentum: FractionOrOff = 0.0,
+    dampening: FractionOrOff = 0.0,
+    weight_decay: NonNegativeOrOff = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.SGD
+
+    Raises: ValueError for nesterov without momentum or with dampening.
+    """
+    if nesterov and (is_off(momentum) or not is_off(dampening)):
+        raise ValueError("torch.sgd: nesterov needs a momentum and zero dampening")
+    parts = _gradient(maximize, weight_decay)
+    if not is_off(momentum):
+        parts.append(scale_by_momentum(momentum, nesterov=nesterov, dampening=dampening))
+    return chain(*parts, scale_by_learning_rate(lr))
+
+
+@recipe
+def adagrad(
+    lr: NonNegative = 1e-2,
+    lr_decay: NonNegativeOrOff = 0.0,
+    weight_decay: NonNegativeOrOff = 0.0,
+    initial_accumulator_value: NonNegative = 0.0,
+    eps: NonNegative = 1e-10,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.Adagrad: the rate of step t = 0, 1, ... is lr / (1 + lr_decay * t)."""
+    parts = _gradient(maximize, weight_decay)
+    parts.append(scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False))
+    if not is_off(lr_decay):
+        parts.append(scale_by_schedule(inverse_time_decay_schedule(1.0, lr_decay)))
+    return chain(*parts, scale_by_learning_rate(lr))
+
+
+@recipe
+def rmsprop(
+    lr: NonNegative = 1e-2,
+    alpha: Decay = 0.99,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 0.0,
+    momentum: FractionOrOff = 0.0,
+    centered: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.RMSprop: eps outside the root, the learning rate outside the buffer."""
+    parts = _gradient(maximize, weight_decay)
+    parts.append((scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False))
+    if not is_off(momentum):
+        parts.append(scale_by_momentum(momentum))
+    return chain(*parts, scale_by_learning_rate(lr))
+
+
+def _moments(betas: Any, eps: Any, amsgrad: bool) -> GradientTransformation:
+    if amsgrad:
+        return scale_by_amsgrad(*betas, eps, max_of="raw")
+    return scale_by_adam(*betas, eps)
+
+
+@recipe
+def adam(
+    lr: NonNegative = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 0.0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.Adam: weight_decay is L2, added to the gradient before the moments."""
+    parts = _gradient(maximize, weight_decay)
+    return chain(*parts, _moments(betas, eps, amsgrad), scale_by_learning_rate(lr))
+
+
+@recipe
+def adamw(
+    lr: NonNegative = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.AdamW: the parameters decay by lr * weight_decay, beside the moments."""
+    parts = _gradient(maximize, 0)
+    parts.append(_moments(betas, eps, amsgrad))
+    if not is_off(weight_decay):
+        parts.append(add_decayed_weights(weight_decay))
+    return chain(*parts, scale_by_learning_rate(lr))

@@ -1,0 +1,121 @@
+"""Adam and its direct variants: a running mean divided by a running root mean square."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+
+
+class ScaleByAdamState(NamedTuple):
+    """The running means of the gradient (mu) and of its square (nu)."""
+
+    count: Count
+    mu: Updates
+    nu: Updates
+
+
+class ScaleByAmsgradState(NamedTuple):
+    """Adam's state, and the largest second moment so far."""
+
+    count: Count
+    mu: Updates
+    nu: Updates
+    nu_max: Updates
+
+
+@per_leaf
+def scale_by_adam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DType | None = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+    nu_dtype: DType | None = None,
+) -> Any:
+    """Divide the running mean of the gradient by its running root mean square.
+
+        mu <- b1 * mu + (1 - b1) * g
+        nu <- b2 * nu + (1 - b2) * g^2
+        u   = m / (sqrt(n + eps_root) + eps)
+        m   = mu / (1 - b1^t)          n = nu / (1 - b2^t)          (mu, nu without bias_correction)
+
+    nesterov: m = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t), Dozat, 2016,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. mu_dtype, nu_dtype: in which mu and nu
+    are stored; float32 or wider without them. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdamState:
+        nu = real_full_like(param, 0, nu_dtype)
+        return ScaleByAdamState(step.count, zeros_like(param, mu_dtype), nu)
+
+    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+        mu = running_mean(state.mu, grad, b1)
+        nu = running_mean(state.nu, abs_sq(grad), b2)
+        m, n, g, m_next = mu, nu, grad, mu
+        if bias_correction:
+            m, n, g = step.debias(mu, b1), step.debias(nu, b2), step.debias(grad, b1)
+            m_next = step.next.debias(mu, b1)
+        if nesterov:
+            m = running_mean(m_next, g, b1)
+        return m / (sqrt(n + eps_root) + eps), ScaleByAdamState(step.count, mu, nu)
+
+    return Rule(init, update)
+
+
+@per_leaf
+def scale_by_amsgrad(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DType | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    max_of: str = "corrected",
+) -> Any:
+    """Adam whose denominator never shrinks.
+
+        mu <- b1 * mu + (1 - b1) * g
+        nu <- b2 * nu + (1 - b2) * g^2
+        u   = m / (sqrt(n + eps_root) + eps),       m = mu / (1 - b1^t)
+
+        nu_max <- max(nu_max, nu / (1 - b2^t)),     n = nu_max                   max_of="corrected"
+        nu_max <- max(nu_max, nu),                  n = nu_max / (1 - b2^t)      max_of="raw"
+
+    "corrected" is Optax's order, "raw" PyTorch's. bias_correction_mu=False and
+    bias_correction_nu=False leave out 1 - b1^t and 1 - b2^t, as the paper does.
+
+    Raises: ValueError for another max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
+    """
+    if max_of not in ("corrected", "raw"):
+        raise ValueError(f"scale_by_amsgrad: max_of must be 'corrected' or 'raw', got {max_of!r}")
+
+    def init(param: Any, step: Any) -> ScaleByAmsgradState:
+        nu, nu_max = real_full_like(param, 0), real_full_like(param, 0)
+        return ScaleByAmsgradState(step.count, zeros_like(param, mu_dtype), nu, nu_max)
+
+    def update(grad: Any, state: ScaleByAmsgradState, step: Any) -> Any:
+        mu = running_mean(state.mu, grad, b1)
+        nu = running_mean(state.nu, abs_sq(grad), b2)
+        m = step.debias(mu, b1) if bias_correction_mu else mu
+        if not bias_correction_nu:
+            nu_max = n = jnp.maximum(state.nu_max, nu)
+        elif max_of == "corrected":
+            nu_max = n = jnp.maximum(state.nu_max, step.debias(nu, b2))
+        else:
+            nu_max = jnp.maximum(state.nu_max, nu)
+            n = step.debias(nu_max, b2)
+        return m / (sqrt(n + eps_root) + eps), ScaleByAmsgradState(step.count, mu, nu, nu_max)
+
+    return Rule(init, update)

@@ -1,0 +1,34 @@
+"""Multiplying the updates by one number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import NonNegative, Real
+
+
+@per_leaf
+def scale(step_size: Real) -> Any:
+    """u = step_size * g"""
+    return lambda grad: step_size * grad
+
+
+@per_leaf
+def scale_by_schedule(step_size_fn: Real) -> Any:
+    """u = step_size_fn(t) * g, where t is the number of updates before this one."""
+    return lambda grad: step_size_fn * grad
+
+
+@per_leaf
+def scale_by_learning_rate(
+    learning_rate: NonNegative | None = None, *, flip_sign: bool = True
+) -> Any:
+    """u = -learning_rate * g, downhill; with flip_sign=False u = learning_rate * g.
+
+    Without a learning rate, u = g.
+    """
+    if learning_rate is None:
+        return lambda grad: grad
+    sign = -1 if flip_sign else 1
+    return lambda grad: (sign * learning_rate) * grad

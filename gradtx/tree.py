@@ -1,0 +1,137 @@
+"""Arithmetic on trees of arrays. Reductions accumulate in float32 or wider."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.dtypes import cast as _cast_array
+from gradtx.core.dtypes import compute_dtype, is_inexact, real_dtype
+from gradtx.core.numerics import abs_sq, sqrt
+
+
+def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+    """x + y + ..."""
+    return jax.tree.map(
+        lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees
+    )
+
+
+def sub(tree_x: Any, tree_y: Any) -> Any:
+    """x - y"""
+    return jax.tree.map(lambda x, y: x - y, tree_x, tree_y)
+
+
+def mul(tree_x: Any, tree_y: Any) -> Any:
+    """x * y, element by element"""
+    return jax.tree.map(lambda x, y: x * y, tree_x, tree_y)
+
+
+def div(tree_x: Any, tree_y: Any) -> Any:
+    """x / y, element by element"""
+    return jax.tree.map(lambda x, y: x / y, tree_x, tree_y)
+
+
+def scale(scalar: Any, tree: Any) -> Any:
+    """scalar * x"""
+    return jax.tree.map(lambda x: scalar * x, tree)
+
+
+def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
+    """x + scalar * y"""
+    return jax.tree.map(lambda x, y: x + scalar * y, tree_x, tree_y)
+
+
+def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
+    """x where the condition (an array, broadcast to every leaf) holds, else y"""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
+
+
+def zeros_like(tree: Any, dtype: Any = None) -> Any:
+    """0 in the shape of every leaf"""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+
+
+def ones_like(tree: Any, dtype: Any = None) -> Any:
+    """1 in the shape of every leaf"""
+    return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
+
+
+def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
+    """fill_value in the shape of every leaf"""
+    return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Floating leaves in another dtype; None leaves the tree as it is."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda x: _cast_array(x, dtype) if is_inexact(x) else x, tree)
+
+
+def cast_like(tree: Any, other_tree: Any) -> Any:
+    """Each leaf in the dtype of the other tree's leaf"""
+    return jax.tree.map(lambda x, y: _cast_array(x, y.dtype), tree, other_tree)
+
+
+def size(tree: Any) -> int:
+    """The number of elements of all leaves."""
+    return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
+
+
+def _total(tree: Any, term: Any) -> jax.Array:
+    """The sum over leaves of term(leaf), a scalar each, in one dtype of at least float32."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    terms = [term(_cast_array(x, compute_dtype(x.dtype))) for x in leaves]
+    is_real = all(not jnp.iscomplexobj(x) for x in terms)
+    dtype = real_dtype(dtype) if is_real else dtype
+    total = jnp.zeros((), dtype)
+    for x in terms:
+        total = total + _cast_array(x, dtype)
+    return total
+
+
+def sum(tree: Any) -> jax.Array:
+    """The sum of all elements of all leaves."""
+    return _total(tree, jnp.sum)
+
+
+def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+    """<x, y> = sum of conj(x) * y over all leaves"""
+    products = jax.tree.map(
+        lambda x, y: jnp.sum(
+            jnp.conj(_cast_array(x, compute_dtype(x.dtype)))
+            * _cast_array(y, compute_dtype(y.dtype))
+        ),
+        tree_x,
+        tree_y,
+    )
+    return _total(products, lambda x: x)
+
+
+def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
+    """The norm of all leaves as one vector: ord 2 (default), 1 or inf; squared if asked.
+
+    Raises: ValueError for another ord.
+    """
+    if ord is None or ord == 2:
+        total = _total(tree, lambda x: jnp.sum(abs_sq(x)))
+        return total if squared else sqrt(total)
+    if ord == 1:
+        result = _total(tree, lambda x: jnp.sum(jnp.abs(x)))
+    elif ord in (jnp.inf, "inf", "infinity"):
+        largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+        result = jnp.max(jnp.asarray(largest)) if largest else jnp.zeros(())
+    else:
+        raise ValueError(f"tree.norm: ord must be None, 1, 2 or inf, got {ord!r}")
+    return jnp.square(result) if squared else result
+
+
+def global_norm(updates: Any) -> jax.Array:
+    """sqrt(sum of |x|^2 over all leaves), accumulated in float32 or wider; its gradient at 0 is 0."""
+    return norm(updates)
