@@ -133,5 +133,5 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
 
 
 def global_norm(updates: Any) -> jax.Array:
-    """sqrt(sum of |x|^2 over all leaves), accumulated in float32 or wider; its gradient at 0 is 0."""
+    """sqrt(sum of |x|^2 over all leaves), in float32 or wider; its derivative at 0 is 0."""
     return norm(updates)

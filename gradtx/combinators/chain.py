@@ -17,7 +17,8 @@ class Chain(GradientTransformation):
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        return self.arguments["args"]  # type: ignore[no-any-return]
+        """The transformations in their order."""
+        return self.arguments["args"]
 
     def _links(self) -> tuple[Link, ...]:
         return tuple(link for part in self.parts for link in part._links())
@@ -50,7 +51,8 @@ class NamedChain(Chain):
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        return self.arguments["parts"]  # type: ignore[no-any-return]
+        """The transformations in their order."""
+        return self.arguments["parts"]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return dict(zip(self.names, super()._join(states), strict=True))

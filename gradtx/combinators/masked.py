@@ -30,6 +30,7 @@ class Masked(GradientTransformation):
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
+        """The transformation under the mask."""
         return (self.inner,)
 
     @property

@@ -34,7 +34,7 @@ def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """Define a named composition: a function that returns a chain and has no maths of its own."""
-    return Definition(function, Recipe)  # type: ignore[return-value]
+    return Definition(function, Recipe)
 
 
 def _probed(definition: Definition[P, T]) -> Definition[P, GradientTransformation]:

@@ -29,7 +29,7 @@ class Definition(Generic[P, V]):
         functools.update_wrapper(self, function)
         self.function = function
         self.value_class = value_class
-        self.name = function.__name__
+        self.name: str = function.__name__
         self.signature = inspect.signature(function)
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters: dict[str, Kind] = {
@@ -38,6 +38,7 @@ class Definition(Generic[P, V]):
         self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        """The value of these arguments, each checked and named in its error."""
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -52,7 +53,7 @@ class Definition(Generic[P, V]):
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
         given = {name: thaw(argument) for name, argument in arguments.items()}
-        bound = inspect.BoundArguments(self.signature, given)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.signature, given)
         return self.function(*bound.args, **bound.kwargs)
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:
@@ -61,10 +62,11 @@ class Definition(Generic[P, V]):
         if unknown:
             raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it takes {self._takes()}")
         given = {name: thaw(argument) for name, argument in arguments.items()} | dict(changes)
-        bound = inspect.BoundArguments(self.signature, given)  # type: ignore[arg-type]
-        return self(*bound.args, **bound.kwargs)  # type: ignore[call-arg]
+        bound = inspect.BoundArguments(self.signature, given)
+        return self(*bound.args, **bound.kwargs)
 
     def is_number(self, name: str) -> bool:
+        """Whether this argument is a number, or a tree of numbers."""
         return isinstance(self.parameters[name], Number)
 
     def _takes(self) -> str:
@@ -99,7 +101,7 @@ class Definition(Generic[P, V]):
 
     def __reduce__(self) -> str:
         # Pickled by reference, like a function.
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+        return self.__qualname__  # type: ignore[attr-defined]
 
 
 def _is_plain_function(x: Any) -> bool:
@@ -117,7 +119,7 @@ def _function(function: Any) -> Any:
 
 
 _of_function = Definition(_function, FunctionSchedule)
-_of_function.__qualname__ = "_of_function"
+vars(_of_function)["__qualname__"] = "_of_function"
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:

@@ -20,7 +20,7 @@ def compute_dtype(*dtypes: Any) -> np.dtype:
 
 def real_dtype(dtype: Any) -> np.dtype:
     """The dtype of a real number beside numbers of `dtype`: float32 for complex64."""
-    return np.dtype(jnp.finfo(dtype).dtype)
+    return np.zeros((), dtype).real.dtype
 
 
 def scalar_dtype() -> np.dtype:
@@ -29,6 +29,7 @@ def scalar_dtype() -> np.dtype:
 
 
 def is_inexact(x: Any) -> bool:
+    """Whether x is floating or complex."""
     return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 
 

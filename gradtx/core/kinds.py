@@ -24,6 +24,7 @@ class Off(float):
     """A literal 0 that switches a part of a recipe off. It is structure, not a leaf."""
 
     def __new__(cls) -> Off:
+        """The zero."""
         return super().__new__(cls, 0.0)
 
 
@@ -57,6 +58,7 @@ class Number(Kind):
     dynamic = True
 
     def convert(self, where: str, value: Any) -> Any:
+        """The checked numbers; NumPy scalars become Python's."""
         return jax.tree.map(lambda leaf: self._leaf(where, leaf), value, is_leaf=_is_schedule)
 
     def _leaf(self, where: str, value: Any) -> Any:
@@ -88,6 +90,7 @@ class DTypeKind(Kind):
     """A dtype by any of its names."""
 
     def convert(self, where: str, value: Any) -> Any:
+        """The NumPy dtype."""
         if value is None:
             return None
         try:
@@ -101,6 +104,7 @@ class Flag(Kind):
     """True or False, known when the program is traced."""
 
     def convert(self, where: str, value: Any) -> bool:
+        """A Python bool."""
         if isinstance(value, bool | np.bool_):
             return bool(value)
         raise TypeError(f"{where} must be True or False, got {show(value)}")

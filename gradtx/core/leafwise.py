@@ -67,7 +67,7 @@ class LeafTransformation(Ruled):
     def _init_leaf(self, param: Any) -> Any:
         dtype = compute_dtype(param.dtype)
         spec, numbers = self._spec(start(), EmptyState)
-        init = spec.rule(numbers, real_dtype(dtype)).init
+        init: Any = spec.rule(numbers, real_dtype(dtype)).init
         available = {"param": cast(param, dtype), "step": Step(start())}
         return jax.tree.map(strengthen, self.init_asks.call(init, available))
 
@@ -82,7 +82,7 @@ class LeafTransformation(Ruled):
         return Spec(self.definition, self.asks, static, treedef, known, state_class), traced
 
 
-_DUMMY = jax.ShapeDtypeStruct((), np.float32)
+_DUMMY: Any = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Spec:
 
     @property
     def name(self) -> str:
+        """The name that errors give."""
         name: str = self.definition.name
         return name
 

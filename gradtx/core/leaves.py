@@ -37,14 +37,17 @@ class Leaves:
 
     @classmethod
     def of(cls, tree: Any) -> Leaves:
+        """Of a tree."""
         values, treedef = flatten(tree)
         return cls(treedef, values)
 
     @cached_property
     def paths(self) -> list[str]:
+        """The path of each leaf."""
         return paths(jax.tree.unflatten(self.treedef, range(len(self.values))))
 
     def tree(self, values: Iterable[Any]) -> Any:
+        """These values in this structure."""
         return jax.tree.unflatten(self.treedef, values)
 
 
@@ -81,7 +84,7 @@ def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
 def check_arrays(leaves: Leaves, where: str) -> list[Any]:
     """The leaves as floating or complex arrays; anything else is refused by path."""
     return [
-        x if x is None else _floating(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")  # type: ignore[misc]
+        x if x is None else _floating(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
         for i, x in enumerate(leaves.values)
     ]
 

@@ -41,6 +41,7 @@ class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale")
         return matching(self.pattern, not self.inverted)
 
     def select(self, leaf_paths: list[str], where: str) -> list[bool]:
+        """For each path, whether its leaf is meant; a pattern without a match is an error."""
         found = [re.search(self.pattern, path) is not None for path in leaf_paths]
         if leaf_paths and not any(found):
             shown = ", ".join(leaf_paths[:8]) + (", ..." if len(leaf_paths) > 8 else "")
@@ -72,9 +73,6 @@ class Mask:
         tree = leaves.tree(leaves.values)
         if callable(mask):
             mask = mask(tree)
-        elif flags := flatten(mask)[0]:
-            if all(callable(flag) for flag in flags):  # a callable module that is also a pytree
-                mask = mask(tree)
         return _broadcast(mask, leaves, where)
 
 

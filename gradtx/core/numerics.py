@@ -29,7 +29,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def sqrt(x: jax.Array) -> jax.Array:
-    """The square root, with derivative 0 at 0, so that gradients through an optimizer stay finite."""
+    """The square root, with derivative 0 at 0: gradients through an optimizer stay finite."""
     return jnp.sqrt(x)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import cast, real_dtype
@@ -53,6 +54,7 @@ class Step:
         """
         dtype = real_dtype(moment.dtype)
         time = cast(self.count, dtype)
+        log_decay: Any
         if isinstance(decay, int | float):
             log_decay = math.log1p(decay - 1) if decay > 0 else -math.inf
         else:
@@ -75,6 +77,7 @@ class Asks(NamedTuple):
         return {name: extra[name] for name in sorted(self.extra) if name in extra}
 
     def call(self, function: Callable[..., Any], available: dict[str, Any]) -> Any:
+        """The function on those of the available inputs that it asks for."""
         wanted = self.names | self.extra
         return function(**{name: x for name, x in available.items() if name in wanted})
 
@@ -118,5 +121,5 @@ def as_rule(returned: Any, where: str) -> Rule:
 
 def increment(count: jax.Array) -> jax.Array:
     """count + 1, staying at the largest integer instead of wrapping round to a negative one."""
-    top = jnp.iinfo(count.dtype).max
+    top = np.iinfo(count.dtype).max
     return lax.select(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))

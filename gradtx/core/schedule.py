@@ -21,6 +21,7 @@ class Schedule(Value):
         self.definition.call(self.arguments)
 
     def __call__(self, step: Any) -> Any:
+        """The number at this step."""
         dtype = scalar_dtype()
         arguments = {
             name: bind_numbers(value, dtype, f"{self.definition.name}: {name}")
@@ -37,6 +38,7 @@ class FunctionSchedule(Schedule):
     """A user's plain function of the step, kept as it is."""
 
     def __call__(self, step: Any) -> Any:
+        """What the function returns for this step."""
         return self.arguments["function"](step)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -27,7 +28,7 @@ class _Shared:
     """Marks a field that is one scalar for the whole tree, kept by the plumbing."""
 
 
-Count = Annotated[jax.Array, _Shared()]
+Count = Annotated[Any, _Shared()]
 
 
 class EmptyState(NamedTuple):
@@ -53,17 +54,20 @@ class ScheduledState(NamedTuple):
     inner_state: Any
 
 
-@functools.cache
-def shared_fields(state_class: type) -> tuple[bool, ...]:
-    """Which fields of a state class are counts, kept once a tree."""
+def _shared_fields(state_class: Any) -> tuple[bool, ...]:
     hints = typing.get_type_hints(state_class, include_extras=True)
     return tuple(
         any(isinstance(m, _Shared) for m in getattr(hints[name], "__metadata__", ()))
-        for name in state_class._fields  # type: ignore[attr-defined]
+        for name in state_class._fields
     )
 
 
+# Which fields of a state class are counts, kept once a tree.
+shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
+
+
 def is_named_tuple(x: Any) -> bool:
+    """Whether x is an instance of some NamedTuple."""
     return isinstance(x, tuple) and hasattr(type(x), "_fields")
 
 
@@ -117,11 +121,12 @@ def new_state(own: Any, *, counted: bool) -> Any:
 class Rows:
     """A rule's own state, transposed: `rows[i]` holds the fields of leaf i, counts left out."""
 
-    state_class: type
+    state_class: Any
     rows: list[tuple[Any, ...]]
 
     @classmethod
     def read(cls, state: Any, leaves: Leaves, where: str) -> Rows:
+        """From a state of trees; `where` names the transformation in the error."""
         shared = shared_fields(type(state))
         columns = [
             align(leaves, field, f"{where}: the state's {name}")

@@ -28,6 +28,7 @@ class GradientTransformation(Value):
     """
 
     def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Any:
+        """A transformation from a pair of functions."""
         from gradtx.core.foreign import from_functions
 
         return from_functions(init, update)
@@ -140,6 +141,7 @@ class Ruled(GradientTransformation):
         return "step" in self.asks.names or bool(self._schedules())
 
     def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+        """Raise if params or an extra argument that the rule asks for was not given."""
         needs_params = bool(self.asks.required & {"param", "params"})
         if needs_params and not has_params:
             raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
@@ -197,6 +199,7 @@ class Recipe(GradientTransformation):
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
+        """The parts of the body."""
         return self.body.parts or (self.body,)
 
     def _links(self) -> tuple[Link, ...]:

@@ -23,7 +23,8 @@ class TreeTransformation(Ruled):
         own: Any = EmptyState()
         if self.rule.init is not None:
             rule = self._rule(start(), np.float32)
-            own = self.init_asks.call(rule.init, {"params": params, "step": Step(start())})
+            init: Any = rule.init
+            own = self.init_asks.call(init, {"params": params, "step": Step(start())})
             own = jax.tree.map(strengthen, own)
         return new_state(own, counted=self.counted)
 

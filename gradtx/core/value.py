@@ -28,6 +28,7 @@ class Frozen:
         hash(self._key)
 
     def thaw(self) -> Any:
+        """The tree itself."""
         leaves, treedef = self._key
         return jax.tree.unflatten(treedef, leaves)
 
@@ -49,11 +50,11 @@ def thaw(argument: Any) -> Any:
 class Value:
     """What a `Definition` makes: its name and its arguments, and nothing hidden."""
 
-    definition: Definition[Any]
+    definition: Definition[Any, Any]
     arguments: Mapping[str, Any]
 
     @classmethod
-    def _of(cls, definition: Definition[Any], arguments: Mapping[str, Any]) -> Self:
+    def _of(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Self:
         self = object.__new__(cls)
         self.__dict__.update(definition=definition, arguments=arguments)
         return self
@@ -104,7 +105,7 @@ class Value:
         )
 
     def replace(self, **changes: Any) -> Self:
-        """The same construction with some arguments changed; they are checked as at construction."""
+        """The same construction with some arguments changed, checked as at construction."""
         return self.definition.replace(self.arguments, changes)
 
     def __repr__(self) -> str:
@@ -131,7 +132,7 @@ class Value:
         return _restore, (self.definition, dict(self.arguments))
 
 
-def _restore(definition: Definition[Any], arguments: dict[str, Any]) -> Value:
+def _restore(definition: Definition[Any, Any], arguments: dict[str, Any]) -> Value:
     return definition.value_class._of(definition, arguments)
 
 
@@ -147,7 +148,7 @@ def _leaf_identity(leaf: Any) -> Any:
 def show(x: Any) -> str:
     """How an argument is printed: numbers as they were written, functions by their name."""
     if isinstance(x, jax.core.Tracer):
-        return f"<traced {x.aval.str_short()}>"
+        return f"<traced {x.dtype}[{','.join(map(str, x.shape))}]>"
     if isinstance(x, np.ndarray | jax.Array):
         return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
     if isinstance(x, np.dtype):

@@ -47,13 +47,15 @@ class Work:
         return checked
 
     def compute_dtype(self, i: int) -> Any:
+        """The dtype in which the maths of leaf i is done."""
         return self._compute_dtypes[i]
 
     def widest_real_dtype(self) -> Any:
+        """The dtype of numbers that belong to the whole tree."""
         return real_dtype(compute_dtype(*(d for d in self._compute_dtypes if d is not None)))
 
     def selected(self, masks: tuple[Mask, ...]) -> list[bool]:
-        """For each leaf, whether every mask selects it; looked at the params where they are given."""
+        """For each leaf, whether every mask selects it. Masks look at params if they are given."""
         if masks not in self._selections:
             seen = self.params if self.has_params else self.values
             leaves = Leaves(self.leaves.treedef, seen)

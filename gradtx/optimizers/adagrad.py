@@ -19,7 +19,7 @@ def adagrad(
     *,
     eps_in_sqrt: bool = True,
 ) -> Any:
-    """AdaGrad: each coordinate divided by the root of the sum of its squares. Duchi et al., 2011."""
+    """AdaGrad: each coordinate over the root of the sum of its squares. Duchi et al., 2011."""
     return chain(
         scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt),
         scale_by_learning_rate(learning_rate),

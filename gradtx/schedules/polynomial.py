@@ -52,7 +52,8 @@ def linear_schedule(
 ) -> Any:
     """From init_value to end_value in a straight line of transition_steps steps.
 
-        init_value + (end_value - init_value) * clip((t - transition_begin) / transition_steps, 0, 1)
+        init_value + (end_value - init_value) * s
+        s = clip((t - transition_begin) / transition_steps, 0, 1)
 
     With transition_steps = 0 it stays at init_value.
     """

@@ -95,9 +95,8 @@ def rmsprop(
 
 
 def _moments(betas: Any, eps: Any, amsgrad: bool) -> GradientTransformation:
-    if amsgrad:
-        return scale_by_amsgrad(*betas, eps, max_of="raw")
-    return scale_by_adam(*betas, eps)
+    b1, b2 = betas
+    return scale_by_amsgrad(b1, b2, eps, max_of="raw") if amsgrad else scale_by_adam(b1, b2, eps)
 
 
 @recipe

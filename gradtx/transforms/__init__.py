@@ -1,0 +1,1 @@
+"""The maths: rules for one array, one family a file."""
