@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
@@ -19,6 +19,29 @@ class Chain(GradientTransformation):
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The transformations in their order."""
         return self.arguments["args"]
+
+    def replace(self, **changes: Any) -> Self:
+        """The chain with hyperparameters of its parts changed, each in the one part that has it.
+
+        Raises: TypeError where no part has the argument or several have it.
+        """
+        parts = list(self.parts)
+        for name, value in changes.items():
+            owners = [i for i, part in enumerate(parts) if part._has(name)]
+            if len(owners) != 1:
+                which = "no part has" if not owners else f"{len(owners)} parts have"
+                raise TypeError(
+                    f"{self.definition.name}: {which} an argument {name!r}; replace it in the part "
+                    f"itself. The parts: {', '.join(part.definition.name for part in parts)}"
+                )
+            parts[owners[0]] = parts[owners[0]].replace(**{name: value})
+        return self._with_parts(tuple(parts))
+
+    def _with_parts(self, parts: tuple[GradientTransformation, ...]) -> Self:
+        return self._of(self.definition, {**self.arguments, "args": parts})
+
+    def _has(self, name: str) -> bool:
+        return any(part._has(name) for part in self.parts)
 
     def _links(self) -> tuple[Link, ...]:
         return tuple(link for part in self.parts for link in part._links())
@@ -53,6 +76,9 @@ class NamedChain(Chain):
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The transformations in their order."""
         return self.arguments["parts"]
+
+    def _with_parts(self, parts: tuple[GradientTransformation, ...]) -> Self:
+        return self._of(self.definition, {**self.arguments, "parts": parts})
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return dict(zip(self.names, super()._join(states), strict=True))

@@ -60,10 +60,14 @@ class Definition(Generic[P, V]):
         """The value made by these arguments with some of them changed."""
         unknown = [name for name in changes if name not in self.parameters]
         if unknown:
-            raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it takes {self._takes()}")
+            raise self.unknown(unknown[0])
         given = {name: thaw(argument) for name, argument in arguments.items()} | dict(changes)
         bound = inspect.BoundArguments(self.signature, given)
         return self(*bound.args, **bound.kwargs)
+
+    def unknown(self, name: str) -> TypeError:
+        """The error for an argument that there is not."""
+        return TypeError(f"{self.name} has no argument {name!r}; it takes {self._takes()}")
 
     def is_number(self, name: str) -> bool:
         """Whether this argument is a number, or a tree of numbers."""

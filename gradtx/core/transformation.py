@@ -60,6 +60,9 @@ class GradientTransformation(Value):
         """The transformations that this one is made of, in the order in which they run."""
         return ()
 
+    def _has(self, name: str) -> bool:
+        return name in self.arguments
+
     # How a composite lies along the line of links: see core/run.py.
 
     def _links(self) -> tuple[Link, ...]:
@@ -200,7 +203,7 @@ class Recipe(GradientTransformation):
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The parts of the body."""
-        return self.body.parts or (self.body,)
+        return self.body.parts
 
     def _links(self) -> tuple[Link, ...]:
         links = self.body._links()

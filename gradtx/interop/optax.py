@@ -1,0 +1,28 @@
+"""To and from Optax. Optax itself is imported only when it is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.core.foreign import as_transformation
+from gradtx.core.transformation import GradientTransformation
+
+
+def from_optax(tx: Any) -> GradientTransformation:
+    """An Optax transformation as a gradtx one. `chain` and `masked` do this by themselves.
+
+    Its hyperparameters stay hidden in its functions. Raises: TypeError for what has no init and
+    update.
+    """
+    return as_transformation(tx, "from_optax: the argument")
+
+
+def to_optax(tx: GradientTransformation) -> Any:
+    """A gradtx transformation as an `optax.GradientTransformationExtraArgs`.
+
+    Optax's wrappers take a gradtx transformation as it is; by this one they also pass extra
+    arguments (`value=loss`) on to it. Raises: ImportError without Optax.
+    """
+    import optax
+
+    return optax.GradientTransformationExtraArgs(tx.init, tx.update)
