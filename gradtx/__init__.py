@@ -1,8 +1,10 @@
 """Gradient transformations for JAX: optimizers as values."""
 
 from gradtx import schedules, torch, tree
+from gradtx.combinators.accumulate import AccumulateState, accumulate
 from gradtx.combinators.chain import chain, named_chain
 from gradtx.combinators.masked import MaskedState, masked
+from gradtx.combinators.multi_steps import MultiSteps, MultiStepsState, multi_steps
 from gradtx.combinators.stateless import (
     identity,
     set_to_zero,
@@ -100,6 +102,7 @@ from gradtx.tree import global_norm
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccumulateState",
     "Count",
     "DType",
     "DampenedTraceState",
@@ -111,6 +114,8 @@ __all__ = [
     "LeafState",
     "MaskedNode",
     "MaskedState",
+    "MultiSteps",
+    "MultiStepsState",
     "NonNegative",
     "OptState",
     "Params",
@@ -132,6 +137,7 @@ __all__ = [
     "Steps",
     "TraceState",
     "Updates",
+    "accumulate",
     "adagrad",
     "adam",
     "adamw",
@@ -157,6 +163,7 @@ __all__ = [
     "masked",
     "matching",
     "maximize",
+    "multi_steps",
     "nadam",
     "nadamw",
     "named_chain",

@@ -24,7 +24,7 @@ class Rule:
     Without `init` the rule keeps no state and `update` returns the update alone. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree. Keyword-only names are extra
-    arguments of the caller's `update(..., value=loss)`.
+    arguments of the caller's `update(..., value=loss)`; `**extra` takes all of them.
 
     `gather(updates)` (per leaf only) is run once a tree, before the leaves: what it returns, such
     as a global norm, reaches `update` by the name `gathered`.
@@ -71,17 +71,22 @@ class Asks(NamedTuple):
     required: frozenset[str]
     extra: frozenset[str]
     required_extra: frozenset[str]
+    all_extra: bool = False
 
     def of(self, extra: dict[str, Any]) -> dict[str, Any]:
         """The extra arguments among the given ones that are asked for."""
+        if self.all_extra:
+            return dict(extra)
         return {name: extra[name] for name in sorted(self.extra) if name in extra}
 
     def call(self, function: Callable[..., Any], available: dict[str, Any]) -> Any:
         """The function on those of the available inputs that it asks for."""
-        wanted = self.names | self.extra
-        return function(**{name: x for name, x in available.items() if name in wanted})
+        hidden = frozenset(available) & _PROVIDED - self.names
+        return function(**{name: x for name, x in available.items() if name not in hidden})
 
 
+# What the plumbing provides by name; anything else is an extra argument of the caller.
+_PROVIDED = frozenset(("grad", "updates", "state", "param", "params", "step", "gathered"))
 NOTHING = Asks(frozenset(), frozenset(), frozenset(), frozenset())
 
 
@@ -90,6 +95,7 @@ def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: s
     if function is None:
         return NOTHING
     names, required, extra, required_extra = set(), set(), set(), set()
+    all_extra = False
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             extra.add(parameter.name)
@@ -99,12 +105,20 @@ def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: s
             names.add(parameter.name)
             if parameter.default is parameter.empty:
                 required.add(parameter.name)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            all_extra = True
         elif parameter.default is parameter.empty:
             raise TypeError(
                 f"{where} asks for {str(parameter)!r}; it may ask for {', '.join(allowed)}, "
                 "and for extra arguments as keyword-only names"
             )
-    return Asks(*map(frozenset, (names, required, extra, required_extra)))
+    return Asks(
+        names=frozenset(names),
+        required=frozenset(required),
+        extra=frozenset(extra),
+        required_extra=frozenset(required_extra),
+        all_extra=all_extra,
+    )
 
 
 def as_rule(returned: Any, where: str) -> Rule:

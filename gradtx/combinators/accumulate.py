@@ -1,0 +1,158 @@
+"""Accumulating gradients over micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast
+from gradtx.core.kinds import DType
+from gradtx.core.rule import Rule, increment
+from gradtx.core.run import update as update_inner
+from gradtx.core.schedule import Schedule
+from gradtx.core.state import OptState, Updates, start
+from gradtx.core.transformation import GradientTransformation
+
+
+class AccumulateState(NamedTuple):
+    """Where in its cycle an accumulation is.
+
+    mini_step: micro-batches of this cycle so far; gradient_step: steps of the inner optimizer;
+    acc_grads: the mean of the accepted gradients of this cycle; accepted: how many those are;
+    skipped: how many micro-batches were ever dropped because of a NaN or an infinity.
+    """
+
+    mini_step: Any
+    gradient_step: Any
+    inner_opt_state: OptState
+    acc_grads: Updates
+    accepted: Any
+    skipped: Any
+
+
+@per_tree
+def accumulate(
+    inner: GradientTransformation,
+    every: Schedule | int,
+    *,
+    drop_nonfinite: bool = True,
+    accumulator_dtype: DType = np.float32,
+) -> Any:
+    """Average the gradients of `every` micro-batches and run the inner optimizer on the last.
+
+        mean <- mean + (g - mean) / n               (n accepted gradients, this one included)
+        u = inner(mean) on every `every`-th call, otherwise u = 0
+
+    The inner optimizer does not run, and its state is not read, on the other calls. A micro-batch
+    with a NaN or an infinity is left out of the mean and counted (`state.skipped`); a cycle without
+    an accepted one leaves everything as it is. every: a whole number >= 1, or a schedule of the
+    inner optimizer's step. drop_nonfinite=False saves the pass over the gradients that looks for
+    them. accumulator_dtype: in which the mean is kept.
+
+    Raises: ValueError for every < 1.
+    """
+    check_every("accumulate: every", every)
+
+    def init(params: Any) -> AccumulateState:
+        mean = tree.zeros_like(params, accumulator_dtype)
+        return AccumulateState(start(), start(), inner.init(params), mean, start(), start())
+
+    def update(updates: Any, state: AccumulateState, params: Any = None, **extra: Any) -> Any:
+        keep = _all_finite(updates) if drop_nonfinite else jnp.asarray(True)
+        accepted = state.accepted + keep
+        due = state.mini_step + 1 >= every_now(every, state.gradient_step)
+        emit = due & (accepted > 0)
+        u, inner_state, mean = cycle(
+            inner, updates, state, params, extra, running_mean(keep, accepted), emit
+        )
+        return u, AccumulateState(
+            mini_step=jnp.where(due, 0, state.mini_step + 1),
+            gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
+            inner_opt_state=inner_state,
+            acc_grads=mean,
+            accepted=jnp.where(due, 0, accepted),
+            skipped=state.skipped + ~keep,
+        )
+
+    return Rule(init, update)
+
+
+def check_every(where: str, every: Any) -> None:
+    """Refuse a cycle of no micro-batches."""
+    if isinstance(every, Schedule | jax.core.Tracer):
+        return
+    if isinstance(every, bool) or np.shape(every) != () or every != np.round(every) or every < 1:
+        raise ValueError(f"{where} must be a whole number >= 1 or a schedule, got {every!r}")
+
+
+def every_now(every: Any, gradient_step: Any) -> Any:
+    """How many micro-batches this cycle has."""
+    return every(gradient_step) if isinstance(every, Schedule) else every
+
+
+def _all_finite(updates: Updates) -> Any:
+    """Whether no leaf holds a NaN or an infinity."""
+    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(updates)]
+    return jnp.all(jnp.asarray(flags)) if flags else jnp.asarray(True)
+
+
+def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
+    """The mean of n gradients, from the mean of those before and the last; the old one if it is
+    not to be kept."""
+    weight = 1 / jnp.maximum(n, 1).astype(np.float32)
+
+    def add(mean: Any, g: Any) -> Any:
+        before = jnp.where(n == 1, 0, mean)  # what the last cycle left behind
+        return jnp.where(keep, before + cast(weight, mean.real.dtype) * (g - before), mean)
+
+    return add
+
+
+def cycle(
+    inner: GradientTransformation,
+    updates: Updates,
+    state: Any,
+    params: Any,
+    extra: dict[str, Any],
+    add: Callable[[Any, Any], Any],
+    emit: Any,
+) -> tuple[Updates, OptState, Updates]:
+    """Add a gradient to the mean and, if it is due, run the inner optimizer on it.
+
+    The mean is taken outside of the branches, where XLA updates it in place; it is not set back to
+    zero after a step, because the next cycle's first gradient replaces it.
+    """
+    mean = jax.tree.map(
+        lambda g, old: old if g is None else cast(add(cast(old, g.dtype), g), old.dtype),
+        updates,
+        state.acc_grads,
+        is_leaf=lambda x: x is None,
+    )
+
+    def step(mean: Updates, inner_state: OptState, count: Any) -> Any:
+        grads = jax.tree.map(
+            lambda g, m: None if g is None else m, updates, mean, is_leaf=lambda x: x is None
+        )
+        return update_inner(inner, grads, inner_state, params, extra, rounded=False)
+
+    def hold(mean: Updates, inner_state: OptState, count: Any) -> Any:
+        return _zeros(updates, count), inner_state
+
+    u, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
+    return u, inner_state, mean
+
+
+def _zeros(like: Updates, count: Any) -> Updates:
+    """Zeros that XLA does not know to be equal: of one zero shared by leaves of equal shape it
+    would make a temporary and a copy for each leaf. `count` is never negative."""
+    leaves, treedef = jax.tree.flatten(like)
+    zeros = [cast(count == -1 - i, x.dtype) for i, x in enumerate(leaves)]
+    full = [jnp.broadcast_to(zero, x.shape) for zero, x in zip(zeros, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, full)

@@ -1,0 +1,131 @@
+"""Optax's interface to accumulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx import tree
+from gradtx.combinators.accumulate import check_every, cycle, every_now, running_mean
+from gradtx.core.decorators import per_tree
+from gradtx.core.foreign import as_transformation
+from gradtx.core.kinds import DType
+from gradtx.core.rule import Rule, increment
+from gradtx.core.schedule import Schedule
+from gradtx.core.state import OptState, Params, Updates, start
+from gradtx.core.transformation import GradientTransformation
+
+
+class MultiStepsState(NamedTuple):
+    """mini_step: accepted micro-batches of this cycle; gradient_step: steps of the inner optimizer;
+    acc_grads: the mean (or sum) so far; skip_state: what should_skip_update_fn said last."""
+
+    mini_step: Any
+    gradient_step: Any
+    inner_opt_state: OptState
+    acc_grads: Updates
+    skip_state: Any = ()
+
+
+def _never(updates: Updates, gradient_step: Any, params: Params) -> Any:
+    """Skip nothing."""
+    return jnp.asarray(False), ()
+
+
+@per_tree
+def multi_steps(
+    opt: GradientTransformation,
+    every_k_schedule: Schedule | int,
+    use_grad_mean: bool = True,
+    should_skip_update_fn: Callable[..., Any] | None = None,
+    accumulator_dtype: DType = np.float32,
+) -> Any:
+    """Accumulate k gradients, then run the optimizer once; what `MultiSteps` is made of.
+
+        acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
+        u = opt(acc) when n = k, otherwise u = 0
+
+    should_skip_update_fn(updates, gradient_step, params) -> (skip, skip_state): a micro-batch for
+    which skip holds changes nothing and does not count. Raises: ValueError for k < 1.
+    """
+    check_every("multi_steps: every_k_schedule", every_k_schedule)
+    should_skip = should_skip_update_fn or _never
+
+    def init(params: Any) -> MultiStepsState:
+        acc = tree.zeros_like(params, accumulator_dtype)
+        _, skip_state = should_skip(tree.zeros_like(params), start(), params)
+        return MultiStepsState(start(), start(), opt.init(params), acc, skip_state)
+
+    def update(updates: Any, state: MultiStepsState, params: Any = None, **extra: Any) -> Any:
+        skip, skip_state = should_skip(updates, state.gradient_step, params)
+        if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
+            raise TypeError(
+                "multi_steps: should_skip_update_fn must return (a boolean scalar, a state), "
+                f"its first result has shape {np.shape(skip)}"
+            )
+        keep, n = ~skip, state.mini_step + 1
+        emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
+        add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
+        u, inner_state, acc = cycle(opt, updates, state, params, extra, add, emit)
+        return u, MultiStepsState(
+            mini_step=jnp.where(emit, 0, jnp.where(keep, n, state.mini_step)),
+            gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
+            inner_opt_state=inner_state,
+            acc_grads=acc,
+            skip_state=skip_state,
+        )
+
+    return Rule(init, update)
+
+
+def _sum(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
+    return lambda acc, g: jnp.where(keep, jnp.where(n == 1, 0, acc) + g, acc)
+
+
+class MultiSteps:
+    """Accumulate gradients over several micro-batches: Optax's class around `multi_steps`.
+
+    `accumulate` says the same in one call, and leaves out micro-batches with NaN.
+    """
+
+    def __init__(
+        self,
+        opt: Any,
+        every_k_schedule: Any,
+        use_grad_mean: bool = True,
+        should_skip_update_fn: Callable[..., Any] | None = None,
+        accumulator_dtype: Any = np.float32,
+    ):
+        self._opt = as_transformation(opt, "MultiSteps: opt")
+        self._tx = multi_steps(
+            self._opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
+        )
+
+    @property
+    def inner_opt(self) -> GradientTransformation:
+        """The optimizer that runs once a cycle."""
+        return self._opt
+
+    def init(self, params: Params) -> MultiStepsState:
+        """The state before the first micro-batch."""
+        return self._tx.init(params)
+
+    def update(
+        self, updates: Updates, state: MultiStepsState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, MultiStepsState]:
+        """Take one micro-batch; the updates are zero except on the last of a cycle."""
+        return self._tx.update(updates, state, params, **extra)
+
+    def gradient_transformation(self) -> GradientTransformation:
+        """The same as a transformation."""
+        return self._tx
+
+    def has_updated(self, state: MultiStepsState) -> Any:
+        """Whether the last update was the last of a cycle."""
+        return (state.mini_step == 0) & (state.gradient_step > 0)
+
+    def __repr__(self) -> str:
+        return repr(self._tx).replace("multi_steps", "MultiSteps", 1)
