@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gradtx.core.dtypes import cast as _cast_array
-from gradtx.core.dtypes import compute_dtype, is_inexact, real_dtype
+from gradtx.core.dtypes import compute_dtype, is_inexact
 from gradtx.core.numerics import abs_sq, sqrt
 
 
@@ -83,17 +85,26 @@ def size(tree: Any) -> int:
     return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
 
 
-def _total(tree: Any, term: Any) -> jax.Array:
-    """The sum over leaves of term(leaf), a scalar each, in one dtype of at least float32."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-    terms = [term(_cast_array(x, compute_dtype(x.dtype))) for x in leaves]
-    is_real = all(not jnp.iscomplexobj(x) for x in terms)
-    dtype = real_dtype(dtype) if is_real else dtype
-    total = jnp.zeros((), dtype)
-    for x in terms:
-        total = total + _cast_array(x, dtype)
-    return total
+@functools.partial(jax.jit, static_argnums=0)
+def _reduce(reduction: Callable[[jax.Array], jax.Array], leaf: Any) -> jax.Array:
+    """One leaf to a scalar; jitted so that leaves of equal shape share its trace."""
+    x = jnp.asarray(leaf)
+    return reduction(_cast_array(x, compute_dtype(x.dtype)))
+
+
+def _total(tree: Any, reduction: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The sum over leaves of a scalar each, in the widest of their dtypes."""
+    terms = [_reduce(reduction, x) for x in jax.tree.leaves(tree)]
+    dtype = compute_dtype(*(x.dtype for x in terms))
+    return functools.reduce(lax.add, [_cast_array(x, dtype) for x in terms], jnp.zeros((), dtype))
+
+
+def _sum_of_squares(x: jax.Array) -> jax.Array:
+    return jnp.sum(abs_sq(x))
+
+
+def _sum_of_magnitudes(x: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.abs(x))
 
 
 def sum(tree: Any) -> jax.Array:
@@ -104,14 +115,14 @@ def sum(tree: Any) -> jax.Array:
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     """<x, y> = sum of conj(x) * y over all leaves"""
     products = jax.tree.map(
-        lambda x, y: jnp.sum(
+        lambda x, y: (
             jnp.conj(_cast_array(x, compute_dtype(x.dtype)))
             * _cast_array(y, compute_dtype(y.dtype))
         ),
         tree_x,
         tree_y,
     )
-    return _total(products, lambda x: x)
+    return _total(products, jnp.sum)
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
@@ -120,10 +131,10 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
     Raises: ValueError for another ord.
     """
     if ord is None or ord == 2:
-        total = _total(tree, lambda x: jnp.sum(abs_sq(x)))
+        total = _total(tree, _sum_of_squares)
         return total if squared else sqrt(total)
     if ord == 1:
-        result = _total(tree, lambda x: jnp.sum(jnp.abs(x)))
+        result = _total(tree, _sum_of_magnitudes)
     elif ord in (jnp.inf, "inf", "infinity"):
         largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
         result = jnp.max(jnp.asarray(largest)) if largest else jnp.zeros(())

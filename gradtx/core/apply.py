@@ -30,10 +30,16 @@ def apply_updates(params: Params, updates: Updates) -> Params:
                 f"apply_updates: {at(leaves.paths[i])}: the update {describe(update)} does not "
                 f"fit the parameter {'None' if param is None else describe(param)}"
             )
-        param, update = jnp.asarray(param), jnp.asarray(update)
-        dtype = compute_dtype(param.dtype, update.dtype)
-        return cast(cast(param, dtype) + cast(update, dtype), param.dtype)
+        return _add(param, update)
 
     pairs = zip(leaves.values, aligned, strict=True)
     new = [apply(i, update, param) for i, (update, param) in enumerate(pairs)]
     return jax.tree.unflatten(leaves.treedef, new)
+
+
+@jax.jit
+def _add(param: Any, update: Any) -> Any:
+    """One leaf; jitted so that leaves of equal shape share its trace, and eager code one call."""
+    param, update = jnp.asarray(param), jnp.asarray(update)
+    dtype = compute_dtype(param.dtype, update.dtype)
+    return cast(cast(param, dtype) + cast(update, dtype), param.dtype)

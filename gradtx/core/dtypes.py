@@ -35,6 +35,8 @@ def is_inexact(x: Any) -> bool:
 
 def cast(x: Any, dtype: Any) -> jax.Array:
     """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
+    if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
+        return x
     return lax.convert_element_type(x, dtype)
 
 
