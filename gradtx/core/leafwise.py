@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import (
@@ -121,23 +122,45 @@ class Spec:
         return as_rule(self.definition.call(dict(self.static) | numbers), self.name)
 
 
+class _Shared(NamedTuple):
+    """What a rule is given that is the same for all leaves."""
+
+    numbers: list[Any]
+    count: Any
+    gathered: Any
+    extra: dict[str, Any]
+
+
 class _LeafError(ValueError):
     """An error in the body of one leaf, before its path is known."""
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _update_leaf(
-    specs: tuple[Spec, ...], out_dtype: Any, grad: Any, param: Any, inputs: Any
+def _one_leaf(
+    specs: tuple[Spec, ...], out_dtype: Any, once: Any, grad: Any, param: Any, rows: Any
 ) -> tuple[Any, list[Any]]:
     """One leaf through neighbouring rules: nothing between them is rounded."""
     dtype = compute_dtype(grad.dtype, *([] if param is None else [param.dtype]))
     update = cast(grad, dtype)
     param = None if param is None else cast(param, dtype)
-    rows = []
-    for spec, given in zip(specs, inputs, strict=True):
-        update, row = _apply(spec, dtype, update, param, *given)
-        rows.append(row)
-    return cast(update, out_dtype), rows
+    new_rows = []
+    for spec, shared, row in zip(specs, once, rows, strict=True):
+        update, new_row = _apply(spec, dtype, update, param, shared, row)
+        new_rows.append(new_row)
+    return cast(update, out_dtype), new_rows
+
+
+_update_leaf = functools.partial(jax.jit, static_argnums=(0, 1))(_one_leaf)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _update_batch(
+    specs: tuple[Spec, ...], out_dtype: Any, once: Any, leaves: Sequence[Any]
+) -> list[Any]:
+    """Leaves of equal shape as one batch, so that their products are batched products."""
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *leaves)
+    one_leaf = functools.partial(_one_leaf, specs, out_dtype, once)
+    results = jax.vmap(one_leaf)(*stacked)
+    return [jax.tree.map(lambda x, i=i: x[i], results) for i in range(len(leaves))]
 
 
 def _apply(
@@ -145,20 +168,17 @@ def _apply(
     dtype: Any,
     grad: Any,
     param: Any,
-    numbers: Any,
-    count: Any,
-    gathered: Any,
-    extra: dict[str, Any],
+    shared: _Shared,
     row: tuple[Any, ...],
 ) -> tuple[Any, tuple[Any, ...]]:
     """One rule on one leaf: the update and the new row of its state, in the dtypes it had."""
-    rule = spec.rule(numbers, real_dtype(dtype))
-    wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, gathered))
-    available = extra | {
+    rule = spec.rule(shared.numbers, real_dtype(dtype))
+    wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, shared.gathered))
+    available = shared.extra | {
         "grad": grad,
-        "state": leaf_state(spec.state_class, wide_row, count),
+        "state": leaf_state(spec.state_class, wide_row, shared.count),
         "param": param,
-        "step": Step(count),
+        "step": Step(shared.count),
         "gathered": gathered,
     }
     try:
@@ -191,6 +211,8 @@ def _like(old: Any, new: Any, spec: Spec, grad: Any) -> Any:
             )
         return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
 
+    if not jax.tree.structure(old) == jax.tree.structure(new):
+        raise _LeafError(spec.name, "update returned a state of another structure than init's")
     return jax.tree.map(same, old, new)
 
 
@@ -199,35 +221,58 @@ def run_leafwise(
 ) -> list[OptState]:
     """Neighbouring rules on every leaf of the work; returns their new states."""
     bound = [_bind(link, state, work, extra) for link, state in zip(links, states, strict=True)]
+    jobs: dict[Any, list[int]] = {}
     for i, value in enumerate(work.values):
-        active = [b for b in bound if b.selected[i]]
-        if value is None or not active:
-            continue
-        specs = tuple(b.spec for b in active)
-        inputs = tuple((*b.once, b.rows.rows[i]) for b in active)
-        param = work.params[i] if any("param" in spec.asks.names for spec in specs) else None
-        out_dtype = work.out_dtypes[i] if last else work.compute_dtype(i)
-        try:
-            work.values[i], rows = _update_leaf(specs, out_dtype, value, param, inputs)
-        except _LeafError as error:
-            name, problem = error.args
-            raise ValueError(f"{name}: {at(work.leaves.paths[i])}: {problem}") from error.__cause__
-        for b, row in zip(active, rows, strict=True):
-            b.rows.rows[i] = row
+        active = tuple(j for j, b in enumerate(bound) if b.selected[i])
+        if value is not None and active:
+            together = _avals((value, work.params[i], [bound[j].rows.rows[i] for j in active]))
+            key = (active, work.out_dtypes[i], together if bound[0].batched else i)
+            jobs.setdefault(key, []).append(i)
+    for (active, out_dtype, _), indices in jobs.items():
+        chosen = [bound[j] for j in active]
+        dtype = out_dtype if last else work.compute_dtype(indices[0])
+        for i, (update, rows) in zip(indices, _run(chosen, dtype, indices, work), strict=True):
+            work.values[i] = update
+            for b, row in zip(chosen, rows, strict=True):
+                b.rows.rows[i] = row
     return [
-        join_count(b.count, state, b.rows.write(work.leaves.treedef))
+        join_count(b.shared.count, state, b.rows.write(work.leaves.treedef))
         for b, state in zip(bound, states, strict=True)
     ]
+
+
+def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) -> list[Any]:
+    """(update, rows) of each of these leaves; several are run as one batch."""
+    specs = tuple(b.spec for b in bound)
+    once = tuple(b.shared for b in bound)
+    with_param = any("param" in spec.asks.names for spec in specs)
+    leaves = [
+        (work.values[i], work.params[i] if with_param else None, [b.rows.rows[i] for b in bound])
+        for i in indices
+    ]
+    try:
+        if len(leaves) > 1:
+            return _update_batch(specs, out_dtype, once, leaves)
+        return [_update_leaf(specs, out_dtype, once, *leaves[0])]
+    except _LeafError as error:
+        name, problem = error.args
+        path = work.leaves.paths[indices[0]]
+        raise ValueError(f"{name}: {at(path)}: {problem}") from error.__cause__
+
+
+def _avals(leaf: Any) -> Any:
+    arrays, treedef = jax.tree.flatten(leaf)
+    return treedef, tuple((x.shape, x.dtype) for x in arrays)
 
 
 class _Bound(NamedTuple):
     """A rule ready to run on leaves: what is the same for all of them, and a row for each."""
 
     spec: Spec
-    once: tuple[Any, ...]
+    shared: _Shared
     rows: Rows
     selected: list[bool]
-    count: Any
+    batched: bool
 
 
 def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bound:
@@ -240,5 +285,6 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
         rule = spec.rule(numbers, work.widest_real_dtype())
         trees = {"updates": work.tree(selected), "params": work.params_tree(selected)}
         gathered = tx.gather_asks.call(rule.gather, trees)
-    once = (numbers, count, gathered, tx.asks.of(extra))
-    return _Bound(spec, once, Rows.read(own, work.leaves, tx.definition.name), selected, count)
+    shared = _Shared(numbers, count, gathered, tx.asks.of(extra))
+    rows = Rows.read(own, work.leaves, tx.definition.name)
+    return _Bound(spec, shared, rows, selected, tx.rule.batched)

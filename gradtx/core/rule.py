@@ -26,6 +26,9 @@ class Rule:
     at a time, `updates`, `state`, `params` and `step` for a tree. Keyword-only names are extra
     arguments of the caller's `update(..., value=loss)`; `**extra` takes all of them.
 
+    `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
+    rule of matrices makes one batched product of them instead of one each.
+
     `gather(updates)` (per leaf only) is run once a tree, before the leaves: what it returns, such
     as a global norm, reaches `update` by the name `gathered`.
     """
@@ -33,6 +36,7 @@ class Rule:
     init: Callable[..., Any] | None
     update: Callable[..., Any]
     gather: Callable[..., Any] | None = None
+    batched: bool = False
 
 
 class Step:

@@ -48,18 +48,21 @@ def update(
 
 def _cuts(links: tuple[Link, ...]) -> list[tuple[int, int]]:
     """Runs [first, last) of links: one that sees the whole tree alone, neighbours on leaves
-    together. A rule that gathers over the tree begins a run of its own."""
+    together. A rule that gathers over the tree begins a run; a batched one is a run by itself."""
     cuts: list[tuple[int, int]] = []
     for i, link in enumerate(links):
         tx = link.transformation
-        joins = (
-            cuts
-            and isinstance(tx, LeafTransformation)
-            and tx.rule.gather is None
-            and isinstance(links[cuts[-1][0]].transformation, LeafTransformation)
-        )
+        joins = cuts and _is_plain(tx) and _goes_on(links[cuts[-1][0]].transformation)
         if joins:
             cuts[-1] = (cuts[-1][0], i + 1)
         else:
             cuts.append((i, i + 1))
     return cuts
+
+
+def _goes_on(tx: Any) -> bool:
+    return isinstance(tx, LeafTransformation) and not tx.rule.batched
+
+
+def _is_plain(tx: Any) -> bool:
+    return _goes_on(tx) and tx.rule.gather is None
