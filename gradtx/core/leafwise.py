@@ -211,7 +211,8 @@ def _like(old: Any, new: Any, spec: Spec, grad: Any) -> Any:
             )
         return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
 
-    if not jax.tree.structure(old) == jax.tree.structure(new):
+    structure: Any = jax.tree.structure(old)
+    if structure != jax.tree.structure(new):
         raise _LeafError(spec.name, "update returned a state of another structure than init's")
     return jax.tree.map(same, old, new)
 
