@@ -37,8 +37,8 @@ def polynomial_schedule(
 
 
 def _polynomial(t: Any, start: Any, end: Any, power: Any, steps: Any, begin: Any) -> Any:
-    # remaining is clipped from both sides before the power: rounding must not make it negative.
-    remaining = jnp.clip(1 - (t - begin) / jnp.maximum(steps, 1), 0, 1)
+    # Steps are subtracted before they are divided: exactly 0 at the end, never below it.
+    remaining = jnp.clip(begin + steps - t, 0, steps) / jnp.maximum(steps, 1)
     remaining = jnp.where(jnp.asarray(steps) == 0, 1, remaining)
     if not (isinstance(power, int | float) and power == 1):
         # The derivative of 0^power is not needed and may be infinite.
@@ -58,6 +58,15 @@ def linear_schedule(
     With transition_steps = 0 it stays at init_value.
     """
     return lambda t: _polynomial(t, init_value, end_value, 1, transition_steps, transition_begin)
+
+
+def whole_periods(t: Any, period: Any) -> Any:
+    """floor(t / period), exact for whole numbers.
+
+    The quotient itself may be rounded to just below a whole number: compiled, a division by a
+    constant is a multiplication by its reciprocal.
+    """
+    return jnp.round((t - jnp.mod(t, period)) / period)
 
 
 @schedule
@@ -80,8 +89,8 @@ def exponential_decay(
 
     def value(t: Any) -> Any:
         elapsed = t - transition_begin
-        exponent = elapsed / jnp.maximum(transition_steps, 1)
-        exponent = jnp.floor(exponent) if staircase else exponent
+        steps = jnp.maximum(transition_steps, 1)
+        exponent = whole_periods(elapsed, steps) if staircase else elapsed / steps
         still = (elapsed <= 0) | (jnp.asarray(transition_steps) == 0)
         still = still | (jnp.asarray(decay_rate) == 0)
         decayed = init_value * jnp.power(jnp.where(still, 1, decay_rate), exponent)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from gradtx.core.definition import schedule
 from gradtx.core.kinds import NonNegative, PositiveSteps
 from gradtx.schedules.cosine import (
@@ -11,13 +13,13 @@ from gradtx.schedules.cosine import (
     cosine_annealing_schedule,
     warm_restarts_schedule,
 )
-from gradtx.schedules.polynomial import exponential_decay
+from gradtx.schedules.polynomial import whole_periods
 
 
 @schedule
 def step_lr(lr: NonNegative, step_size: PositiveSteps, gamma: NonNegative = 0.1) -> Any:
     """lr * gamma^floor(t / step_size), torch.optim.lr_scheduler.StepLR"""
-    return exponential_decay(lr, step_size, gamma, staircase=True)
+    return lambda t: lr * jnp.power(gamma, whole_periods(t, step_size))
 
 
 @schedule
