@@ -37,6 +37,7 @@ from gradtx.core.state import (
     leaf_row,
     leaf_state,
     new_state,
+    show_state,
     start,
 )
 from gradtx.core.transformation import Link, Ruled
@@ -183,12 +184,16 @@ def _apply(
     }
     try:
         result = spec.asks.call(rule.update, available)
+    except AttributeError as error:
+        held = show_state(available["state"])
+        problem = f"the state {held} is not one that its init makes: {error}"
+        raise _LeafError(spec.name, problem) from error
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError):
-            raise
+            raise  # JAX's own errors explain themselves
         shapes = ", ".join(map(describe, jax.tree.leaves(row))) or "none"
         raise _LeafError(
-            f"{spec.name}", f"{error} (updates {describe(grad)}, state: {shapes})"
+            spec.name, f"{error} (updates {describe(grad)}, state: {shapes})"
         ) from error
     update, state = result if rule.init is not None else (result, EmptyState())
     if np.shape(update) != np.shape(grad):

@@ -59,7 +59,8 @@ def at(path: str) -> str:
 def describe(x: Any) -> str:
     """float32[3,2]"""
     if not hasattr(x, "dtype"):
-        return f"{x!r} ({type(x).__name__})"
+        kind = type(x).__name__
+        return f"{x!r} ({kind})" if isinstance(x, int | float | complex | str) else f"a {kind}"
     return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
 
 
