@@ -1,0 +1,154 @@
+"""What the pictures share: colours, axes, labels at the end of a line, saving.
+
+matplotlib through its objects (no pyplot, no global state), imported when a picture is
+drawn.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.demo.errors import CommandError
+from gradtx.demo.extras import load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gradtx import Schedule
+
+# Told apart by colour-blind readers too (after Okabe and Ito), and on white paper.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
+_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def ready_to_draw(out: Path, *, command: str) -> None:
+    """Refuse a picture that could not be written, before the work that leads to it."""
+    load("matplotlib", command=command)
+    if out.suffix.lower() not in _SUFFIXES:
+        raise CommandError(f"cannot write {out}: the name must end in {', '.join(_SUFFIXES)}")
+    if not out.absolute().parent.is_dir():
+        raise CommandError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+
+
+def new_figure(command: str, width: float, height: float) -> "Figure":
+    """An empty figure; ``command`` is who asks, for the message when matplotlib is missing."""
+    figure: Figure = load("matplotlib.figure", command=command).Figure(
+        figsize=(width, height), dpi=150, layout="constrained", facecolor="white"
+    )
+    return figure
+
+
+def save(figure: "Figure", out: Path) -> None:
+    """Write the picture; the suffix says the format."""
+    figure.savefig(out)
+
+
+def headline(figure: "Figure", title: str, subtitle: str) -> None:
+    """A title at the left, and under it, smaller, how to read the picture."""
+    lines = textwrap.wrap(subtitle, int(12.5 * figure.get_figwidth()))
+    # The empty lines under the title reserve the room that the subtitle is put in.
+    figure.suptitle(
+        title + "\n" * len(lines), x=0.01, ha="left", fontsize=15, weight="bold", color=INK
+    )
+    below = "\n".join(["", "", *lines])
+    figure.text(0.0105, 1.0, below, va="top", fontsize=10, color=MUTED)
+
+
+def quiet(axes: "Axes", title: str = "") -> None:
+    """Axes that stay behind what is drawn on them."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelsize=8, which="both")
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+class End(NamedTuple):
+    """The last point of a line, to be named."""
+
+    name: str
+    y: float
+    color: str
+
+
+def label_ends(axes: "Axes", ends: Sequence[End], gap: float = 0.07) -> None:
+    """Name each line at the right edge, pushed apart to ``gap`` of the height of the axes."""
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    left, top = axes.get_xlim()[0], axes.get_ylim()[1]
+    finite = [
+        end if math.isfinite(end.y) else End(f"{end.name} (diverged)", top, end.color)
+        for end in ends
+    ]
+    ordered = sorted(finite, key=lambda end: end.y)
+    at = [float(to_fraction.transform((left, end.y))[1]) for end in ordered]
+    lowest, highest = gap / 2, 1 - gap * (len(at) - 0.5)  # where the lowest label may be
+    bounded = [min(max(y, lowest + gap * i), highest + gap * i) for i, y in enumerate(at)]
+    for end, y, place in zip(ordered, at, _apart(bounded, gap), strict=True):
+        axes.annotate(
+            end.name,
+            xy=(1.0, y),
+            xytext=(1.045, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=end.color,
+            fontsize=9,
+            weight="bold",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.color,
+                "linewidth": 0.8,
+                "relpos": (0, 0.5),
+                "shrinkB": 0,
+            },
+        )
+
+
+def _apart(at: Sequence[float], gap: float) -> list[float]:
+    """Move sorted heights as little as needed for neighbours to be ``gap`` apart.
+
+    Runs of labels that touch are merged into a block centred on the mean of their places.
+    """
+    blocks: list[tuple[float, int]] = []  # (centre, labels in it)
+    for y in at:
+        centre, count = y, 1
+        while blocks and centre - blocks[-1][0] < gap * (count + blocks[-1][1]) / 2:
+            below, size = blocks.pop()
+            centre = (below * size + centre * count) / (size + count)
+            count += size
+        blocks.append((centre, count))
+    return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(count)]
+
+
+def show_schedule(schedule: "Schedule", steps: int, out: Path) -> None:
+    """Draw a schedule's value at steps 0 to ``steps``, and print a few of them."""
+    at = np.arange(steps + 1)
+    values = np.broadcast_to(np.asarray(jax.vmap(schedule)(jnp.asarray(at))), at.shape)
+    _schedule_picture(repr(schedule), at, values, out)
+    print(schedule)
+    for step in np.unique(np.linspace(0, steps, 9).astype(int)):
+        print(f"  step {step:>6}  {values[step]:.6g}")
+    print(f"wrote {out}")
+
+
+def _schedule_picture(name: str, at: np.ndarray, values: np.ndarray, out: Path) -> None:
+    figure = new_figure("schedule", 8.0, 4.2)
+    axes = figure.add_subplot()
+    quiet(axes, "\n".join(textwrap.wrap(name, 90)))
+    axes.plot(at, values, color=PALETTE[0], linewidth=2.2)
+    axes.fill_between(at, values, color=PALETTE[0], alpha=0.1, linewidth=0)
+    axes.set_xlabel("step", color=MUTED)
+    axes.set_xlim(0, at[-1])
+    if values.min() >= 0:
+        axes.set_ylim(0, 1.05 * float(values.max()) or None)
+    save(figure, out)

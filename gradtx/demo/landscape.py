@@ -1,0 +1,41 @@
+"""``gradtx landscape``: the paths of optimizers over functions of two variables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from gradtx.demo.denominators import denominator_table
+from gradtx.demo.descent import Descent, descents
+from gradtx.demo.errors import unknown
+from gradtx.demo.figures import ready_to_draw
+from gradtx.demo.functions import FUNCTIONS, Function
+from gradtx.demo.paths import landscape_picture
+
+DEFAULT = ("ravine", "rosenbrock", "beale")
+
+
+def landscape(names: Sequence[str] | None, steps: int | None, out: Path) -> None:
+    """Draw the paths over the functions of those names, or over the default three."""
+    for name in names or ():
+        if name not in FUNCTIONS:
+            raise unknown("function", name, FUNCTIONS)
+    ready_to_draw(out, command="landscape")
+    functions = [FUNCTIONS[name] for name in dict.fromkeys(names or DEFAULT)]
+    paths = {function.name: descents(function, steps or function.steps) for function in functions}
+    for function in functions:
+        print(ending_table(function, paths[function.name]))
+    if "quadratic" in paths:
+        print(denominator_table(paths["quadratic"]))
+    landscape_picture(functions, paths, out)
+    print(f"wrote {out}")
+
+
+def ending_table(function: Function, paths: Sequence[Descent]) -> str:
+    """The value of the function where each path ends."""
+    lines = [f"{function.name}: {function.formula}, after {len(paths[0].points) - 1} steps"]
+    for path in paths:
+        value = float(function.value(jnp.asarray(path.points[-1])))
+        x, y = path.points[-1]
+        lines.append(f"  {path.walker.name:<10} f({x:7.3f}, {y:7.3f}) = {value:.2e}")
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""Names and arguments from the command line, made into gradtx's values."""
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradtx
+from gradtx.demo.errors import CommandError, unknown
+
+
+def transformations() -> dict[str, Callable[..., Any]]:
+    """Every public definition of a transformation; PyTorch's are ``torch.NAME``."""
+    return _definitions(gradtx.__all__, gradtx.GradientTransformation)
+
+
+def schedules() -> dict[str, Callable[..., Any]]:
+    """Every public schedule; PyTorch's are ``torch.NAME``."""
+    return _definitions(gradtx.schedules.__all__, gradtx.Schedule)
+
+
+def _definitions(names: Sequence[str], kind: type) -> dict[str, Callable[..., Any]]:
+    ours = {name: getattr(gradtx, name) for name in names if name[0].islower()}
+    torch = {f"torch.{name}": getattr(gradtx.torch, name) for name in gradtx.torch.__all__}
+    return {name: f for name, f in (ours | torch).items() if _makes(f, kind)}
+
+
+def _makes(function: Any, kind: type) -> bool:
+    """Whether calls give values of that kind; a plain function is taken by its name."""
+    made = getattr(function, "value_class", None)
+    if made is not None:
+        return issubclass(made, kind)
+    return kind is gradtx.Schedule and inspect.isfunction(function)
+
+
+def make_transformation(name: str, words: Sequence[str]) -> Any:
+    """The transformation of that name, at a learning rate of 0.001 where it needs one."""
+    known = transformations()
+    if name not in known:
+        raise unknown("transformation", name, known)
+    given = keywords(words)
+    parameters = inspect.signature(known[name]).parameters
+    if "learning_rate" in parameters and parameters["learning_rate"].default is inspect._empty:
+        given = {"learning_rate": 1e-3} | given
+    return _call(name, known[name], given)
+
+
+def make_schedule(name: str, words: Sequence[str]) -> Any:
+    """The schedule of that name."""
+    known = schedules()
+    if name not in known:
+        raise unknown("schedule", name, known)
+    return _call(name, known[name], keywords(words))
+
+
+def keywords(words: Sequence[str]) -> dict[str, Any]:
+    """``["peak_value=0.1", "staircase=True"]`` as keyword arguments, read as Python literals."""
+    given: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise CommandError(f"cannot read {word!r}: write an argument as name=value")
+        try:
+            given[name] = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            raise CommandError(
+                f"cannot read {word!r}: the value must be a Python literal such as 0.1 or True"
+            ) from None
+    return given
+
+
+def signature(name: str, function: Callable[..., Any]) -> str:
+    """``name(argument, other=default)``, without annotations."""
+    parameters = inspect.signature(function).parameters.values()
+    plain = [parameter.replace(annotation=inspect._empty) for parameter in parameters]
+    return f"{name}{inspect.Signature(plain)}"
+
+
+def _call(name: str, function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    try:
+        return function(**given)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise CommandError(reason if name in reason else f"{name}: {reason}") from None

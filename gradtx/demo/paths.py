@@ -1,0 +1,129 @@
+"""The picture of ``gradtx landscape``: contours, and over them the paths."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.demo.denominators import ROW_NORMS, distance, with_denominators
+from gradtx.demo.descent import Descent
+from gradtx.demo.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    End,
+    headline,
+    label_ends,
+    new_figure,
+    quiet,
+    save,
+)
+from gradtx.demo.functions import HESSIAN, Function
+from gradtx.demo.road import Family
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTHS = (3.2, 1.9, 0.9)  # paths that coincide stay visible: each is narrower than the last
+
+
+def landscape_picture(
+    functions: Sequence[Function], paths: Mapping[str, Sequence[Descent]], out: Path
+) -> None:
+    """A row a function, a column a family; for the quadratic one more: the denominators."""
+    columns = len(Family) + any(function.name == "quadratic" for function in functions)
+    figure = new_figure("landscape", 4.4 * columns, 3.5 * len(functions) + 0.9)
+    grid = figure.subplots(len(functions), columns, squeeze=False)
+    for row, function in zip(grid, functions, strict=True):
+        for axes, family in zip(row, Family, strict=False):
+            _panel(axes, function, [p for p in paths[function.name] if p.walker.family is family])
+        row[0].set_ylabel(function.name, fontsize=12, weight="bold", color=INK)
+        if function.name == "quadratic":
+            _denominators(row[-1], paths[function.name])
+        elif columns > len(Family):
+            row[-1].set_axis_off()
+    for axes, family in zip(grid[0], Family, strict=False):
+        axes.set_title(family.value, loc="left", fontsize=11, color=INK)
+    subtitle = (
+        "From the circle to the square; the star is the minimum. Dots are evenly spaced in steps; "
+        "beside each name its learning rate."
+    )
+    headline(figure, "Paths to a minimum", subtitle)
+    save(figure, out)
+
+
+def _panel(axes: "Axes", function: Function, paths: Sequence[Descent]) -> None:
+    _contours(axes, function)
+    for path, color, width in zip(paths, PALETTE, _WIDTHS, strict=False):
+        _path(axes, path, function.rates[path.walker.name], color, width)
+    axes.plot(*function.start, "o", markersize=8, color="white", markeredgecolor=INK, zorder=5)
+    axes.plot(*function.minimum, "*", markersize=17, color="#ffd700", markeredgecolor=INK, zorder=4)
+    if function.name == "quadratic":
+        _newton(axes, function)
+    axes.set_xlim(function.view[0])
+    axes.set_ylim(function.view[1])
+    legend = axes.legend(loc="lower right", fontsize=8.5, framealpha=0.9, edgecolor="none")
+    legend.set_zorder(6)
+
+
+def _path(axes: "Axes", path: Descent, rate: float, color: str, width: float) -> None:
+    x, y = path.points.T
+    every = max(1, len(x) // 100)
+    axes.plot(x, y, color=color, linewidth=width, zorder=3)
+    axes.plot(x[::every], y[::every], ".", color=color, markersize=width + 2, zorder=3)
+    axes.plot([], [], color=color, linewidth=3, label=f"{path.walker.name} {rate:g}")
+    axes.plot(x[-1], y[-1], "s", color=color, markersize=5.5, markeredgecolor="white", zorder=5)
+
+
+def _contours(axes: "Axes", function: Function) -> None:
+    x, y = np.meshgrid(*(np.linspace(*side, 300) for side in function.view))
+    points = jnp.asarray(np.stack([x, y], axis=-1).reshape(-1, 2), jnp.float32)
+    values = np.asarray(jax.vmap(function.value)(points)).reshape(x.shape)
+    lowest = float(function.value(jnp.asarray(function.minimum)))
+    # Equal steps of the cube root: close enough near the minimum, wide enough far from it.
+    height = np.cbrt(np.maximum(values - lowest, 0))
+    levels = np.linspace(0, float(height.max()), 22)
+    axes.contourf(x, y, height, levels=levels, cmap="YlGnBu", alpha=0.28)
+    axes.contour(x, y, height, levels=levels, colors="#8fa3ad", linewidths=0.4)
+    quiet(axes)
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _newton(axes: "Axes", function: Function) -> None:
+    """One Newton step, -H^-1 g: on a quadratic it is the whole way."""
+    start = np.asarray(function.start)
+    step = -np.linalg.solve(HESSIAN, HESSIAN @ start)
+    axes.annotate(
+        "",
+        xy=tuple(start + 0.97 * step),
+        xytext=tuple(start),
+        arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.6, "linestyle": (0, (4, 2))},
+        zorder=4,
+    )
+    x, y = start + 0.45 * step + (0.2, 0.45)
+    axes.text(x, y, "Newton's step", weight="bold", fontsize=8.5, color=INK)
+
+
+def _denominators(axes: "Axes", paths: Sequence[Descent]) -> None:
+    """How far sqrt(nu) is from the Hessian's diagonal at every step, in proportion."""
+    quiet(axes, "Distance of sqrt(nu) from the diagonal of H")
+    diagonal = np.diag(HESSIAN)
+    ends = []
+    for (name, roots), color in zip(with_denominators(paths), PALETTE[1:], strict=False):
+        away = distance(roots, diagonal)
+        axes.plot(np.arange(1, len(away) + 1), away, color=color, linewidth=2)
+        ends.append(End(name, float(away[-1]), color))
+    for name, row in (("ones (SGD)", np.ones(2)), ("rows of H", ROW_NORMS)):
+        height = float(distance(row, diagonal))
+        axes.axhline(height, color=MUTED, linewidth=1, linestyle="--")
+        ends.append(End(name, height, MUTED))
+    axes.set_xlim(0, len(paths[0].points) - 1)
+    axes.set_ylim(0, 1.1 * max(end.y for end in ends))
+    axes.set_xlabel("step", color=MUTED)
+    label_ends(axes, ends)

@@ -1,0 +1,122 @@
+"""The road from SGD to AdamW: every optimizer of the comparison, with its Optax twin.
+
+gradtx keeps Optax's names, so one expression usually builds both: ``o`` is either library,
+``r`` the learning rate, ``n`` the number of steps. Where gradtx is built from a name of its
+own (momentum), ``twin`` says the same in Optax's.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gradtx
+from gradtx.demo.errors import CommandError, unknown
+
+Build = Callable[[Any, float, int], Any]
+
+
+class Family(Enum):
+    """The ideas that optimizers are built on; each has a panel in the pictures."""
+
+    GRADIENT = "The gradient and its running sum"
+    SQUARE = "Divided by its root mean square"
+    MOMENTS = "Adam: both at once"
+
+
+class Recipe(NamedTuple):
+    """One optimizer, with a learning rate that works for each task."""
+
+    name: str
+    family: Family
+    digits: float
+    text: float
+    build: Build
+    twin: Build | None = None
+
+    def ours(self, task: str, steps: int) -> Any:
+        """The gradtx transformation."""
+        return self.build(gradtx, getattr(self, task), steps)
+
+    def theirs(self, optax: ModuleType, task: str, steps: int) -> Any:
+        """The same in Optax."""
+        return (self.twin or self.build)(optax, getattr(self, task), steps)
+
+
+def _at_rate(o: Any, r: float, *links: Any) -> Any:
+    return o.chain(*links, o.scale_by_learning_rate(r))
+
+
+def _l2(o: Any) -> Any:
+    """Decay that joins the gradient: what follows sees it."""
+    return o.add_decayed_weights(0.003)
+
+
+def _decoupled(o: Any) -> Any:
+    """Decay that joins the update: the momentum before it does not see it."""
+    return o.add_decayed_weights(0.01)
+
+
+def _warmup_cosine(o: Any, peak: float, steps: int) -> Any:
+    """Up for the first tenth of the steps, then down half a cosine to zero at the last."""
+    return o.warmup_cosine_decay_schedule(0.0, peak, max(1, steps // 10), max(2, steps))
+
+
+_G, _S, _M = Family
+
+# One line each: name, family, learning rate for digits and for text, recipe (and twin).
+# The two decayed SGDs carry momentum: without it, decay before and after are one and the
+# same update, r (g + w p).
+# fmt: off
+_RECIPES = [
+    Recipe("sgd", _G, 0.5, 0.5,
+           lambda o, r, n: o.sgd(r)),
+    Recipe("sgd_l2", _G, 0.1, 0.1,
+           lambda o, r, n: o.chain(_l2(o), o.sgd(r, momentum=0.9))),
+    Recipe("sgd_decoupled", _G, 0.1, 0.1,
+           lambda o, r, n: _at_rate(o, r, o.scale_by_momentum(0.9), _decoupled(o)),
+           lambda o, r, n: _at_rate(o, r, o.trace(0.9), _decoupled(o))),
+    Recipe("momentum", _G, 0.1, 0.1,
+           lambda o, r, n: _at_rate(o, r, o.scale_by_momentum(0.9)),
+           lambda o, r, n: o.sgd(r, momentum=0.9)),
+    Recipe("nesterov", _G, 0.1, 0.1,
+           lambda o, r, n: _at_rate(o, r, o.scale_by_momentum(0.9, nesterov=True)),
+           lambda o, r, n: o.sgd(r, momentum=0.9, nesterov=True)),
+    Recipe("adagrad", _S, 0.1, 0.1,
+           lambda o, r, n: o.adagrad(r)),
+    Recipe("rmsprop", _S, 0.003, 0.003,
+           lambda o, r, n: o.rmsprop(r)),
+    Recipe("rmsprop_centered", _S, 0.003, 0.003,
+           lambda o, r, n: o.rmsprop(r, centered=True)),
+    Recipe("rmsprop_momentum", _S, 0.001, 0.0005,
+           lambda o, r, n: o.rmsprop(r, momentum=0.9)),
+    Recipe("adam", _M, 0.003, 0.003,
+           lambda o, r, n: o.adam(r)),
+    Recipe("adam_l2", _M, 0.003, 0.003,
+           lambda o, r, n: o.chain(_l2(o), o.adam(r))),
+    Recipe("nadam", _M, 0.003, 0.003,
+           lambda o, r, n: o.nadam(r)),
+    Recipe("amsgrad", _M, 0.003, 0.003,
+           lambda o, r, n: o.amsgrad(r)),
+    Recipe("adamw", _M, 0.003, 0.003,
+           lambda o, r, n: o.adamw(r, weight_decay=0.1)),
+    Recipe("adamw_scheduled", _M, 0.006, 0.006,
+           lambda o, r, n: o.chain(
+               o.clip_by_global_norm(1.0),
+               o.adamw(_warmup_cosine(o, r, n), weight_decay=0.1))),
+]
+# fmt: on
+
+ROAD: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+
+
+def pick(names: Sequence[str] | None) -> list[Recipe]:
+    """The recipes of those names, or all of them; each once, in the order asked for."""
+    if names is None:
+        return list(ROAD.values())
+    for name in names:
+        if name not in ROAD:
+            raise unknown("optimizer", name, ROAD)
+    if not names:
+        raise CommandError(f"no optimizer named; known: {', '.join(ROAD)}")
+    return [ROAD[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,179 @@
+"""A definition: a function whose calls are values. Its signature, and what it refuses."""
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+
+
+@gradtx.per_leaf
+def scale_and_shift(
+    factor: gradtx.Positive, shift: gradtx.Real = 0.0, *, flip: bool = False
+) -> Any:
+    """u = factor * g + shift"""
+    sign = -1 if flip else 1
+    return lambda grad: sign * (factor * grad + shift)
+
+
+def test_it_reads_like_the_function() -> None:
+    assert scale_and_shift.__name__ == "scale_and_shift"
+    assert scale_and_shift.__doc__ == "u = factor * g + shift"
+    assert scale_and_shift.__module__ == __name__
+    assert repr(scale_and_shift) == f"<scale_and_shift{inspect.signature(scale_and_shift)}>"
+
+
+def test_its_signature_is_the_functions() -> None:
+    signature = inspect.signature(gradtx.adamw)
+    defaults = {name: p.default for name, p in signature.parameters.items()}
+    assert defaults == {
+        "learning_rate": inspect.Parameter.empty,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "eps_root": 0.0,
+        "mu_dtype": None,
+        "weight_decay": 1e-4,
+        "mask": None,
+        "nesterov": False,
+        "nu_dtype": None,
+    }
+    assert signature.parameters["nesterov"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert (inspect.getdoc(gradtx.adamw) or "").startswith("Adam with decoupled weight decay.")
+    assert "return chain(" in inspect.getsource(gradtx.adamw)
+
+
+def test_positions_and_names_are_the_same() -> None:
+    tx = scale_and_shift(2.0, 1.0, flip=True)
+    assert tx == scale_and_shift(flip=True, shift=1.0, factor=2.0)
+    assert tx.update(jnp.float32(3.0), tx.init(0.0))[0] == -7.0
+    assert repr(scale_and_shift(2.0)) == "scale_and_shift(factor=2.0, shift=0.0, flip=False)"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: scale_and_shift(), "missing a required argument: 'factor'"),
+        (lambda: scale_and_shift(1.0, scale=2), "got an unexpected keyword argument 'scale'"),
+        (lambda: scale_and_shift(1.0, 2.0, True), "too many positional arguments"),
+        (lambda: scale_and_shift(1.0, factor=2.0), "multiple values for argument 'factor'"),
+    ],
+)
+def test_arguments_that_do_not_fit(call: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert str(caught.value) == f"scale_and_shift: {message}; it takes factor, shift, flip"
+
+
+def test_arguments_of_a_definition_that_takes_none() -> None:
+    with pytest.raises(TypeError) as caught:
+        gradtx.identity(1)
+    assert str(caught.value) == "identity: too many positional arguments; it takes no arguments"
+
+
+def test_a_static_argument_must_be_hashable() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __repr__(self) -> str:
+            return "Unhashable()"
+
+    with pytest.raises(TypeError) as caught:
+        gradtx.masked(gradtx.clip(1.0), Unhashable())
+    assert str(caught.value) == (
+        "masked: mask is static and its parts must be hashable, got Unhashable()"
+    )
+
+
+def test_a_tree_of_hashable_leaves_may_be_static() -> None:
+    mask = {"a": [True, (False,)], "b": {"c": True}}
+    tx = gradtx.masked(gradtx.clip(1.0), mask)
+    assert tx.mask == mask
+    assert hash(tx) == hash(gradtx.masked(gradtx.clip(1.0), dict(mask)))
+    assert jax.tree.leaves(tx) == [1.0]
+
+
+def test_definitions_are_pickled_by_reference() -> None:
+    assert pickle.loads(pickle.dumps(gradtx.adamw)) is gradtx.adamw
+    assert pickle.loads(pickle.dumps(gradtx.linear_schedule)) is gradtx.linear_schedule
+    assert copy.deepcopy(gradtx.adamw) is gradtx.adamw
+
+
+def test_a_recipe_must_return_a_transformation() -> None:
+    @gradtx.recipe
+    def broken(learning_rate: gradtx.NonNegative) -> Any:
+        return learning_rate
+
+    with pytest.raises(TypeError) as caught:
+        broken(0.1)
+    assert str(caught.value) == (
+        "broken must return a gradient transformation such as chain(...), got float"
+    )
+
+
+def test_a_recipe_takes_transformations_as_arguments() -> None:
+    @gradtx.recipe
+    def twice(inner: gradtx.GradientTransformation) -> Any:
+        return gradtx.chain(inner, inner)
+
+    tx = twice(gradtx.scale(3.0))
+    assert repr(tx) == "twice(inner=scale(step_size=3.0))"
+    assert tx.update(jnp.float32(1.0), tx.init(0.0))[0] == 9.0
+    assert jax.tree.leaves(tx) == [3.0]
+    assert tx.parts == (gradtx.scale(3.0),) * 2
+
+
+def test_a_recipe_has_its_own_arguments_and_the_parts_of_its_chain() -> None:
+    @gradtx.recipe
+    def heavy(learning_rate: gradtx.NonNegative, momentum: gradtx.Fraction = 0.9) -> Any:
+        return gradtx.chain(gradtx.trace(momentum), gradtx.scale_by_learning_rate(learning_rate))
+
+    assert repr(heavy(0.1)) == "heavy(learning_rate=0.1, momentum=0.9)"
+    assert heavy(0.1).parts == (gradtx.trace(0.9), gradtx.scale_by_learning_rate(0.1))
+
+
+def test_a_schedule_is_a_definition_too() -> None:
+    @gradtx.schedule
+    def triangle(peak: gradtx.Positive, period: gradtx.PositiveSteps = 10) -> Any:
+        """Up and down."""
+        return lambda t: peak * (1 - jnp.abs(2 * (t % period) / period - 1))
+
+    value = triangle(2.0)
+    assert isinstance(value, gradtx.Schedule)
+    assert repr(value) == "triangle(peak=2.0, period=10)"
+    assert [float(value(step)) for step in (0, 5, 10, 15)] == [0.0, 2.0, 0.0, 2.0]
+    assert value(3).dtype == jnp.float32
+    assert jax.tree.leaves(value) == [2.0, 10]
+    with pytest.raises(ValueError, match=r"triangle: period must be a whole number > 0, got 0\.5"):
+        triangle(2.0, 0.5)
+    tx = gradtx.scale(value)
+    state = tx.init(0.0)
+    seen = []
+    for _ in range(6):
+        update, state = tx.update(jnp.float32(1.0), state)
+        seen.append(float(update))
+    assert seen[0] == 0.0
+    assert seen[5] == 2.0
+
+
+def test_a_schedule_sees_float64_under_x64() -> None:
+    with jax.enable_x64(True):
+        value = gradtx.polynomial_schedule(1.0, 0.0, 1, 3)(jnp.int32(1))
+        assert value.dtype == jnp.float64
+        assert abs(float(value) - 2 / 3) < 1e-15
+
+
+def test_annotations_may_be_strings() -> None:
+    def function(rate, kind="plain"):  # type: ignore[no-untyped-def]
+        return lambda grad: rate * grad
+
+    function.__annotations__ = {"rate": "gradtx.Decay", "kind": "str"}
+    definition = gradtx.per_leaf(function)
+    assert jax.tree.leaves(definition(0.5)) == [0.5]
+    with pytest.raises(ValueError, match=r"function: rate must be in \[0, 1\), got 2"):
+        definition(2)

@@ -1,0 +1,373 @@
+"""Every error says what was wrong, where, and what to do: the texts themselves."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+PARAMS = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}, "scale": jnp.ones(())}
+BOTH = "Both must be trees like the params that init was given, with None for an absent leaf"
+
+
+def error(call: Callable[[], Any]) -> str:
+    """The kind and the text of the error that a call raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call()
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def update(tx: Any, updates: Any, params: Any = PARAMS, state: Any = None) -> Any:
+    """One update with a state made for PARAMS."""
+    return tx.update(updates, tx.init(PARAMS) if state is None else state, params)
+
+
+def grads(**changes: Any) -> Any:
+    """Updates that fit PARAMS, but for the changes to the dense layer."""
+    dense = PARAMS["dense"] | changes
+    return PARAMS | {"dense": {k: v for k, v in dense.items() if v is not ...}}
+
+
+# -- structure -----------------------------------------------------------------------------------
+
+
+def test_updates_of_another_structure_than_the_params() -> None:
+    tx = gradtx.scale(1.0)
+    assert error(lambda: update(tx, grads(bias=...))) == (
+        "ValueError: scale: params and the updates differ in structure: "
+        "dense/bias is in params only. " + BOTH
+    )
+    assert error(lambda: update(tx, grads(extra=jnp.ones(1)))) == (
+        "ValueError: scale: params and the updates differ in structure: "
+        "dense/extra is in the updates only. " + BOTH
+    )
+    renamed = error(lambda: update(tx, grads(bias=..., offset=jnp.ones(2))))
+    assert "dense/offset is in the updates only; dense/bias is in params only" in renamed
+
+
+def test_one_array_for_a_tree_of_params() -> None:
+    text = error(lambda: update(gradtx.scale(1.0), jnp.ones(2)))
+    assert "scale: " in text
+    assert "Array(" not in text  # the params themselves do not belong into a message
+
+
+def test_updates_of_other_containers_than_the_params() -> None:
+    tx, pair = gradtx.scale(1.0), (jnp.ones(1), jnp.ones(2))
+    assert error(lambda: tx.update(pair, tx.init(pair), list(pair))) == (
+        "ValueError: scale: params and the updates differ in structure: "
+        "the containers are of different types. " + BOTH
+    )
+
+
+def test_updates_of_another_structure_than_the_state() -> None:
+    assert error(lambda: update(gradtx.adam(0.1), grads(bias=...), None)) == (
+        "ValueError: scale_by_adam: the state's mu and the updates differ in structure: "
+        "dense/bias is in the state's mu only. " + BOTH
+    )
+
+
+def test_none_marks_an_absent_leaf_and_may_not_come_and_go() -> None:
+    tx = gradtx.adam(0.1)
+    absent = grads(bias=None)
+    updates, state = tx.update(absent, tx.init(absent), PARAMS)
+    assert updates["dense"]["bias"] is None
+    assert state[0].mu["dense"]["bias"] is None
+    text = error(lambda: tx.update(PARAMS, state, PARAMS))
+    assert text.startswith("ValueError: scale_by_adam: ")
+    assert "dense/bias" in text
+
+
+# -- shapes --------------------------------------------------------------------------------------
+
+
+def test_an_update_of_another_shape_than_its_param() -> None:
+    assert error(lambda: update(gradtx.scale(1.0), grads(kernel=jnp.ones((2, 3))))) == (
+        "ValueError: scale: at dense/kernel: updates float32[2,3] do not fit the parameter "
+        "float32[3,2]; they must have the same shape"
+    )
+    assert error(lambda: update(gradtx.scale(1.0), jnp.ones(2), jnp.ones(()))) == (
+        "ValueError: scale: at the root: updates float32[2] do not fit the parameter float32[]; "
+        "they must have the same shape"
+    )
+
+
+def test_an_update_without_its_param() -> None:
+    assert error(lambda: update(gradtx.scale(1.0), PARAMS, grads(bias=None))) == (
+        "ValueError: scale: at dense/bias: updates float32[2] do not fit the parameter None; "
+        "they must have the same shape"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ((3,), "add got incompatible shapes for broadcasting: (2,), (3,). "
+               "(updates float32[3], state: float32[2], float32[2])"),
+        ((1,), "updates of shape (1,) became (2,); "
+               "was the state made by init on params of these shapes?"),
+        ((), "updates of shape () became (2,); "
+             "was the state made by init on params of these shapes?"),
+    ],
+)  # fmt: skip
+def test_an_update_of_another_shape_than_its_state(shape: Any, problem: str) -> None:
+    # The last two would broadcast without a word.
+    text = error(lambda: update(gradtx.adam(0.1), grads(bias=jnp.ones(shape)), None))
+    assert text == f"ValueError: scale_by_adam: at dense/bias: {problem}"
+
+
+def test_a_chain_names_the_part_whose_state_does_not_fit() -> None:
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.trace(0.9), gradtx.scale(-0.1))
+    assert error(lambda: update(tx, grads(kernel=jnp.ones((3, 1))), None)) == (
+        "ValueError: trace: at dense/kernel: updates of shape (3, 1) became (3, 2); "
+        "was the state made by init on params of these shapes?"
+    )
+
+
+# -- dtypes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tx", [gradtx.scale_by_adam(), gradtx.scale_by_rms(), gradtx.ema(0.9)])
+def test_an_integer_param_is_refused_by_path(tx: Any) -> None:
+    params = {"table": {"ids": jnp.arange(3)}}
+    name = tx.definition.name
+    assert error(lambda: tx.init(params)) == (
+        f"TypeError: {name}: at table/ids: int32[3] has no gradient to transform. "
+        "Leave it out (None in its place), or mask it with masked(...)"
+    )
+
+
+def test_an_integer_update_is_refused_by_path() -> None:
+    assert error(lambda: update(gradtx.scale(1.0), grads(bias=jnp.zeros(2, bool)))) == (
+        "TypeError: scale: at dense/bias: bool[2] has no gradient to transform. "
+        "Leave it out (None in its place), or mask it with masked(...)"
+    )
+    assert error(lambda: update(gradtx.scale(1.0), PARAMS, grads(bias=jnp.zeros(2, int)))) == (
+        "TypeError: scale: params: at dense/bias: int32[2] has no gradient to transform. "
+        "Leave it out (None in its place), or mask it with masked(...)"
+    )
+
+
+def test_the_advice_on_integer_leaves_works() -> None:
+    params = {"w": jnp.ones(2), "ids": jnp.arange(3)}
+    absent = {"w": jnp.ones(2), "ids": None}
+    tx = gradtx.adam(0.1)
+    updates, _ = tx.update(absent, tx.init(absent), params)
+    new = gradtx.apply_updates(params, updates)
+    assert new["ids"] is params["ids"]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "shown"),
+    [("text", "'text' (str)"), (3, "3 (int)"), (True, "True (bool)"), ({1}, "{1} (set)")],
+)
+def test_what_is_no_array_is_refused_by_path(leaf: Any, shown: str) -> None:
+    tree = {"a": [leaf]}
+    problem = f"at a/0: expected an array, got {shown}"
+    assert error(lambda: gradtx.adam(0.1).init(tree)) == f"TypeError: scale_by_adam: {problem}"
+    assert error(lambda: update(gradtx.clip(1.0), tree, None)) == f"TypeError: clip: {problem}"
+
+
+def test_shapes_without_arrays_get_advice() -> None:
+    shapes = jax.eval_shape(lambda: {"w": jnp.ones(2)})
+    assert error(lambda: gradtx.adam(0.1).init(shapes)) == (
+        "TypeError: scale_by_adam: at w: expected an array, got float32[2]. "
+        "To see the state's shapes call jax.eval_shape(tx.init, params)"
+    )
+    assert jax.eval_shape(gradtx.adam(0.1).init, shapes)[0].mu["w"].shape == (2,)
+
+
+# -- states --------------------------------------------------------------------------------------
+
+
+def test_the_state_of_another_chain() -> None:
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.trace(0.9))
+    assert error(lambda: update(tx, PARAMS, None, gradtx.chain(gradtx.clip(1.0)).init(PARAMS))) == (
+        "ValueError: chain: the state holds 1 parts, the transformation 2 parts: "
+        "pass the state that its own init made"
+    )
+    assert error(lambda: update(tx, PARAMS, None, {"a": 1})) == (
+        "ValueError: chain: the state holds <class 'dict'>, the transformation 2 parts: "
+        "pass the state that its own init made"
+    )
+
+
+def test_the_state_of_another_named_chain() -> None:
+    tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("rate", gradtx.scale(-1.0)))
+    assert error(lambda: update(tx, PARAMS, None, {"clip": gradtx.EmptyState()})) == (
+        "ValueError: named_chain: the state holds clip, the transformation clip, rate: "
+        "pass the state that its own init made"
+    )
+
+
+def test_the_state_of_no_masked_transformation() -> None:
+    tx = gradtx.masked(gradtx.trace(0.9), "kernel")
+    assert error(lambda: update(tx, PARAMS, None, gradtx.EmptyState())) == (
+        "ValueError: masked: the state is a EmptyState, not a MaskedState: "
+        "pass the state that its own init made"
+    )
+
+
+def test_a_state_without_the_count_that_a_schedule_needs() -> None:
+    plain, scheduled = gradtx.trace(0.9), gradtx.trace(gradtx.constant_schedule(0.9))
+    assert error(lambda: update(scheduled, PARAMS, None, plain.init(PARAMS))) == (
+        f"ValueError: {scheduled!r}: the state TraceState(trace) is not one that its init makes. "
+        "A schedule in place of a number adds a step count to the state"
+    )
+    assert error(lambda: update(plain, PARAMS, None, 0)) == (
+        f"ValueError: {plain!r}: the state int() is not one that its init makes. "
+        "A schedule in place of a number adds a step count to the state"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tx", "other"),
+    [
+        (gradtx.scale_by_adam(), gradtx.trace(0.9)),
+        (gradtx.trace(0.9), gradtx.scale_by_adam()),
+        (gradtx.scale_by_amsgrad(), gradtx.scale_by_adam()),
+    ],
+)
+def test_the_state_of_another_rule(tx: Any, other: Any) -> None:
+    text = error(lambda: update(tx, PARAMS, None, other.init(PARAMS)))
+    assert text.startswith(f"ValueError: {tx.definition.name}")
+    assert "is not one that its init makes" in text
+
+
+def test_a_state_with_a_count_given_to_the_same_rule_without_a_schedule() -> None:
+    plain, scheduled = gradtx.trace(0.9), gradtx.trace(gradtx.constant_schedule(0.9))
+    updates, state = update(plain, PARAMS, None, scheduled.init(PARAMS))
+    assert isinstance(state, gradtx.ScheduledState)
+    assert updates["scale"] == 1
+
+
+# -- masks ---------------------------------------------------------------------------------------
+
+
+def test_a_mask_that_does_not_fit() -> None:
+    tx = gradtx.masked(gradtx.trace(0.9), {"dense": {"kernel": True}, "scale": False})
+    text = (
+        "the mask does not fit the tree it masks: its structure is "
+        "PyTreeDef({'dense': {'kernel': *}, 'scale': *}), the leaves are at dense/bias, "
+        "dense/kernel, scale. A mask is a tree of booleans shaped like the params "
+        "(or a prefix of it), a function that makes one, or a path pattern"
+    )
+    assert error(lambda: tx.init(PARAMS)) == f"ValueError: masked: {text}"
+    fits = gradtx.masked(gradtx.trace(0.9), "kernel").init(PARAMS)
+    assert error(lambda: update(tx, PARAMS, state=fits)) == f"ValueError: masked: mask: {text}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown"), [("yes", "'yes' (str)"), (1, "1 (int)"), (0.5, "0.5 (float)")]
+)
+def test_a_mask_of_other_things_than_booleans(flag: Any, shown: str) -> None:
+    tx = gradtx.masked(gradtx.trace(0.9), lambda params: jax.tree.map(lambda _: flag, params))
+    assert error(lambda: tx.init(PARAMS)) == (
+        f"TypeError: masked: a mask holds booleans, got {shown}"
+    )
+
+
+def test_a_traced_mask() -> None:
+    def init(flag: Any) -> Any:
+        return gradtx.masked(gradtx.trace(0.9), lambda params: flag).init(PARAMS)
+
+    text = error(lambda: jax.jit(init)(True))
+    assert text.startswith("TypeError: masked: the mask must be known when the program is traced,")
+    assert init(jnp.bool_(True)) is not None
+    assert init(np.bool_(True)) is not None
+
+
+def test_a_pattern_that_matches_nothing() -> None:
+    for mask in ("kernle", gradtx.matching("kernle"), ~gradtx.matching("kernle")):
+        assert error(lambda mask=mask: gradtx.masked(gradtx.trace(0.9), mask).init(PARAMS)) == (
+            "ValueError: masked: the pattern 'kernle' matches no leaf; "
+            "the paths are: dense/bias, dense/kernel, scale"
+        )
+    many = {f"w{i}": jnp.ones(1) for i in range(10)}
+    text = error(lambda: gradtx.masked(gradtx.trace(0.9), "x").init(many))
+    assert text.endswith("the paths are: w0, w1, w2, w3, w4, w5, w6, w7, ...")
+
+
+def test_a_pattern_that_is_no_regular_expression() -> None:
+    assert error(lambda: gradtx.matching("(")).startswith(
+        "ValueError: matching: '(' is no regular expression: "
+    )
+
+
+# -- chains --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "shown"),
+    [
+        (0.1, "0.1 (float)"),
+        (None, "None (NoneType)"),
+        ((gradtx.clip(1.0),), "(clip(max_delta=1.0)) (tuple)"),
+        (gradtx.adam, "adam (Definition); a schedule goes through scale_by_schedule(...), "
+                      "a definition must be called first"),
+        (gradtx.constant_schedule(0.1),
+         "constant_schedule(value=0.1) (Schedule); a schedule goes through "
+         "scale_by_schedule(...), a definition must be called first"),
+    ],
+)  # fmt: skip
+def test_what_is_no_transformation(link: Any, shown: str) -> None:
+    must = "must be a gradient transformation, got"
+    shown = shown.replace("(clip(max_delta=1.0))", "(clip(max_delta=1.0),)")
+    for call, where in (
+        (lambda: gradtx.chain(gradtx.clip(1.0), link), "chain: argument 2"),
+        (lambda: gradtx.named_chain(("rate", link)), "named_chain: rate"),
+        (lambda: gradtx.masked(link, True), "masked: inner"),
+    ):
+        assert error(call) == f"TypeError: {where} {must} {shown}"
+
+
+def test_named_chain_takes_pairs() -> None:
+    assert error(lambda: gradtx.named_chain(gradtx.clip(1.0))) == (
+        "TypeError: named_chain: argument 1 must be a pair (name, transformation), "
+        "got clip(max_delta=1.0)"
+    )
+    assert error(lambda: gradtx.named_chain(("a", gradtx.clip(1.0)), ("a", gradtx.clip(2.0)))) == (
+        "ValueError: named_chain: the name 'a' stands twice"
+    )
+
+
+# -- hyperparameters that are arrays -------------------------------------------------------------
+
+
+def test_an_array_of_rates_needs_vmap() -> None:
+    tx = gradtx.sgd(jnp.array([0.1, 0.2]))
+    assert error(lambda: update(tx, PARAMS)) == (
+        "ValueError: scale_by_learning_rate: learning_rate must be scalars when they are used, "
+        "got shape (2,): map over the transformation with jax.vmap"
+    )
+    updates, _ = jax.vmap(lambda tx: update(tx, PARAMS))(tx)
+    np.testing.assert_allclose(updates["scale"], [-0.1, -0.2])
+
+
+def test_an_array_in_a_schedule_needs_vmap() -> None:
+    schedule = gradtx.linear_schedule(jnp.array([0.1, 0.2]), 0.0, 10)
+    assert error(lambda: schedule(3)) == (
+        "ValueError: linear_schedule: init_value must be scalars when they are used, "
+        "got shape (2,): map over the transformation with jax.vmap"
+    )
+
+
+# -- apply_updates -------------------------------------------------------------------------------
+
+
+def test_apply_updates_names_the_leaf() -> None:
+    assert error(lambda: gradtx.apply_updates(PARAMS, grads(bias=jnp.ones(3)))) == (
+        "ValueError: apply_updates: at dense/bias: the update float32[3] does not fit "
+        "the parameter float32[2]"
+    )
+    assert error(lambda: gradtx.apply_updates(grads(bias=None), PARAMS)) == (
+        "ValueError: apply_updates: at dense/bias: the update float32[2] does not fit "
+        "the parameter None"
+    )
+    assert error(lambda: gradtx.apply_updates(PARAMS, grads(bias=...))) == (
+        "ValueError: apply_updates: params and the updates differ in structure: "
+        "dense/bias is in params only. " + BOTH
+    )

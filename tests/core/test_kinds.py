@@ -1,0 +1,177 @@
+"""What a hyperparameter may be, kind by kind, and what its error says."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx.core.kinds import FractionOrOff, NonNegativeOrOff, is_off
+
+NAN, INF = float("nan"), float("inf")
+
+GOOD = {
+    "Real": (gradtx.Real, [0, -1.5, 1e30]),
+    "NonNegative": (gradtx.NonNegative, [0, 0.0, 1e30]),
+    "Positive": (gradtx.Positive, [1, 1e-30]),
+    "Decay": (gradtx.Decay, [0, 0.5, 0.9999]),
+    "Fraction": (gradtx.Fraction, [0, 0.5, 1]),
+    "Steps": (gradtx.Steps, [0, 1, 10.0]),
+    "PositiveSteps": (gradtx.PositiveSteps, [1, 10.0]),
+    "NonNegativeOrOff": (NonNegativeOrOff, [0, 0.5]),
+    "FractionOrOff": (FractionOrOff, [0, 0.5]),
+}
+BAD = {
+    "Real": (gradtx.Real, "a finite number", [NAN, INF, -INF]),
+    "NonNegative": (gradtx.NonNegative, "finite and >= 0", [-1e-30, NAN, INF]),
+    "Positive": (gradtx.Positive, "finite and > 0", [0, -1, NAN, INF]),
+    "Decay": (gradtx.Decay, "in [0, 1)", [1, 1.5, -0.1, NAN]),
+    "Fraction": (gradtx.Fraction, "in [0, 1]", [1.5, -0.1, NAN]),
+    "Steps": (gradtx.Steps, "a whole number >= 0", [-1, 0.5, NAN, INF]),
+    "PositiveSteps": (gradtx.PositiveSteps, "a whole number > 0", [0, 0.5, NAN, INF]),
+    "NonNegativeOrOff": (NonNegativeOrOff, "finite and >= 0", [-1, NAN]),
+    "FractionOrOff": (FractionOrOff, "in [0, 1]", [2, NAN]),
+}
+
+
+def rule(kind: Any) -> Any:
+    """A transformation with one argument x of this kind."""
+
+    def rule(x: Any) -> Any:
+        return lambda grad: grad
+
+    rule.__annotations__["x"] = kind
+    return gradtx.per_leaf(rule)
+
+
+@pytest.mark.parametrize(("kind", "values"), GOOD.values(), ids=GOOD)
+def test_accepts(kind: Any, values: list[float]) -> None:
+    for value in values:
+        assert rule(kind)(value).x == value
+        assert rule(kind)(np.float64(value)).x == value
+    assert rule(kind)(jnp.asarray(values)).x.shape == (len(values),)
+    assert rule(kind)(np.asarray(values)).x.shape == (len(values),)
+
+
+@pytest.mark.parametrize(("kind", "text", "values"), BAD.values(), ids=BAD)
+def test_refuses(kind: Any, text: str, values: list[float]) -> None:
+    for value in values:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            rule(kind)(value)
+        assert str(caught.value) == f"rule: x must be {text}, got {value!r}"
+    with pytest.raises(ValueError, match=r"rule: x must be .*, got \[0.75, .*\]"):
+        rule(kind)(jnp.asarray([0.75, values[-1]]))
+
+
+@pytest.mark.parametrize(("kind", "text", "values"), BAD.values(), ids=BAD)
+def test_none_is_no_number_unless_it_is_the_default(kind: Any, text: str, values: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        rule(kind)(None)
+    assert str(caught.value) == f"rule: x must be {text}, got None"
+    assert gradtx.sgd(0.1, momentum=None).momentum is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0.1", "'0.1' (str)"),
+        (True, "True (bool)"),
+        (np.True_, "True (bool)"),
+        (1j, "1j (complex)"),
+        (np.array(["a"]), "['a'] (ndarray)"),
+        (np.array([True]), "[ True] (ndarray)"),
+        (object, None),
+    ],
+)
+def test_what_is_no_number(value: Any, shown: str | None) -> None:
+    if shown is None:  # a class can be called, so that it passes for a function of the step
+        assert rule(gradtx.Real)(value)
+        return
+    with pytest.raises(TypeError) as caught:
+        rule(gradtx.Real)(value)
+    assert str(caught.value) == f"rule: x must be a number, an array or a schedule, got {shown}"
+
+
+def test_numpy_scalars_become_pythons_and_arrays_stay() -> None:
+    for value in (np.float32(0.5), np.array(0.5), np.float64(0.5)):
+        assert type(rule(gradtx.Real)(value).x) is float
+    assert type(rule(gradtx.Real)(np.int64(2)).x) is int
+    array = jnp.float32(0.5)
+    assert rule(gradtx.Real)(array).x is array
+    assert rule(gradtx.Real)(jnp.bfloat16(0.5)).x.dtype == jnp.bfloat16
+
+
+def test_schedules_are_kept_and_not_checked() -> None:
+    schedule = gradtx.constant_schedule(5.0)
+    assert rule(gradtx.Decay)(schedule).x == schedule
+    assert isinstance(rule(gradtx.Decay)(lambda step: 5.0).x, gradtx.Schedule)
+
+
+def test_steps_take_no_schedule() -> None:
+    with pytest.raises(TypeError) as caught:
+        rule(gradtx.Steps)(gradtx.constant_schedule(5))
+    assert str(caught.value) == (
+        "rule: x must be a number or an array, got constant_schedule(value=5) (Schedule)"
+    )
+
+
+def test_traced_numbers_are_not_checked() -> None:
+    assert jax.jit(lambda x: rule(gradtx.Decay)(x).x)(5.0) == 5.0
+
+
+def test_numbers_in_tuples_and_dicts() -> None:
+    schedule = gradtx.constant_schedule(0.5)
+    tx = rule(gradtx.Decay)((0.5, {"a": schedule, "b": np.float32(0.25)}))
+    assert tx.x == (0.5, {"a": schedule, "b": 0.25})
+    assert jax.tree.leaves(tx) == [0.5, 0.5, 0.25]
+    with pytest.raises(ValueError, match=r"rule: x must be in \[0, 1\), got 1.5"):
+        rule(gradtx.Decay)((0.5, 1.5))
+    with pytest.raises(
+        TypeError, match=r"rule: x must be a number, an array or a schedule, got 'a'"
+    ):
+        rule(gradtx.Decay)({"key": "a"})
+
+
+def test_a_literal_zero_switches_off() -> None:
+    for kind in (NonNegativeOrOff, FractionOrOff):
+        assert is_off(rule(kind)(0).x)
+        assert is_off(rule(kind)(np.float32(0.0)).x)
+        assert not is_off(rule(kind)(0.5).x)
+        assert not is_off(rule(kind)(jnp.float32(0.0)).x)  # an array's value is not structure
+        assert jax.tree.leaves(rule(kind)(0)) == []
+    assert is_off(None)
+
+
+@pytest.mark.parametrize(
+    "value", ["bfloat16", jnp.bfloat16, np.dtype("bfloat16"), jnp.zeros(1, jnp.bfloat16).dtype]
+)
+def test_dtypes_by_any_name(value: Any) -> None:
+    tx = rule(gradtx.DType)(value)
+    assert tx.x == jnp.bfloat16
+    assert repr(tx) == "rule(x=bfloat16)"
+    assert jax.tree.leaves(tx) == []
+
+
+@pytest.mark.parametrize("value", ["float31", 3, object()])
+def test_what_is_no_dtype(value: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        rule(gradtx.DType)(value)
+    assert str(caught.value) == f"rule: x must be a dtype such as 'float32', got {value!r}"
+
+
+def test_flags() -> None:
+    assert rule(bool)(True).x is True
+    assert rule(bool)(np.False_).x is False
+    for value in (1, "yes", None):
+        with pytest.raises(TypeError) as caught:
+            rule(bool)(value)
+        assert str(caught.value) == f"rule: x must be True or False, got {value!r}"
+
+
+def test_the_transformation_is_named_in_the_error_of_a_recipe() -> None:
+    with pytest.raises(ValueError, match=r"^adamw: b2 must be in \[0, 1\), got 1$"):
+        gradtx.adamw(1e-3, b2=1)
+    with pytest.raises(ValueError, match=r"^linear_schedule: transition_steps must be a whole num"):
+        gradtx.linear_schedule(1.0, 0.0, 0.5)

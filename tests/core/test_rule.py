@@ -1,0 +1,528 @@
+"""What an author writes: what a rule may ask for, what it returns, what it is refused."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx import Count, Rule, Updates
+from gradtx.core.rule import increment
+
+PARAMS = {"w": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)}
+GRADS = {"w": jnp.array([10.0, 20.0]), "b": jnp.array(30.0)}
+
+
+def run(tx: Any, steps: int = 1, params: Any = PARAMS, **extra: Any) -> list[Any]:
+    """The updates of some steps on constant gradients; the last element is the state."""
+    state, seen = tx.init(PARAMS), []
+    for _ in range(steps):
+        updates, state = tx.update(GRADS, state, params, **extra)
+        seen.append(updates)
+    return [*seen, state]
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def test_update_may_ask_for_each_input_in_any_order() -> None:
+    @gradtx.per_leaf
+    def everything() -> Any:
+        def update(step: Any, param: Any, gathered: Any, state: Any, grad: Any) -> Any:
+            return grad + param + gathered + state + step.count, state + 1000
+
+        return Rule(gradtx.zeros_like, update, lambda updates: updates["b"] * 100)
+
+    first, second, state = run(everything(), 2)
+    np.testing.assert_array_equal(first["w"], GRADS["w"] + PARAMS["w"] + 3000 + 1)
+    np.testing.assert_array_equal(second["b"], 30 + 3 + 3000 + 1000 + 2)
+    assert state.count == 2
+
+
+def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
+    @gradtx.per_tree
+    def everything(factor: gradtx.Real = 2.0) -> Any:
+        def update(step: Any, state: Any, params: Any, updates: Any, *, value: Any) -> Any:
+            total = updates["b"] + params["b"] + state.total + value
+            u = jax.tree.map(lambda x: factor * step.count * jnp.full_like(x, total), updates)
+            return u, Total(total)
+
+        return Rule(lambda params: Total(params["b"] * 0), update)
+
+    class Total(NamedTuple):
+        total: Any
+
+    first, second, state = run(everything(), 2, value=1000)
+    assert first["w"].tolist() == [2 * 1033.0] * 2
+    assert second["b"] == 2 * 2 * (1033 + 1033)
+    assert (state.count, state.inner_state.total) == (2, 2066)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "rule", "message"),
+    [
+        (gradtx.per_leaf, lambda: lambda gradient: gradient,
+         "bad: update asks for 'gradient'; it may ask for grad, state, param, step, gathered, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_leaf, lambda: lambda updates: updates,
+         "bad: update asks for 'updates'; it may ask for grad, state, param, step, gathered, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_leaf, lambda: lambda *args: args[0],
+         "bad: update asks for '*args'; it may ask for grad, state, param, step, gathered, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_leaf, lambda: Rule(lambda grad: grad, lambda grad, state: (grad, state)),
+         "bad: init asks for 'grad'; it may ask for param, params, step, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_leaf, lambda: Rule(None, lambda grad, gathered: grad, lambda grads: grads),
+         "bad: gather asks for 'grads'; it may ask for updates, params, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_tree, lambda: lambda grad: grad,
+         "bad: update asks for 'grad'; it may ask for updates, state, params, step, "
+         "and for extra arguments as keyword-only names"),
+        (gradtx.per_leaf, lambda: 3,
+         "bad must return a Rule(init, update) or an update function, got int"),
+        (gradtx.per_leaf, lambda: None,
+         "bad must return a Rule(init, update) or an update function, got NoneType"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_fails_at_decoration(decorator: Any, rule: Any, message: str) -> None:
+    def bad() -> Any:
+        return rule()
+
+    with pytest.raises(TypeError) as caught:
+        decorator(bad)
+    assert str(caught.value) == message
+
+
+def test_names_are_checked_with_numbers_that_have_no_default() -> None:
+    def bad(rate: gradtx.Decay, *, flag: bool = False) -> Any:
+        assert 0 <= rate < 1
+        return lambda gradient: gradient
+
+    with pytest.raises(TypeError, match="bad: update asks for 'gradient'"):
+        gradtx.per_leaf(bad)
+
+
+def test_names_are_checked_at_construction_where_an_example_is_not_known() -> None:
+    @gradtx.per_leaf
+    def late(kind: str) -> Any:
+        return lambda gradient: gradient
+
+    with pytest.raises(TypeError, match="late: update asks for 'gradient'"):
+        late("x")
+
+
+# -- states --------------------------------------------------------------------------------------
+
+
+def test_a_bare_update_function_keeps_no_state() -> None:
+    @gradtx.per_leaf
+    def double() -> Any:
+        return lambda grad: 2 * grad
+
+    updates, state = run(double())
+    assert updates["b"] == 60
+    assert state == gradtx.EmptyState()
+    assert jax.tree.leaves(state) == []
+
+
+def test_a_bare_array_may_be_the_state_of_a_leaf() -> None:
+    @gradtx.per_leaf
+    def summed() -> Any:
+        def update(grad: Any, state: Any) -> Any:
+            return state + grad, state + grad
+
+        return Rule(gradtx.zeros_like, update)
+
+    _, second, state = run(summed(), 2)
+    assert second["w"].tolist() == [20, 40]
+    assert isinstance(state, gradtx.LeafState)
+    assert state.state["b"] == 60
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (lambda a, b: (a, b), lambda s: s),
+        (lambda a, b: [a, b], lambda s: s),
+        (lambda a, b: {"a": a, "b": b}, lambda s: (s["a"], s["b"])),
+    ],
+    ids=["tuple", "list", "dict"],
+)
+def test_any_small_tree_may_be_the_state_of_a_leaf(pack: Any, unpack: Any) -> None:
+    @gradtx.per_leaf
+    def two() -> Any:
+        def update(grad: Any, state: Any) -> Any:
+            a, b = unpack(state)
+            return a + b + grad, pack(a + grad, b - grad)
+
+        return Rule(lambda param: pack(jnp.zeros_like(param), jnp.ones_like(param)), update)
+
+    first, second, state = run(two(), 2)
+    assert first["b"] == 31
+    assert second["b"] == 31
+    assert [float(x) for x in unpack(state.state["b"])] == [60, -59]
+
+
+class Mean(NamedTuple):
+    mean: Updates
+
+
+class CountedMean(NamedTuple):
+    count: Count
+    mean: Updates
+
+
+def mean_rule(state_class: type) -> Any:
+    """A rule that needs the step and keeps a running mean."""
+
+    def mean() -> Any:
+        def make(mean: Any, step: Any) -> Any:
+            return state_class(*([step.count] if state_class is CountedMean else []), mean)
+
+        def init(param: Any, step: Any) -> Any:
+            return make(jnp.zeros_like(param), step)
+
+        def update(grad: Any, state: Any, step: Any) -> Any:
+            new = state.mean + (grad * step.count - state.mean) / step.count
+            return new, make(new, step)
+
+        return Rule(init, update)
+
+    return gradtx.per_leaf(mean)()
+
+
+def test_a_count_in_the_state_is_kept_once_a_tree() -> None:
+    tx = mean_rule(CountedMean)
+    assert tx.init(PARAMS) == CountedMean(0, {"w": pytest.approx([0, 0]), "b": 0})
+    *_, state = run(tx, 3)
+    assert state.count == 3
+    assert state.count.dtype == jnp.int32
+    assert state.count.shape == ()
+    assert state.mean["b"] == 60  # the mean of 30, 60, 90
+
+
+def test_a_count_is_put_beside_a_state_that_has_none() -> None:
+    *_, state = run(mean_rule(Mean), 3)
+    assert isinstance(state, gradtx.ScheduledState)
+    assert state.count == 3
+    assert state.inner_state.mean["b"] == 60
+
+
+def test_a_rule_that_needs_only_the_step_keeps_only_the_step() -> None:
+    @gradtx.per_leaf
+    def by_step() -> Any:
+        return lambda grad, step: step.count * grad
+
+    *updates, state = run(by_step(), 3)
+    assert [float(u["b"]) for u in updates] == [30, 60, 90]
+    assert isinstance(state, gradtx.ScaleByScheduleState)
+    assert state.count == 3
+
+
+def test_a_schedule_adds_a_count_and_sees_the_number_of_updates_before() -> None:
+    @gradtx.per_leaf
+    def power(exponent: gradtx.Real) -> Any:
+        return Rule(gradtx.zeros_like, lambda grad, state: (exponent + 0 * grad, state))
+
+    plain = power(2.0).init(PARAMS)
+    assert isinstance(plain, gradtx.LeafState)
+    *updates, state = run(power(lambda step: 10 * step), 3)
+    assert [float(u["b"]) for u in updates] == [0, 10, 20]
+    assert isinstance(state, gradtx.ScheduledState)
+    assert state.count == 3
+
+
+def test_init_sees_the_numbers_and_the_param_in_float32() -> None:
+    seen = []
+
+    @gradtx.per_leaf
+    def from_params(factor: gradtx.Real = 2.0) -> Any:
+        def init(param: Any, step: Any) -> Any:
+            seen.append((param.dtype, step.count))
+            return factor * param
+
+        return Rule(init, lambda grad, state: (grad, state))
+
+    state = from_params(3.0).init({"w": jnp.ones(2, jnp.bfloat16)})
+    assert state.state["w"].tolist() == [3, 3]
+    assert state.state["w"].dtype == jnp.float32
+    assert seen[-1] == (jnp.float32, 0)
+    scheduled = from_params(gradtx.linear_schedule(5.0, 0.0, 10))
+    assert scheduled.init(PARAMS).inner_state.state["b"] == 15
+
+
+def test_the_count_stays_at_the_largest_integer() -> None:
+    top = np.iinfo(np.int32).max
+    assert increment(jnp.int32(top - 1)) == top
+    assert increment(jnp.int32(top)) == top
+    tx = gradtx.scale_by_adam()
+    state = tx.init(PARAMS)._replace(count=jnp.int32(top))
+    updates, state = tx.update(GRADS, state)
+    assert state.count == top
+    assert np.isfinite(updates["w"]).all()
+
+
+def test_debias_divides_by_what_a_running_mean_has_gathered() -> None:
+    step = gradtx.Step(jnp.int32(3))
+    for decay in (0.0, 0.5, 0.9, 0.9999999):
+        exact = 1 / (1 - decay**3)
+        for given in (decay, jnp.float32(decay)):
+            got = step.debias(jnp.float32(1.0), given)
+            want = exact if given is decay else 1 / (1 - float(given) ** 3)
+            np.testing.assert_allclose(got, want, rtol=5e-7)
+    assert step.next.count == 4
+    slope = jax.grad(lambda d: step.debias(jnp.float32(1.0), d))(0.0)
+    assert np.isfinite(slope)
+
+
+# -- gather --------------------------------------------------------------------------------------
+
+
+def test_gather_runs_once_a_tree_on_the_selected_leaves() -> None:
+    seen = []
+
+    @gradtx.per_leaf
+    def share(power: gradtx.Real = 1.0) -> Any:
+        def gather(updates: Any, params: Any) -> Any:
+            seen.append((jax.tree.structure(updates), jax.tree.structure(params)))
+            return {"total": sum(jnp.sum(u) for u in jax.tree.leaves(updates)) ** power}
+
+        return Rule(None, lambda grad, gathered: grad / gathered["total"], gather)
+
+    updates, _ = run(share())
+    assert updates["b"] == 0.5
+    assert updates["w"].sum() == 0.5
+    assert len(seen) == 1
+    (masked, _) = run(gradtx.masked(share(), {"w": True, "b": False}))
+    np.testing.assert_allclose(masked["w"], [1 / 3, 2 / 3], rtol=1e-6)
+    assert masked["b"] == 30
+    hidden = jax.tree.structure({"w": 0, "b": gradtx.MaskedNode()})
+    assert seen[-1] == (hidden, hidden)
+
+
+def test_gather_sees_the_updates_that_the_links_before_it_made() -> None:
+    tx = gradtx.chain(gradtx.scale(2.0), gradtx.clip_by_global_norm(1.0), gradtx.scale(3.0))
+    updates, _ = run(tx)
+    np.testing.assert_allclose(gradtx.global_norm(updates), 3.0, rtol=1e-6)
+
+
+# -- batches ------------------------------------------------------------------------------------
+
+
+@gradtx.per_leaf
+def rotate(batched: bool = True) -> Any:
+    """u = g p^T p + t s, one product of matrices after the other"""
+
+    def update(grad: Any, state: Any, param: Any, step: Any) -> Any:
+        return grad @ param.T @ param + step.count * state, state + 1
+
+    return Rule(gradtx.zeros_like, update, batched=batched)
+
+
+SHAPES = {"a": (20, 30), "b": (20, 30), "c": (20, 20), "d": (20, 30), "e": (20, 20)}
+
+
+@pytest.fixture
+def matrices() -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), len(SHAPES))
+    return {k: jax.random.normal(key, s) for (k, s), key in zip(SHAPES.items(), keys, strict=True)}
+
+
+def test_a_batched_rule_computes_the_same(matrices: dict[str, jax.Array]) -> None:
+    results = []
+    for tx in (rotate(), rotate(batched=False)):
+        state = tx.init(matrices)
+        for _ in range(2):
+            updates, state = tx.update(matrices, state, matrices)
+        results.append((updates, state))
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_a_batched_rule_makes_one_product_of_equal_shapes(matrices: dict[str, jax.Array]) -> None:
+    def products(tx: Any) -> int:
+        step = jax.jit(lambda p: tx.update(p, tx.init(p), p)[0])
+        return step.lower(matrices).compile().as_text().count(" dot(")
+
+    assert products(rotate(batched=False)) == 2 * 5
+    assert products(rotate()) == 2 * 2
+
+
+def test_masked_and_absent_leaves_do_not_join_a_batch(matrices: dict[str, jax.Array]) -> None:
+    tx = gradtx.masked(rotate(), {"a": True, "b": False, "c": True, "d": True, "e": True})
+    grads = matrices | {"e": None}
+    updates, _ = tx.update(grads, tx.init(grads), matrices)
+    alone, _ = rotate().update(matrices, rotate().init(matrices), matrices)
+    np.testing.assert_array_equal(updates["b"], matrices["b"])
+    assert updates["e"] is None
+    for name in "acd":
+        np.testing.assert_allclose(updates[name], alone[name], rtol=1e-5, atol=1e-4)
+
+
+# -- params and extra arguments ------------------------------------------------------------------
+
+
+def test_params_that_are_asked_for_are_needed() -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(gradtx.add_decayed_weights(0.5), params=None)
+    assert str(caught.value) == (
+        "add_decayed_weights(weight_decay=0.5, mask=None) needs the parameters: "
+        "call update(grads, state, params)"
+    )
+
+
+def test_params_may_be_optional() -> None:
+    @gradtx.per_leaf
+    def pulled() -> Any:
+        return lambda grad, param=None: grad if param is None else grad + param
+
+    assert run(pulled())[0]["b"] == 33
+    assert run(pulled(), params=None)[0]["b"] == 30
+
+
+@pytest.fixture
+def by_loss() -> Any:
+    @gradtx.per_leaf
+    def scale_by_loss(factor: gradtx.Real = 1.0) -> Any:
+        def update(grad: Any, *, loss: Any, temperature: Any = 1.0) -> Any:
+            return factor * grad * loss / temperature
+
+        return update
+
+    return scale_by_loss
+
+
+def test_an_extra_argument_is_given_by_name(by_loss: Any) -> None:
+    tx = gradtx.chain(by_loss(2.0), gradtx.trace(0.9), gradtx.scale(-1.0))
+    assert run(tx, loss=3.0)[0]["b"] == -180
+    assert run(tx, loss=jnp.float32(3.0), temperature=2.0)[0]["b"] == -90
+    assert run(tx, loss=3.0, unheard_of="anything")[0]["b"] == -180
+    jitted = jax.jit(lambda loss: run(tx, loss=loss)[0]["b"])
+    assert jitted(3.0) == -180
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.chain(gradtx.clip(1.0), tx)])
+def test_an_extra_argument_that_is_missing_is_named(by_loss: Any, wrap: Any) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(wrap(by_loss()), temperature=1.0)
+    assert str(caught.value) == (
+        "scale_by_loss(factor=1.0) needs loss: call update(grads, state, params, loss=...)"
+    )
+
+
+def test_all_extra_arguments_may_be_asked_for() -> None:
+    @gradtx.per_leaf
+    def total() -> Any:
+        return lambda grad, **extra: grad + sum(extra.values())
+
+    assert run(total())[0]["b"] == 30
+    assert run(total(), a=1.0, b=jnp.float32(2.0))[0]["b"] == 33
+
+
+def test_extra_arguments_may_be_named_like_inputs_of_the_other_kind() -> None:
+    @gradtx.per_tree
+    def search() -> Any:
+        def update(updates: Any, *, value: Any, grad: Any) -> Any:
+            return jax.tree.map(lambda u, g: u + g + value, updates, grad)
+
+        return update
+
+    assert run(search(), value=1.0, grad=GRADS)[0]["b"] == 61
+
+
+def test_several_missing_arguments_are_named() -> None:
+    @gradtx.per_tree
+    def search() -> Any:
+        def update(updates: Any, *, value: Any, grad: Any) -> Any:
+            return updates
+
+        return update
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(search())
+    assert str(caught.value) == (
+        "search() needs grad, value: call update(grads, state, params, grad=..., value=...)"
+    )
+
+
+# -- what a rule gets wrong ----------------------------------------------------------------------
+
+
+def broken(rule: Any) -> Any:
+    @gradtx.per_leaf
+    def broken() -> Any:
+        return rule
+
+    return broken()
+
+
+def test_an_error_in_a_rule_names_the_leaf() -> None:
+    def update(grad: Any) -> Any:
+        if grad.ndim == 1:
+            raise ValueError("no vectors here")
+        return grad
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(broken(update))
+    assert str(caught.value) == ("broken: at w: no vectors here (updates float32[2], state: none)")
+
+
+def test_a_rule_must_keep_the_shape_of_the_updates() -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(broken(lambda grad: jnp.sum(grad)))
+    assert str(caught.value) == (
+        "broken: at w: updates of shape (2,) became ()"
+        "; was the state made by init on params of these shapes?"
+    )
+
+
+def test_a_rule_must_keep_the_shape_of_its_state() -> None:
+    rule = Rule(gradtx.zeros_like, lambda grad, state: (grad, jnp.sum(state)))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(broken(rule))
+    assert str(caught.value) == (
+        "broken: at w: updates float32[2] do not fit the state float32[2]"
+        "; was the state made by init on params of these shapes?"
+    )
+
+
+def test_a_tree_rule_must_keep_the_shape_of_its_state() -> None:
+    @gradtx.per_tree
+    def broken(how: str = "shape") -> Any:
+        def update(updates: Any, state: Any) -> Any:
+            return updates, Mean(jnp.zeros(2)) if how == "shape" else Mean({"new": state.mean})
+
+        return Rule(lambda params: Mean(jnp.zeros(3)), update)
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(broken())
+    assert str(caught.value) == "broken: the state.mean changed its shape from (3,) to (2,)"
+    with pytest.raises(ValueError, match="broken: the new state has another structure than the o"):
+        run(broken("structure"))
+
+
+def test_a_tree_rule_must_keep_the_tree() -> None:
+    @gradtx.per_tree
+    def broken(how: str = "shape") -> Any:
+        if how == "shape":
+            return lambda updates: updates | {"w": updates["b"]}
+        return lambda updates: {"w": updates["w"]}
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        run(broken())
+    assert str(caught.value) == "broken: at w: updates float32[2] became float32[]"
+    with pytest.raises(ValueError, match="broken: what it returned and the updates differ in stru"):
+        run(broken("structure"))
+
+
+def test_a_rule_with_a_state_must_return_two_things() -> None:
+    with pytest.raises(Exception, match="broken"):
+        run(broken(Rule(gradtx.zeros_like, lambda grad, state: grad)))
+
+
+def test_a_rule_without_a_state_must_return_one_thing() -> None:
+    with pytest.raises(Exception, match="broken"):
+        run(broken(lambda grad: (grad, grad)))

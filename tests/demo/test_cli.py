@@ -1,0 +1,158 @@
+"""What the command accepts and refuses, in this process."""
+
+import sys
+
+import pytest
+
+import gradtx
+from gradtx.cli import main
+from gradtx.demo import naming
+from gradtx.demo.functions import FUNCTIONS
+from gradtx.demo.road import ROAD
+from gradtx.demo.tasks import TASKS
+
+from .pictures import assert_drawn
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(capsys, *words):
+    """The one line with which the command refuses these words."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    return line
+
+
+def test_unknown_names_list_the_known_ones(capsys):
+    for words, known in [
+        (("compare", "--task", "nope"), TASKS),
+        (("landscape", "--function", "nope"), FUNCTIONS),
+        (("schedule", "nope"), naming.schedules()),
+        (("describe", "nope"), naming.transformations()),
+    ]:
+        line = refusal(capsys, *words)
+        assert "'nope'" in line
+        assert all(name in line for name in known)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("compare --steps 0", "positive whole number, got '0'"),
+        ("compare --steps many", "positive whole number, got 'many'"),
+        ("compare --seeds a", "whole numbers such as 0,1,2, got 'a'"),
+        ("compare --optimizers ,", "no optimizer named"),
+        ("compare --out picture.txt", ".png"),
+        ("compare --out nowhere/picture.png", "there is no folder"),
+        ("compare --colour", "--colour"),
+        ("schedule", "gradtx schedule --list"),
+        ("schedule constant_schedule 3", "name=value"),
+        ("schedule constant_schedule value=x", "Python literal"),
+        ("schedule constant_schedule", "value"),
+        ("schedule constant_schedule value=1 valeu=1", "valeu"),
+        ("schedule torch.step_lr lr=-1.0 step_size=3", "lr"),
+        ("describe adamw b1=1.5", "b1"),
+        ("describe clip", "max_delta"),
+        ("fly", "fly"),
+    ],
+)
+def test_refusals_say_why(capsys, words, expected):
+    assert expected in refusal(capsys, *words.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "package"),
+    [
+        ("sklearn", "compare", "scikit-learn"),
+        ("optax", "compare", "optax"),
+        ("rich", "compare", "rich"),
+        ("matplotlib", "compare", "matplotlib"),
+        ("matplotlib", "landscape", "matplotlib"),
+        ("matplotlib", "schedule constant_schedule value=1", "matplotlib"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_way_to_install_it(
+    capsys, monkeypatch, module, words, package
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    line = refusal(capsys, *words.split())
+    command = words.split()[0]
+    assert line == f"gradtx {command} needs {package}: pip install 'gradtx[demo]'"
+
+
+def test_compare_trains_on_text_without_optax(capsys, tmp_path):
+    assert (
+        main(["compare", "--task", "text", "--steps", "2", "--optimizers", "sgd", "--no-optax"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "Optax" not in said
+    assert_drawn(tmp_path / "compare.png")
+
+
+def test_compare_lists_tasks_and_optimizers(capsys):
+    assert main(["compare", "--list"]) == 0
+    said = capsys.readouterr().out
+    for name in [*ROAD, *TASKS]:
+        assert f"  {name} " in said
+
+
+def test_landscape_draws_the_default_functions(capsys, tmp_path):
+    assert main(["landscape", "--steps", "20", "--out", "paths.png"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in FUNCTIONS if name != "quadratic")
+    assert_drawn(tmp_path / "paths.png")
+
+
+def test_landscape_of_the_quadratic_reports_the_denominators(capsys, tmp_path):
+    assert main(["landscape", "--function", "quadratic"]) == 0
+    said = capsys.readouterr().out
+    for row in ("Hessian's diagonal", "RMSProp, step 60", "Adam, step 60"):
+        assert row in said
+    assert_drawn(tmp_path / "landscape.png")
+
+
+def test_every_transformation_can_be_listed_and_most_described(capsys):
+    assert main(["describe", "--list"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("adamw", "clip_by_global_norm", "scale_by_momentum", "torch.sgd"):
+        assert f"{name}(" in listed
+        example = {"clip_by_global_norm": ["max_norm=1.0"], "scale_by_momentum": ["decay=0.9"]}
+        assert main(["describe", name, *example.get(name, [])]) == 0
+        assert capsys.readouterr().out.startswith(name.removeprefix("torch."))
+
+
+def test_describe_gives_a_learning_rate_only_where_none_was_given():
+    assert naming.make_transformation("adamw", []) == gradtx.adamw(1e-3)
+    assert naming.make_transformation("sgd", ["learning_rate=0.5"]) == gradtx.sgd(0.5)
+
+
+def test_schedules_are_listed_and_torchs_can_be_drawn(capsys, tmp_path):
+    assert main(["schedule", "--list"]) == 0
+    listed = capsys.readouterr().out
+    for name in (*gradtx.schedules.__all__, "torch.step_lr"):
+        assert f"{name}(" in listed
+    assert "torch.sgd" not in listed
+    words = ["torch.step_lr", "lr=1.0", "step_size=10", "gamma=0.5", "--steps", "40"]
+    assert main(["schedule", *words, "--out", "step.png"]) == 0
+    assert "step     40  0.0625" in capsys.readouterr().out
+    assert_drawn(tmp_path / "step.png")
+
+
+def test_no_command_prints_the_help(capsys):
+    assert main([]) == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"gradtx {gradtx.__version__}\n"

@@ -1,0 +1,1 @@
+"""PyTorch's own trajectories, and the tests that follow them."""

@@ -1,0 +1,144 @@
+"""What is run in PyTorch and in gradtx: one problem, and a table of optimizers and schedules.
+
+The problem is an ill-conditioned quadratic in eight dimensions, its gradient multiplied by a
+scale: ``scale (A x - b)`` with the eigenvalues of A between 0.01 and 1. The gradient depends on
+the parameters, so an error of one step is seen by the next. Half of the parameters start at zero:
+they are the sum of their updates, to full relative precision however small those are.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+STEPS = 50
+RECORDED = (1, 2, 3, 4, 5, 10, 20, 30, 40, 50)
+SCALES = (1.0, 1e-4, 1e-8)
+DTYPES = ("float64", "float32")
+
+_mirror = np.arange(1.0, 9.0)
+_mirror /= np.linalg.norm(_mirror)
+_rotation = np.eye(8) - 2 * np.outer(_mirror, _mirror)
+
+MATRIX = _rotation @ np.diag(np.logspace(-2, 0, 8)) @ _rotation
+TARGET = np.array([1.0, -2.0, 0.5, 3.0, -1.0, 0.25, -0.75, 2.0])
+START = np.array([0.0, 1.0, 0.0, -2.0, 0.0, 0.5, 0.0, 3.0])
+
+
+class Schedule(NamedTuple):
+    """A scheduler of ``torch.optim.lr_scheduler`` and its arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Case(NamedTuple):
+    """An optimizer of ``torch.optim``, its arguments, and what drives its rate."""
+
+    optimizer: str
+    arguments: dict[str, Any]
+    schedule: Schedule | None = None
+
+
+def _case(optimizer: str, schedule: Schedule | None = None, /, **arguments: Any) -> Case:
+    return Case(optimizer, arguments, schedule)
+
+
+def _schedule(name: str, /, **arguments: Any) -> Schedule:
+    return Schedule(name, arguments)
+
+
+SCHEDULE_STEPS = 64
+
+SCHEDULES = {
+    "step": _schedule("StepLR", step_size=7),
+    "step, half": _schedule("StepLR", step_size=3, gamma=0.5),
+    "step, every step": _schedule("StepLR", step_size=1, gamma=0.97),
+    "step, exact multiples": _schedule("StepLR", step_size=49, gamma=0.3),
+    "step, to zero": _schedule("StepLR", step_size=5, gamma=0.0),
+    "annealing": _schedule("CosineAnnealingLR", T_max=10),
+    "annealing, minimum": _schedule("CosineAnnealingLR", T_max=13, eta_min=0.02),
+    "annealing, one step": _schedule("CosineAnnealingLR", T_max=1, eta_min=0.01),
+    "annealing, long": _schedule("CosineAnnealingLR", T_max=100),
+    "restarts": _schedule("CosineAnnealingWarmRestarts", T_0=10),
+    "restarts, minimum": _schedule("CosineAnnealingWarmRestarts", T_0=7, eta_min=0.02),
+    "restarts, doubling": _schedule("CosineAnnealingWarmRestarts", T_0=5, T_mult=2),
+    "restarts, tripling": _schedule("CosineAnnealingWarmRestarts", T_0=3, T_mult=3, eta_min=0.01),
+    "restarts, every step": _schedule("CosineAnnealingWarmRestarts", T_0=1),
+}
+
+_STEP = _schedule("StepLR", step_size=10, gamma=0.5)
+_ANNEALING = _schedule("CosineAnnealingLR", T_max=15, eta_min=0.001)
+_RESTARTS = _schedule("CosineAnnealingWarmRestarts", T_0=12)
+_DOUBLING = _schedule("CosineAnnealingWarmRestarts", T_0=6, T_mult=2, eta_min=0.001)
+
+CASES = {
+    "sgd": {
+        "default": _case("SGD"),
+        "plain": _case("SGD", lr=0.5),
+        "momentum": _case("SGD", lr=0.1, momentum=0.9),
+        "dampening": _case("SGD", lr=0.1, momentum=0.9, dampening=0.5),
+        "nesterov": _case("SGD", lr=0.1, momentum=0.9, nesterov=True),
+        "weight_decay": _case("SGD", lr=0.1, momentum=0.9, weight_decay=0.05),
+        "maximize": _case("SGD", lr=0.1, momentum=0.5, maximize=True),
+        "maximize weight_decay": _case("SGD", lr=0.1, weight_decay=0.05, maximize=True),
+        "StepLR": _case("SGD", _STEP, lr=0.1, momentum=0.9),
+        "CosineAnnealingLR": _case("SGD", _ANNEALING, lr=0.1, momentum=0.9),
+        "CosineAnnealingWarmRestarts": _case("SGD", _RESTARTS, lr=0.1, momentum=0.9),
+        "CosineAnnealingWarmRestarts doubling": _case("SGD", _DOUBLING, lr=0.1, momentum=0.9),
+        "all": _case("SGD", _STEP, lr=0.1, momentum=0.8, dampening=0.1, weight_decay=0.01),
+    },
+    "adagrad": {
+        "default": _case("Adagrad"),
+        "lr_decay": _case("Adagrad", lr=0.1, lr_decay=0.1),
+        "weight_decay": _case("Adagrad", lr=0.1, weight_decay=0.05),
+        "initial_accumulator_value": _case("Adagrad", lr=0.1, initial_accumulator_value=0.5),
+        "eps": _case("Adagrad", lr=0.1, eps=0.01),
+        "maximize": _case("Adagrad", lr=0.1, maximize=True),
+        "maximize weight_decay": _case("Adagrad", lr=0.1, weight_decay=0.05, maximize=True),
+        "StepLR lr_decay": _case("Adagrad", _STEP, lr=0.1, lr_decay=0.1),
+    },
+    "rmsprop": {
+        "default": _case("RMSprop"),
+        "alpha": _case("RMSprop", lr=0.01, alpha=0.9),
+        "centered": _case("RMSprop", lr=0.01, centered=True),
+        "momentum": _case("RMSprop", lr=0.01, momentum=0.9),
+        "weight_decay": _case("RMSprop", lr=0.01, weight_decay=0.05),
+        "momentum, changing rate": _case("RMSprop", _STEP, lr=0.01, momentum=0.9),
+        "maximize": _case("RMSprop", lr=0.01, maximize=True),
+        "maximize weight_decay": _case("RMSprop", lr=0.01, weight_decay=0.05, maximize=True),
+        "all": _case(
+            "RMSprop",
+            _ANNEALING,
+            lr=0.01,
+            alpha=0.95,
+            eps=1e-6,
+            weight_decay=0.01,
+            momentum=0.5,
+            centered=True,
+        ),
+    },
+    "adam": {
+        "default": _case("Adam"),
+        "betas": _case("Adam", lr=0.05, betas=(0.8, 0.95)),
+        "eps": _case("Adam", lr=0.05, eps=1e-3),
+        "weight_decay": _case("Adam", lr=0.01, weight_decay=0.05),
+        "amsgrad": _case("Adam", lr=0.05, betas=(0.8, 0.9), amsgrad=True),
+        "maximize": _case("Adam", lr=0.05, maximize=True),
+        "maximize weight_decay": _case("Adam", lr=0.01, weight_decay=0.05, maximize=True),
+        "amsgrad weight_decay": _case(
+            "Adam", lr=0.05, betas=(0.8, 0.9), weight_decay=0.05, amsgrad=True
+        ),
+        "StepLR": _case("Adam", _STEP, lr=0.05),
+        "CosineAnnealingLR": _case("Adam", _ANNEALING, lr=0.05),
+        "CosineAnnealingWarmRestarts": _case("Adam", _RESTARTS, lr=0.05),
+        "CosineAnnealingWarmRestarts doubling": _case("Adam", _DOUBLING, lr=0.05, amsgrad=True),
+    },
+    "adamw": {
+        "default": _case("AdamW"),
+        "weight_decay": _case("AdamW", lr=0.05, weight_decay=0.5),
+        "no weight_decay": _case("AdamW", lr=0.05, weight_decay=0.0),
+        "amsgrad": _case("AdamW", lr=0.05, betas=(0.8, 0.9), amsgrad=True),
+        "maximize": _case("AdamW", lr=0.05, weight_decay=0.1, maximize=True),
+        "CosineAnnealingLR": _case("AdamW", _ANNEALING, lr=0.05, weight_decay=0.1),
+    },
+}

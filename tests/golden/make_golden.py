@@ -1,0 +1,114 @@
+"""Run PyTorch and write the golden files: ``python -m tests.golden.make_golden``.
+
+One JSON file for each optimizer and one for the schedulers. Numbers are written with as many
+digits as bring the same bits back. Needs torch; the tests that read the files do not.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .cases import (
+    CASES,
+    DTYPES,
+    MATRIX,
+    RECORDED,
+    SCALES,
+    SCHEDULE_STEPS,
+    SCHEDULES,
+    START,
+    STEPS,
+    TARGET,
+    Case,
+    Schedule,
+)
+
+FOLDER = Path(__file__).parent
+
+
+def optimizer_and_scheduler(case: Case, params: list[torch.Tensor]) -> tuple[Any, Any]:
+    optimizer = getattr(torch.optim, case.optimizer)(params, **case.arguments)
+    if case.schedule is None:
+        return optimizer, None
+    scheduler = getattr(torch.optim.lr_scheduler, case.schedule.name)
+    return optimizer, scheduler(optimizer, **case.schedule.arguments)
+
+
+def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The parameters before the first and after each of the steps, and the steps' gradients."""
+    kind = getattr(torch, dtype)
+    matrix, target = torch.tensor(MATRIX, dtype=kind), torch.tensor(TARGET, dtype=kind)
+    x = torch.tensor(START, dtype=kind, requires_grad=True)
+    optimizer, scheduler = optimizer_and_scheduler(case, [x])
+    path, grads = [x.detach().numpy().copy()], []
+    for _ in range(STEPS):
+        with torch.no_grad():
+            x.grad = scale * (matrix @ x - target)
+            grads.append(x.grad.numpy().copy())
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        path.append(x.detach().numpy().copy())
+    return np.stack(path), np.stack(grads)
+
+
+def rates(schedule: Schedule, lr: float = 0.1, steps: int = SCHEDULE_STEPS) -> list[float]:
+    """The learning rate of each step, the first being that of the optimizer's first step."""
+    case = Case("SGD", {"lr": lr}, schedule)
+    optimizer, scheduler = optimizer_and_scheduler(case, [torch.zeros(1, requires_grad=True)])
+    values = []
+    for _ in range(steps):
+        values.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+def record(case: Case) -> dict[str, Any]:
+    """The case itself, so that a changed table is noticed, and its trajectories."""
+    runs: dict[str, Any] = {"case": as_json(case)}
+    for dtype in DTYPES:
+        runs[dtype] = {}
+        for scale in SCALES:
+            path, _ = trajectory(case, scale, dtype)
+            runs[dtype][f"{scale:g}"] = [row(path[step]) for step in RECORDED]
+    return runs
+
+
+def row(values: np.ndarray) -> list[float]:
+    """Shortest digits that bring the value's bits back, in its own precision."""
+    return [float(str(v)) for v in values]
+
+
+def as_json(case: Case | Schedule) -> Any:
+    """As it reads when it comes back from JSON."""
+    return json.loads(json.dumps(case))
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    text = json.dumps({"torch": torch.__version__.split("+")[0], **content}, indent=1)
+    # One array of numbers on a line.
+    text = re.sub(r"\[[^][{}]*\]", lambda array: " ".join(array[0].split()), text)
+    (FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+def main() -> None:
+    for name, cases in CASES.items():
+        write(name, {"cases": {label: record(case) for label, case in cases.items()}})
+    write(
+        "schedules",
+        {
+            "cases": {
+                label: {"case": as_json(schedule), "rates": rates(schedule)}
+                for label, schedule in SCHEDULES.items()
+            }
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

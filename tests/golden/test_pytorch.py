@@ -1,0 +1,279 @@
+"""gradtx.torch against PyTorch: recorded trajectories, and PyTorch itself where it is installed.
+
+A recorded trajectory is a closed loop: fifty steps of an ill-conditioned problem, in which a
+rounding of one step is carried on by the next. The tolerances are what that makes of roundings in
+the last place; PyTorch's bias corrections, ``1 - beta ** step``, are rounded more than ours.
+
+Live, with random arguments, a closed loop can be chaotic. There each step is compared from where
+PyTorch stands, and nothing is carried on but the optimizer's state.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradtx
+import gradtx.torch
+
+from .cases import (
+    CASES,
+    DTYPES,
+    MATRIX,
+    RECORDED,
+    SCALES,
+    SCHEDULE_STEPS,
+    SCHEDULES,
+    START,
+    STEPS,
+    TARGET,
+    Case,
+    Schedule,
+)
+
+TOLERANCES = {"float64": 5e-13, "float32": 5e-5}
+NAMES = {
+    "StepLR": "step_lr",
+    "CosineAnnealingLR": "cosine_annealing_lr",
+    "CosineAnnealingWarmRestarts": "cosine_annealing_warm_restarts",
+}
+DEFAULT_LR = {"SGD": 1e-3, "Adagrad": 1e-2, "RMSprop": 1e-2, "Adam": 1e-3, "AdamW": 1e-3}
+
+
+def golden(name: str) -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / f"{name}.json").read_text())["cases"]
+
+
+def schedule(case: Schedule, lr: float) -> Any:
+    return getattr(gradtx.torch, NAMES[case.name])(lr, **case.arguments)
+
+
+def optimizer(case: Case) -> Any:
+    arguments = dict(case.arguments)
+    if case.schedule is not None:
+        lr = arguments.get("lr", DEFAULT_LR[case.optimizer])
+        arguments["lr"] = schedule(case.schedule, lr)
+    return getattr(gradtx.torch, case.optimizer.lower())(**arguments)
+
+
+@jax.jit
+def descend(tx: Any, scale: Any, start: Any, matrix: Any, target: Any) -> Any:
+    def step(carry: Any, _: None) -> Any:
+        x, state = carry
+        updates, state = tx.update(scale * (matrix @ x - target), state, x)
+        x = gradtx.apply_updates(x, updates)
+        return (x, state), x
+
+    return jax.lax.scan(step, (start, tx.init(start)), length=STEPS)[1]
+
+
+def trajectory(case: Case, scale: float, dtype: str) -> np.ndarray:
+    """The parameters after each of the steps; 64-bit types only where they are asked for."""
+    with jax.enable_x64(dtype == "float64"):
+        arrays = [jnp.asarray(a, dtype) for a in (scale, START, MATRIX, TARGET)]
+        path = descend(optimizer(case), *arrays)
+        assert path.dtype == dtype
+        return np.asarray(path)
+
+
+def assert_follows(path: np.ndarray, expected: Any, dtype: str) -> None:
+    """To a part of each parameter, and to a tenth of that of its largest value so far."""
+    expected = np.asarray(expected, np.float64)
+    largest = np.maximum.accumulate(np.abs(expected), axis=0)
+    allowed = TOLERANCES[dtype] * (np.abs(expected) + 0.1 * largest)
+    error = np.abs(path - expected)
+    assert path.shape == expected.shape
+    assert np.all(error <= allowed), (
+        f"worst relative error {np.max(error / np.maximum(np.abs(expected), 1e-300)):.3g}, "
+        f"{np.max(error / allowed):.3g} times the tolerance; "
+        f"first beyond it at [row, coordinate] {np.argwhere(~(error <= allowed))[0].tolist()}"
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("name", "label"), [(n, label) for n in CASES for label in CASES[n]])
+def test_recorded_trajectory(name: str, label: str, scale: float, dtype: str) -> None:
+    path = trajectory(CASES[name][label], scale, dtype)
+    rows = path[[step - 1 for step in RECORDED]]
+    assert_follows(rows, golden(name)[label][dtype][f"{scale:g}"], dtype)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shifted_point_nesterov_is_pytorchs(scale: float) -> None:
+    """gradtx.sgd keeps Optax's form of Nesterov momentum: the same trajectory."""
+    arguments = CASES["sgd"]["nesterov"].arguments
+    with jax.enable_x64(True):
+        tx = gradtx.sgd(arguments["lr"], momentum=arguments["momentum"], nesterov=True)
+        path = descend(tx, *(jnp.asarray(a) for a in (scale, START, MATRIX, TARGET)))
+    rows = np.asarray(path)[[step - 1 for step in RECORDED]]
+    assert_follows(rows, golden("sgd")["nesterov"]["float64"][f"{scale:g}"], "float64")
+
+
+@pytest.mark.parametrize("label", SCHEDULES)
+def test_recorded_rates(label: str) -> None:
+    """Ints and traced steps alike. PyTorch's own recursion rounds, to 1e-13 of the first rate."""
+    expected = np.array(golden("schedules")[label]["rates"])
+    with jax.enable_x64(True):
+        rate = schedule(SCHEDULES[label], 0.1)
+        eager = np.array([rate(t) for t in range(SCHEDULE_STEPS)])
+        traced = jax.jit(jax.vmap(lambda t: jnp.asarray(rate(t))))
+        compiled = np.asarray(traced(jnp.arange(SCHEDULE_STEPS, dtype=jnp.int32)))
+    np.testing.assert_allclose(eager, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(compiled, expected, rtol=1e-12, atol=1e-14)
+    with jax.enable_x64(False):
+        rate = schedule(SCHEDULES[label], 0.1)
+        traced = jax.jit(jax.vmap(lambda t: jnp.asarray(rate(t))))
+        compiled = np.asarray(traced(jnp.arange(SCHEDULE_STEPS, dtype=jnp.int32)))
+    assert compiled.dtype == np.float32
+    np.testing.assert_allclose(compiled, expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [*CASES, "schedules"])
+def test_files_hold_the_cases_of_the_table(name: str) -> None:
+    table = SCHEDULES if name == "schedules" else CASES[name]
+    recorded = {label: record["case"] for label, record in golden(name).items()}
+    assert recorded == json.loads(json.dumps(table))
+
+
+def test_default_arguments_are_pytorchs() -> None:
+    """The recorded default cases cover the values; this one, that lr is positional and first."""
+    for name in CASES:
+        build = getattr(gradtx.torch, name)
+        assert build() == build(DEFAULT_LR[CASES[name]["default"].optimizer])
+
+
+# Live: PyTorch beside gradtx, random arguments.
+
+few = settings(max_examples=max(1, settings().max_examples // 2))
+
+rate = st.floats(1e-3, 3e-2)
+momentum = st.just(0.0) | st.floats(0.1, 0.95)
+weight_decay = st.just(0.0) | st.floats(1e-3, 0.1)
+eps = st.sampled_from([1e-10, 1e-8, 1e-4])
+beta = st.floats(0.5, 0.95)
+switch = st.booleans()
+
+sgd = st.fixed_dictionaries(
+    {"lr": rate, "momentum": momentum, "weight_decay": weight_decay, "maximize": switch},
+    optional={"dampening": st.floats(0.0, 1.0)},
+) | st.fixed_dictionaries(
+    {
+        "lr": rate,
+        "momentum": st.floats(0.1, 0.95),
+        "weight_decay": weight_decay,
+        "nesterov": st.just(True),
+        "maximize": switch,
+    }
+)
+adagrad = st.fixed_dictionaries(
+    {
+        "lr": rate,
+        "lr_decay": st.floats(0.0, 0.5),
+        "weight_decay": weight_decay,
+        "initial_accumulator_value": st.floats(0.0, 1.0),
+        "eps": eps,
+        "maximize": switch,
+    }
+)
+rmsprop = st.fixed_dictionaries(
+    {
+        "lr": rate,
+        "alpha": st.floats(0.9, 0.999),
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "momentum": momentum,
+        "centered": switch,
+        "maximize": switch,
+    }
+)
+adam = st.fixed_dictionaries(
+    {
+        "lr": rate,
+        "betas": st.tuples(beta, st.floats(0.8, 0.999)),
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "amsgrad": switch,
+        "maximize": switch,
+    }
+)
+arguments = {"SGD": sgd, "Adagrad": adagrad, "RMSprop": rmsprop, "Adam": adam, "AdamW": adam}
+
+schedules = st.one_of(
+    st.none(),
+    st.builds(
+        Schedule,
+        st.just("StepLR"),
+        st.fixed_dictionaries({"step_size": st.integers(1, 60), "gamma": st.floats(0.5, 1.0)}),
+    ),
+    st.builds(
+        Schedule,
+        st.just("CosineAnnealingLR"),
+        st.fixed_dictionaries({"T_max": st.integers(1, 60), "eta_min": st.floats(0.0, 1e-3)}),
+    ),
+    st.builds(
+        Schedule,
+        st.just("CosineAnnealingWarmRestarts"),
+        st.fixed_dictionaries(
+            {
+                "T_0": st.integers(1, 30),
+                "T_mult": st.integers(1, 3),
+                "eta_min": st.floats(0.0, 1e-3),
+            }
+        ),
+    ),
+)
+
+
+@jax.jit
+def follow(tx: Any, path: Any, grads: Any) -> Any:
+    """Where each step leads from each point of a path."""
+
+    def step(state: Any, now: Any) -> Any:
+        x, grad = now
+        updates, state = tx.update(grad, state, x)
+        return state, gradtx.apply_updates(x, updates)
+
+    return jax.lax.scan(step, tx.init(path[0]), (path[:-1], grads))[1]
+
+
+@pytest.mark.parametrize("name", arguments)
+@few
+@given(data=st.data(), scale=st.sampled_from(SCALES))
+def test_live_steps(name: str, data: st.DataObject, scale: float) -> None:
+    """1e-12 of the step, and what is lost by adding it to a parameter."""
+    pytest.importorskip("torch")
+    from .make_golden import trajectory as reference
+
+    case = Case(name, data.draw(arguments[name]), data.draw(schedules))
+    path, grads = reference(case, scale, "float64")
+    with jax.enable_x64(True):
+        got = np.asarray(follow(optimizer(case), path, grads))
+    assert got.dtype == np.float64
+    moved = np.abs(path[1:] - path[:-1])
+    error = np.abs(got - path[1:])
+    allowed = 1e-12 * moved + 1e-15 * np.abs(path[:-1])
+    assert np.all(error <= allowed), (
+        f"beyond the tolerance at [step, coordinate] {np.argwhere(~(error <= allowed))[0].tolist()}"
+        f", by {np.max(error / np.maximum(allowed, 1e-300)):.3g} times"
+    )
+
+
+@few
+@given(case=schedules.filter(lambda case: case is not None), lr=st.floats(1e-3, 10.0))
+def test_live_rates(case: Schedule, lr: float) -> None:
+    pytest.importorskip("torch")
+    from .make_golden import rates as reference
+
+    with jax.enable_x64(True):
+        rate = schedule(case, lr)
+        got = np.asarray(
+            jax.jit(jax.vmap(lambda t: jnp.asarray(rate(t))))(jnp.arange(80, dtype=jnp.int32))
+        )
+    np.testing.assert_allclose(got, reference(case, lr, 80), rtol=1e-12, atol=1e-13 * lr)

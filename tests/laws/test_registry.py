@@ -1,0 +1,50 @@
+"""The registry holds every public transformation and schedule."""
+
+import pytest
+
+import gradtx
+from gradtx import GradientTransformation, Schedule
+
+from .registry import EXAMPLES, SCHEDULES, public
+
+TRANSFORMATIONS = sorted(public(GradientTransformation))
+PUBLIC_SCHEDULES = sorted(public(Schedule))
+
+
+def test_discovery_finds_definitions_functions_and_both_modules() -> None:
+    known = {"adam", "scale_by_adam", "chain", "named_chain", "masked", "torch.adam"}
+    assert known <= set(TRANSFORMATIONS)
+    known = {"linear_schedule", "sgdr_schedule", "join_schedules", "torch.step_lr"}
+    assert known <= set(PUBLIC_SCHEDULES)
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_public_transformation_has_an_example(name: str) -> None:
+    assert name in {example.name for example in EXAMPLES}, (
+        f"{name} is public: give it an Example in tests/laws/registry.py"
+    )
+
+
+@pytest.mark.parametrize("name", PUBLIC_SCHEDULES)
+def test_public_schedule_has_an_example(name: str) -> None:
+    assert name in {example.name for example in SCHEDULES}, (
+        f"{name} is public: give it a ScheduleExample in tests/laws/registry.py"
+    )
+
+
+def test_examples_are_of_public_names() -> None:
+    own = {e.name for e in EXAMPLES if e.name.startswith("own ")}
+    assert {e.name for e in EXAMPLES} - own <= set(TRANSFORMATIONS)
+    assert {e.name for e in SCHEDULES} <= set(PUBLIC_SCHEDULES)
+
+
+def test_labels_tell_examples_apart() -> None:
+    labels = [str(e) for e in (*EXAMPLES, *SCHEDULES)]
+    assert len(labels) == len(set(labels))
+
+
+def test_every_optimizer_has_an_example_with_rates() -> None:
+    with_rates = {example.name for example in EXAMPLES if example.rates}
+    optimizers = [name for name in gradtx.optimizers.__all__ if name != "maximize"]
+    optimizers += [name for name in TRANSFORMATIONS if name.startswith("torch.")]
+    assert set(optimizers) <= with_rates

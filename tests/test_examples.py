@@ -1,0 +1,116 @@
+"""Every example runs by itself and prints what it promises."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FILES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@functools.cache
+def printed(name: str, *needs: str) -> str:
+    """What the example prints; skipped where something that it imports is not installed."""
+    for module in needs:
+        pytest.importorskip(module)
+    path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name],
+        env=os.environ | {"PYTHONPATH": path, "JAX_ENABLE_X64": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    """What the pattern's one group matches, line after line."""
+    return [float(x) for x in re.findall(pattern, text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("train_jax.py", ()),
+        ("train_flax.py", ("flax",)),
+        ("train_equinox.py", ("equinox",)),
+    ],
+)
+def test_training_reaches_a_good_accuracy(name: str, needs: tuple[str, ...]) -> None:
+    text = printed(name, "sklearn", *needs)
+    losses = numbers(r"loss ([\d.]+)", text)
+    accuracies = numbers(r"test accuracy ([\d.]+)%", text)
+    assert len(losses) == len(accuracies) >= 4
+    assert losses[-1] < 0.15
+    assert losses[-1] < losses[0]
+    assert accuracies[-1] > 95
+
+
+def test_plain_jax_prints_the_optimizer_that_it_trains_with() -> None:
+    text = printed("train_jax.py", "sklearn")
+    assert text.startswith("chain(clip_by_global_norm(max_norm=1.0), adamw(learning_rate=warmup_")
+
+
+def test_flax_state_is_readable() -> None:
+    text = printed("train_flax.py", "sklearn", "flax")
+    assert "output kernel's gradient: (64, 10), float32" in text
+
+
+def test_equinox_compiles_once_for_four_learning_rates() -> None:
+    text = printed("train_equinox.py", "sklearn", "equinox")
+    assert numbers(r"rate ([\d.]+) ", text) == [0.005, 0.0025, 0.0012, 0.0006]
+    assert "four learning rates, compiled 1 time(s)" in text
+
+
+def test_sweep_finds_the_middle_of_its_range() -> None:
+    text = printed("sweep.py", "sklearn")
+    accuracies = numbers(r"^0\.\d+ +([\d.]+)%", text)
+    assert len(accuracies) == 8
+    assert max(accuracies) > 95 > 50 > accuracies[0]
+    (best,) = numbers(r"best learning rate: ([\d.]+)", text)
+    assert 1e-4 < best < 1e-1
+
+
+def test_hypergradient_improves_both_hyperparameters() -> None:
+    text = printed("hypergradient.py", "sklearn")
+    rate, momentum = (numbers(rf"{name} (\d[\d.]*)", text) for name in ("rate", "momentum"))
+    losses = numbers(r"held-out loss ([\d.]+)", text)
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.1 * losses[0]
+    assert rate[-1] > rate[0]
+    assert momentum[-1] > momentum[0]
+    assert numbers(r"its hypergradient sgd\(learning_rate=(-?[\d.]+)", text)[0] < 0
+
+
+def test_own_transformation_is_printed_checked_scheduled_chained_and_mapped() -> None:
+    text = printed("own_transformation.py", "optax")
+    lines = text.splitlines()
+    assert lines[0] == "scale_by_soft_sign(decay=0.95, softness=1.0)"
+    assert lines[1] == "scale_by_soft_sign: decay must be in [0, 1), got 1.5"
+    assert lines[2].startswith("scale_by_soft_sign(decay=0.9, softness=linear_schedule(")
+    scheduled, *mapped = numbers(r"loss (\S+)$", text)
+    assert scheduled < 1e-2
+    assert len(mapped) == 5
+    assert min(mapped) < 1e-2 < mapped[0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_example_is_short_and_says_what_it_is(name: str) -> None:
+    text = (EXAMPLES / name).read_text()
+    assert len(text.splitlines()) <= 60
+    assert text.startswith('"""')
+    assert f"[{name}]({name})" in (EXAMPLES / "README.md").read_text()
+
+
+def test_every_example_is_run() -> None:
+    ran = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
+    assert ran == set(FILES)
