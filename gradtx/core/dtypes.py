@@ -47,6 +47,16 @@ def widen(x: Any, dtype: Any) -> jax.Array:
     return cast(x, dtype if jnp.issubdtype(x.dtype, jnp.complexfloating) else real_dtype(dtype))
 
 
+def widen_tree(tree: Any) -> Any:
+    """The arrays of a tree in float32 or wider."""
+
+    def wide(x: Any) -> Any:
+        inexact = isinstance(x, jax.Array | np.ndarray | np.generic) and is_inexact(x)
+        return cast(x, compute_dtype(x.dtype)) if inexact else x
+
+    return jax.tree.map(wide, tree)
+
+
 def strengthen(x: Any) -> jax.Array:
     """`x` as an array that is not weakly typed, so that its aval can stay the same for ever."""
     array = jnp.asarray(x)

@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from gradtx.core.definition import Definition
+from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show
@@ -20,7 +23,8 @@ class Foreign(GradientTransformation):
         """What a plain function needs is not known: it says so itself."""
 
     def _init(self, params: Params) -> OptState:
-        return self.arguments["init"](params)
+        # In float32 or wider, as its updates and params will be.
+        return self.arguments["init"](widen_tree(params))
 
     def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
         selected = work.selected(link.masks)
@@ -29,11 +33,23 @@ class Foreign(GradientTransformation):
             work.tree(selected), state, work.params_tree(selected), **_accepted(function, extra)
         )
         work.put(updates, selected, repr(self))
-        return new_state
+        return _in_dtypes_of(state, new_state)
 
     def __repr__(self) -> str:
         init, update = self.arguments["init"], self.arguments["update"]
         return f"GradientTransformation(init={show(init)}, update={show(update)})"
+
+
+def _in_dtypes_of(old: OptState, new: OptState) -> OptState:
+    """The new state in the dtypes of the old one, where they are alike."""
+    if jax.tree.structure(old) != jax.tree.structure(new):  # type: ignore[operator]
+        return new
+
+    def same(before: Any, after: Any) -> Any:
+        array = isinstance(before, jax.Array) and is_inexact(before)
+        return cast(after, before.dtype) if array else after
+
+    return jax.tree.map(same, old, new)
 
 
 def _accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:

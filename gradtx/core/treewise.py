@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.dtypes import bind_numbers, cast, is_inexact, strengthen
+from gradtx.core.dtypes import bind_numbers, cast, is_inexact, strengthen, widen_tree
 from gradtx.core.rule import Rule, Step, as_rule
 from gradtx.core.state import EmptyState, OptState, Params, join_count, new_state, start
 from gradtx.core.transformation import Link, Ruled
@@ -24,7 +24,8 @@ class TreeTransformation(Ruled):
         if self.rule.init is not None:
             rule = self._rule(start(), np.float32)
             init: Any = rule.init
-            own = self.init_asks.call(init, {"params": params, "step": Step(start())})
+            available = {"params": widen_tree(params), "step": Step(start())}
+            own = self.init_asks.call(init, available)
             own = jax.tree.map(strengthen, own)
         return new_state(own, counted=self.counted)
 

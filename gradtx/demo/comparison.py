@@ -76,7 +76,8 @@ def compare(
     ready_to_draw(out, command="compare")
     optax = load("optax", command="compare") if with_optax else None
     console = _console()
-    console.print(f"{task.about}; {steps} steps, {_plural(len(seeds), 'seed')}", highlight=False)
+    about = f"{task.about}; {steps} steps, {_plural(len(seeds), 'seed')}"
+    console.print(about, highlight=False, soft_wrap=True)
     with _progress(len(recipes) * len(seeds) * steps * (2 if optax else 1)) as report:
         plan = Plan(task, steps, seeds, report)
         trials = [trial(recipe, plan, optax) for recipe in recipes]

@@ -111,7 +111,7 @@ def _loss_scale(axes: "Axes", losses: Sequence[np.ndarray]) -> None:
 
 
 def _difference_scale(axes: "Axes") -> None:
-    top = max(axes.get_ylim()[1], 3e-5)
+    top = max(2 * axes.get_ylim()[1], 3e-5)
     axes.set_yscale("log")
     axes.set_ylim(_FLOOR * 0.5, top)
     ticks = [10.0**p for p in range(-7, 1) if 10.0**p < top]

@@ -162,7 +162,7 @@ def test_the_advice_on_integer_leaves_works() -> None:
 
 @pytest.mark.parametrize(
     ("leaf", "shown"),
-    [("text", "'text' (str)"), (3, "3 (int)"), (True, "True (bool)"), ({1}, "{1} (set)")],
+    [("text", "'text' (str)"), (3, "3 (int)"), (True, "True (bool)"), ({1}, "a set")],
 )
 def test_what_is_no_array_is_refused_by_path(leaf: Any, shown: str) -> None:
     tree = {"a": [leaf]}

@@ -197,8 +197,6 @@ def test_integer_leaves_may_be_masked_out() -> None:
 
 # -- Optax's -------------------------------------------------------------------------------------
 
-optax = pytest.importorskip("optax")
-
 
 @pytest.mark.parametrize("mask", [TREE, PREFIX, kernels, lambda params: TREE])
 @pytest.mark.parametrize(
@@ -211,6 +209,8 @@ optax = pytest.importorskip("optax")
     ids=["adamw", "clip", "chain"],
 )
 def test_equal_to_optax(inner: Any, mask: Any) -> None:
+    optax = pytest.importorskip("optax")
+
     def run(lib: Any) -> Any:
         tx = lib.chain(lib.masked(inner(lib), mask), lib.scale(1.5))
         params, state = PARAMS, tx.init(PARAMS)
@@ -234,6 +234,7 @@ def test_equal_to_optax(inner: Any, mask: Any) -> None:
 
 
 def test_optax_masks_our_transformations_and_we_mask_theirs() -> None:
+    optax = pytest.importorskip("optax")
     ours = gradtx.masked(optax.trace(0.9), kernels)
     theirs = optax.masked(gradtx.trace(0.9), kernels)
     both = optax.masked(optax.trace(0.9), kernels)

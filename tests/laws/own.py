@@ -41,10 +41,9 @@ def by_largest() -> Any:
 
     def update(updates: Any) -> Any:
         leaves = jax.tree.leaves(updates)
-        largest = [jnp.max(jnp.abs(x), initial=0).astype(jnp.float32) for x in leaves]
-        norm = jnp.max(jnp.stack(largest), initial=0) if largest else jnp.float32(0)
-        norm = jnp.where(norm > 0, norm, 1)
-        return jax.tree.map(lambda x: x / norm.astype(jnp.finfo(x.dtype).dtype), updates)
+        largest = [jnp.max(jnp.abs(x), initial=0) for x in leaves]
+        norm = jnp.max(jnp.asarray(largest), initial=0)
+        return jax.tree.map(lambda x: x / jnp.where(norm > 0, norm, 1), updates)
 
     return update
 
@@ -63,8 +62,18 @@ def against_mean(decay: Decay) -> Any:
         return AgainstMeanState(jax.tree.map(jnp.zeros_like, params))
 
     def update(updates: Any, state: AgainstMeanState, params: Any) -> Any:
-        mean = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.mean, params)
-        new = jax.tree.map(lambda g, p, m: g + p - m, updates, params, mean)
+        # None where there is no gradient: params may then be None too, and the mean stays.
+        def leaf(g: Any, m: Any, p: Any) -> Any:
+            if g is None:
+                return None, m
+            m = decay * m + (1 - decay) * p
+            return g + p - m, m
+
+        pairs = jax.tree.map(leaf, updates, state.mean, params, is_leaf=lambda g: g is None)
+        new, mean = (
+            jax.tree.map(lambda pair, i=i: pair[i], pairs, is_leaf=lambda x: isinstance(x, tuple))
+            for i in (0, 1)
+        )
         return new, AgainstMeanState(mean)
 
     return Rule(init, update)
@@ -104,4 +113,4 @@ def pair() -> Any:
 def skip_nonfinite(updates: Any, gradient_step: Any, params: Any) -> tuple[Any, Any]:
     """What `MultiSteps` is told to skip."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(updates)]
-    return ~jnp.all(jnp.stack(finite)), ()
+    return ~jnp.all(jnp.asarray(finite)), ()

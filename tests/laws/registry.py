@@ -35,6 +35,7 @@ class Example:
     rates: tuple[float, float] | None = None  # learning rates: for a quadratic, for Rosenbrock
     twin: Callable[[], Any] | None = None  # the same in Optax
     narrow: bool = False  # asks for a state narrower than float32
+    float32: bool = False  # keeps a part of its state in float32 under x64 too, as Optax does
     foreign: bool = False  # holds functions that do not pickle, and rules that are Optax's own
     whole_tree: bool = False  # holds a tree of masks, which fits one structure only
     written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
@@ -430,6 +431,7 @@ EXAMPLES: tuple[Example, ...] = (
         "multi_steps",
         "sum for sgd",
         lambda: gradtx.multi_steps(gradtx.sgd(0.1, 0.9), 2, use_grad_mean=False),
+        float32=True,
         written_out=False,
     ),
     E(
@@ -438,6 +440,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.MultiSteps(
             gradtx.adam(0.1), 2, should_skip_update_fn=own.skip_nonfinite
         ).gradient_transformation(),
+        float32=True,
         couples=True,
         accumulates=True,
         written_out=False,

@@ -8,7 +8,7 @@ import numpy as np
 
 import gradtx
 
-from .registry import Example, for_every, is_first, numbers
+from .registry import Example, for_every, numbers
 from .running import (
     STEPS,
     as_dtype,
@@ -75,7 +75,7 @@ def rounding(example: Example) -> float:
     return 1e-2 if example.narrow else 1e-5
 
 
-@for_every(where=lambda e: is_first(e) and not e.foreign)
+@for_every(where=lambda e: e.rates)
 def test_x64_is_precise(example: Example, x64: None) -> None:
     """Compiled and by hand agree as float64 does: nothing was rounded to float32 on the way."""
     inputs = grads(np.float64), params(np.float64), example.extra

@@ -1,0 +1,1 @@
+"""gradtx and Optax side by side: ``python -m benchmarks``."""

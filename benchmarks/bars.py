@@ -1,0 +1,92 @@
+"""What the project asks of itself on CPU, next to what was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from benchmarks.parameters import PARAMETER_SETS
+from benchmarks.recipes import RECIPES
+from benchmarks.results import Ratio, Results
+
+# How a measure is called in a table; bytes and temps are gradtx's own, the others gradtx / Optax.
+MEASURES = {
+    "step": "step, gradtx / Optax",
+    "bytes": "bytes a parameter",
+    "temps": "temporary bytes a parameter",
+    "trace_lower": "trace + lower, gradtx / Optax",
+    "compile": "compile, gradtx / Optax",
+    "eager": "step outside of jit, gradtx / Optax",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """At most `limit` for a measure of a case."""
+
+    recipe: str
+    set: str
+    measure: str
+    limit: float
+
+
+BARS = (
+    Bar("clip_adamw_cosine", "gpt2", "step", 0.35),
+    Bar("clip_adamw_cosine", "gpt2", "bytes", 46),
+    Bar("clip_adamw_cosine", "gpt2", "temps", 0.1),
+    Bar("adamw", "gpt2", "step", 1.0),
+    Bar("sgd", "gpt2", "step", 1.0),
+    Bar("momentum", "gpt2", "step", 1.0),
+    Bar("adamw", "gpt2", "bytes", 40),
+    Bar("clip_adamw_cosine", "gpt2", "trace_lower", 0.4),
+    Bar("clip_adamw_cosine", "matrices", "trace_lower", 0.4),
+    Bar("adamw", "gpt2", "trace_lower", 0.5),
+    Bar("adamw", "matrices", "trace_lower", 0.5),
+    Bar("clip_adamw_cosine", "matrices", "compile", 0.8),
+    Bar("accumulate_8", "gpt2", "step", 0.3),
+    Bar("accumulate_8", "gpt2", "temps", 4),
+    Bar("adamw", "mlp", "eager", 0.35),
+    Bar("adamw", "resnet50", "eager", 0.35),
+    Bar("adamw", "matrices", "eager", 0.35),
+)
+MEAN_LIMIT = 0.75
+
+HEADER = ["recipe", "parameters", "measure", "bar", "measured", "quartiles", "met"]
+
+
+def bar_rows(results: Results) -> list[list[str]]:
+    """A row a bar whose case was measured, and one for the mean over all; none but on CPU."""
+    if results.device["platform"] != "cpu":
+        return []
+    rows = []
+    for bar in BARS:
+        value, quartiles = _value(results, bar)
+        if value is not None:
+            titles = [RECIPES[bar.recipe].title, PARAMETER_SETS[bar.set].title]
+            rows.append([*titles, MEASURES[bar.measure], *_judged(value, bar.limit, quartiles)])
+    mean = results.step_mean()
+    if not math.isnan(mean):
+        cases = f"all ({len(results.good())} cases)"
+        title = "geometric mean of the steps"
+        rows.append([cases, "all", title, *_judged(mean, MEAN_LIMIT, "")])
+    return rows
+
+
+def _judged(value: float, limit: float, quartiles: str) -> list[str]:
+    """Judged as it is printed: two decimals."""
+    return [f"<= {limit:g}", f"{value:.2f}", quartiles, "yes" if round(value, 2) <= limit else "no"]
+
+
+def _value(results: Results, bar: Bar) -> tuple[float | None, str]:
+    for case in results.good():
+        if (case.set, case.recipe) == (bar.set, bar.recipe):
+            if bar.measure in ("bytes", "temps"):
+                return float(getattr(case.gradtx, bar.measure)), ""
+            ratio = case.ratio(bar.measure)
+            return (ratio.median, spread(ratio)) if ratio else (None, "")
+    return None, ""
+
+
+def spread(ratio: Ratio) -> str:
+    """The quartiles."""
+    return f"{ratio.low:.2f} .. {ratio.high:.2f}"

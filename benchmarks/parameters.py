@@ -1,0 +1,190 @@
+"""The trees of parameters that are measured: shapes only, arrays are drawn when they are needed."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Shapes = dict[str, Any]  # nested; the leaves are shapes
+
+
+@dataclass(frozen=True)
+class ParameterSet:
+    """A tree of float32 parameters.
+
+    build: its shapes, for `quick` arguments in small. weight: its part of the run's time.
+    eager: whether the step outside of jit is measured too. platform: the only one it fits on.
+    """
+
+    title: str
+    build: Callable[..., Shapes]
+    quick: dict[str, Any]
+    full: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    eager: bool = False
+    platform: str | None = None
+
+    def shapes(self, quick: bool) -> Shapes:
+        """The tree of shapes."""
+        return self.build(**(self.quick if quick else self.full))
+
+
+def gpt2(
+    width: int = 768, layers: int = 12, vocabulary: int = 50257, context: int = 1024
+) -> Shapes:
+    """GPT-2 with tied embeddings. Radford et al., 2019."""
+
+    def linear(inputs: int, outputs: int) -> Shapes:
+        return {"weight": (inputs, outputs), "bias": (outputs,)}
+
+    def norm() -> Shapes:
+        return {"weight": (width,), "bias": (width,)}
+
+    def block() -> Shapes:
+        return {
+            "ln_1": norm(),
+            "attn": {"c_attn": linear(width, 3 * width), "c_proj": linear(width, width)},
+            "ln_2": norm(),
+            "mlp": {"c_fc": linear(width, 4 * width), "c_proj": linear(4 * width, width)},
+        }
+
+    return {
+        "wte": (vocabulary, width),
+        "wpe": (context, width),
+        "h": {f"{i:02}": block() for i in range(layers)},
+        "ln_f": norm(),
+    }
+
+
+def resnet50(
+    width: int = 64, classes: int = 1000, blocks: tuple[int, ...] = (3, 4, 6, 3)
+) -> Shapes:
+    """ResNet with bottleneck blocks. He et al., 2015, https://arxiv.org/abs/1512.03385"""
+
+    def conv(name: str, size: int, inputs: int, outputs: int) -> Shapes:
+        norm = {"scale": (outputs,), "bias": (outputs,)}
+        return {f"conv{name}": (size, size, inputs, outputs), f"bn{name}": norm}
+
+    def block(inputs: int, inner: int, first: bool) -> Shapes:
+        convs = conv("1", 1, inputs, inner) | conv("2", 3, inner, inner)
+        convs |= conv("3", 1, inner, 4 * inner)
+        return convs | (conv("_down", 1, inputs, 4 * inner) if first else {})
+
+    tree = conv("1", 7, 3, width)
+    inputs = width
+    for stage, count in enumerate(blocks):
+        inner = width * 2**stage
+        for i in range(count):
+            tree[f"layer{stage + 1}_{i}"] = block(inputs, inner, first=i == 0)
+            inputs = 4 * inner
+    return tree | {"fc": {"kernel": (inputs, classes), "bias": (classes,)}}
+
+
+def equal_leaves(count: int, shape: tuple[int, ...]) -> Shapes:
+    """Many leaves of one shape."""
+    return {f"leaf{i:04}": shape for i in range(count)}
+
+
+def mlp(sizes: tuple[int, ...] = (17, 256, 256, 6)) -> Shapes:
+    """The policy of a small reinforcement-learning agent: HalfCheetah's sizes."""
+    pairs = itertools.pairwise(sizes)
+    return {f"dense{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(pairs)}
+
+
+def llama(
+    width: int = 2048,
+    layers: int = 16,
+    hidden: int = 8192,
+    key_value: int = 512,
+    vocabulary: int = 128256,
+) -> Shapes:
+    """Llama 3.2 1B: grouped queries, gated MLP, tied embeddings. https://arxiv.org/abs/2407.21783"""
+
+    def block() -> Shapes:
+        return {
+            "attention_norm": (width,),
+            "wq": (width, width),
+            "wk": (width, key_value),
+            "wv": (width, key_value),
+            "wo": (width, width),
+            "ffn_norm": (width,),
+            "w1": (width, hidden),
+            "w2": (hidden, width),
+            "w3": (width, hidden),
+        }
+
+    layer = {f"{i:02}": block() for i in range(layers)}
+    return {"embeddings": (vocabulary, width), "layers": layer, "norm": (width,)}
+
+
+# In the order in which they are run: what a cheap set leaves of its time goes to the next ones.
+PARAMETER_SETS: dict[str, ParameterSet] = {
+    "mlp": ParameterSet("RL-sized MLP", mlp, {"sizes": (3, 8, 2)}, weight=0.5, eager=True),
+    "small": ParameterSet(
+        "200 leaves of 32",
+        equal_leaves,
+        {"count": 5, "shape": (4,)},
+        {"count": 200, "shape": (32,)},
+    ),
+    "vector": ParameterSet(
+        "one 64M vector",
+        equal_leaves,
+        {"count": 1, "shape": (256,)},
+        {"count": 1, "shape": (2**26,)},
+        weight=1.5,
+    ),
+    "resnet50": ParameterSet(
+        "ResNet-50",
+        resnet50,
+        {"width": 2, "classes": 3, "blocks": (1, 1)},
+        weight=1.5,
+        eager=True,
+    ),
+    "gpt2": ParameterSet(
+        "GPT-2 124M",
+        gpt2,
+        {"width": 8, "layers": 1, "vocabulary": 16, "context": 8},
+        weight=3,
+    ),
+    "matrices": ParameterSet(
+        "1000 leaves of 64x64",
+        equal_leaves,
+        {"count": 10, "shape": (4, 4)},
+        {"count": 1000, "shape": (64, 64)},
+        weight=3,
+        eager=True,
+    ),
+    "llama1b": ParameterSet(
+        "Llama-like 1B",
+        llama,
+        {"width": 8, "layers": 1, "hidden": 16, "key_value": 4, "vocabulary": 16},
+        weight=2,
+        platform="gpu",
+    ),
+}
+
+
+def draw(shapes: Shapes, seed: int, scale: float, device: Any) -> Any:
+    """A tree of normal random numbers on the device."""
+    leaves, treedef = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    keys = jax.random.split(jax.device_put(jax.random.key(seed), device), len(leaves))
+    drawn = [_normal(key, shape, scale) for key, shape in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, drawn)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(key: Any, shape: tuple[int, ...], scale: float) -> Any:
+    return scale * jax.random.normal(key, shape, jnp.float32)
+
+
+def size(shapes: Shapes) -> tuple[int, int]:
+    """The number of leaves, and of parameters."""
+    leaves = jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    return len(leaves), sum(int(np.prod(shape)) for shape in leaves)

@@ -1,0 +1,55 @@
+"""What a run shows while it runs: a line a case and, where rich is there, a bar."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from benchmarks.results import CaseResult
+
+
+class Progress:
+    """Counts cases on stderr."""
+
+    def __init__(self, total: int):
+        self.total, self.count = total, 0
+        self.bar: Any = None
+        try:
+            import rich.console
+            import rich.progress
+        except ImportError:
+            return
+        console = rich.console.Console(stderr=True)
+        if console.is_terminal:
+            columns = rich.progress.Progress.get_default_columns()
+            elapsed = rich.progress.TimeElapsedColumn()
+            self.bar = rich.progress.Progress(*columns, elapsed, console=console)
+
+    def __enter__(self) -> Progress:
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task("benchmarks", total=self.total)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, case: CaseResult) -> None:
+        """A case is done."""
+        self.count += 1
+        step = case.ratio("step") if case.error is None else None
+        outcome = f"step ratio {step.median:.2f}" if step else f"failed: {case.error}"
+        width = len(str(self.total))
+        line = f"{self.count:{width}}/{self.total}  {case.set:9} {case.recipe:18} {outcome}"
+        if self.bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.bar.console.print(line, highlight=False, markup=False)
+            self.bar.advance(self.task)

@@ -1,0 +1,77 @@
+"""What is measured: one line a recipe, the same for both libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+import gradtx
+
+LIBRARIES: dict[str, Any] = {"gradtx": gradtx, "optax": optax}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An optimizer in both libraries.
+
+    build: given the library, its transformation. floor: the bytes a parameter that a step cannot
+    do without, in float32; each array once: it reads p and g, writes p, and reads and writes its
+    state. cycle: over how many steps it repeats. eager: whether it is measured outside of jit.
+    """
+
+    title: str
+    build: Callable[[Any], Any]
+    floor: float
+    cycle: int = 1
+    eager: bool = True
+
+
+def _clip_adamw_cosine(lib: Any) -> Any:
+    rate = lib.warmup_cosine_decay_schedule(1e-5, 1e-3, warmup_steps=100, decay_steps=10_000)
+    return lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(rate))
+
+
+def _matrices_only(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _accumulate(lib: Any, inner: Any, every: int) -> Any:
+    if lib is optax:
+        return optax.MultiSteps(inner, every).gradient_transformation()
+    return lib.accumulate(inner, every)
+
+
+# Clipping has to see all of g before it can use any of it: g is read twice. Accumulation: the
+# first of 8 steps reads g and writes it to the accumulator (8), six read both and write (12), the
+# last reads g, the accumulator, p, m, v and writes p, m, v (32): 112 in 8 steps.
+RECIPES: dict[str, Recipe] = {
+    "sgd": Recipe("SGD", lambda lib: lib.sgd(1e-3), 12),
+    "momentum": Recipe("momentum", lambda lib: lib.sgd(1e-3, momentum=0.9), 20),
+    "rmsprop": Recipe("RMSProp", lambda lib: lib.rmsprop(1e-3), 20),
+    "adam": Recipe("Adam", lambda lib: lib.adam(1e-3), 28),
+    "adamw": Recipe("AdamW", lambda lib: lib.adamw(1e-3), 28),
+    "amsgrad": Recipe("AMSGrad", lambda lib: lib.amsgrad(1e-3), 36),
+    "clip_adamw_cosine": Recipe("clip + AdamW + warm-up cosine", _clip_adamw_cosine, 32),
+    "adamw_mask": Recipe("AdamW, decay mask", lambda lib: lib.adamw(1e-3, mask=_matrices_only), 28),
+    "accumulate_8": Recipe(
+        "AdamW every 8", lambda lib: _accumulate(lib, lib.adamw(1e-3), 8), 14, cycle=8, eager=False
+    ),
+}
+
+
+def step_of(lib: Any, tx: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """A training step without the model: (params, state, grads) -> (params, state).
+
+    Arguments and results in one order: JAX gives a donated buffer to the first result of its
+    shape, and in another order the program would have to copy what it could update in place.
+    """
+
+    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(grads, state, params)
+        return lib.apply_updates(params, updates), state
+
+    return step

@@ -1,0 +1,227 @@
+"""The results of a run: what is written to JSON and read from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parent / "results"
+
+
+@dataclass
+class Side:
+    """One library in one case: what its program says of itself, and every timing in seconds.
+
+    bytes, temps: bytes accessed and temporary bytes a parameter. equations: each inner jaxpr once;
+    equations_expanded: at each use. step_s, eager_s: a step, the mean over a recipe's cycle.
+    """
+
+    bytes: float = math.nan
+    temps: float = math.nan
+    equations: int = 0
+    equations_expanded: int = 0
+    kernels: int = 0
+    trace_s: list[float] = field(default_factory=list)
+    lower_s: list[float] = field(default_factory=list)
+    compile_s: list[float] = field(default_factory=list)
+    step_s: list[float] = field(default_factory=list)
+    eager_s: list[float] = field(default_factory=list)
+
+    def times(self, what: str) -> list[float]:
+        """The samples of `trace`, `lower`, `compile`, `step`, `eager` or `trace_lower`."""
+        if what == "trace_lower":
+            return [a + b for a, b in zip(self.trace_s, self.lower_s, strict=True)]
+        samples: list[float] = getattr(self, f"{what}_s")
+        return samples
+
+
+class Ratio(NamedTuple):
+    """gradtx / Optax: the median of the ratios of neighbours in time, and their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+TIMES = ("trace", "lower", "trace_lower", "compile", "step", "eager")
+
+
+@dataclass
+class CaseResult:
+    """A recipe on a parameter set."""
+
+    set: str
+    recipe: str
+    leaves: int
+    parameters: int
+    floor_bytes: float
+    gradtx: Side = field(default_factory=Side)
+    optax: Side = field(default_factory=Side)
+    difference: float = math.nan
+    error: str | None = None
+
+    def ratio(self, what: str) -> Ratio | None:
+        """gradtx / Optax of a time; None where it was not measured."""
+        pairs = zip(self.gradtx.times(what), self.optax.times(what), strict=True)
+        ratios = sorted(ours / theirs for ours, theirs in pairs)
+        if not ratios:
+            return None
+        quarters = [ratios[0]] * 3
+        if len(ratios) > 1:
+            quarters = statistics.quantiles(ratios, method="inclusive")
+        return Ratio(quarters[1], quarters[0], quarters[2])
+
+    def of_bandwidth(self, side: Side, bandwidth: float) -> float:
+        """The part of the copy bandwidth that the floor's bytes reach in a step."""
+        return self.floor_bytes * self.parameters / statistics.median(side.step_s) / bandwidth
+
+    def summary(self, bandwidth: float) -> dict[str, Any]:
+        """The medians, for readers of the JSON."""
+        if self.error is not None:
+            return {}
+        ratios = {what: self.ratio(what) for what in TIMES}
+        found: dict[str, Any] = {
+            "ratios": {what: ratio._asdict() for what, ratio in ratios.items() if ratio}
+        }
+        for name, side in (("gradtx", self.gradtx), ("optax", self.optax)):
+            medians = {what: side.times(what) for what in TIMES if side.times(what)}
+            found[name] = {f"{what}_s": statistics.median(times) for what, times in medians.items()}
+            found[name]["of_copy_bandwidth"] = self.of_bandwidth(side, bandwidth)
+        return found
+
+
+@dataclass
+class Results:
+    """A run, or several on one device with the same versions. quick: on tiny sizes."""
+
+    device: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+    commands: list[str]
+    quick: bool
+    seconds: float
+    copy_bandwidth: float
+    copy_samples: list[float]
+    cases: list[CaseResult] = field(default_factory=list)
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file: device and JAX version."""
+        kind = re.sub(r"[^a-z0-9]+", "-", self.device["kind"].lower()).strip("-")
+        return f"{kind}-{self.versions['jax']}.json"
+
+    def good(self) -> list[CaseResult]:
+        """The cases that ran."""
+        return [case for case in self.cases if case.error is None]
+
+    def step_mean(self) -> float:
+        """The geometric mean of the step's ratio over all cases."""
+        ratios = [ratio.median for case in self.good() if (ratio := case.ratio("step"))]
+        return statistics.geometric_mean(ratios) if ratios else math.nan
+
+    def join(self, other: Results) -> Results:
+        """These results, with those of an earlier run for what this one did not measure.
+
+        Raises: ValueError where device or versions differ.
+        """
+        for what in ("device", "versions"):
+            if getattr(self, what) != getattr(other, what):
+                raise ValueError(f"cannot append: the {what} of the results there differ")
+        measured = {(case.set, case.recipe) for case in self.cases}
+        kept = [case for case in other.cases if (case.set, case.recipe) not in measured]
+        return Results(
+            self.device,
+            self.versions,
+            self.date,
+            other.commands + self.commands,
+            self.quick or other.quick,
+            other.seconds + self.seconds,
+            self.copy_bandwidth,
+            self.copy_samples,
+            kept + self.cases,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write as JSON: a list of numbers a line."""
+        data = asdict(self)
+        for case, row in zip(self.cases, data["cases"], strict=True):
+            row["summary"] = case.summary(self.copy_bandwidth)
+        text = json.dumps(_rounded(data), indent=1)
+        text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m[0].split()), text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read what `write` wrote."""
+        data = json.loads(path.read_text())
+        for row in data["cases"]:
+            del row["summary"]
+            row["gradtx"], row["optax"] = (
+                Side(**_numbers(row["gradtx"])),
+                Side(**_numbers(row["optax"])),
+            )
+            row["difference"] = math.nan if row["difference"] is None else row["difference"]
+        return cls(**(data | {"cases": [CaseResult(**row) for row in data["cases"]]}))
+
+
+def _rounded(x: Any) -> Any:
+    """Five digits, which is more than a timing has; NaN, which JSON has not, as null."""
+    if isinstance(x, dict):
+        return {key: _rounded(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_rounded(value) for value in x]
+    if isinstance(x, float):
+        return float(f"{x:.5g}") if math.isfinite(x) else None
+    return x
+
+
+def _numbers(side: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in side.items()}
+
+
+def device_facts(device: Any) -> dict[str, Any]:
+    """What a reader needs to know of the machine, without its name."""
+    return {
+        "kind": device.device_kind,
+        "platform": device.platform,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
+
+
+def library_versions() -> dict[str, str]:
+    """Python's and the libraries' versions."""
+    import jax
+    import jaxlib
+    import optax
+
+    import gradtx
+
+    modules: Sequence[Any] = (jax, jaxlib, optax, gradtx)
+    return {"python": platform.python_version()} | {m.__name__: m.__version__ for m in modules}
+
+
+def newest(folder: Path) -> list[Results]:
+    """The newest results of each kind of device, CPU first; none on tiny sizes."""
+    every = [r for r in map(Results.read, sorted(folder.glob("*.json"))) if not r.quick]
+    found = {r.device["kind"]: r for r in sorted(every, key=lambda r: r.date)}
+    return sorted(found.values(), key=lambda r: (r.device["platform"] != "cpu", r.device["kind"]))

@@ -1,0 +1,152 @@
+"""Bad hyperparameters are refused where they are given, by name."""
+
+import inspect
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx import GradientTransformation, Schedule
+
+from .registry import EXAMPLES, SCHEDULES, definitions
+
+# Numbers just outside of what an argument may be, written down here and not read off the library.
+OUTSIDE: dict[str, tuple[float, ...]] = {
+    **dict.fromkeys(("b1", "b2", "alpha_of_rmsprop"), (-0.1, 1.0, 1.5)),
+    **dict.fromkeys(("decay", "momentum", "dampening", "pct_start", "pct_final"), (-0.1, 1.1)),
+    **dict.fromkeys(
+        (
+            "learning_rate",
+            "lr",
+            "lr_decay",
+            "eps",
+            "eps_root",
+            "weight_decay",
+            "initial_scale",
+            "initial_accumulator_value",
+            "max_delta",
+            "max_norm",
+            "decay_rate",
+            "gamma",
+            "power",
+            "eta_min",
+        ),
+        (-0.1,),
+    ),
+    **dict.fromkeys(("exponent", "div_factor", "final_div_factor"), (0.0, -1.0)),
+    **dict.fromkeys(("transition_steps", "warmup_steps", "transition_begin"), (-1, 2.5)),
+    **dict.fromkeys(("decay_steps", "half_period", "first_period"), (0, -1, 2.5)),
+    **dict.fromkeys(("step_size", "T_max", "T_0"), (0, -1, 2.5)),
+    **dict.fromkeys(("T_mult", "period_multiplier"), (0.5, -1)),
+    # Any finite number.
+    **dict.fromkeys(("init_value", "peak_value", "end_value", "value", "alpha"), ()),
+    **dict.fromkeys(("step_size_of_scale", "step_size_fn"), ()),
+}
+# Names that mean something else in one place.
+ALIASES = {
+    ("torch.rmsprop", "alpha"): "alpha_of_rmsprop",
+    ("scale", "step_size"): "step_size_of_scale",
+}
+BAD = [
+    pytest.param(float("nan"), ValueError, id="NaN"),
+    pytest.param(float("inf"), ValueError, id="inf"),
+    pytest.param(np.float32("nan"), ValueError, id="NumPy NaN"),
+    pytest.param(jnp.float32("nan"), ValueError, id="NaN array"),
+    pytest.param("0.1", TypeError, id="string"),
+    pytest.param(True, TypeError, id="bool"),
+    pytest.param(None, TypeError, id="None"),
+    pytest.param([object()], TypeError, id="object"),
+    pytest.param(0.1 + 1j, TypeError, id="complex"),
+]
+
+
+def scalar_arguments() -> list[Any]:
+    """Every argument of a public definition that is one number, with a call that works."""
+    found = []
+    for kind, examples in ((GradientTransformation, EXAMPLES), (Schedule, SCHEDULES)):
+        for name, definition in definitions(kind):
+            if name in ("join_schedules", "maximize", "accumulate", "multi_steps"):
+                continue  # no number among their arguments
+            tx = next(e for e in examples if e.name == name).make()
+            for argument in filter(definition.is_number, definition.parameters):
+                given = dict(tx.arguments)[argument]
+                if isinstance(given, dict | tuple):
+                    continue
+                found.append(pytest.param(name, argument, tx, id=f"{name}-{argument}"))
+    return found
+
+
+numeric = pytest.mark.parametrize(("name", "argument", "tx"), scalar_arguments())
+
+
+def refused(tx: Any, argument: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error) as raised:
+        tx.replace(**{argument: value})
+    assert str(raised.value).startswith(f"{tx.definition.name}: {argument} must be ")
+    if not isinstance(value, list):
+        assert str(value).strip("()") in str(raised.value)
+
+
+@numeric
+def test_numbers_outside_are_refused_by_name(name: str, argument: str, tx: Any) -> None:
+    key = ALIASES.get((name, argument), argument)
+    assert key in OUTSIDE, f"say in OUTSIDE what {argument} may not be"
+    for value in OUTSIDE[key]:
+        refused(tx, argument, value, ValueError)
+        refused(tx, argument, np.float64(value), ValueError)
+        refused(tx, argument, jnp.asarray(value, jnp.float32), ValueError)
+
+
+@numeric
+@pytest.mark.parametrize(("bad", "error"), BAD)
+def test_what_is_no_number_is_refused_by_name(
+    name: str, argument: str, tx: Any, bad: Any, error: type[Exception]
+) -> None:
+    default = inspect.signature(tx.definition).parameters[argument].default
+    if bad is None and default is None:
+        return
+    refused(tx, argument, bad, error)
+
+
+def test_numbers_inside_tuples_and_dicts_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"adam: betas must be in \[0, 1\), got 1.5"):
+        gradtx.torch.adam(betas=(0.9, 1.5))
+    with pytest.raises(ValueError, match="piecewise_constant_schedule: boundaries_and_scales must"):
+        gradtx.piecewise_constant_schedule(0.1, {3: -1.0})
+    with pytest.raises(ValueError, match="join_schedules: boundaries must be a whole number"):
+        gradtx.join_schedules((gradtx.constant_schedule(0.1),) * 2, (2.5,))
+
+
+def flags() -> list[Any]:
+    """Every flag of a public definition."""
+    found = []
+    for name, definition in definitions(GradientTransformation):
+        tx = next(e for e in EXAMPLES if e.name == name).make()
+        for argument, parameter in inspect.signature(definition.function).parameters.items():
+            if parameter.annotation in (bool, "bool"):
+                found.append(pytest.param(argument, tx, id=f"{name}-{argument}"))
+    return found
+
+
+@pytest.mark.parametrize(("argument", "tx"), flags())
+def test_flags_are_true_or_false(argument: str, tx: Any) -> None:
+    for bad in (None, 1, "yes", jnp.asarray(True)):
+        refused(tx, argument, bad, TypeError)
+    assert tx.replace(**{argument: np.bool_(getattr(tx, argument))}) == tx
+
+
+@pytest.mark.parametrize("argument", ["mu_dtype", "nu_dtype"])
+def test_dtypes_are_dtypes(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"adam: {argument} must be a dtype"):
+        gradtx.adam(0.1, **{argument: "float33"})
+    by_name, by_class = (gradtx.adam(0.1, **{argument: x}) for x in ("bfloat16", jnp.bfloat16))
+    assert by_name == by_class
+
+
+def test_missing_and_surplus_arguments_are_named() -> None:
+    with pytest.raises(TypeError, match="sgd: missing .*learning_rate.*it takes learning_rate"):
+        gradtx.sgd()
+    with pytest.raises(TypeError, match="sgd: .*surely_not.*it takes learning_rate, momentum"):
+        gradtx.sgd(0.1, surely_not=1)

@@ -1,0 +1,84 @@
+"""Params spread over eight devices: the state lies where they lie, and nothing changes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gradtx
+
+from .registry import Example, for_every, is_first
+from .running import assert_close, assert_same
+
+SPECS = {"w": P("rows", None), "b": P("rows"), "s": P()}
+RNG = np.random.default_rng(1)
+SHAPES = {"w": (16, 2), "b": (8,), "s": ()}
+
+
+@pytest.fixture(scope="module")
+def shardings() -> Any:
+    devices = jax.devices()
+    if len(devices) < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    mesh = Mesh(np.asarray(devices[:8]), ("rows",))
+    return {name: NamedSharding(mesh, spec) for name, spec in SPECS.items()}
+
+
+def some_tree() -> Any:
+    return {k: jnp.asarray(RNG.uniform(0.5, 2, shape), jnp.float32) for k, shape in SHAPES.items()}
+
+
+def misplaced(tree: Any, shardings: Any) -> list[str]:
+    """The leaves that belong to a parameter, have its shape, and lie elsewhere."""
+    wrong = []
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        names = [key.key for key in path if getattr(key, "key", None) in SHAPES]
+        if names and x.shape == SHAPES[names[-1]]:
+            expected = shardings[names[-1]]
+            if not x.sharding.is_equivalent_to(expected, x.ndim):
+                wrong.append(f"{jax.tree_util.keystr(path)} is {x.sharding}")
+    return wrong
+
+
+@for_every(where=lambda e: not e.foreign)
+def test_init_places_the_state_with_the_params(example: Example, shardings: Any) -> None:
+    state = example.make().init(jax.device_put(some_tree(), shardings))
+    assert misplaced(state, shardings) == []
+
+
+@for_every(where=is_first)
+def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
+    tx, gradient, params = example.make(), some_tree(), some_tree()
+
+    @jax.jit
+    def step(gradient: Any, state: Any, params: Any) -> Any:
+        updates, state = tx.update(gradient, state, params, **example.extra)
+        return updates, state, gradtx.apply_updates(params, updates)
+
+    with jax.disable_jit():
+        expected = step(gradient, tx.init(params), params)
+    placed = jax.device_put((gradient, params), (shardings, shardings))
+    updates, state, params = step(placed[0], tx.init(placed[1]), placed[1])
+    assert_same((updates, state, params), expected, 1e-5)
+    # Updates may be constants, which lie nowhere in particular.
+    assert misplaced((state, params), shardings) == []
+
+
+def test_the_norm_is_of_the_whole_tree(shardings: Any) -> None:
+    """Not of the part on one device."""
+    gradient = jax.device_put(some_tree(), shardings)
+    tx = gradtx.clip_by_global_norm(1.0)
+    clipped, _ = jax.jit(tx.update)(gradient, tx.init(gradient))
+    squares = [np.sum(np.square(np.asarray(x, np.float64))) for x in clipped.values()]
+    assert_close(np.sqrt(sum(squares)), 1.0, 1e-6)
+
+
+def test_misplaced_leaves_are_found(shardings: Any) -> None:
+    """So that the laws above are known to fail."""
+    params = jax.device_put(some_tree(), shardings)
+    elsewhere = {**params, "w": jax.device_put(params["w"], jax.devices()[0])}
+    assert len(misplaced({"mu": elsewhere}, shardings)) == 1
