@@ -109,8 +109,8 @@ def _named_chain(names: tuple[str, ...], parts: tuple[GradientTransformation, ..
 
 
 _chain.__name__, _named_chain.__name__ = "chain", "named_chain"
-_CHAIN = Definition(_chain, Chain)
-_NAMED_CHAIN = Definition(_named_chain, NamedChain)
+_CHAIN = Definition(_chain, Chain, stored_as="_CHAIN")
+_NAMED_CHAIN = Definition(_named_chain, NamedChain, stored_as="_NAMED_CHAIN")
 
 
 def chain(*args: Any) -> GradientTransformation:

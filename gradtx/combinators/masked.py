@@ -65,7 +65,7 @@ def _masked(inner: GradientTransformation, mask: Any) -> Any:
 
 
 _masked.__name__ = "masked"
-_MASKED = Definition(_masked, Masked)
+_MASKED = Definition(_masked, Masked, stored_as="_MASKED")
 
 
 def masked(inner: Any, mask: Any) -> GradientTransformation:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.dtypes import cast, compute_dtype, is_inexact
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.state import Params, Updates
 
@@ -23,7 +23,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     aligned = align(leaves, params, "apply_updates: params")
 
     def apply(i: int, update: Any, param: Any) -> Any:
-        if update is None:
+        if update is None or getattr(update, "dtype", None) == jax.dtypes.float0:
             return param
         if param is None or np.shape(param) != np.shape(update):
             raise ValueError(
@@ -41,5 +41,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 def _add(param: Any, update: Any) -> Any:
     """One leaf; jitted so that leaves of equal shape share its trace, and eager code one call."""
     param, update = jnp.asarray(param), jnp.asarray(update)
+    if not is_inexact(param):
+        return param + cast(update, param.dtype)
     dtype = compute_dtype(param.dtype, update.dtype)
     return cast(cast(param, dtype) + cast(update, dtype), param.dtype)

@@ -25,8 +25,10 @@ V = TypeVar("V", bound=Value)
 class Definition(Generic[P, V]):
     """Call it to make a value; it carries the name, the formula and the signature."""
 
-    def __init__(self, function: Callable[P, Any], value_class: type[V]):
+    def __init__(self, function: Callable[P, Any], value_class: type[V], stored_as: str = ""):
         functools.update_wrapper(self, function)
+        # Where its module keeps it, if not under the function's name: pickle looks there.
+        self._stored_as = stored_as
         self.function = function
         self.value_class = value_class
         self.name: str = function.__name__
@@ -105,7 +107,7 @@ class Definition(Generic[P, V]):
 
     def __reduce__(self) -> str:
         # Pickled by reference, like a function.
-        return self.__qualname__  # type: ignore[attr-defined]
+        return self._stored_as or self.__qualname__  # type: ignore[attr-defined, no-any-return]
 
 
 def _is_plain_function(x: Any) -> bool:
@@ -122,8 +124,7 @@ def _function(function: Any) -> Any:
     return function
 
 
-_of_function = Definition(_function, FunctionSchedule)
-vars(_of_function)["__qualname__"] = "_of_function"
+_of_function = Definition(_function, FunctionSchedule, stored_as="_of_function")
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:

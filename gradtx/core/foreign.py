@@ -66,7 +66,7 @@ def from_functions(init: Any, update: Any) -> Any:
     return _definition(init, update)
 
 
-_definition = Definition(from_functions, Foreign)
+_definition = Definition(from_functions, Foreign, stored_as="_definition")
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:

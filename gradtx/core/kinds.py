@@ -27,6 +27,9 @@ class Off(float):
         """The zero."""
         return super().__new__(cls, 0.0)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Off, ()
+
 
 jax.tree_util.register_pytree_node(Off, lambda off: ((), None), lambda aux, children: Off())
 
@@ -118,10 +121,6 @@ def _finite(x: np.ndarray) -> Any:
     return np.isfinite(x)
 
 
-def _whole(x: np.ndarray) -> Any:
-    return np.isfinite(x) & (x == np.round(x))
-
-
 _NON_NEGATIVE = Number("finite and >= 0", lambda x: _finite(x) & (x >= 0))
 _FRACTION = Number("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 
@@ -133,10 +132,10 @@ Fraction = Annotated[Any, _FRACTION]
 NonNegativeOrOff = Annotated[Any, replace(_NON_NEGATIVE, off_at_zero=True)]
 FractionOrOff = Annotated[Any, replace(_FRACTION, off_at_zero=True)]
 Steps = Annotated[
-    Any, Number("a whole number >= 0", lambda x: _whole(x) & (x >= 0), example=1, scheduled=False)
+    Any, Number("finite and >= 0", lambda x: _finite(x) & (x >= 0), example=1, scheduled=False)
 ]
 PositiveSteps = Annotated[
-    Any, Number("a whole number > 0", lambda x: _whole(x) & (x > 0), example=1, scheduled=False)
+    Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
 ]
 DType = Annotated[Any, DTypeKind()]
 

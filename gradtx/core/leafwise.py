@@ -26,8 +26,8 @@ from gradtx.core.dtypes import (
     strengthen,
     widen,
 )
-from gradtx.core.leaves import Leaves, at, check_arrays, describe
-from gradtx.core.rule import Asks, Rule, Step, as_rule
+from gradtx.core.leaves import Leaves, at, check_arrays, check_floating, describe
+from gradtx.core.rule import Asks, Rule, Step, as_rule, split_result
 from gradtx.core.state import (
     EmptyState,
     OptState,
@@ -54,6 +54,7 @@ class LeafTransformation(Ruled):
         if self.rule.init is not None:
             leaves = Leaves.of(params)
             values = check_arrays(leaves, self.definition.name)
+            check_floating(leaves, values, self.definition.name)
             own = self._rows(values).write(leaves.treedef)
         return new_state(own, counted=self.counted)
 
@@ -185,6 +186,8 @@ def _apply(
     try:
         result = spec.asks.call(rule.update, available)
     except AttributeError as error:
+        if error.obj is not available["state"]:
+            raise
         held = show_state(available["state"])
         problem = f"the state {held} is not one that its init makes: {error}"
         raise _LeafError(spec.name, problem) from error
@@ -195,7 +198,10 @@ def _apply(
         raise _LeafError(
             spec.name, f"{error} (updates {describe(grad)}, state: {shapes})"
         ) from error
-    update, state = result if rule.init is not None else (result, EmptyState())
+    update, state = split_result(rule, result, spec.name)
+    if isinstance(update, tuple | list | dict) or update is None:
+        kind = type(update).__name__
+        raise TypeError(f"{spec.name}: update must return one array a leaf, it returned a {kind}")
     if np.shape(update) != np.shape(grad):
         problem = f"updates of shape {np.shape(grad)} became {np.shape(update)}"
         raise _LeafError(spec.name, problem + _ADVICE)

@@ -83,14 +83,26 @@ def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
 
 
 def check_arrays(leaves: Leaves, where: str) -> list[Any]:
-    """The leaves as floating or complex arrays; anything else is refused by path."""
+    """The leaves as arrays; what is no array is refused by path."""
     return [
-        x if x is None else _floating(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
+        x if x is None else _array(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
         for i, x in enumerate(leaves.values)
     ]
 
 
-def _floating(x: Any, where: Any) -> Any:
+def check_floating(leaves: Leaves, values: list[Any], where: str) -> None:
+    """Refuse, by path, an array that has no gradient. None stands for a leaf that is left out."""
+    for i, x in enumerate(values):
+        if x is not None and not is_inexact(x):
+            raise TypeError(
+                f"{where}: {at(leaves.paths[i])}: {describe(x)} has no gradient to transform. "
+                "Leave it out (None in its place), or mask it with masked(...)"
+            )
+
+
+def _array(x: Any, where: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:
+        return x
     if isinstance(x, jax.Array | np.ndarray | np.generic) or hasattr(x, "__jax_array__"):
         array = x if isinstance(x, jax.Array) else jax.numpy.asarray(x)
     elif isinstance(x, float | complex) and not isinstance(x, bool):
@@ -103,10 +115,5 @@ def _floating(x: Any, where: Any) -> Any:
                 if isinstance(x, jax.ShapeDtypeStruct)
                 else ""
             )
-        )
-    if not is_inexact(array):
-        raise TypeError(
-            f"{where()}: {describe(array)} has no gradient to transform. Leave it out "
-            "(None in its place), or mask it with masked(...)"
         )
     return array

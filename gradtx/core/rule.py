@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import cast, real_dtype
+from gradtx.core.state import EmptyState
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Asks(NamedTuple):
 
     def call(self, function: Callable[..., Any], available: dict[str, Any]) -> Any:
         """The function on those of the available inputs that it asks for."""
-        hidden = frozenset(available) & _PROVIDED - self.names
+        hidden = _PROVIDED - self.names - self.extra
         return function(**{name: x for name, x in available.items() if name not in hidden})
 
 
@@ -135,6 +136,17 @@ def as_rule(returned: Any, where: str) -> Rule:
         f"{where} must return a Rule(init, update) or an update function, "
         f"got {type(returned).__name__}"
     )
+
+
+def split_result(rule: Rule, result: Any, where: str) -> tuple[Any, Any]:
+    """What `update` returned, as (update, state)."""
+    if rule.init is None:
+        return result, EmptyState()
+    if type(result) is not tuple or len(result) != 2:
+        raise TypeError(
+            f"{where}: update must return (update, state), because the rule has an init"
+        )
+    return result
 
 
 def increment(count: jax.Array) -> jax.Array:

@@ -34,6 +34,7 @@ def update(
     work = Work(tx.definition.name, updates, params)
     for link in links:
         link.check_given(work.has_params, extra)
+    work.check_floating([work.selected(link.masks) for link in links])
     new_states: list[OptState] = []
     for first, last in _cuts(links):
         group, old = links[first:last], states[first:last]

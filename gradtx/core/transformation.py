@@ -155,14 +155,18 @@ class Ruled(GradientTransformation):
                 f"{who} needs {', '.join(missing)}: call update(grads, state, params, {given})"
             )
 
+    def foreign_state(self, state: OptState) -> ValueError:
+        """The error for a state that another transformation made."""
+        return ValueError(
+            f"{self}: the state {show_state(state)} is not one that its init makes. "
+            "A schedule in place of a number adds a step count to the state"
+        )
+
     def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
         """The rule's own state, the count before this step and the count with it."""
         old, own = split_count(state)
         if (self.counted and old is None) or not isinstance(own, tuple):
-            raise ValueError(
-                f"{self}: the state {show_state(state)} is not one that its init makes. "
-                "A schedule in place of a number adds a step count to the state"
-            )
+            raise self.foreign_state(state)
         return own, old, None if old is None else increment(old)
 
     def _schedules(self) -> list[Schedule]:

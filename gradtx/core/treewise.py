@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, cast, is_inexact, strengthen, widen_tree
-from gradtx.core.rule import Rule, Step, as_rule
+from gradtx.core.leaves import Leaves, check_arrays, check_floating
+from gradtx.core.rule import Rule, Step, as_rule, split_result
 from gradtx.core.state import EmptyState, OptState, Params, join_count, new_state, start
 from gradtx.core.transformation import Link, Ruled
 from gradtx.core.work import Work
@@ -22,6 +23,8 @@ class TreeTransformation(Ruled):
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
         if self.rule.init is not None:
+            leaves = Leaves.of(params)
+            check_floating(leaves, check_arrays(leaves, self.definition.name), self.definition.name)
             rule = self._rule(start(), np.float32)
             init: Any = rule.init
             available = {"params": widen_tree(params), "step": Step(start())}
@@ -47,8 +50,13 @@ class TreeTransformation(Ruled):
             "params": work.params_tree(selected),
             "step": Step(count),
         }
-        result = self.asks.call(rule.update, available)
-        updates, new = result if rule.init is not None else (result, own)
+        try:
+            result = self.asks.call(rule.update, available)
+        except AttributeError as error:
+            if error.obj is not own:
+                raise
+            raise self.foreign_state(state) from error
+        updates, new = split_result(rule, result, self.definition.name)
         work.put(updates, selected, self.definition.name)
         return join_count(count, state, _like(own, new, self.definition.name))
 
@@ -64,12 +72,10 @@ def _like(old: Any, new: Any, where: str) -> Any:
             )
         return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
 
-    try:
-        return jax.tree_util.tree_map_with_path(same, old, new)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith(where):
-            raise
+    structure: Any = jax.tree.structure(old)
+    if structure != jax.tree.structure(new):
         raise ValueError(
             f"{where}: the new state has another structure than the old one: "
-            f"{jax.tree.structure(new)} instead of {jax.tree.structure(old)}"
-        ) from error
+            f"{jax.tree.structure(new)} instead of {structure}"
+        )
+    return jax.tree_util.tree_map_with_path(same, old, new)

@@ -8,6 +8,7 @@ everything else is static structure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -56,7 +57,7 @@ class Value:
     @classmethod
     def _of(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Self:
         self = object.__new__(cls)
-        self.__dict__.update(definition=definition, arguments=arguments)
+        self.__dict__.update(definition=definition, arguments=MappingProxyType(dict(arguments)))
         return self
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -103,6 +104,9 @@ class Value:
             f"{self.definition.name} is a value and cannot be changed in place: "
             f"use tx.replace({name}=...)"
         )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self.definition.name} is a value: {name} cannot be deleted")
 
     def replace(self, **changes: Any) -> Self:
         """The same construction with some arguments changed, checked as at construction."""

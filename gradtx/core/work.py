@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype
-from gradtx.core.leaves import Leaves, align, at, check_arrays, describe
+from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
+from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe
 from gradtx.core.mask import Mask, hide
 from gradtx.core.state import Params, Updates
 
@@ -25,11 +25,11 @@ class Work:
             self.params = self._aligned_params(params)
         self.has_params = params is not None
         pairs = list(zip(self.values, self.params, strict=True))
-        self.out_dtypes = [None if v is None else (v if p is None else p).dtype for v, p in pairs]
-        self._compute_dtypes = [
-            None if v is None else compute_dtype(v.dtype, *([] if p is None else [p.dtype]))
+        self.out_dtypes = [
+            None if v is None else (p if p is not None and is_inexact(v) else v).dtype
             for v, p in pairs
         ]
+        self._compute_dtypes = [None if v is None else _wide_dtype(v, p) for v, p in pairs]
         self._selections: dict[tuple[Mask, ...], list[bool]] = {}
 
     def _aligned_params(self, params: Params) -> list[Any]:
@@ -54,6 +54,13 @@ class Work:
         """The dtype of numbers that belong to the whole tree."""
         return real_dtype(compute_dtype(*(d for d in self._compute_dtypes if d is not None)))
 
+    def check_floating(self, selections: list[list[bool]]) -> None:
+        """Refuse a leaf without a gradient, such as an integer, unless it is masked everywhere."""
+        seen = [any(flags) for flags in zip(*selections, strict=True)] if selections else []
+        for name, arrays in ((self.name, self.values), (f"{self.name}: params", self.params)):
+            acted_on = [x if s else None for x, s in zip(arrays, seen, strict=bool(seen))]
+            check_floating(self.leaves, acted_on, name)
+
     def selected(self, masks: tuple[Mask, ...]) -> list[bool]:
         """For each leaf, whether every mask selects it. Masks look at params if they are given."""
         if masks not in self._selections:
@@ -67,7 +74,7 @@ class Work:
     def tree(self, selected: list[bool]) -> Updates:
         """The updates so far as a tree, in float32 or wider."""
         self.values = [
-            v if v is None else cast(v, d)
+            v if v is None or v.dtype == d else cast(v, d)
             for v, d in zip(self.values, self._compute_dtypes, strict=True)
         ]
         return hide(self.leaves, self.values, selected)
@@ -76,8 +83,7 @@ class Work:
         """The params as a tree, in float32 or wider."""
         if not self.has_params:
             return None
-        wide = [p if p is None else cast(p, compute_dtype(p.dtype)) for p in self.params]
-        return hide(self.leaves, wide, selected)
+        return hide(self.leaves, widen_tree(self.params), selected)
 
     def put(self, tree: Updates, selected: list[bool], where: str) -> None:
         """Take the selected leaves of a transformed tree as the new updates."""
@@ -97,7 +103,7 @@ class Work:
         return jax.tree.unflatten(
             self.leaves.treedef,
             [
-                v if v is None else cast(v, d)
+                v if v is None or v.dtype == d else cast(v, d)
                 for v, d in zip(self.values, self.out_dtypes, strict=True)
             ],
         )
@@ -105,3 +111,10 @@ class Work:
     def wide_result(self) -> Updates:
         """The updates unrounded, for a combinator that goes on with them."""
         return self.tree([True] * len(self.values))
+
+
+def _wide_dtype(update: Any, param: Any) -> Any:
+    """The dtype of the maths of one leaf; its own, where it has no gradient."""
+    if not is_inexact(update):
+        return update.dtype
+    return compute_dtype(update.dtype, *([] if param is None else [param.dtype]))

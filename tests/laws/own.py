@@ -54,6 +54,11 @@ class AgainstMeanState(NamedTuple):
     mean: Any
 
 
+def map_all(function: Any, *trees: Any) -> Any:
+    """`jax.tree.map` that also visits absent leaves."""
+    return jax.tree.map(function, *trees, is_leaf=lambda x: x is None)
+
+
 @gradtx.per_tree
 def against_mean(decay: Decay) -> Any:
     """mean <- decay * mean + (1 - decay) * params, u = g + params - mean"""
@@ -63,17 +68,14 @@ def against_mean(decay: Decay) -> Any:
 
     def update(updates: Any, state: AgainstMeanState, params: Any) -> Any:
         # None where there is no gradient: params may then be None too, and the mean stays.
-        def leaf(g: Any, m: Any, p: Any) -> Any:
-            if g is None:
-                return None, m
-            m = decay * m + (1 - decay) * p
-            return g + p - m, m
+        def follow(g: Any, m: Any, p: Any) -> Any:
+            return m if g is None else decay * m + (1 - decay) * p
 
-        pairs = jax.tree.map(leaf, updates, state.mean, params, is_leaf=lambda g: g is None)
-        new, mean = (
-            jax.tree.map(lambda pair, i=i: pair[i], pairs, is_leaf=lambda x: isinstance(x, tuple))
-            for i in (0, 1)
-        )
+        def pull(g: Any, m: Any, p: Any) -> Any:
+            return None if g is None else g + p - m
+
+        mean = map_all(follow, updates, state.mean, params)
+        new = map_all(pull, updates, mean, params)
         return new, AgainstMeanState(mean)
 
     return Rule(init, update)

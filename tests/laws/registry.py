@@ -340,7 +340,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gt.adamw(_linear(), weight_decay=0, maximize=True),
     ),
     # -- combinators -----------------------------------------------------------------------------
-    E("chain", "empty", gradtx.chain, twin=optax.chain),
+    E("chain", "empty", gradtx.chain),
     E(
         "chain",
         "clip adam schedule",

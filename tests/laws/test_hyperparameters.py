@@ -50,15 +50,15 @@ ALIASES = {
     ("scale", "step_size"): "step_size_of_scale",
 }
 BAD = [
-    pytest.param(float("nan"), ValueError, id="NaN"),
-    pytest.param(float("inf"), ValueError, id="inf"),
-    pytest.param(np.float32("nan"), ValueError, id="NumPy NaN"),
-    pytest.param(jnp.float32("nan"), ValueError, id="NaN array"),
-    pytest.param("0.1", TypeError, id="string"),
-    pytest.param(True, TypeError, id="bool"),
-    pytest.param(None, TypeError, id="None"),
-    pytest.param([object()], TypeError, id="object"),
-    pytest.param(0.1 + 1j, TypeError, id="complex"),
+    (float("nan"), ValueError),
+    (float("inf"), ValueError),
+    (np.float32("nan"), ValueError),
+    (jnp.float32("nan"), ValueError),
+    ("0.1", TypeError),
+    (True, TypeError),
+    (None, TypeError),
+    ([object()], TypeError),
+    (0.1 + 1j, TypeError),
 ]
 
 
@@ -100,14 +100,11 @@ def test_numbers_outside_are_refused_by_name(name: str, argument: str, tx: Any) 
 
 
 @numeric
-@pytest.mark.parametrize(("bad", "error"), BAD)
-def test_what_is_no_number_is_refused_by_name(
-    name: str, argument: str, tx: Any, bad: Any, error: type[Exception]
-) -> None:
+def test_what_is_no_number_is_refused_by_name(name: str, argument: str, tx: Any) -> None:
     default = inspect.signature(tx.definition).parameters[argument].default
-    if bad is None and default is None:
-        return
-    refused(tx, argument, bad, error)
+    for bad, error in BAD:
+        if bad is not None or default is not None:
+            refused(tx, argument, bad, error)
 
 
 def test_numbers_inside_tuples_and_dicts_are_checked() -> None:
@@ -146,7 +143,7 @@ def test_dtypes_are_dtypes(argument: str) -> None:
 
 
 def test_missing_and_surplus_arguments_are_named() -> None:
-    with pytest.raises(TypeError, match="sgd: missing .*learning_rate.*it takes learning_rate"):
+    with pytest.raises(TypeError, match=r"sgd: missing .*learning_rate.*it takes learning_rate"):
         gradtx.sgd()
-    with pytest.raises(TypeError, match="sgd: .*surely_not.*it takes learning_rate, momentum"):
+    with pytest.raises(TypeError, match=r"sgd: .*surely_not.*it takes learning_rate, momentum"):
         gradtx.sgd(0.1, surely_not=1)
