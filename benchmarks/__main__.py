@@ -17,7 +17,7 @@ from benchmarks.progress import Progress
 from benchmarks.recipes import RECIPES
 from benchmarks.report import full_report
 from benchmarks.results import FOLDER, CaseResult, Results
-from benchmarks.run import fitting, missing_in, run, start
+from benchmarks.run import count, fitting, missing_in, run, start
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,19 +107,19 @@ def main(arguments: Sequence[str]) -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call]
     device = _device(options.device)
     sets, recipes = _selection(options, device)
-    with jax.default_device(device), Progress(len(sets) * len(recipes)) as progress:
+    with jax.default_device(device), Progress(count(sets, recipes)) as progress:
         results = start(device, _command(arguments), options.quick)
         complete = not (options.quick or options.recipes or options.sets)
         path = options.json or (FOLDER / results.file_name if complete else None)
         earlier = Results.read(path) if options.append and path and path.exists() else None
 
-        def done(case: CaseResult) -> None:
-            progress(case)
+        def done(case: CaseResult, what: str) -> None:
+            progress(case, what)
             if path is not None:  # so that a run that is cut short leaves what it had
                 results.write(path.with_suffix(".partial"))
 
         seconds = 0.0 if options.quick else options.seconds
-        run(results, sets, recipes, device, options.quick, seconds, done)
+        run(results, sets, recipes, device, seconds, done)
     if earlier is not None:
         results = results.join(earlier)
     print(full_report(results))

@@ -97,9 +97,7 @@ class Contender:
         side.kernels = count_kernels(self.compiled.as_text())
 
 
-def measure(
-    result: CaseResult, recipe: Recipe, params: Any, grads: Any, eager: bool, seconds: float
-) -> None:
+def measure(result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds: float) -> None:
     """Fill in a case, in about the seconds given: at least one compilation and a few rounds."""
     start = time.perf_counter()
     sides = [result.gradtx, result.optax]
@@ -110,34 +108,39 @@ def measure(
         contender.traced = None
         contender.run(contender.compiled)  # the first call pays for what later ones find ready
     result.difference = _difference(both, params)
-    share = 0.8 if eager and recipe.eager else 1.0
-    rounds = Rounds(4 if recipe.cycle == 1 else 2, 100, start + share * seconds)
+    rounds = Rounds(3 if recipe.cycle == 1 else 2, 100, start + seconds)
     timers = [lambda c=c: c.run(c.compiled) for c in both]
     for side, times in zip(sides, interleave(timers, rounds), strict=True):
         side.step_s = times
-    if eager and recipe.eager:
-        _eager(both, sides, Rounds(3, 20, start + seconds))
+
+
+def measure_eager(
+    result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds: float
+) -> None:
+    """Fill in the step outside of jit.
+
+    Apart from the rest, so that nothing is forgotten between recipes: the operations that a
+    library runs one by one are compiled once for all of them.
+    """
+    start = time.perf_counter()
+    both = [Contender(library, recipe, params, grads) for library in LIBRARIES]
+    for contender in both:
+        contender.run(contender.step)  # compiles the operations
+    timers = [lambda c=c: c.run(c.step) for c in both]
+    times = interleave(timers, Rounds(2, 20, start + seconds))
+    result.gradtx.eager_s, result.optax.eager_s = times
 
 
 def _compile(both: list[Contender], sides: list[Side], start: float, seconds: float) -> None:
     """Trace, lower and compile: with compilation at most three times, without it some more."""
     full = Rounds(1, 3, start + 0.35 * seconds)
-    rest = Rounds(2, 7, start + 0.5 * seconds)
+    rest = Rounds(1, 7, start + 0.5 * seconds)
     for compile_too, rounds in ((True, full), (False, rest)):
         timers = [lambda c=c, also=compile_too: c.trace_and_lower(also) for c in both]
         for side, samples in zip(sides, interleave(timers, rounds), strict=True):
             side.trace_s += [trace for trace, _, _ in samples]
             side.lower_s += [lower for _, lower, _ in samples]
             side.compile_s += [compiled for _, _, compiled in samples if compiled is not None]
-
-
-def _eager(both: list[Contender], sides: list[Side], rounds: Rounds) -> None:
-    """Steps outside of jit, after one that compiles the operations."""
-    for contender in both:
-        contender.run(contender.step)
-    timers = [lambda c=c: c.run(c.step) for c in both]
-    for side, times in zip(sides, interleave(timers, rounds), strict=True):
-        side.eager_s = times
 
 
 def _difference(both: list[Contender], before: Any, leaves: int = 8) -> float:

@@ -19,8 +19,9 @@ Shapes = dict[str, Any]  # nested; the leaves are shapes
 class ParameterSet:
     """A tree of float32 parameters.
 
-    build: its shapes, for `quick` arguments in small. weight: its part of the run's time.
-    eager: whether the step outside of jit is measured too. platform: the only one it fits on.
+    build: its shapes, for `quick` arguments in small. weight: its part of the run's time, about
+    what it needs at least. eager: whether the step outside of jit is measured too. platform: the
+    only one it fits on.
     """
 
     title: str
@@ -132,33 +133,33 @@ PARAMETER_SETS: dict[str, ParameterSet] = {
         equal_leaves,
         {"count": 5, "shape": (4,)},
         {"count": 200, "shape": (32,)},
+        weight=0.7,
     ),
     "vector": ParameterSet(
         "one 64M vector",
         equal_leaves,
         {"count": 1, "shape": (256,)},
         {"count": 1, "shape": (2**26,)},
-        weight=1.5,
     ),
     "resnet50": ParameterSet(
         "ResNet-50",
         resnet50,
         {"width": 2, "classes": 3, "blocks": (1, 1)},
-        weight=1.5,
+        weight=2,
         eager=True,
     ),
     "gpt2": ParameterSet(
         "GPT-2 124M",
         gpt2,
         {"width": 8, "layers": 1, "vocabulary": 16, "context": 8},
-        weight=3,
+        weight=2,
     ),
     "matrices": ParameterSet(
         "1000 leaves of 64x64",
         equal_leaves,
         {"count": 10, "shape": (4, 4)},
         {"count": 1000, "shape": (64, 64)},
-        weight=3,
+        weight=5,
         eager=True,
     ),
     "llama1b": ParameterSet(

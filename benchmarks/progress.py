@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ class Progress:
 
     def __init__(self, total: int):
         self.total, self.count = total, 0
+        self.start = time.perf_counter()
         self.bar: Any = None
         try:
             import rich.console
@@ -41,13 +43,14 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def __call__(self, case: CaseResult) -> None:
-        """A case is done."""
+    def __call__(self, case: CaseResult, what: str) -> None:
+        """The `what`, step or eager, of a case is done."""
         self.count += 1
-        step = case.ratio("step") if case.error is None else None
-        outcome = f"step ratio {step.median:.2f}" if step else f"failed: {case.error}"
-        width = len(str(self.total))
-        line = f"{self.count:{width}}/{self.total}  {case.set:9} {case.recipe:18} {outcome}"
+        ratio = case.ratio(what) if case.error is None else None
+        outcome = f"{what} ratio {ratio.median:.2f}" if ratio else f"failed: {case.error}"
+        elapsed = f"{time.perf_counter() - self.start:4.0f} s"
+        done = f"{self.count:{len(str(self.total))}}/{self.total}"
+        line = f"{elapsed}  {done}  {case.set:9} {case.recipe:18} {outcome}"
         if self.bar is None:
             print(line, file=sys.stderr, flush=True)
         else:

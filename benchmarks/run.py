@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
-from benchmarks.measure import copy_bandwidth, measure, warm_up
+from benchmarks.measure import copy_bandwidth, measure, measure_eager, warm_up
 from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.recipes import LIBRARIES, RECIPES
 from benchmarks.results import CaseResult, Results, device_facts, library_versions
@@ -60,34 +59,55 @@ def run(
     sets: Sequence[str],
     recipes: Sequence[str],
     device: Any,
-    quick: bool,
     seconds: float,
-    done: Callable[[CaseResult], None],
+    done: Callable[[CaseResult, str], None],
 ) -> None:
-    """Measure each recipe on each set in about `seconds`; `done` hears of each case."""
+    """Measure each recipe on each set in about `seconds`; `done` hears of each measurement."""
     begin = time.perf_counter()
     for recipe in recipes:
-        warm_up(RECIPES[recipe])
-    weights = [PARAMETER_SETS[s].weight * RECIPES[r].cycle ** 0.5 for s in sets for r in recipes]
-    clock = Clock(seconds - (time.perf_counter() - begin), weights)
+        with contextlib.suppress(Exception):  # the first case will say what is wrong
+            warm_up(RECIPES[recipe])
+    plan = [(name, what, recipe) for name in sets for what, recipe in _work(name, recipes)]
+    clock = Clock(seconds - (time.perf_counter() - begin), [_weight(*item) for item in plan])
     for name in sets:
-        shapes = PARAMETER_SETS[name].shapes(quick)
+        shapes = PARAMETER_SETS[name].shapes(results.quick)
         params, grads = draw(shapes, 0, 0.02, device), draw(shapes, 1, 1.0, device)
-        for recipe in recipes:
-            case = CaseResult(name, recipe, *size(shapes), RECIPES[recipe].floor)
-            _measure_or_note(case, params, grads, clock.next())
-            results.cases.append(case)
+        cases = {r: CaseResult(name, r, *size(shapes), RECIPES[r].floor) for r in recipes}
+        for what, recipe in _work(name, recipes):
+            case = cases[recipe]
+            if what == "step":
+                results.cases.append(case)
+            _measure_or_note(what, case, params, grads, clock.next())
             results.seconds = time.perf_counter() - begin
-            done(case)
+            done(case, what)
         del params, grads
 
 
-def _measure_or_note(case: CaseResult, params: Any, grads: Any, seconds: float) -> None:
+def _work(name: str, recipes: Sequence[str]) -> list[tuple[str, str]]:
+    """What is measured on a set: every recipe, and then those that run outside of jit."""
+    eager = [r for r in recipes if PARAMETER_SETS[name].eager and RECIPES[r].eager]
+    return [("step", recipe) for recipe in recipes] + [("eager", recipe) for recipe in eager]
+
+
+def count(sets: Sequence[str], recipes: Sequence[str]) -> int:
+    """How often `done` will be called."""
+    return sum(len(_work(name, recipes)) for name in sets)
+
+
+def _weight(name: str, what: str, recipe: str) -> float:
+    weight = PARAMETER_SETS[name].weight * RECIPES[recipe].cycle ** 0.5
+    return weight if what == "step" else 0.2 * weight
+
+
+def _measure_or_note(what: str, case: CaseResult, params: Any, grads: Any, seconds: float) -> None:
     """One failure, such as a device that is too small, is noted and does not end the run."""
-    recipe, eager = RECIPES[case.recipe], PARAMETER_SETS[case.set].eager
+    if case.error is not None:
+        return
     try:
-        measure(case, recipe, params, grads, eager, seconds)
+        if what == "step":
+            measure(case, RECIPES[case.recipe], params, grads, seconds)
+        else:
+            measure_eager(case, RECIPES[case.recipe], params, grads, seconds)
     except Exception as error:
         case.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    jax.clear_caches()  # type: ignore[no-untyped-call]
     gc.collect()

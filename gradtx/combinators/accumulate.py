@@ -14,6 +14,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.kinds import DType
+from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import Schedule
@@ -43,7 +44,7 @@ def accumulate(
     every: Schedule | int,
     *,
     drop_nonfinite: bool = True,
-    accumulator_dtype: DType = np.float32,
+    accumulator_dtype: DType | None = None,
 ) -> Any:
     """Average the gradients of `every` micro-batches and run the inner optimizer on the last.
 
@@ -54,7 +55,7 @@ def accumulate(
     with a NaN or an infinity is left out of the mean and counted (`state.skipped`); a cycle without
     an accepted one leaves everything as it is. every: a whole number >= 1, or a schedule of the
     inner optimizer's step. drop_nonfinite=False saves the pass over the gradients that looks for
-    them. accumulator_dtype: in which the mean is kept.
+    them. accumulator_dtype: in which the mean is kept; float32 or wider without it.
 
     Raises: ValueError for every < 1.
     """
@@ -66,7 +67,7 @@ def accumulate(
 
     def update(updates: Any, state: AccumulateState, params: Any = None, **extra: Any) -> Any:
         keep = _all_finite(updates) if drop_nonfinite else jnp.asarray(True)
-        accepted = state.accepted + keep
+        accepted = state.accepted + keep.astype(np.int32)
         due = state.mini_step + 1 >= every_now(every, state.gradient_step)
         emit = due & (accepted > 0)
         u, inner_state, mean = cycle(
@@ -78,7 +79,7 @@ def accumulate(
             inner_opt_state=inner_state,
             acc_grads=mean,
             accepted=jnp.where(due, 0, accepted),
-            skipped=state.skipped + ~keep,
+            skipped=state.skipped + (~keep).astype(np.int32),
         )
 
     return Rule(init, update)
@@ -129,11 +130,11 @@ def cycle(
     The mean is taken outside of the branches, where XLA updates it in place; it is not set back to
     zero after a step, because the next cycle's first gradient replaces it.
     """
-    mean = jax.tree.map(
-        lambda g, old: old if g is None else cast(add(cast(old, g.dtype), g), old.dtype),
-        updates,
-        state.acc_grads,
-        is_leaf=lambda x: x is None,
+    leaves = Leaves.of(updates)
+    old_mean = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
+    mean = leaves.tree(
+        old if g is None else cast(add(cast(old, g.dtype), g), old.dtype)
+        for g, old in zip(leaves.values, old_mean, strict=True)
     )
 
     def step(mean: Updates, inner_state: OptState, count: Any) -> Any:

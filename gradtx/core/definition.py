@@ -107,7 +107,7 @@ class Definition(Generic[P, V]):
 
     def __reduce__(self) -> str:
         # Pickled by reference, like a function.
-        return self._stored_as or self.__qualname__  # type: ignore[attr-defined, no-any-return]
+        return self._stored_as or self.__qualname__  # type: ignore[attr-defined]
 
 
 def _is_plain_function(x: Any) -> bool:

@@ -82,6 +82,19 @@ def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
     )
 
 
+def aligned_arrays(leaves: Leaves, tree: Any, what: str) -> list[Any]:
+    """The arrays of `tree` at each leaf; one of another shape is refused by path."""
+    aligned = align(leaves, tree, what)
+    for i, (x, y) in enumerate(zip(leaves.values, aligned, strict=True)):
+        if x is not None and np.shape(x) != np.shape(y):
+            where, name = what.split(": ", 1)
+            raise ValueError(
+                f"{where}: {at(leaves.paths[i])}: updates {describe(x)} do not fit "
+                f"{name}, {describe(y)}"
+            )
+    return aligned
+
+
 def check_arrays(leaves: Leaves, where: str) -> list[Any]:
     """The leaves as arrays; what is no array is refused by path."""
     return [

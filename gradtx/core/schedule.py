@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
@@ -24,7 +25,7 @@ class Schedule(Value):
         """The number at this step."""
         dtype = scalar_dtype()
         arguments = {
-            name: bind_numbers(value, dtype, f"{self.definition.name}: {name}")
+            name: bind_numbers(at(value, step), dtype, f"{self.definition.name}: {name}")
             if self.definition.is_number(name)
             else value
             for name, value in self.arguments.items()
@@ -32,6 +33,15 @@ class Schedule(Value):
         # The step is cast first: an int32 divided by an int would be float32 even under x64.
         value = self.definition.call(arguments)(jnp.asarray(step, dtype))
         return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
+
+
+def at(tree: Any, step: Any) -> Any:
+    """A tree of numbers and schedules as numbers: each schedule at this step."""
+    return jax.tree.map(
+        lambda x: x(step) if isinstance(x, Schedule) else x,
+        tree,
+        is_leaf=lambda x: isinstance(x, Schedule),
+    )
 
 
 class FunctionSchedule(Schedule):

@@ -11,7 +11,7 @@ import jax
 from gradtx.core.kinds import Number
 from gradtx.core.mask import Mask
 from gradtx.core.rule import Asks, Rule, as_rule, asks, increment
-from gradtx.core.schedule import Schedule
+from gradtx.core.schedule import Schedule, at
 from gradtx.core.state import OptState, Params, Updates, show_state, split_count
 from gradtx.core.value import Value
 
@@ -176,9 +176,7 @@ class Ruled(GradientTransformation):
     def numbers_at(self, count: Any) -> dict[str, Any]:
         """The numeric hyperparameters at this step: schedules evaluated, once a tree."""
         return {
-            name: jax.tree.map(
-                lambda x: x(count) if isinstance(x, Schedule) else x, value, is_leaf=_is_schedule
-            )
+            name: at(value, count)
             for name, value in self.arguments.items()
             if self.definition.is_number(name)
         }

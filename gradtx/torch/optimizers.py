@@ -125,7 +125,7 @@ def adamw(
     maximize: bool = False,
 ) -> Any:
     """torch.optim.AdamW: the parameters decay by lr * weight_decay, beside the moments."""
-    parts = _gradient(maximize, 0)
+    parts = _gradient(maximize, None)
     parts.append(_moments(betas, eps, amsgrad))
     if not is_off(weight_decay):
         parts.append(add_decayed_weights(weight_decay))

@@ -29,8 +29,8 @@ BAD = {
     "Positive": (gradtx.Positive, "finite and > 0", [0, -1, NAN, INF]),
     "Decay": (gradtx.Decay, "in [0, 1)", [1, 1.5, -0.1, NAN]),
     "Fraction": (gradtx.Fraction, "in [0, 1]", [1.5, -0.1, NAN]),
-    "Steps": (gradtx.Steps, "a whole number >= 0", [-1, 0.5, NAN, INF]),
-    "PositiveSteps": (gradtx.PositiveSteps, "a whole number > 0", [0, 0.5, NAN, INF]),
+    "Steps": (gradtx.Steps, "finite and >= 0", [-1, NAN, INF]),
+    "PositiveSteps": (gradtx.PositiveSteps, "finite and > 0", [0, -0.5, NAN, INF]),
     "NonNegativeOrOff": (NonNegativeOrOff, "finite and >= 0", [-1, NAN]),
     "FractionOrOff": (FractionOrOff, "in [0, 1]", [2, NAN]),
 }
@@ -173,5 +173,5 @@ def test_flags() -> None:
 def test_the_transformation_is_named_in_the_error_of_a_recipe() -> None:
     with pytest.raises(ValueError, match=r"^adamw: b2 must be in \[0, 1\), got 1$"):
         gradtx.adamw(1e-3, b2=1)
-    with pytest.raises(ValueError, match=r"^linear_schedule: transition_steps must be a whole num"):
-        gradtx.linear_schedule(1.0, 0.0, 0.5)
+    with pytest.raises(ValueError, match=r"^linear_schedule: transition_steps must be finite"):
+        gradtx.linear_schedule(1.0, 0.0, -1)

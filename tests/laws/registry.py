@@ -580,10 +580,19 @@ SCHEDULES: tuple[ScheduleExample, ...] = (
 )
 
 
-def for_every(*, where: Callable[[Any], Any] = lambda example: True) -> pytest.MarkDecorator:
-    """Parametrise a test over the transformations for which `where` holds."""
-    chosen = [example for example in EXAMPLES if where(example)]
-    return pytest.mark.parametrize("example", chosen, ids=str)
+def for_every(
+    *, where: Callable[[Example], Any] = lambda example: True, slow: bool = False
+) -> pytest.MarkDecorator:
+    """Parametrise a test over the transformations for which `where` holds.
+
+    A slow law is marked so for all but the first example of each name.
+    """
+    chosen = [
+        pytest.param(e, marks=[pytest.mark.slow] if slow and not is_first(e) else [], id=str(e))
+        for e in EXAMPLES
+        if where(e)
+    ]
+    return pytest.mark.parametrize("example", chosen)
 
 
 def is_first(example: Example) -> bool:

@@ -36,6 +36,12 @@ def grads(dtype: Any = np.float32) -> Any:
     return as_dtype(_GRADS, dtype)
 
 
+def mixed(tree: Any) -> Any:
+    """A tree with a dtype for each leaf, float16, bfloat16 and float32."""
+    dtypes = {"w": jnp.float16, "b": jnp.bfloat16, "s": jnp.float32}
+    return {name: as_dtype(leaf, dtypes[name]) for name, leaf in tree.items()}
+
+
 def first(tree: Any) -> Any:
     """What belongs to the first step."""
     return jax.tree.map(lambda x: x[0], tree)
@@ -114,7 +120,10 @@ def assert_finite(tree: Any, what: str = "") -> None:
 
 
 def assert_same(got: Any, expected: Any, rtol: float = 0.0, what: str = "") -> None:
-    """Equal structures and dtypes; values to `rtol`, of the largest in their leaf."""
+    """Equal structures and dtypes; values to `rtol`, of the largest in their leaf.
+
+    In a dtype that is narrower than `rtol` they may differ in their last bit.
+    """
     assert jax.tree.structure(got) == jax.tree.structure(expected), (
         f"{what}: {jax.tree.structure(got)} instead of {jax.tree.structure(expected)}"
     )
@@ -122,7 +131,8 @@ def assert_same(got: Any, expected: Any, rtol: float = 0.0, what: str = "") -> N
     for (path, mine), theirs in pairs:
         where = f"{what}{jax.tree_util.keystr(path)}"
         assert mine.dtype == theirs.dtype, f"{where}: {mine.dtype} instead of {theirs.dtype}"
-        assert_close(mine, theirs, rtol, where)
+        bit = float(jnp.finfo(mine.dtype).eps) if jnp.issubdtype(mine.dtype, jnp.inexact) else 0
+        assert_close(mine, theirs, max(rtol, bit) if rtol else 0.0, where)
 
 
 def assert_close(got: Any, expected: Any, rtol: float, what: str = "") -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import gradtx
 
 from .registry import Example, ScheduleExample, for_every, for_every_schedule, numbers
-from .running import SHAPES, compiled_run, compiled_step, first, grads, params, run, spec
+from .running import SHAPES, compiled_run, compiled_step, first, grads, mixed, params, run, spec
 
 PAIRS = [
     ("float32", "float32"),
@@ -84,19 +84,19 @@ def test_one_trace_for_many_steps(example: Example) -> None:
 @for_every()
 def test_one_compilation_for_many_steps(example: Example) -> None:
     before = compiled_step._cache_size()
-    compiled_run(example.make(), grads(), params(), example.extra)
+    compiled_run(example.make(), mixed(grads()), mixed(params()), example.extra)
     assert compiled_step._cache_size() <= before + 1
 
 
 @for_every()
 def test_fresh_state_can_be_donated(example: Example) -> None:
     """No buffer is there twice, and none is one of the params."""
-    tx, parameters = example.make(), params()
+    tx, parameters = example.make(), mixed(params())
     state = tx.init(parameters)
     arrays = jax.tree.leaves((state, parameters))
     pointers = [x.unsafe_buffer_pointer() for x in arrays]
     assert len(set(pointers)) == len(pointers)
-    compiled_step(tx, first(grads()), state, parameters, example.extra)
+    compiled_step(tx, first(mixed(grads())), state, parameters, example.extra)
     assert all(x.is_deleted() for x in arrays)
 
 

@@ -18,6 +18,7 @@ from .running import (
     compiled_run,
     eager_run,
     grads,
+    mixed,
     params,
     plain_run,
     run,
@@ -29,16 +30,15 @@ from .running import (
 @for_every()
 def test_zero_gradients_give_finite_updates(example: Example) -> None:
     """In every dtype, at the first step and after it; and params stay finite."""
-    mixed = {"w": jnp.float16, "b": jnp.bfloat16, "s": jnp.float32}
-    trees = [{k: x.astype(mixed[k]) for k, x in params().items()}]
+    zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), mixed(grads()))
+    assert_finite(compiled_run(example.make(), zeros, mixed(params()), example.extra))
     if example.couples:  # a norm over leaves of one dtype is another computation
-        trees += [params(jnp.float16), params(jnp.bfloat16)]
-    for tree in trees:
-        zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape), x.dtype), tree)
-        assert_finite(compiled_run(example.make(), zeros, tree, example.extra))
+        for dtype in (jnp.float16, jnp.bfloat16):
+            inputs = as_dtype(zeros, dtype), params(dtype), example.extra
+            assert_finite(plain_run(example.make(), *inputs))
 
 
-@for_every(where=lambda e: not e.foreign)
+@for_every(where=lambda e: not e.foreign, slow=True)
 def test_gradients_through_updates_are_finite_at_zero(example: Example) -> None:
     """With respect to gradients, params and hyperparameters."""
     zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), grads())
@@ -59,9 +59,9 @@ def test_gradients_through_updates_are_finite_at_zero(example: Example) -> None:
 # -- one result, however it is computed ----------------------------------------------------------
 
 
-@for_every()
+@for_every(slow=True)
 def test_jit_equals_eager(example: Example) -> None:
-    inputs = grads(), params(), example.extra
+    inputs = mixed(grads()), mixed(params()), example.extra
     expected = plain_run(example.make(), *inputs)
     assert_same(compiled_run(example.make(), *inputs), expected, rounding(example))
     # Leaves of one shape, because call by call each shape is compiled alone.
@@ -105,7 +105,7 @@ def test_schedule_is_evaluated_at_the_number_of_updates_before(example: Example)
     """A schedule that changes at step 2 leaves the updates of steps 0 and 1 as they are."""
     inputs, tx = (grads(), params(), example.extra), example.make()
     number = next(n for n in numbers(tx) if not n.argument.startswith("initial_"))
-    changes = gradtx.piecewise_constant_schedule(number.value, {2: 0.5})
+    changes = lambda step: jnp.where(step < 2, number.value, 0.25)  # noqa: E731
     got, expected = plain_run(number.in_(tx, changes), *inputs), plain_run(tx, *inputs)
     for path, x in jax.tree_util.tree_leaves_with_path(got.updates):
         y = dict(jax.tree_util.tree_leaves_with_path(expected.updates))[path]

@@ -113,14 +113,9 @@ INJECTED = {
     "sgd": {"learning_rate": 0.1, "momentum": 0.9},
     "adam": {"learning_rate": 0.1, "b1": 0.8},
     "adamw": {"learning_rate": 0.1, "weight_decay": 0.01},
-    "nadam": {"learning_rate": 0.1},
-    "nadamw": {"learning_rate": 0.1},
     "adagrad": {"learning_rate": 0.1},
     "rmsprop": {"learning_rate": 0.01, "centered": True},
-    "amsgrad": {"learning_rate": 0.1},
     "clip_by_global_norm": {"max_norm": 1.0},
-    "add_decayed_weights": {"weight_decay": 0.1},
-    "scale_by_adam": {},
     "ema": {"decay": 0.9},
 }
 

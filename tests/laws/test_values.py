@@ -142,7 +142,7 @@ def test_traced_argument_is_not_traced_again_for_other_numbers(example: Example)
     assert traces == [1]
 
 
-@for_every()
+@for_every(slow=True)
 def test_traced_argument_equals_the_closed_over_value(example: Example) -> None:
     inputs, tx = (grads(), params(), example.extra), example.make()
     assert_same(traced_run(tx, *inputs), plain_run(tx, *inputs), rounding(example))
@@ -162,7 +162,7 @@ def test_numbers_are_the_leaves(example: Example) -> None:
         assert leaves[shown.index(key)] == number.value
 
 
-@for_every(where=lambda e: not e.foreign)
+@for_every(where=lambda e: not e.foreign, slow=True)
 def test_mapping_over_each_number_equals_a_loop(example: Example) -> None:
     """In lane i > 0 the i-th number is another one, and that changes the updates."""
     inputs, tx = (grads(), params(), example.extra), example.make()

@@ -1,0 +1,184 @@
+"""How the code is laid out: imports go one way, names have docstrings, files stay short."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradtx
+from gradtx.core.definition import Definition
+from gradtx.core.leafwise import LeafTransformation
+from gradtx.core.treewise import TreeTransformation
+
+# Each may import from itself and from those before it.
+LAYERS = [
+    "gradtx.core",
+    "gradtx.tree",
+    "gradtx.schedules",
+    "gradtx.combinators",
+    "gradtx.transforms",
+    "gradtx.precision",
+    "gradtx.optimizers",
+    "gradtx.torch",
+    "gradtx.interop",
+    "gradtx.inspection",
+    "gradtx",
+    "gradtx.demo",
+    "gradtx.cli",
+    "gradtx.__main__",
+]
+ROOT = Path(gradtx.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {
+    ".".join(("gradtx", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in FILES
+}
+every_module = pytest.mark.parametrize("module", MODULES)
+
+
+def layer(module: str) -> str:
+    """The first name below gradtx; the package itself holds nothing but public names."""
+    return ".".join(module.split(".")[:2])
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[str]:
+    """The modules of gradtx that a file imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports relatively: {ast.unparse(node)}"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+@every_module
+def test_imports_go_one_way(module: str) -> None:
+    assert layer(module) in LAYERS, f"say in LAYERS what {layer(module)} may import"
+    own = LAYERS.index(layer(module))
+    for imported in imports(ast.parse(MODULES[module].read_text()), module):
+        if imported.split(".")[0] == "gradtx":
+            assert LAYERS.index(layer(imported)) <= own, f"{module} imports {imported}"
+
+
+def test_imports_are_found() -> None:
+    """So that the law above is known to fail: in functions too, and of names and modules."""
+    source = "def f():\n    from gradtx import tree, adam\n    import gradtx.cli\n"
+    assert list(imports(ast.parse(source), "gradtx.core.x")) == [
+        "gradtx.tree",
+        "gradtx",
+        "gradtx.cli",
+    ]
+
+
+@every_module
+def test_files_are_short(module: str) -> None:
+    lines = len(MODULES[module].read_text().splitlines())
+    assert lines <= 600, f"{module} has {lines} lines"
+
+
+@every_module
+def test_long_functions_say_what_they_do(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60 or ast.get_docstring(node), f"{module}.{node.name}: {lines} lines"
+
+
+@every_module
+def test_no_drawer_for_everything(module: str) -> None:
+    assert module.split(".")[-1] not in ("utils", "util", "helpers", "misc", "common")
+
+
+# -- public names --------------------------------------------------------------------------------
+
+
+def public() -> list[Any]:
+    """Every public name that can have a docstring, of every module that says what is public."""
+    found = []
+    for module in (gradtx, gradtx.torch, gradtx.schedules, gradtx.optimizers):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing) or inspect.ismodule(thing):
+                found.append(pytest.param(thing, id=f"{module.__name__}.{name}"))
+    names = [name for name, thing in vars(gradtx.tree).items() if inspect.isfunction(thing)]
+    for name in names:
+        thing = getattr(gradtx.tree, name)
+        if not name.startswith("_") and thing.__module__ == "gradtx.tree":
+            found.append(pytest.param(thing, id=f"gradtx.tree.{name}"))
+    return found
+
+
+def is_annotation(thing: Any) -> bool:
+    """`Decay` and its like are annotations, `Params` is `Any`: they say nothing of their own."""
+    return hasattr(thing, "__metadata__") or thing is Any
+
+
+@pytest.mark.parametrize("thing", public())
+def test_public_names_have_docstrings(thing: Any) -> None:
+    if is_annotation(thing):
+        return
+    doc = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+    assert doc
+    assert doc.strip()
+    if isinstance(thing, type) and hasattr(thing, "_fields"):
+        assert not doc.startswith(f"{thing.__name__}("), "this is what NamedTuple writes by itself"
+
+
+def rules() -> list[Any]:
+    """The public transformations with maths of their own."""
+    found = []
+    for name in gradtx.__all__:
+        thing = getattr(gradtx, name)
+        kinds = (LeafTransformation, TreeTransformation)
+        if isinstance(thing, Definition) and issubclass(thing.value_class, kinds):
+            found.append(pytest.param(thing, id=name))
+    return found
+
+
+@pytest.mark.parametrize("definition", rules())
+def test_rules_give_their_formula(definition: Any) -> None:
+    lines = (definition.__doc__ or "").splitlines()
+    assert any(" = " in line or " <- " in line for line in lines)
+
+
+def test_all_is_complete() -> None:
+    assert len(gradtx.__all__) == len(set(gradtx.__all__))
+    for name in gradtx.__all__:
+        assert hasattr(gradtx, name)
+    hidden = {
+        name
+        for name, thing in vars(gradtx).items()
+        if isinstance(thing, Definition) and name not in gradtx.__all__
+    }
+    assert not hidden, f"public, but not in __all__: {sorted(hidden)}"
+
+
+# -- dependencies --------------------------------------------------------------------------------
+
+
+def test_gradtx_needs_jax_and_numpy_only() -> None:
+    """Importing it brings in nothing that JAX itself does not bring in."""
+    probe = "import sys, {}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    loaded = {
+        package: set(
+            subprocess.run(
+                [sys.executable, "-c", probe.format(package)],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=ROOT.parent,
+            ).stdout.split()
+        )
+        for package in ("gradtx", "jax")
+    }
+    ours = loaded["gradtx"] - loaded["jax"] - {"gradtx"} - set(sys.stdlib_module_names)
+    assert {name for name in ours if not name.startswith(("__editable__", "_"))} == set()
