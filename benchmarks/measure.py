@@ -127,7 +127,7 @@ def measure_eager(
     for contender in both:
         contender.run(contender.step)  # compiles the operations
     timers = [lambda c=c: c.run(c.step) for c in both]
-    times = interleave(timers, Rounds(2, 20, start + seconds))
+    times = interleave(timers, Rounds(3, 20, start + seconds))
     result.gradtx.eager_s, result.optax.eager_s = times
 
 
@@ -160,7 +160,7 @@ def warm_up(recipe: Recipe) -> None:
     """Let both libraries import and initialise what their first trace needs."""
     params = {"weight": jnp.ones((2, 2))}
     for library in LIBRARIES:
-        Contender(library, recipe, params, params).trace_and_lower(compile_too=True)
+        Contender(library, recipe, params, params).trace_and_lower(compile_too=False)
 
 
 def copy_bandwidth(device: Any, elements: int, rounds: int = 20) -> tuple[float, list[float]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 Shapes = dict[str, Any]  # nested; the leaves are shapes
@@ -173,16 +171,16 @@ PARAMETER_SETS: dict[str, ParameterSet] = {
 
 
 def draw(shapes: Shapes, seed: int, scale: float, device: Any) -> Any:
-    """A tree of normal random numbers on the device."""
-    leaves, treedef = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
-    keys = jax.random.split(jax.device_put(jax.random.key(seed), device), len(leaves))
-    drawn = [_normal(key, shape, scale) for key, shape in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, drawn)
+    """A tree of normal random numbers on the device; a leaf larger than the pool repeats it."""
+    random = np.random.default_rng(seed)
+    pool = np.float32(scale) * random.standard_normal(2**24, np.float32)
 
+    def leaf(shape: tuple[int, ...]) -> Any:
+        count = int(np.prod(shape))
+        start = random.integers(max(1, len(pool) - count))
+        return jax.device_put(np.resize(pool[start : start + count], shape), device)
 
-@functools.partial(jax.jit, static_argnums=1)
-def _normal(key: Any, shape: tuple[int, ...], scale: float) -> Any:
-    return scale * jax.random.normal(key, shape, jnp.float32)
+    return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def size(shapes: Shapes) -> tuple[int, int]:
