@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -91,8 +92,8 @@ class Contender:
         """Write down what the program says of itself."""
         analysis, memory = self.compiled.cost_analysis(), self.compiled.memory_analysis()
         analysis = analysis[0] if isinstance(analysis, list) else analysis
-        side.bytes = analysis["bytes accessed"] / parameters
-        side.temps = memory.temp_size_in_bytes / parameters
+        side.bytes = analysis.get("bytes accessed", math.nan) / parameters
+        side.temps = (memory.temp_size_in_bytes if memory else math.nan) / parameters
         side.equations, side.equations_expanded = count_equations(self.traced.jaxpr)
         side.kernels = count_kernels(self.compiled.as_text())
 

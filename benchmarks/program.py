@@ -23,7 +23,7 @@ def count_equations(jaxpr: Any) -> tuple[int, int]:
             expanded[id(inner)] = len(inner.eqns) + sum(visit(sub) for sub in uses)
         return expanded[id(inner)]
 
-    total = visit(jaxpr.jaxpr)
+    total = visit(getattr(jaxpr, "jaxpr", jaxpr))
     return sum(own.values()), total
 
 

@@ -31,7 +31,7 @@ class Recipe:
 
 
 def _clip_adamw_cosine(lib: Any) -> Any:
-    rate = lib.warmup_cosine_decay_schedule(1e-5, 1e-3, warmup_steps=100, decay_steps=10_000)
+    rate = lib.warmup_cosine_decay_schedule(1e-4, 1e-3, warmup_steps=100, decay_steps=10_000)
     return lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(rate))
 
 

@@ -144,8 +144,8 @@ class Results:
             other.commands + self.commands,
             self.quick or other.quick,
             other.seconds + self.seconds,
-            self.copy_bandwidth,
-            self.copy_samples,
+            max(self.copy_bandwidth, other.copy_bandwidth),
+            other.copy_samples + self.copy_samples,
             kept + self.cases,
         )
 

@@ -1,0 +1,107 @@
+"""`python -m benchmarks` on tiny sizes; nothing here looks at a time."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def quick(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    path = tmp_path_factory.mktemp("results") / "quick.json"
+    ran = benchmarks("--quick", "--recipes", "adamw", "--sets", "mlp", "--json", str(path))
+    assert ran.returncode == 0, ran.stderr
+    return ran, path
+
+
+def test_writes_raw_timings_and_medians(quick):
+    _, path = quick
+    data = json.loads(path.read_text())
+    assert data["quick"] is True
+    assert data["device"]["platform"] == "cpu"
+    assert set(data["versions"]) == {"python", "jax", "jaxlib", "optax", "gradtx"}
+    assert data["copy_bandwidth"] > 0
+    (case,) = data["cases"]
+    assert (case["set"], case["recipe"], case["error"]) == ("mlp", "adamw", None)
+    for library in ("gradtx", "optax"):
+        side = case[library]
+        assert side["bytes"] > case["floor_bytes"]
+        assert 0 < side["equations"] <= side["equations_expanded"]
+        assert side["kernels"] > 0
+        for what in ("trace", "lower", "compile", "step", "eager"):
+            assert all(seconds > 0 for seconds in side[f"{what}_s"])
+            assert case["summary"][library][f"{what}_s"] > 0
+    assert case["summary"]["ratios"]["step"]["median"] > 0
+
+
+def test_says_where_it_ran_but_not_on_whose_machine(quick):
+    _, path = quick
+    data = json.loads(path.read_text())
+    assert data["commands"] == [
+        "python -m benchmarks --quick --recipes adamw --sets mlp --json quick.json"
+    ]
+    assert str(path.parent) not in path.read_text()
+
+
+def test_prints_a_table_and_draws(quick):
+    ran, path = quick
+    assert "RL-sized MLP" in ran.stdout
+    assert "AdamW" in ran.stdout
+    assert "1/2" in ran.stderr  # progress
+    assert path.with_suffix(".png").stat().st_size > 1000
+    assert not path.with_suffix(".partial").exists()
+
+
+def test_shows_results_that_are_there(quick):
+    ran, path = quick
+    shown = benchmarks("--show", str(path))
+    assert shown.returncode == 0
+    assert shown.stdout.strip() in ran.stdout
+
+
+def test_appends_and_both_libraries_do_the_same_work(quick, tmp_path):
+    from benchmarks.recipes import RECIPES
+
+    path = tmp_path / "joined.json"
+    path.write_text(quick[1].read_text())
+    ran = benchmarks("--quick", "--sets", "vector", "--json", str(path), "--append")
+    assert ran.returncode == 0, ran.stderr
+    data = json.loads(path.read_text())
+    assert len(data["commands"]) == 2
+    names = [(case["set"], case["recipe"]) for case in data["cases"]]
+    assert names == [("mlp", "adamw"), *(("vector", recipe) for recipe in RECIPES)]
+    for case in data["cases"]:
+        assert math.isfinite(case["difference"])
+        assert case["difference"] < 1e-3, case["recipe"]
+
+
+@pytest.mark.parametrize("option", ["recipes", "sets"])
+def test_unknown_names_list_the_known_ones(option):
+    ran = benchmarks(f"--{option}", "nonsense")
+    assert ran.returncode == 2
+    assert "nonsense" in ran.stderr
+    assert {"recipes": "clip_adamw_cosine", "sets": "resnet50"}[option] in ran.stderr
+
+
+def test_lists():
+    listed = benchmarks("--list").stdout
+    for name in ("adamw", "gpt2", "148 leaves, 124,439,808 parameters", "gpu only", "device"):
+        assert name in listed
+
+
+def test_a_set_for_another_device_is_left_out():
+    ran = benchmarks("--sets", "llama1b", "--device", "cpu")
+    assert ran.returncode == 1
+    assert "gpu only" in ran.stderr
