@@ -1,0 +1,168 @@
+"""Accumulation over micro-batches: when the inner optimizer runs, and what that costs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+RNG = np.random.default_rng(0)
+PARAMS = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+
+
+def batches(n: int) -> list[Any]:
+    return [
+        {"w": jnp.asarray(RNG.normal(size=(3, 2)), np.float32), "b": jnp.ones(2) * i}
+        for i in range(n)
+    ]
+
+
+def run(tx: Any, grads: list[Any]) -> tuple[list[Any], Any]:
+    params, state, seen = PARAMS, tx.init(PARAMS), []
+    step = jax.jit(tx.update)
+    for g in grads:
+        updates, state = step(g, state, params)
+        params = gradtx.apply_updates(params, updates)
+        seen.append(updates)
+    return seen, state
+
+
+def mean(grads: list[Any]) -> Any:
+    return jax.tree.map(lambda *x: np.mean(np.asarray(x, np.float64), axis=0), *grads)
+
+
+def test_the_update_is_that_of_the_mean_and_zero_in_between() -> None:
+    grads = batches(6)
+    seen, state = run(gradtx.accumulate(gradtx.scale(-0.5), every=3), grads)
+    for i in (0, 1, 3, 4):
+        assert all(np.all(x == 0) for x in jax.tree.leaves(seen[i]))
+    for i in (2, 5):
+        expected = jax.tree.map(lambda x: -0.5 * x, mean(grads[i - 2 : i + 1]))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6), seen[i], expected)
+    assert int(state.gradient_step) == 2
+    assert int(state.mini_step) == 0
+
+
+def test_a_micro_batch_with_nan_is_left_out_and_counted() -> None:
+    grads = batches(4)
+    grads[1] = {"w": grads[1]["w"].at[0, 0].set(jnp.nan), "b": grads[1]["b"]}
+    seen, state = run(gradtx.accumulate(gradtx.scale(1.0), every=4), grads)
+    expected = mean([grads[0], grads[2], grads[3]])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6), seen[3], expected)
+    assert int(state.skipped) == 1
+
+
+def test_a_cycle_without_an_accepted_micro_batch_changes_nothing() -> None:
+    nan = jax.tree.map(lambda x: x * jnp.nan, PARAMS)
+    seen, state = run(gradtx.accumulate(gradtx.adam(1e-3), every=2), [nan, nan])
+    assert all(np.all(x == 0) for x in jax.tree.leaves(seen))
+    assert int(state.inner_opt_state[0].count) == 0
+    assert int(state.skipped) == 2
+
+
+def test_the_inner_optimizer_runs_only_when_it_is_due() -> None:
+    calls = []
+
+    @gradtx.per_leaf
+    def counting() -> Any:
+        """u = g, and it says so."""
+
+        def update(grad: Any) -> Any:
+            jax.debug.callback(lambda: calls.append(1))
+            return grad
+
+        return update
+
+    tx = gradtx.accumulate(counting(), every=4)
+    state = tx.init(jnp.ones(3))
+    step = jax.jit(tx.update)
+    for _ in range(8):
+        _, state = step(jnp.ones(3), state)
+    jax.effects_barrier()
+    assert len(calls) == 2
+
+
+def test_the_length_of_a_cycle_may_be_a_schedule_of_inner_steps() -> None:
+    every = gradtx.piecewise_constant_schedule(1, {1: 3})
+    seen, state = run(gradtx.accumulate(gradtx.sgd(1.0), every), batches(4))
+    assert [bool(np.any(x["b"] != 0)) for x in seen[1:]] == [False, False, True]
+    assert int(state.gradient_step) == 2
+
+
+def test_it_runs_inside_scan_and_under_vmap() -> None:
+    grads = batches(8)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *grads)
+
+    def train(tx: Any) -> Any:
+        def body(state: Any, g: Any) -> Any:
+            updates, state = tx.update(g, state, PARAMS)
+            return state, updates
+
+        return jax.lax.scan(body, tx.init(PARAMS), stacked)[1]
+
+    one = train(gradtx.accumulate(gradtx.adamw(1e-2), 4))
+    tx = gradtx.accumulate(gradtx.adamw(jnp.asarray([1e-2, 1e-3])), 4)
+    axes = jax.tree.map(lambda x: 0 if np.ndim(x) else None, tx)
+    both = jax.vmap(train, in_axes=(axes,))(tx)
+    np.testing.assert_allclose(both["w"][0], one["w"], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(both["w"][1], one["w"] / 10, rtol=1e-4, atol=1e-9)
+
+
+def test_multi_steps_is_optaxs() -> None:
+    grads = batches(9)
+    for mean_of_them in (True, False):
+        mine, _ = run(gradtx.MultiSteps(gradtx.adamw(1e-2), 3, mean_of_them), grads)
+        theirs, _ = run(optax.MultiSteps(optax.adamw(1e-2), 3, mean_of_them), grads)
+        for x, y in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(x["w"], y["w"], rtol=2e-5, atol=1e-9)
+
+
+def test_no_micro_batches_are_refused() -> None:
+    for bad in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=r"accumulate: every must be a whole number >= 1"):
+            gradtx.accumulate(gradtx.sgd(1.0), bad)
+
+
+def test_what_it_moves() -> None:
+    """One temporary, the updates; no buffer of the state is copied."""
+    params = {f"w{i}": jnp.ones((64, 64)) for i in range(8)}
+    size = 8 * 64 * 64
+    figures = {}
+    for library, tx in (
+        (gradtx, gradtx.accumulate(gradtx.adamw(1e-3), 8)),
+        (optax, optax.MultiSteps(optax.adamw(1e-3), 8)),
+    ):
+
+        def step(params: Any, state: Any, grads: Any, tx: Any = tx, library: Any = library) -> Any:
+            updates, state = tx.update(grads, state, params)
+            return library.apply_updates(params, updates), state
+
+        lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params)
+        program = lowered.compile()
+        temporary = program.memory_analysis().temp_size_in_bytes / size
+        figures[library] = (program.cost_analysis()["bytes accessed"] / size, temporary)
+    assert figures[gradtx][0] < 71 < figures[optax][0]
+    assert figures[gradtx][1] < 4.2 < figures[optax][1]
+
+
+def test_a_batched_rule_makes_one_product_of_equal_shapes() -> None:
+    @gradtx.per_leaf
+    def gram() -> Any:
+        """u = g g^T g"""
+        return gradtx.Rule(None, lambda grad: grad @ grad.T @ grad, batched=True)
+
+    def products(n: int) -> int:
+        leaves = {f"w{i}": jnp.asarray(RNG.normal(size=(4, 3)), np.float32) for i in range(n)}
+        leaves["v"] = jnp.ones((5, 3))
+        tx = gradtx.chain(gradtx.clip_by_global_norm(1e9), gram(), gradtx.scale(2.0))
+        updates, _ = tx.update(leaves, tx.init(leaves))
+        for name, x in leaves.items():
+            g = np.asarray(x, np.float64)
+            np.testing.assert_allclose(updates[name], 2 * g @ g.T @ g, rtol=1e-5, atol=1e-6)
+        return jax.jit(tx.update).lower(leaves, tx.init(leaves)).as_text().count("dot_general")
+
+    assert products(2) == products(6) == 4
