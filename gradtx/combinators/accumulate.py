@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,8 +101,11 @@ def every_now(every: Any, gradient_step: Any) -> Any:
 
 def _all_finite(updates: Updates) -> Any:
     """Whether no leaf holds a NaN or an infinity."""
-    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(updates)]
-    return jnp.all(jnp.asarray(flags)) if flags else jnp.asarray(True)
+    bad = [jnp.any(~jnp.isfinite(x)) for x in jax.tree.leaves(updates)]
+    count = functools.reduce(lax.add, [cast(x, np.float32) for x in bad], jnp.zeros((), np.float32))
+    # XLA copies a cheap scalar into the loop of every leaf that uses it, and this one is a sum over
+    # all leaves. A square root is not cheap, so it is computed once.
+    return jnp.sqrt(count) == 0
 
 
 def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:

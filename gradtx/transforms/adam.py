@@ -61,12 +61,11 @@ def scale_by_adam(
     def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
-        m, n, g, m_next = mu, nu, grad, mu
-        if bias_correction:
-            m, n, g = step.debias(mu, b1), step.debias(nu, b2), step.debias(grad, b1)
-            m_next = step.next.debias(mu, b1)
-        if nesterov:
-            m = running_mean(m_next, g, b1)
+        m, n = (step.debias(mu, b1), step.debias(nu, b2)) if bias_correction else (mu, nu)
+        if nesterov and bias_correction:
+            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+        elif nesterov:
+            m = running_mean(mu, grad, b1)
         return m / (sqrt(n + eps_root) + eps), ScaleByAdamState(step.count, mu, nu)
 
     return Rule(init, update)

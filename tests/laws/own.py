@@ -48,6 +48,18 @@ def by_largest() -> Any:
     return update
 
 
+@gradtx.per_leaf
+def to_unit_norm(decay: Decay) -> Any:
+    """m <- decay * m + (1 - decay) * g, u = m / |m|; leaves of equal shape run as one batch."""
+
+    def update(grad: Any, state: Any) -> Any:
+        state = decay * state + (1 - decay) * grad
+        norm = gradtx.tree.global_norm(state)
+        return state / jnp.where(norm > 0, norm, 1), state
+
+    return Rule(gradtx.zeros_like, update, batched=True)
+
+
 class AgainstMeanState(NamedTuple):
     """A running mean of params."""
 

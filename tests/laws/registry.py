@@ -447,6 +447,7 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     # -- a user's own ----------------------------------------------------------------------------
     E("own per_leaf", "state and step", lambda: own.mean_of_signs(0.9), written_out=False),
+    E("own per_leaf", "batched", lambda: own.to_unit_norm(0.9), written_out=False),
     E("own per_leaf", "no state", lambda: own.shrink(0.1), needs_params=True, written_out=False),
     E(
         "own per_leaf",

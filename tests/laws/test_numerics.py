@@ -92,9 +92,11 @@ def test_constant_schedule_equals_the_number(example: Example, x64: None) -> Non
     expected = plain_run(tx, *inputs)
     every = tx
     for number in numbers(tx):
-        constant = gradtx.constant_schedule(number.value)
-        every = number.in_(every, constant)
         got = plain_run(number.in_(tx, lambda step, x=number.value: x), *inputs)
+        assert_same((got.updates, got.params), (expected.updates, expected.params), 1e-11)
+        every = number.in_(every, gradtx.constant_schedule(number.value))
+        flat = gradtx.linear_schedule(number.value, number.value, 3)  # an array at every step
+        got = plain_run(number.in_(tx, flat), *inputs)
         assert_same((got.updates, got.params), (expected.updates, expected.params), 1e-11)
     got = plain_run(every, *inputs)
     assert_same((got.updates, got.params), (expected.updates, expected.params), 1e-11)
