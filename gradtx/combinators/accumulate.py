@@ -90,13 +90,17 @@ def check_every(where: str, every: Any) -> None:
     """Refuse a cycle of no micro-batches."""
     if isinstance(every, Schedule | jax.core.Tracer):
         return
-    if isinstance(every, bool) or np.shape(every) != () or every != np.round(every) or every < 1:
+    # NumPy, not JAX: inside a traced function its comparisons would be traced too.
+    number = np.asarray(every)
+    whole = number.dtype.kind in "iuf" and bool(np.all(number == np.round(number)))
+    if isinstance(every, bool) or not whole or not np.all(number >= 1):
         raise ValueError(f"{where} must be a whole number >= 1 or a schedule, got {every!r}")
 
 
 def every_now(every: Any, gradient_step: Any) -> Any:
     """How many micro-batches this cycle has."""
-    return every(gradient_step) if isinstance(every, Schedule) else every
+    number = every(gradient_step) if isinstance(every, Schedule) else every
+    return jnp.round(jnp.asarray(number)).astype(np.int32)
 
 
 def _all_finite(updates: Updates) -> Any:
