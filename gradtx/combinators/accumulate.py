@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.kinds import DType
 from gradtx.core.leaves import Leaves, aligned_arrays
+from gradtx.core.numerics import zeros_like
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import Schedule
@@ -63,7 +63,7 @@ def accumulate(
     check_every("accumulate: every", every)
 
     def init(params: Any) -> AccumulateState:
-        mean = tree.zeros_like(params, accumulator_dtype)
+        mean = first_mean(params, accumulator_dtype)
         return AccumulateState(start(), start(), inner.init(params), mean, start(), start())
 
     def update(updates: Any, state: AccumulateState, params: Any = None, **extra: Any) -> Any:
@@ -84,6 +84,11 @@ def accumulate(
         )
 
     return Rule(init, update)
+
+
+def first_mean(params: Any, dtype: Any) -> Updates:
+    """No gradient yet, in `dtype`."""
+    return jax.tree.map(functools.partial(zeros_like, dtype=dtype), params)
 
 
 def check_every(where: str, every: Any) -> None:

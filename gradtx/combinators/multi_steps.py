@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import tree
-from gradtx.combinators.accumulate import check_every, cycle, every_now, running_mean
+from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
 from gradtx.core.decorators import per_tree
 from gradtx.core.foreign import as_transformation
 from gradtx.core.kinds import DType
@@ -55,7 +55,7 @@ def multi_steps(
     should_skip = should_skip_update_fn or _never
 
     def init(params: Any) -> MultiStepsState:
-        acc = tree.zeros_like(params, accumulator_dtype)
+        acc = first_mean(params, accumulator_dtype)
         _, skip_state = should_skip(tree.zeros_like(params), start(), params)
         return MultiStepsState(start(), start(), opt.init(params), acc, skip_state)
 

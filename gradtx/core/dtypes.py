@@ -26,6 +26,16 @@ def real_dtype(dtype: Any) -> np.dtype:
     return np.zeros((), dtype).real.dtype
 
 
+def complex_dtype(dtype: Any) -> np.dtype:
+    """The dtype of a complex number whose parts are of `dtype`: complex64 for float32."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        return dtype
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"a complex leaf cannot be kept in {dtype}: JAX has no complex {dtype}")
+    return np.result_type(dtype, np.complex64)
+
+
 def scalar_dtype() -> np.dtype:
     """The dtype of numbers that belong to no array: float32, or float64 under x64."""
     return np.dtype(jnp.result_type(float))
@@ -40,6 +50,8 @@ def cast(x: Any, dtype: Any) -> jax.Array:
     """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
         return x
+    if np.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"a complex array became {dtype}: its imaginary part would be lost")
     return lax.convert_element_type(x, dtype)
 
 

@@ -55,24 +55,33 @@ class LeafTransformation(Ruled):
             leaves = Leaves.of(params)
             values = check_arrays(leaves, self.definition.name)
             check_floating(leaves, values, self.definition.name)
-            own = self._rows(values).write(leaves.treedef)
+            own = self._rows(leaves, values).write(leaves.treedef)
         return new_state(own, counted=self.counted)
 
-    def _rows(self, values: list[Any]) -> Rows:
+    def _rows(self, leaves: Leaves, values: list[Any]) -> Rows:
         """The first state of each leaf; of an absent leaf, absent."""
-        states = [None if x is None else self._init_leaf(x) for x in values]
+        states = [
+            None if x is None else self._init_leaf(x, path)
+            for x, path in zip(values, leaves.paths, strict=True)
+        ]
         present = [s for s in states if s is not None] or [jax.eval_shape(self._init_leaf, _DUMMY)]
         rows = Rows.of_leaf_states(present)
         absent = (None,) * len(rows.rows[0])
         made = iter(rows.rows)
         return Rows(rows.state_class, [absent if s is None else next(made) for s in states])
 
-    def _init_leaf(self, param: Any) -> Any:
+    def _init_leaf(self, param: Any, path: str = "") -> Any:
         dtype = compute_dtype(param.dtype)
         spec, numbers = self._spec(start(), EmptyState)
         init: Any = spec.rule(numbers, real_dtype(dtype)).init
         available = {"param": cast(param, dtype), "step": Step(start())}
-        return jax.tree.map(strengthen, self.init_asks.call(init, available))
+        try:
+            return jax.tree.map(strengthen, self.init_asks.call(init, available))
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise  # JAX's own errors explain themselves
+            where = f"{self.definition.name}: {at(path)} ({describe(param)})"
+            raise ValueError(f"{where}: {error}") from error
 
     def _spec(self, count: Any, state_class: type) -> tuple[Spec, list[Any]]:
         """The rule as static structure, and the numbers that are not known when it is traced."""
@@ -290,6 +299,8 @@ class _Bound(NamedTuple):
 def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bound:
     tx = link.transformation
     own, old_count, count = tx.read_count(state)
+    if (tx.rule.init is None) != isinstance(own, EmptyState):
+        raise tx.foreign_state(state)
     spec, numbers = tx._spec(old_count, type(own))
     selected = work.selected(link.masks)
     gathered = None

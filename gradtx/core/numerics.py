@@ -7,11 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.dtypes import real_dtype
+from gradtx.core.dtypes import complex_dtype, real_dtype
 
 
 def zeros_like(param: jax.Array, dtype: Any = None) -> jax.Array:
-    """Zeros shaped and placed like `param`: the usual first state."""
+    """Zeros shaped and placed like `param`: the usual first state.
+
+    The state of a complex parameter is complex: `dtype` then is that of its two parts. Raises
+    ValueError where JAX has no such complex dtype, as for bfloat16.
+    """
+    if dtype is not None and jnp.iscomplexobj(param):
+        dtype = complex_dtype(dtype)
     return jnp.zeros_like(param, dtype=dtype)
 
 

@@ -228,7 +228,7 @@ def test_state_of_another_transformation_is_refused(example: Example) -> None:
 # -- complex -------------------------------------------------------------------------------------
 
 
-@for_every(where=lambda e: not e.real)
+@for_every(where=lambda e: not (e.real or e.narrow))
 def test_complex_leaves_keep_their_avals(example: Example) -> None:
     parameters = {k: x.astype(jnp.complex64) for k, x in params().items()}
     gradient = {k: x.astype(jnp.complex64) for k, x in first(grads()).items()}
@@ -251,6 +251,13 @@ def test_complex_numbers_on_the_real_axis_are_real_numbers(example: Example) -> 
         assert_close(got.updates[name], expected.updates[name], 1e-5, name)
         assert_close(got.params[name], expected.params[name], 1e-5, name)
     assert len(got.updates["s"]) == STEPS
+
+
+@for_every(where=lambda e: e.narrow)
+def test_a_state_too_narrow_for_complex_leaves_is_refused_by_path(example: Example) -> None:
+    parameters = {**params(), "b": jnp.ones((2,), jnp.complex64)}
+    with pytest.raises(ValueError, match=r"\bat b\b.*complex"):
+        init(example, parameters)
 
 
 @for_every(where=lambda e: e.real)
