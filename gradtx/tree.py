@@ -85,7 +85,7 @@ def size(tree: Any) -> int:
     return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _reduce(reduction: Callable[[jax.Array], jax.Array], leaf: Any) -> jax.Array:
     """One leaf to a scalar; jitted so that leaves of equal shape share its trace."""
     x = jnp.asarray(leaf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return jax.tree.unflatten(leaves.treedef, new)
 
 
-@jax.jit
+@functools.partial(jax.jit, inline=True)
 def _add(param: Any, update: Any) -> Any:
     """One leaf; jitted so that leaves of equal shape share its trace, and eager code one call."""
     param, update = jnp.asarray(param), jnp.asarray(update)

@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 
-from gradtx.core.kinds import Kind, Number, kind_of
+from gradtx.core.kinds import Kind, Number, is_decay, kind_of
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.value import Frozen, Value, show, thaw
 
@@ -37,6 +37,7 @@ class Definition(Generic[P, V]):
         self.parameters: dict[str, Kind] = {
             name: kind_of(hints.get(name)) for name in self.signature.parameters
         }
+        self.decays = tuple(name for name, kind in self.parameters.items() if is_decay(kind))
         self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:

@@ -122,12 +122,13 @@ def _finite(x: np.ndarray) -> Any:
 
 
 _NON_NEGATIVE = Number("finite and >= 0", lambda x: _finite(x) & (x >= 0))
+_DECAY = Number("in [0, 1)", lambda x: (x >= 0) & (x < 1))
 _FRACTION = Number("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 
 Real = Annotated[Any, Number("a finite number", _finite)]
 NonNegative = Annotated[Any, _NON_NEGATIVE]
 Positive = Annotated[Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
-Decay = Annotated[Any, Number("in [0, 1)", lambda x: (x >= 0) & (x < 1))]
+Decay = Annotated[Any, _DECAY]
 Fraction = Annotated[Any, _FRACTION]
 NonNegativeOrOff = Annotated[Any, replace(_NON_NEGATIVE, off_at_zero=True)]
 FractionOrOff = Annotated[Any, replace(_FRACTION, off_at_zero=True)]
@@ -158,3 +159,8 @@ def _search(annotation: Any) -> Kind | None:
         if not isinstance(inner, Kind) and (found := _search(inner)) is not None:
             return found
     return None
+
+
+def is_decay(kind: Kind) -> bool:
+    """Whether an argument of this kind is the decay of a running mean."""
+    return kind == _DECAY

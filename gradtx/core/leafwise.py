@@ -27,7 +27,7 @@ from gradtx.core.dtypes import (
     widen,
 )
 from gradtx.core.leaves import Leaves, at, check_arrays, check_floating, describe
-from gradtx.core.rule import Asks, Rule, Step, as_rule, split_result
+from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
 from gradtx.core.state import (
     EmptyState,
     OptState,
@@ -72,8 +72,8 @@ class LeafTransformation(Ruled):
 
     def _init_leaf(self, param: Any, path: str = "") -> Any:
         dtype = compute_dtype(param.dtype)
-        spec, numbers = self._spec(start(), EmptyState)
-        init: Any = spec.rule(numbers, real_dtype(dtype)).init
+        spec, traced = self._spec(self.numbers_at(start()), EmptyState)
+        init: Any = spec.rule(spec.numbers(traced, real_dtype(dtype))).init
         available = {"param": cast(param, dtype), "step": Step(start())}
         try:
             return jax.tree.map(strengthen, self.init_asks.call(init, available))
@@ -83,9 +83,9 @@ class LeafTransformation(Ruled):
             where = f"{self.definition.name}: {at(path)} ({describe(param)})"
             raise ValueError(f"{where}: {error}") from error
 
-    def _spec(self, count: Any, state_class: type) -> tuple[Spec, list[Any]]:
+    def _spec(self, numbers: dict[str, Any], state_class: type) -> tuple[Spec, list[Any]]:
         """The rule as static structure, and the numbers that are not known when it is traced."""
-        leaves, treedef = jax.tree.flatten(self.numbers_at(count))
+        leaves, treedef = jax.tree.flatten(numbers)
         known = tuple(x if isinstance(x, int | float) else None for x in leaves)
         static = tuple(
             (n, x) for n, x in self.arguments.items() if not self.definition.is_number(n)
@@ -121,16 +121,22 @@ class Spec:
         name: str = self.definition.name
         return name
 
-    def rule(self, traced: Sequence[Any], dtype: Any) -> Rule:
-        """The rule, with its traced numbers in `dtype`."""
+    def numbers(self, traced: Sequence[Any], dtype: Any) -> dict[str, Any]:
+        """The numeric hyperparameters, the traced ones in `dtype`."""
         arrays = iter(traced)
         leaves = [next(arrays) if known is None else known for known in self.known]
-        numbers = jax.tree.unflatten(self.treedef, leaves)
-        numbers = {
+        return {
             name: bind_numbers(value, dtype, f"{self.name}: {name}")
-            for name, value in numbers.items()
+            for name, value in jax.tree.unflatten(self.treedef, leaves).items()
         }
+
+    def rule(self, numbers: dict[str, Any]) -> Rule:
+        """The rule with these numbers."""
         return as_rule(self.definition.call(dict(self.static) | numbers), self.name)
+
+    def decays(self, numbers: dict[str, Any]) -> list[Any]:
+        """Those of the numbers that are decays of running means."""
+        return jax.tree.leaves([numbers[name] for name in self.definition.decays])
 
 
 class _Shared(NamedTuple):
@@ -138,6 +144,7 @@ class _Shared(NamedTuple):
 
     numbers: list[Any]
     count: Any
+    biases: list[Any]
     gathered: Any
     extra: dict[str, Any]
 
@@ -161,6 +168,8 @@ def _one_leaf(
 
 
 _update_leaf = functools.partial(jax.jit, static_argnums=(0, 1))(_one_leaf)
+# A body of one or two operations is put in the place of its call: that is less to lower.
+_update_leaf_inline = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)(_one_leaf)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -183,18 +192,23 @@ def _apply(
     row: tuple[Any, ...],
 ) -> tuple[Any, tuple[Any, ...]]:
     """One rule on one leaf: the update and the new row of its state, in the dtypes it had."""
-    rule = spec.rule(shared.numbers, real_dtype(dtype))
+    numbers = spec.numbers(shared.numbers, real_dtype(dtype))
+    rule = spec.rule(numbers)
+    biases = list(zip(spec.decays(numbers), shared.biases, strict=bool(shared.biases)))
     wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, shared.gathered))
     available = shared.extra | {
         "grad": grad,
         "state": leaf_state(spec.state_class, wide_row, shared.count),
         "param": param,
-        "step": Step(shared.count),
+        "step": Step(shared.count, biases),
         "gathered": gathered,
     }
     try:
         result = spec.asks.call(rule.update, available)
     except AttributeError as error:
+        if row and all(field is None for field in row):
+            problem = f"updates {describe(grad)} have no state: was the leaf None in init's params?"
+            raise _LeafError(spec.name, problem) from error
         if error.obj is not available["state"]:
             raise
         held = show_state(available["state"])
@@ -274,7 +288,9 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
     try:
         if len(leaves) > 1:
             return _update_batch(specs, out_dtype, once, leaves)
-        return [_update_leaf(specs, out_dtype, once, *leaves[0])]
+        small = len(specs) <= 2 and not (jax.tree.leaves(leaves[0][2]))
+        run = _update_leaf_inline if small else _update_leaf
+        return [run(specs, out_dtype, once, *leaves[0])]
     except _LeafError as error:
         name, problem = error.args
         path = work.leaves.paths[indices[0]]
@@ -301,13 +317,30 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
     own, old_count, count = tx.read_count(state)
     if (tx.rule.init is None) != isinstance(own, EmptyState):
         raise tx.foreign_state(state)
-    spec, numbers = tx._spec(old_count, type(own))
+    spec, traced = tx._spec(tx.numbers_at(old_count), type(own))
+    numbers = spec.numbers(traced, work.widest_real_dtype())
+    biases = []
+    if "step" in tx.asks.names and spec.definition.decays:
+        decays = spec.decays(numbers)
+        known = tuple(x if isinstance(x, int | float) else None for x in decays)
+        biases = _biases(known, work.widest_real_dtype(), count, decays)
     selected = work.selected(link.masks)
     gathered = None
     if tx.rule.gather is not None:
-        rule = spec.rule(numbers, work.widest_real_dtype())
-        trees = {"updates": work.tree(selected), "params": work.params_tree(selected)}
-        gathered = tx.gather_asks.call(rule.gather, trees)
-    shared = _Shared(numbers, count, gathered, tx.asks.of(extra))
+        available: dict[str, Any] = {"step": Step(count)}
+        if tx.sees_the_tree:
+            available["updates"] = work.tree(selected)
+            available["params"] = work.params_tree(selected)
+        gathered = tx.gather_asks.call(spec.rule(numbers).gather, available)
+    shared = _Shared(traced, count, biases, gathered, tx.asks.of(extra))
     rows = Rows.read(own, work.leaves, tx.definition.name)
     return _Bound(spec, shared, rows, selected, tx.rule.batched)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _biases(known: tuple[Any, ...], dtype: Any, count: Any, decays: list[Any]) -> list[Any]:
+    """1 - decay^count of each decay, exact where it is known; jitted so that outside of jit it is
+    one call."""
+    pairs = zip(known, decays, strict=True)
+    time = cast(count, dtype)
+    return [one_minus_power(x if number is None else number, time) for number, x in pairs]

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from gradtx.core.dtypes import complex_dtype, real_dtype
+from gradtx.core.dtypes import cast, complex_dtype, real_dtype
 
 
 def zeros_like(param: jax.Array, dtype: Any = None) -> jax.Array:
@@ -30,13 +32,13 @@ def abs_sq(x: jax.Array) -> jax.Array:
     """|x|^2, real for complex x."""
     if jnp.iscomplexobj(x):
         return jnp.square(x.real) + jnp.square(x.imag)
-    return jnp.square(x)
+    return lax.square(x)
 
 
 @jax.custom_jvp
 def sqrt(x: jax.Array) -> jax.Array:
     """The square root, with derivative 0 at 0: gradients through an optimizer stay finite."""
-    return jnp.sqrt(x)
+    return lax.sqrt(x)
 
 
 @sqrt.defjvp
@@ -49,4 +51,11 @@ def _sqrt_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     """decay * mean + (1 - decay) * x"""
-    return decay * mean + (1 - decay) * x
+    return lax.add(times(decay, mean), times(1 - decay, x))
+
+
+def times(scalar: Any, x: jax.Array) -> jax.Array:
+    """scalar * x. Unlike the operator it is not traced anew for every shape."""
+    if isinstance(scalar, int | float):
+        return lax.mul(np.asarray(scalar, x.dtype), x)
+    return lax.mul(cast(scalar, x.dtype), x)

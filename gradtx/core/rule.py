@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,8 +30,9 @@ class Rule:
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.
 
-    `gather(updates)` (per leaf only) is run once a tree, before the leaves: what it returns, such
-    as a global norm, reaches `update` by the name `gathered`.
+    `gather` (per leaf only) is run once a tree, before the leaves: what it returns, such as the
+    norm of all `updates`, reaches `update` by the name `gathered`. It asks for what it needs of
+    `updates`, `params` and `step`.
     """
 
     init: Callable[..., Any] | None
@@ -41,32 +42,41 @@ class Rule:
 
 
 class Step:
-    """How far the run is. `step.count` is the number of updates so far, this one included."""
+    """How far the run is. `step.count` is the number of updates so far, this one included.
 
-    def __init__(self, count: jax.Array):
+    biases: pairs (decay, 1 - decay^count) that were computed once for the tree.
+    """
+
+    def __init__(self, count: jax.Array, biases: Sequence[tuple[Any, Any]] = ()):
         self.count = count
+        self._biases = biases
 
     @property
     def next(self) -> Step:
         """The step after this one."""
         return Step(increment(self.count))
 
-    def debias(self, moment: jax.Array, decay: Any) -> jax.Array:
-        """moment / (1 - decay^count): a running mean that started at zero, without that bias.
+    def bias(self, decay: Any, dtype: Any) -> Any:
+        """1 - decay^count, by which a running mean that started at zero is too small."""
+        for known, bias in self._biases:
+            if known is decay:
+                return cast(bias, dtype)
+        return one_minus_power(decay, cast(self.count, dtype))
 
-        1 - decay^t is computed as -expm1(t log(decay)): near t = 1 with decay = 0.999 the direct
-        form loses five of float32's seven digits.
-        """
-        dtype = real_dtype(moment.dtype)
-        time = cast(self.count, dtype)
-        log_decay: Any
-        if isinstance(decay, int | float):
-            log_decay = math.log1p(decay - 1) if decay > 0 else -math.inf
-        else:
-            log_decay = jnp.where(
-                decay > 0, jnp.log1p(jnp.where(decay > 0, decay, 1) - 1), -jnp.inf
-            )
-        return moment / -jnp.expm1(time * log_decay)
+    def debias(self, moment: jax.Array, decay: Any) -> jax.Array:
+        """moment / (1 - decay^count): a running mean that started at zero, without that bias."""
+        return lax.div(moment, cast(self.bias(decay, real_dtype(moment.dtype)), moment.dtype))
+
+
+def one_minus_power(decay: Any, time: jax.Array) -> jax.Array:
+    """1 - decay^time, computed as -expm1(time * log(decay)): near time = 1 with decay = 0.999 the
+    direct form loses five of float32's seven digits."""
+    log_decay: Any
+    if isinstance(decay, int | float):
+        log_decay = math.log1p(decay - 1) if decay > 0 else -math.inf
+    else:
+        log_decay = jnp.where(decay > 0, jnp.log1p(jnp.where(decay > 0, decay, 1) - 1), -jnp.inf)
+    return -jnp.expm1(time * log_decay)
 
 
 class Asks(NamedTuple):

@@ -49,7 +49,7 @@ def update(
 
 def _cuts(links: tuple[Link, ...]) -> list[tuple[int, int]]:
     """Runs [first, last) of links: one that sees the whole tree alone, neighbours on leaves
-    together. A rule that gathers over the tree begins a run; a batched one is a run by itself."""
+    together. A rule that sees the tree begins a run; a batched one is a run by itself."""
     cuts: list[tuple[int, int]] = []
     for i, link in enumerate(links):
         tx = link.transformation
@@ -66,4 +66,4 @@ def _goes_on(tx: Any) -> bool:
 
 
 def _is_plain(tx: Any) -> bool:
-    return _goes_on(tx) and tx.rule.gather is None
+    return _goes_on(tx) and not tx.sees_the_tree

@@ -130,7 +130,13 @@ class Ruled(GradientTransformation):
     @cached_property
     def gather_asks(self) -> Asks:
         """What the rule's `gather` asks for."""
-        return asks(self.rule.gather, ("updates", "params"), f"{self.definition.name}: gather")
+        allowed = ("updates", "params", "step")
+        return asks(self.rule.gather, allowed, f"{self.definition.name}: gather")
+
+    @property
+    def sees_the_tree(self) -> bool:
+        """Whether one leaf cannot be updated before the updates of all are known."""
+        return bool(self.gather_asks.names & {"updates", "params"})
 
     @cached_property
     def init_asks(self) -> Asks:
@@ -141,7 +147,8 @@ class Ruled(GradientTransformation):
     @property
     def counted(self) -> bool:
         """Whether a count of steps must be kept."""
-        return "step" in self.asks.names or bool(self._schedules())
+        steps = "step" in self.asks.names | self.gather_asks.names
+        return steps or bool(self._schedules())
 
     def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
         """Raise if params or an extra argument that the rule asks for was not given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative
@@ -30,7 +31,8 @@ def clip_by_global_norm(max_norm: NonNegative) -> Any:
     """
 
     def gather(updates: Any) -> Any:
-        norm = global_norm(updates)
-        return jnp.where(norm <= max_norm, 1, max_norm / jnp.where(norm == 0, 1, norm))
+        # A quotient and not a choice of two: XLA copies a cheap scalar into the loop of each leaf.
+        norm = jnp.maximum(global_norm(updates), max_norm)
+        return max_norm / jnp.maximum(norm, np.finfo(norm.dtype).tiny)
 
     return Rule(None, lambda grad, gathered: gathered * grad, gather)

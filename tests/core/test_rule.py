@@ -76,7 +76,7 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
          "bad: init asks for 'grad'; it may ask for param, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(None, lambda grad, gathered: grad, lambda grads: grads),
-         "bad: gather asks for 'grads'; it may ask for updates, params, "
+         "bad: gather asks for 'grads'; it may ask for updates, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_tree, lambda: lambda grad: grad,
          "bad: update asks for 'grad'; it may ask for updates, state, params, step, "
