@@ -21,14 +21,14 @@ def test_discovery_finds_definitions_functions_and_both_modules() -> None:
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_public_transformation_has_an_example(name: str) -> None:
     assert name in {example.name for example in EXAMPLES}, (
-        f"{name} is public: give it an Example in tests/laws/registry.py"
+        f"{name} is public: give it an Example in tests/laws/examples"
     )
 
 
 @pytest.mark.parametrize("name", PUBLIC_SCHEDULES)
 def test_public_schedule_has_an_example(name: str) -> None:
     assert name in {example.name for example in SCHEDULES}, (
-        f"{name} is public: give it a ScheduleExample in tests/laws/registry.py"
+        f"{name} is public: give it a ScheduleExample in tests/laws/examples"
     )
 
 

@@ -1,0 +1,59 @@
+"""What an example of a public name says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradtx
+
+
+@dataclass(frozen=True)
+class Example:
+    """One construction of one public name."""
+
+    name: str  # as in gradtx.__all__; "torch.adam"; "own ..." where the tests define it
+    about: str
+    make: Callable[[], Any]
+    needs_params: bool = False
+    couples: bool = False  # the update of one leaf depends on the others
+    rates: tuple[float, float] | None = None  # learning rates: for a quadratic, for Rosenbrock
+    twin: Callable[[], Any] | None = None  # the same in Optax
+    narrow: bool = False  # asks for a state narrower than float32
+    float32: bool = False  # keeps a part of its state in float32 under x64 too, as Optax does
+    foreign: bool = False  # holds functions that do not pickle, and rules that are Optax's own
+    whole_tree: bool = False  # holds a tree of masks, which fits one structure only
+    written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
+    real: bool = False  # has no meaning for complex numbers, and says so
+    accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out
+    extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of update
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.about}".replace(" ", "_")
+
+
+@dataclass(frozen=True)
+class ScheduleExample:
+    """One construction of one public schedule."""
+
+    name: str
+    about: str
+    make: Callable[[], Any]
+    slope_in: str | None = "init_value"  # an argument with respect to which the value has a slope
+    written_out: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.about}".replace(" ", "_")
+
+
+def linear() -> Any:
+    """A schedule for the numbers of examples."""
+    return gradtx.linear_schedule(0.2, 0.05, 6)
+
+
+def only_w(params: Any) -> Any:
+    """A mask as a function."""
+    return {name: name == "w" for name in params}
+
+
+E, S = Example, ScheduleExample
+T = {"w": True, "b": False, "s": False}

@@ -1,0 +1,111 @@
+"""Schedules."""
+
+import gradtx
+from gradtx import torch as gt
+
+from .example import S, ScheduleExample
+
+SCHEDULES: tuple[ScheduleExample, ...] = (
+    S("constant_schedule", "default", lambda: gradtx.constant_schedule(0.5), "value"),
+    S("polynomial_schedule", "square", lambda: gradtx.polynomial_schedule(0.5, 0.1, 2, 10)),
+    S("polynomial_schedule", "root", lambda: gradtx.polynomial_schedule(0.5, 0.1, 0.5, 10, 3)),
+    S("linear_schedule", "default", lambda: gradtx.linear_schedule(0.5, 0.1, 10)),
+    S("linear_schedule", "no steps", lambda: gradtx.linear_schedule(0.5, 0.1, 0)),
+    S("exponential_decay", "default", lambda: gradtx.exponential_decay(0.5, 4, 0.5)),
+    S(
+        "exponential_decay",
+        "staircase with an end",
+        lambda: gradtx.exponential_decay(0.5, 4, 0.5, 2, True, 0.2),
+    ),
+    S(
+        "inverse_time_decay_schedule",
+        "default",
+        lambda: gradtx.inverse_time_decay_schedule(0.5, 0.1),
+    ),
+    S(
+        "cosine_annealing_schedule",
+        "default",
+        lambda: gradtx.cosine_annealing_schedule(0.5, 8, 0.1),
+    ),
+    S("cosine_decay_schedule", "default", lambda: gradtx.cosine_decay_schedule(0.5, 10)),
+    S(
+        "cosine_decay_schedule",
+        "exponent",
+        lambda: gradtx.cosine_decay_schedule(0.5, 10, 0.1, 1.5),
+    ),
+    S(
+        "warm_restarts_schedule",
+        "doubling",
+        lambda: gradtx.warm_restarts_schedule(0.5, 4, 2, 0.1),
+    ),
+    S("warm_restarts_schedule", "equal", lambda: gradtx.warm_restarts_schedule(0.5, 4)),
+    S(
+        "warmup_constant_schedule",
+        "default",
+        lambda: gradtx.warmup_constant_schedule(0.1, 0.5, 5),
+    ),
+    S(
+        "warmup_cosine_decay_schedule",
+        "default",
+        lambda: gradtx.warmup_cosine_decay_schedule(0.1, 0.5, 5, 12, 0.05),
+    ),
+    S(
+        "warmup_exponential_decay_schedule",
+        "default",
+        lambda: gradtx.warmup_exponential_decay_schedule(0.1, 0.5, 5, 4, 0.5),
+    ),
+    S(
+        "sgdr_schedule",
+        "two cycles",
+        lambda: gradtx.sgdr_schedule(
+            [
+                {"init_value": 0.1, "peak_value": 0.5, "warmup_steps": 2, "decay_steps": 6},
+                {"init_value": 0.2, "peak_value": 0.4, "warmup_steps": 3, "decay_steps": 8},
+            ]
+        ),
+        None,
+    ),
+    S(
+        "join_schedules",
+        "default",
+        lambda: gradtx.join_schedules(
+            (gradtx.linear_schedule(0.1, 0.5, 4), gradtx.exponential_decay(0.5, 4, 0.5)), (5,)
+        ),
+        None,
+    ),
+    S(
+        "piecewise_constant_schedule",
+        "default",
+        lambda: gradtx.piecewise_constant_schedule(0.5, {4: 0.5, 8: 0.1}),
+    ),
+    S(
+        "piecewise_interpolate_schedule",
+        "linear",
+        lambda: gradtx.piecewise_interpolate_schedule("linear", 0.5, {4: 0.5, 8: 0.1}),
+    ),
+    S(
+        "piecewise_interpolate_schedule",
+        "cosine",
+        lambda: gradtx.piecewise_interpolate_schedule("cosine", 0.5, {4: 0.5, 8: 0.1}),
+    ),
+    S(
+        "linear_onecycle_schedule",
+        "default",
+        lambda: gradtx.linear_onecycle_schedule(20, 0.5),
+        "peak_value",
+    ),
+    S(
+        "cosine_onecycle_schedule",
+        "default",
+        lambda: gradtx.cosine_onecycle_schedule(20, 0.5),
+        "peak_value",
+    ),
+    S("torch.step_lr", "default", lambda: gt.step_lr(0.5, 4), "lr"),
+    S("torch.cosine_annealing_lr", "default", lambda: gt.cosine_annealing_lr(0.5, 8, 0.1), "lr"),
+    S(
+        "torch.cosine_annealing_warm_restarts",
+        "doubling",
+        lambda: gt.cosine_annealing_warm_restarts(0.5, 4, 2, 0.1),
+        "lr",
+    ),
+)
