@@ -35,7 +35,6 @@ def _section(results: Results, folder: Path) -> str:
     if programs:
         parts += ["The compiled programs, gradtx / Optax:", programs]
     parts += ["Trace + lower, gradtx / Optax:", _matrix(results, "trace_lower")]
-    parts += ["Compile, gradtx / Optax:", _matrix(results, "compile")]
     picture = folder / results.file_name.replace(".json", ".png")
     if picture.exists():
         parts.append(f"![step times and bytes](benchmarks/results/{picture.name})")
