@@ -85,9 +85,8 @@ def size(tree: Any) -> int:
     return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _reduce(reduction: Callable[[jax.Array], jax.Array], leaf: Any) -> jax.Array:
-    """One leaf to a scalar; jitted so that leaves of equal shape share its trace."""
+    """One leaf to a scalar."""
     x = jnp.asarray(leaf)
     return reduction(_cast_array(x, compute_dtype(x.dtype)))
 
@@ -100,7 +99,8 @@ def _total(tree: Any, reduction: Callable[[jax.Array], jax.Array]) -> jax.Array:
 
 
 def _sum_of_squares(x: jax.Array) -> jax.Array:
-    return jnp.sum(abs_sq(x))
+    # Of lax, like what follows it: a jnp function is traced again for each shape.
+    return lax.reduce_sum(abs_sq(x), tuple(range(x.ndim)))
 
 
 def _sum_of_magnitudes(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
 from gradtx.core.leaves import Leaves, align, at, describe
@@ -38,11 +39,18 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return jax.tree.unflatten(leaves.treedef, new)
 
 
-@functools.partial(jax.jit, inline=True)
 def _add(param: Any, update: Any) -> Any:
-    """One leaf; jitted so that leaves of equal shape share its trace, and eager code one call."""
+    """One leaf."""
     param, update = jnp.asarray(param), jnp.asarray(update)
     if not is_inexact(param):
         return param + cast(update, param.dtype)
+    if param.dtype == update.dtype == compute_dtype(param.dtype):
+        return lax.add(param, cast(update, update.dtype))
+    return _add_and_round(param, update)
+
+
+@functools.partial(jax.jit, inline=True)
+def _add_and_round(param: Any, update: Any) -> Any:
+    """One leaf in float32 or wider; jitted so that outside of jit it is one call."""
     dtype = compute_dtype(param.dtype, update.dtype)
-    return cast(cast(param, dtype) + cast(update, dtype), param.dtype)
+    return cast(lax.add(cast(param, dtype), cast(update, dtype)), param.dtype)

@@ -271,7 +271,7 @@ def run_leafwise(
             for b, row in zip(chosen, rows, strict=True):
                 b.rows.rows[i] = row
     return [
-        join_count(b.shared.count, state, b.rows.write(work.leaves.treedef))
+        join_count(b.count, state, b.rows.write(work.leaves.treedef))
         for b, state in zip(bound, states, strict=True)
     ]
 
@@ -307,6 +307,7 @@ class _Bound(NamedTuple):
 
     spec: Spec
     shared: _Shared
+    count: Any
     rows: Rows
     selected: list[bool]
     batched: bool
@@ -332,9 +333,9 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
             available["updates"] = work.tree(selected)
             available["params"] = work.params_tree(selected)
         gathered = tx.gather_asks.call(spec.rule(numbers).gather, available)
-    shared = _Shared(traced, count, biases, gathered, tx.asks.of(extra))
+    shared = _Shared(traced, count, biases, gathered, tx.asks.of(work.visible(extra, link.masks)))
     rows = Rows.read(own, work.leaves, tx.definition.name)
-    return _Bound(spec, shared, rows, selected, tx.rule.batched)
+    return _Bound(spec, shared, count, rows, selected, tx.rule.batched)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

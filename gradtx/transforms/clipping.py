@@ -9,6 +9,7 @@ import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative
+from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
 from gradtx.tree import global_norm
 
@@ -35,4 +36,4 @@ def clip_by_global_norm(max_norm: NonNegative) -> Any:
         norm = jnp.maximum(global_norm(updates), max_norm)
         return max_norm / jnp.maximum(norm, np.finfo(norm.dtype).tiny)
 
-    return Rule(None, lambda grad, gathered: gathered * grad, gather)
+    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)

@@ -6,18 +6,19 @@ from typing import Any
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative, Real
+from gradtx.core.numerics import times
 
 
 @per_leaf
 def scale(step_size: Real) -> Any:
     """u = step_size * g"""
-    return lambda grad: step_size * grad
+    return lambda grad: times(step_size, grad)
 
 
 @per_leaf
 def scale_by_schedule(step_size_fn: Real) -> Any:
     """u = step_size_fn(t) * g, where t is the number of updates before this one."""
-    return lambda grad: step_size_fn * grad
+    return lambda grad: times(step_size_fn, grad)
 
 
 @per_leaf
@@ -31,4 +32,4 @@ def scale_by_learning_rate(
     if learning_rate is None:
         return lambda grad: grad
     sign = -1 if flip_sign else 1
-    return lambda grad: (sign * learning_rate) * grad
+    return lambda grad: times(sign * learning_rate, grad)
