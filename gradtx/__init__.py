@@ -5,6 +5,12 @@ from gradtx.combinators.accumulate import AccumulateState, accumulate
 from gradtx.combinators.chain import chain, named_chain
 from gradtx.combinators.masked import MaskedState, masked
 from gradtx.combinators.multi_steps import MultiSteps, MultiStepsState, multi_steps
+from gradtx.combinators.partition import (
+    MultiTransformState,
+    PartitionState,
+    multi_transform,
+    partition,
+)
 from gradtx.combinators.stateless import (
     identity,
     set_to_zero,
@@ -55,7 +61,9 @@ from gradtx.schedules import (
     cosine_annealing_schedule,
     cosine_decay_schedule,
     cosine_onecycle_schedule,
+    cyclic_schedule,
     exponential_decay,
+    inverse_sqrt_schedule,
     inverse_time_decay_schedule,
     join_schedules,
     linear_onecycle_schedule,
@@ -68,6 +76,7 @@ from gradtx.schedules import (
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
+    wsd_schedule,
 )
 from gradtx.transforms.adam import (
     ScaleByAdamState,
@@ -116,9 +125,11 @@ __all__ = [
     "MaskedState",
     "MultiSteps",
     "MultiStepsState",
+    "MultiTransformState",
     "NonNegative",
     "OptState",
     "Params",
+    "PartitionState",
     "Positive",
     "PositiveSteps",
     "Real",
@@ -151,10 +162,12 @@ __all__ = [
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "cyclic_schedule",
     "ema",
     "exponential_decay",
     "global_norm",
     "identity",
+    "inverse_sqrt_schedule",
     "inverse_time_decay_schedule",
     "join_schedules",
     "linear_onecycle_schedule",
@@ -164,9 +177,11 @@ __all__ = [
     "matching",
     "maximize",
     "multi_steps",
+    "multi_transform",
     "nadam",
     "nadamw",
     "named_chain",
+    "partition",
     "per_leaf",
     "per_tree",
     "piecewise_constant_schedule",
@@ -197,5 +212,6 @@ __all__ = [
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
+    "wsd_schedule",
     "zeros_like",
 ]

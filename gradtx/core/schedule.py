@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -33,6 +34,54 @@ class Schedule(Value):
         # The step is cast first: an int32 divided by an int would be float32 even under x64.
         value = self.definition.call(arguments)(jnp.asarray(step, dtype))
         return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
+
+    # -- arithmetic: a schedule with a number, an array or a schedule is a schedule --------------
+
+    __array_ufunc__ = None  # NumPy's numbers and arrays leave `number * schedule` to the schedule
+
+    def __add__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().PLUS, self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().PLUS, other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().MINUS, self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().MINUS, other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().TIMES, self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().TIMES, other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().DIVIDED_BY, self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().DIVIDED_BY, other, self)
+
+    def __neg__(self) -> Schedule:
+        return _arithmetic().NEGATED(self)
+
+    def clip(self, low: Any = None, high: Any = None) -> Schedule:
+        """This schedule, but never below low and never above high, which may be schedules too."""
+        return _arithmetic().CLIP(self, low, high)
+
+    def shift(self, steps: Any) -> Schedule:
+        """This schedule `steps` steps later: until then its first value.
+
+        With negative steps it begins that many steps further on, as a run that is resumed does.
+        """
+        return _arithmetic().SHIFT(self, steps)
+
+
+def _arithmetic() -> ModuleType:
+    from gradtx.core import arithmetic
+
+    return arithmetic
 
 
 def at(tree: Any, step: Any) -> Any:

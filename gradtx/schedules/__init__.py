@@ -23,13 +23,16 @@ from gradtx.schedules.polynomial import (
     linear_schedule,
     polynomial_schedule,
 )
+from gradtx.schedules.training import cyclic_schedule, inverse_sqrt_schedule, wsd_schedule
 
 __all__ = [
     "constant_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "cyclic_schedule",
     "exponential_decay",
+    "inverse_sqrt_schedule",
     "inverse_time_decay_schedule",
     "join_schedules",
     "linear_onecycle_schedule",
@@ -42,4 +45,5 @@ __all__ = [
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
+    "wsd_schedule",
 ]

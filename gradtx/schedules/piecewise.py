@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import Fraction, NonNegative, Positive, PositiveSteps, Real, Steps
+from gradtx.core.kinds import Fraction, NonNegative, Number, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
 
 
+@dataclass(frozen=True)
+class _Boundaries(Number):
+    """Numbers of steps, as a sequence or as one array."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, np.ndarray | jax.Array) and value.ndim == 1:
+            value = tuple(value)
+        return super().convert(where, value)
+
+
+Boundaries = Annotated[
+    Any,
+    _Boundaries("finite and >= 0", lambda x: np.isfinite(x) & (x >= 0), 1, scheduled=False),
+]
+
+
 @schedule
-def join_schedules(schedules: tuple[Schedule, ...], boundaries: tuple[Steps, ...]) -> Any:
+def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
-    boundaries: the steps at which the next one takes over, one less than there are schedules.
-    Raises: ValueError where the numbers do not match.
+    boundaries: the steps at which the next one takes over, a sequence or an array; one less than
+    there are schedules. Raises: ValueError where the numbers do not match.
     """
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(

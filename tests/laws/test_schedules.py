@@ -73,7 +73,7 @@ def test_equality_hash_and_pickle(example: ScheduleExample) -> None:
 @for_every_schedule()
 def test_repr_names_every_argument_and_can_be_evaluated(example: ScheduleExample) -> None:
     schedule = example.make()
-    for name in schedule.definition.parameters:
+    for name in () if example.infix else schedule.definition.parameters:
         assert f"{name}=" in repr(schedule)
     assert eval(repr(schedule), dict(NAMESPACE)) == schedule
 

@@ -40,6 +40,7 @@ class ScheduleExample:
     make: Callable[[], Any]
     slope_in: str | None = "init_value"  # an argument with respect to which the value has a slope
     written_out: bool = True
+    infix: bool = False  # an expression, printed as it is written: arguments without their names
 
     def __str__(self) -> str:
         return f"{self.name}-{self.about}".replace(" ", "_")

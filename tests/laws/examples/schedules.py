@@ -5,6 +5,8 @@ from gradtx import torch as gt
 
 from .example import S, ScheduleExample
 
+LINE, WAVE = gradtx.linear_schedule(0.5, 0.1, 10), gradtx.cosine_decay_schedule(0.5, 10)
+
 SCHEDULES: tuple[ScheduleExample, ...] = (
     S("constant_schedule", "default", lambda: gradtx.constant_schedule(0.5), "value"),
     S("polynomial_schedule", "square", lambda: gradtx.polynomial_schedule(0.5, 0.1, 2, 10)),
@@ -100,6 +102,41 @@ SCHEDULES: tuple[ScheduleExample, ...] = (
         lambda: gradtx.cosine_onecycle_schedule(20, 0.5),
         "peak_value",
     ),
+    S("wsd_schedule", "default", lambda: gradtx.wsd_schedule(0.1, 0.5, 4, 3, 6)),
+    S(
+        "wsd_schedule",
+        "cosine",
+        lambda: gradtx.wsd_schedule(0.1, 0.5, 0, 3, 6, 0.05, "cosine"),
+        "end_value",
+    ),
+    S("wsd_schedule", "sqrt", lambda: gradtx.wsd_schedule(0.1, 0.5, 4, 0, 6, 0.05, "sqrt")),
+    S("inverse_sqrt_schedule", "default", lambda: gradtx.inverse_sqrt_schedule(0.1, 0.5, 5)),
+    S(
+        "inverse_sqrt_schedule",
+        "timescale",
+        lambda: gradtx.inverse_sqrt_schedule(0.1, 0.5, 5, 100),
+    ),
+    S("cyclic_schedule", "default", lambda: gradtx.cyclic_schedule(0.1, 0.5, 4)),
+    S(
+        "cyclic_schedule",
+        "halving",
+        lambda: gradtx.cyclic_schedule(0.1, 0.5, 4, 2, "triangular2"),
+    ),
+    S(
+        "cyclic_schedule",
+        "decaying",
+        lambda: gradtx.cyclic_schedule(0.1, 0.5, 4, 2, "exp_range", 0.9),
+    ),
+    # -- arithmetic ------------------------------------------------------------------------------
+    S("Schedule", "sum", lambda: 0.1 + LINE, "left", infix=True),
+    S("Schedule", "difference", lambda: 1.0 - LINE, "left", infix=True),
+    S("Schedule", "product", lambda: 0.5 * LINE, "left", infix=True),
+    S("Schedule", "product of schedules", lambda: LINE * WAVE, None, infix=True),
+    S("Schedule", "quotient", lambda: LINE / 2.0, "right", infix=True),
+    S("Schedule", "negative", lambda: -(LINE + WAVE), None, infix=True),
+    S("Schedule", "clip", lambda: LINE.clip(0.45, 0.9), "low", infix=True),
+    S("Schedule", "clip to a schedule", lambda: (2 * LINE).clip(high=WAVE), None, infix=True),
+    S("Schedule", "shift", lambda: WAVE.shift(2), None, infix=True),
     S("torch.step_lr", "default", lambda: gt.step_lr(0.5, 4), "lr"),
     S("torch.cosine_annealing_lr", "default", lambda: gt.cosine_annealing_lr(0.5, 8, 0.1), "lr"),
     S(

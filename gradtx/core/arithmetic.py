@@ -1,0 +1,115 @@
+"""Arithmetic on schedules: sums, products, bounds and shifts are schedules again."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.definition import Definition
+from gradtx.core.kinds import Number, Real
+from gradtx.core.schedule import Schedule
+from gradtx.core.value import Value, show
+
+NonZero = Annotated[
+    Any, Number("a finite number and not 0", lambda x: np.isfinite(x) & (x != 0), example=1.0)
+]
+AnySteps = Annotated[Any, Number("a finite number", np.isfinite, example=1, scheduled=False)]
+
+# The sign of each operation and how strongly it binds: brackets are printed where they are needed.
+_SIGNS = {"plus": ("+", 1), "minus": ("-", 1), "times": ("*", 2), "divided_by": ("/", 2)}
+_NEGATED, _CALLED = 3, 4
+
+
+class Expression(Schedule):
+    """A schedule that is computed from others. It is printed as it would be written."""
+
+    def __repr__(self) -> str:
+        name = self.definition.name
+        first, *others = self.arguments.values()
+        if name in _SIGNS:
+            sign, strength = _SIGNS[name]
+            return f"{_shown(first, strength)} {sign} {_shown(others[0], strength + 1)}"
+        if name == "negated":
+            return f"-{_shown(first, _NEGATED)}"
+        given = list(self.arguments.items())[1:]
+        call = ", ".join(f"{name}={show(x)}" for name, x in given if x is not None)
+        return f"{_shown(first, _CALLED)}.{name}({call})"
+
+    @property
+    def _strength(self) -> int:
+        name = self.definition.name
+        return _SIGNS[name][1] if name in _SIGNS else _NEGATED if name == "negated" else _CALLED
+
+
+def _shown(x: Any, strength: int) -> str:
+    """x as an operand, in brackets if it binds less strongly."""
+    weaker = isinstance(x, Expression) and x._strength < strength
+    return f"({x!r})" if weaker else show(x)
+
+
+def _plus(left: Real, right: Real) -> Any:
+    """left + right"""
+    return lambda t: left + right
+
+
+def _minus(left: Real, right: Real) -> Any:
+    """left - right"""
+    return lambda t: left - right
+
+
+def _times(left: Real, right: Real) -> Any:
+    """left * right"""
+    return lambda t: left * right
+
+
+def _divided_by(left: Real, right: NonZero) -> Any:
+    """left / right"""
+    return lambda t: left / right
+
+
+def _negated(of: Real) -> Any:
+    """-of"""
+    return lambda t: -of
+
+
+def _clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) -> Any:
+    """The schedule, but at least low and at most high. low and high may be schedules too."""
+    if low is None and high is None:
+        raise ValueError("clip: give low, high or both")
+    known = isinstance(low, int | float) and isinstance(high, int | float)
+    if known and low > high:
+        raise ValueError(f"clip: low must not be above high, got low={low}, high={high}")
+    return lambda t: jnp.clip(schedule(t), low, high)
+
+
+def _shift(schedule: Schedule, steps: AnySteps) -> Any:
+    """The schedule that many steps later, and its first value until then."""
+    return lambda t: schedule(jnp.maximum(t - steps, 0))
+
+
+def _expression(function: Any) -> Definition[Any, Expression]:
+    stored_as = function.__name__.strip("_").upper()
+    function.__name__ = function.__name__.strip("_")
+    return Definition(function, Expression, stored_as=stored_as)
+
+
+PLUS, MINUS, TIMES = _expression(_plus), _expression(_minus), _expression(_times)
+DIVIDED_BY, NEGATED = _expression(_divided_by), _expression(_negated)
+CLIP, SHIFT = _expression(_clip), _expression(_shift)
+
+
+def operate(operation: Definition[Any, Expression], left: Any, right: Any) -> Any:
+    """The operation on a schedule and a number, an array or another schedule."""
+    known = all(map(_is_operand, (left, right)))
+    return operation(left, right) if known else NotImplemented
+
+
+def _is_operand(x: Any) -> bool:
+    if isinstance(x, Value):
+        return isinstance(x, Schedule)
+    number = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return number or isinstance(x, np.ndarray | jax.Array) or callable(x)

@@ -1,0 +1,123 @@
+"""Schedules of whole trainings: warm-up, a plateau and decay; inverse square roots; cycles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.definition import schedule
+from gradtx.core.kinds import Positive, PositiveSteps, Real, Steps
+from gradtx.core.numerics import sqrt
+from gradtx.schedules.cosine import cosine_decay_schedule
+from gradtx.schedules.polynomial import linear_schedule, whole_periods
+
+_DECAYS = ("linear", "cosine", "sqrt")
+_MODES = ("triangular", "triangular2", "exp_range")
+
+
+@schedule
+def wsd_schedule(
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: Steps,
+    stable_steps: Steps,
+    decay_steps: PositiveSteps,
+    end_value: Real = 0.0,
+    decay: str = "linear",
+) -> Any:
+    """Warm up, stay, decay: to peak_value, there for stable_steps, then to end_value and there.
+
+        t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
+        in between:         peak_value
+        the last steps:     end_value + (peak_value - end_value) * d(s)
+                            s = (t - warmup_steps - stable_steps) / decay_steps, at most 1
+
+    decay: what d is, "linear": 1 - s, "cosine": (1 + cos(pi s)) / 2, "sqrt": 1 - sqrt(s). Training
+    may go on from the plateau of an earlier run with another length. Hu et al., 2024,
+    https://arxiv.org/abs/2404.06395; Haegele et al., 2024, https://arxiv.org/abs/2405.18392
+
+    Raises: ValueError for another decay.
+    """
+    if decay not in _DECAYS:
+        raise ValueError(f"wsd_schedule: decay must be 'linear', 'cosine' or 'sqrt', got {decay!r}")
+
+    def value(t: Any) -> Any:
+        elapsed = jnp.clip(t - (warmup_steps + stable_steps), 0, decay_steps)
+        if decay == "cosine":
+            left = cosine_decay_schedule(1.0, decay_steps)(elapsed)
+        else:
+            s = elapsed / decay_steps
+            # At the first of its steps the square root has no derivative: here it is 0.
+            left = 1 - (sqrt(s) if decay == "sqrt" else s)
+        warm = linear_schedule(init_value, peak_value, warmup_steps)(t)
+        after = end_value + (peak_value - end_value) * left
+        return jnp.where(t < warmup_steps, warm, after)
+
+    return value
+
+
+@schedule
+def inverse_sqrt_schedule(
+    init_value: Real, peak_value: Real, warmup_steps: Steps, timescale: PositiveSteps | None = None
+) -> Any:
+    """Warm up to peak_value, then fall as the inverse square root of the step.
+
+        t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
+        after:              peak_value * sqrt(timescale / (timescale + t - warmup_steps))
+
+    timescale: in how many steps after the warm-up the value falls to peak_value / sqrt(2). Without
+    it it is warmup_steps (1 if that is 0), and the value is peak_value * sqrt(warmup_steps / t),
+    as in Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
+    """
+
+    def value(t: Any) -> Any:
+        scale = jnp.maximum(warmup_steps, 1) if timescale is None else timescale
+        since = jnp.maximum(t - warmup_steps, 0)
+        warm = linear_schedule(init_value, peak_value, warmup_steps)(t)
+        return jnp.where(t < warmup_steps, warm, peak_value * jnp.sqrt(scale / (scale + since)))
+
+    return value
+
+
+@schedule
+def cyclic_schedule(
+    init_value: Real,
+    peak_value: Real,
+    up_steps: PositiveSteps,
+    down_steps: PositiveSteps | None = None,
+    mode: str = "triangular",
+    decay_rate: Positive = 1.0,
+) -> Any:
+    """From init_value up to peak_value and down again in straight lines, for ever.
+
+        init_value + (peak_value - init_value) * height * factor
+
+    height goes from 0 to 1 in up_steps and back to 0 in down_steps (as many without it). factor is
+    1 for "triangular", 1/2 to the number of cycles so far for "triangular2", and decay_rate^t for
+    "exp_range". Smith, 2017, https://arxiv.org/abs/1506.01186
+
+    Raises: ValueError for another mode.
+    """
+    if mode not in _MODES:
+        raise ValueError(
+            "cyclic_schedule: mode must be 'triangular', 'triangular2' or 'exp_range', "
+            f"got {mode!r}"
+        )
+
+    def value(t: Any) -> Any:
+        down = up_steps if down_steps is None else down_steps
+        period = up_steps + down
+        # Whole cycles are taken off first: they may be many.
+        within = jnp.mod(t, period)
+        # Exactly 1 at the top: compiled, up_steps / up_steps may be less.
+        falling = 1 - (within - up_steps) / down
+        height = jnp.where(within < up_steps, within / up_steps, falling)
+        factor: Any = 1.0
+        if mode == "triangular2":
+            factor = jnp.exp2(-whole_periods(t, period))
+        elif mode == "exp_range":
+            factor = decay_rate**t
+        return init_value + (peak_value - init_value) * height * factor
+
+    return value
