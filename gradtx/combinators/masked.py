@@ -11,6 +11,7 @@ from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, hide
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.value import show, thaw
 
 
 class MaskedState(NamedTuple):
@@ -35,7 +36,7 @@ class Masked(GradientTransformation):
 
     @property
     def _mask(self) -> Mask:
-        return Mask(self.arguments["mask"])
+        return Mask(self.arguments["mask"], self.arguments["mask_compatible_extra_args"])
 
     def _links(self) -> tuple[Link, ...]:
         return tuple(link._replace(masks=(*link.masks, self._mask)) for link in self.inner._links())
@@ -59,23 +60,36 @@ class Masked(GradientTransformation):
         selected = self._mask.select(leaves, "masked")
         return MaskedState(self.inner._init(hide(leaves, leaves.values, selected)))
 
+    def __repr__(self) -> str:
+        covers = self.arguments["mask_compatible_extra_args"]
+        shown = f"inner={self.inner!r}, mask={show(thaw(self.arguments['mask']))}"
+        return f"masked({shown}{', mask_compatible_extra_args=True' if covers else ''})"
 
-def _masked(inner: GradientTransformation, mask: Any) -> Any:
-    return inner, mask
+
+def _masked(
+    inner: GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False
+) -> Any:
+    return inner, mask, mask_compatible_extra_args
 
 
 _masked.__name__ = "masked"
 _MASKED = Definition(_masked, Masked, stored_as="_MASKED")
 
 
-def masked(inner: Any, mask: Any) -> GradientTransformation:
+def masked(
+    inner: Any, mask: Any, *, mask_compatible_extra_args: bool = False
+) -> GradientTransformation:
     """Apply a transformation to some leaves; the others pass unchanged and cost no state.
 
     mask: a tree of booleans shaped like params or a prefix of it; a function that makes one from
     params; a regular expression searched for in the leaf's path (`"kernel"`, written
     `encoder/0/kernel`); or `matching(pattern)`, whose `~` selects all others.
 
+    mask_compatible_extra_args: the mask also hides leaves of those extra arguments of update that
+    are trees like the updates.
+
     Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
     matches no leaf.
     """
-    return _MASKED(as_transformation(inner, "masked: inner"), mask)
+    inner = as_transformation(inner, "masked: inner")
+    return _MASKED(inner, mask, mask_compatible_extra_args=mask_compatible_extra_args)

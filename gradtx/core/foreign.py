@@ -29,8 +29,9 @@ class Foreign(GradientTransformation):
     def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
         selected = work.selected(link.masks)
         function = self.arguments["update"]
+        accepted = _accepted(function, work.visible(extra, link.masks))
         updates, new_state = function(
-            work.tree(selected), state, work.params_tree(selected), **_accepted(function, extra)
+            work.tree(selected), state, work.params_tree(selected), **accepted
         )
         work.put(updates, selected, repr(self))
         return _in_dtypes_of(state, new_state)

@@ -59,9 +59,13 @@ MaskLike = Any | Callable[[Any], Any] | str | matching
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it was given: tree of booleans, function of the tree, pattern or `matching`."""
+    """A mask as it was given: tree of booleans, function of the tree, pattern or `matching`.
+
+    covers_extra: whether it also hides leaves of extra arguments that are trees like the updates.
+    """
 
     given: Any
+    covers_extra: bool = False
 
     def select(self, leaves: Leaves, where: str) -> list[bool]:
         """For each leaf, whether it is acted on."""
@@ -78,19 +82,28 @@ class Mask:
 
 def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:
     """A tree of booleans, or a prefix of one, as one boolean a leaf."""
-    flags, treedef = flatten(mask)
+    try:
+        flags = broadcast_prefix(mask, leaves)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: the mask does not fit the tree it masks: {error}. A mask is a tree of "
+            "booleans shaped like the params (or a prefix of it), a function that makes one, or a "
+            "path pattern"
+        ) from error
+    return [_boolean(flag, where) for flag in flags]
+
+
+def broadcast_prefix(prefix: Any, leaves: Leaves) -> list[Any]:
+    """The leaf of `prefix`, a tree like that of `leaves` or a prefix of it, above each leaf."""
+    flags, treedef = flatten(prefix)
     try:
         subtrees = treedef.flatten_up_to(leaves.tree(leaves.values))
     except ValueError as error:
         raise ValueError(
-            f"{where}: the mask does not fit the tree it masks: its structure is {treedef}, the "
-            f"leaves are at {', '.join(leaves.paths[:8])}. A mask is a tree of booleans shaped "
-            "like the params (or a prefix of it), a function that makes one, or a path pattern"
+            f"its structure is {treedef}, the leaves are at {', '.join(leaves.paths[:8])}"
         ) from error
-    selected: list[bool] = []
-    for flag, subtree in zip(flags, subtrees, strict=True):
-        selected += [_boolean(flag, where)] * len(flatten(subtree)[0])
-    return selected
+    sizes = [len(flatten(subtree)[0]) for subtree in subtrees]
+    return [flag for flag, size in zip(flags, sizes, strict=True) for _ in range(size)]
 
 
 def _boolean(flag: Any, where: str) -> bool:

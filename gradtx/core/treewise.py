@@ -44,7 +44,7 @@ class TreeTransformation(Ruled):
         own, old_count, count = self.read_count(state)
         selected = work.selected(link.masks)
         rule = self._rule(old_count, work.widest_real_dtype())
-        available = self.asks.of(extra) | {
+        available = self.asks.of(work.visible(extra, link.masks)) | {
             "updates": work.tree(selected),
             "state": own,
             "params": work.params_tree(selected),

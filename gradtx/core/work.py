@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
 import numpy as np
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
-from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe
+from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
 from gradtx.core.mask import Mask, hide
 from gradtx.core.state import Params, Updates
 
@@ -65,11 +66,28 @@ class Work:
         """For each leaf, whether every mask selects it. Masks look at params if they are given."""
         if masks not in self._selections:
             seen = self.params if self.has_params else self.values
-            leaves = Leaves(self.leaves.treedef, seen)
-            columns = [mask.select(leaves, f"{self.name}: mask") for mask in masks]
-            columns.append([True] * len(seen))
-            self._selections[masks] = [all(flags) for flags in zip(*columns, strict=True)]
+            selected = [True] * len(seen)
+            # From the outermost, the last, inwards: each sees the leaves that are left, as in init.
+            for mask in reversed(masks):
+                leaves = Leaves.of(hide(self.leaves, seen, selected))
+                flags = iter(mask.select(leaves, f"{self.name}: mask"))
+                selected = [s and next(flags) for s in selected]
+            self._selections[masks] = selected
         return self._selections[masks]
+
+    def visible(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+        """The extra arguments as a link under these masks sees them: trees like the updates are
+        masked too, by those masks that say so."""
+        covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
+        if not extra or not covering:
+            return extra
+        selected = self.selected(covering[::-1])
+
+        def seen(x: Any) -> Any:
+            values, treedef = flatten(x)
+            return hide(self.leaves, values, selected) if treedef == self.leaves.treedef else x
+
+        return {name: seen(x) for name, x in extra.items()}
 
     def tree(self, selected: list[bool]) -> Updates:
         """The updates so far as a tree, in float32 or wider."""

@@ -102,7 +102,9 @@ def test_zero_size_leaves(example: Example) -> None:
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((updates, state)))
 
 
-@for_every(where=lambda e: not e.whole_tree and e.name not in ("masked", "own per_tree"))
+@for_every(
+    where=lambda e: not (e.whole_tree or e.by_path) and e.name not in ("masked", "own per_tree")
+)
 def test_a_bare_array_is_a_tree(example: Example) -> None:
     if not isinstance(getattr(example.make(), "mask", None), type(None)):
         return

@@ -22,6 +22,7 @@ class Example:
     float32: bool = False  # keeps a part of its state in float32 under x64 too, as Optax does
     foreign: bool = False  # holds functions that do not pickle, and rules that are Optax's own
     whole_tree: bool = False  # holds a tree of masks, which fits one structure only
+    by_path: bool = False  # groups leaves by their names, and a bare array has none
     written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
     real: bool = False  # has no meaning for complex numbers, and says so
     accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out

@@ -1,0 +1,309 @@
+"""Another transformation for each group of leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from gradtx.combinators.masked import MaskedState
+from gradtx.core.definition import Definition
+from gradtx.core.foreign import as_transformation
+from gradtx.core.leaves import Leaves
+from gradtx.core.mask import Mask, broadcast_prefix, hide
+from gradtx.core.state import OptState, Params, show_state
+from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.value import show, thaw
+
+
+class PartitionState(NamedTuple):
+    """By label, the state of its group, with `MaskedNode()` where a leaf is in another."""
+
+    inner_states: Mapping[Hashable, OptState]
+
+
+MultiTransformState = PartitionState
+
+
+class Groups(Mapping[Any, GradientTransformation]):
+    """Transformations by label, in the order in which they were given."""
+
+    def __init__(self, labels: Iterable[Hashable], parts: Iterable[GradientTransformation]):
+        self._by_label = dict(zip(labels, parts, strict=True))
+
+    def __getitem__(self, label: Hashable) -> GradientTransformation:
+        return self._by_label[label]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._by_label)
+
+    def __len__(self) -> int:
+        return len(self._by_label)
+
+    def __repr__(self) -> str:
+        return repr(self._by_label)
+
+
+# Unlike a dict's, the labels keep their order, which is that of the patterns.
+jax.tree_util.register_pytree_with_keys(
+    Groups,
+    lambda groups: (
+        tuple((jax.tree_util.DictKey(label), part) for label, part in groups.items()),
+        tuple(groups),
+    ),
+    Groups,
+    lambda groups: (tuple(groups.values()), tuple(groups)),
+)
+
+
+class Assignment(dict[str, Hashable]):
+    """Which label each leaf has, by path; it is printed as a table."""
+
+    def __str__(self) -> str:
+        width = max((len(path) for path in self), default=0)
+        return "\n".join(f"{path:{width}}  {show(label)}" for path, label in self.items())
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """How leaves are labelled: by a tree or a function; by the patterns `known` without one."""
+
+    given: Any
+    known: tuple[Hashable, ...]
+
+    def of(self, leaves: Leaves, *, complete: bool = False) -> list[Hashable]:
+        """The label of each leaf. A leaf without one is an error, and where the tree is
+        `complete` a pattern that no leaf has is one too."""
+        if not leaves.values:
+            return []  # it may be a placeholder, by which tree_map_params looks at a state
+        labels = self._found(leaves, complete)
+        bare = [
+            f"{path or 'the root'}" + ("" if label is None else f" (label {label!r})")
+            for path, label, x in zip(leaves.paths, labels, leaves.values, strict=True)
+            if x is not None and label not in self.known
+        ]
+        if bare:
+            by_pattern = self.given is None
+            what = "pattern matches" if by_pattern else "transformation is given for"
+            kind = "patterns" if by_pattern else "labels"
+            shown = ", ".join(bare[:20]) + (", ..." if len(bare) > 20 else "")
+            raise ValueError(
+                f"partition: no {what} {shown}. The {kind} are "
+                f"{', '.join(map(repr, self.known))}; give the rest to freeze() or identity()"
+            )
+        return labels
+
+    def _found(self, leaves: Leaves, complete: bool) -> list[Any]:
+        given = thaw(self.given)
+        if given is None:
+            return self._matched(leaves.paths, complete)
+        try:
+            labels = given(leaves.tree(leaves.values)) if callable(given) else given
+            return broadcast_prefix(labels, leaves)
+        except ValueError as error:
+            raise ValueError(
+                f"partition: param_labels does not fit the parameters: {error}. It is a tree of "
+                "labels shaped like the params (or a prefix of it), or a function that makes one"
+            ) from error
+
+    def _matched(self, paths: list[str], complete: bool) -> list[str | None]:
+        """The first pattern that each path holds a match of."""
+        found = {key: [bool(re.search(str(key), path)) for path in paths] for key in self.known}
+        labels: list[Any] = [
+            next((key for key in self.known if found[key][i]), None) for i in range(len(paths))
+        ]
+        # A pattern that matches everything is there for what the others leave.
+        idle = [key for key in self.known if key not in labels and not all(found[key])]
+        if complete and idle:
+            why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
+            shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
+            raise ValueError(
+                f"partition: the pattern {idle[0]!r} gets no leaf ({why}); the paths are: {shown}"
+            )
+        return labels
+
+
+@dataclass(frozen=True)
+class _Group(Mask):
+    """The mask that selects the leaves with one label; `given` says how all are labelled."""
+
+    given: _Labels
+    covers_extra: bool = False
+    label: Hashable = None
+
+    def select(self, leaves: Leaves, where: str) -> list[bool]:
+        """For each leaf, whether it has the label."""
+        return [label == self.label for label in self.given.of(leaves)]
+
+
+class Partition(GradientTransformation):
+    """The links of each group's transformation, each under the mask of its label."""
+
+    @property
+    def transforms(self) -> Groups:
+        """The transformations by label, or by pattern."""
+        groups: Groups = self.arguments["transforms"]
+        return groups
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        """The transformation of each label."""
+        return tuple(self.transforms.values())
+
+    def assignment(self, params: Params) -> Assignment:
+        """The label of each leaf by its path; print it to see a table.
+
+        Raises: ValueError for a leaf without a transformation and a pattern without a leaf.
+        """
+        leaves = Leaves.of(params)
+        labels = self._labels.of(leaves, complete=True)
+        return Assignment(
+            (path, label)
+            for path, label, x in zip(leaves.paths, labels, leaves.values, strict=True)
+            if x is not None
+        )
+
+    def replace(self, **changes: Any) -> Self:
+        """With other `transforms` or `param_labels`, or with hyperparameters of the groups'
+        transformations changed, each in the one group that has it.
+
+        Raises: TypeError where no group has the argument or several have it.
+        """
+        transforms = dict(changes.pop("transforms", self.transforms))
+        given = {"param_labels": self.param_labels, "mask_compatible_extra_args": self._covers}
+        given |= {name: changes.pop(name) for name in given if name in changes}
+        for name, value in changes.items():
+            owners = [label for label, part in transforms.items() if part._has(name)]
+            if len(owners) != 1:
+                which = "no group has" if not owners else f"{len(owners)} groups have"
+                groups = ", ".join(f"{k!r}: {tx.definition.name}" for k, tx in transforms.items())
+                raise TypeError(
+                    f"partition: {which} an argument {name!r}; replace it in the group itself, "
+                    f"tx.replace(transforms=...). The groups: {groups}; partition's own "
+                    f"arguments: {', '.join(self.definition.parameters)}"
+                )
+            transforms[owners[0]] = transforms[owners[0]].replace(**{name: value})
+        return partition(transforms, **given)  # type: ignore[return-value]
+
+    @cached_property
+    def _labels(self) -> _Labels:
+        return _Labels(self.arguments["param_labels"], tuple(self.transforms))
+
+    @property
+    def _covers(self) -> bool:
+        covers: bool = self.arguments["mask_compatible_extra_args"]
+        return covers
+
+    def _has(self, name: str) -> bool:
+        return any(part._has(name) for part in self.parts)
+
+    def _links(self) -> tuple[Link, ...]:
+        groups = [
+            (_Group(self._labels, self._covers, label), part)
+            for label, part in self.transforms.items()
+        ]
+        return tuple(
+            link._replace(masks=(*link.masks, group))
+            for group, part in groups
+            for link in part._links()
+        )
+
+    def _split(self, state: OptState) -> list[OptState]:
+        states = getattr(state, "inner_states", None)
+        if not isinstance(states, Mapping) or states.keys() != self.transforms.keys():
+            held = show_state(state) if states is None else f"of {', '.join(map(repr, states))}"
+            raise ValueError(
+                f"partition: the state {held} is not that of the groups "
+                f"{', '.join(map(repr, self.transforms))}: pass the state that its own init made"
+            )
+        return [
+            own
+            for label, part in self.transforms.items()
+            for own in part._split(states[label].inner_state)
+        ]
+
+    def _join(self, states: Iterator[OptState]) -> OptState:
+        pairs = self.transforms.items()
+        return PartitionState({label: MaskedState(part._join(states)) for label, part in pairs})
+
+    def _init(self, params: Params) -> OptState:
+        leaves = Leaves.of(params)
+        labels = self._labels.of(leaves, complete=True)
+
+        def seen(label: Hashable) -> Params:
+            mine = [other == label for other in labels]
+            return hide(leaves, leaves.values, mine) if mine else params
+
+        pairs = self.transforms.items()
+        return PartitionState({k: MaskedState(part._init(seen(k))) for k, part in pairs})
+
+    def __repr__(self) -> str:
+        labels = "" if self.param_labels is None else f", {show(self.param_labels)}"
+        covers = ", mask_compatible_extra_args=True" if self._covers else ""
+        return f"partition({self.transforms!r}{labels}{covers})"
+
+
+def _partition(
+    transforms: Mapping[Any, GradientTransformation],
+    param_labels: Any,
+    *,
+    mask_compatible_extra_args: bool,
+) -> Any:
+    return transforms, param_labels, mask_compatible_extra_args
+
+
+_partition.__name__ = "partition"
+_PARTITION = Definition(_partition, Partition, stored_as="_PARTITION")
+
+
+def partition(
+    transforms: Mapping[Any, Any],
+    param_labels: Any | Callable[[Params], Any] | None = None,
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> Partition:
+    """Apply to each leaf the transformation of its group; a group keeps state for its leaves only.
+
+        partition({"bias|scale": sgd(0.1), ".*": adamw(1e-3)})
+        partition({"adam": adam(1e-3), "frozen": freeze()}, {"head": "adam", "body": "frozen"})
+
+    Without param_labels the keys of `transforms` are regular expressions that are searched for in
+    the leaf's path (`encoder/0/kernel`); the first that is found is the leaf's. With it they are
+    labels: param_labels is a tree of labels shaped like params, a prefix of such a tree, or a
+    function that makes one from params. `assignment(params)` tells, and prints, who got what.
+    mask_compatible_extra_args: extra arguments of update that are trees like the updates show a
+    group its own leaves only. `multi_transform` is its older name.
+
+    Raises: TypeError for what is no transformation; ValueError for a pattern that is no regular
+    expression and, on init, for leaves that no group takes (each is named) and for a pattern that
+    gets no leaf, unless it matches them all, as a last ".*" does.
+    """
+    if not isinstance(transforms, Mapping):
+        raise TypeError(f"partition: transforms must be a dict by label, got {show(transforms)}")
+    if param_labels is None:
+        for key in transforms:
+            _check_pattern(key)
+    parts = [as_transformation(tx, f"partition: {label!r}") for label, tx in transforms.items()]
+    return _PARTITION(
+        Groups(transforms, parts),
+        param_labels,
+        mask_compatible_extra_args=mask_compatible_extra_args,
+    )
+
+
+multi_transform = partition
+
+
+def _check_pattern(key: Any) -> None:
+    if not isinstance(key, str):
+        raise TypeError(
+            f"partition: without param_labels the keys are path patterns, got {show(key)}"
+        )
+    try:
+        re.compile(key)
+    except re.error as error:
+        raise ValueError(f"partition: {key!r} is no regular expression: {error}") from error
