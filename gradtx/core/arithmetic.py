@@ -80,8 +80,7 @@ def _clip(schedule: Schedule, low: Real | None = None, high: Real | None = None)
     """The schedule, but at least low and at most high. low and high may be schedules too."""
     if low is None and high is None:
         raise ValueError("clip: give low, high or both")
-    known = isinstance(low, int | float) and isinstance(high, int | float)
-    if known and low > high:
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
         raise ValueError(f"clip: low must not be above high, got low={low}, high={high}")
     return lambda t: jnp.clip(schedule(t), low, high)
 

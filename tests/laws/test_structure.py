@@ -112,7 +112,7 @@ def public() -> list[Any]:
     names = [name for name, thing in vars(gradtx.tree).items() if inspect.isfunction(thing)]
     for name in names:
         thing = getattr(gradtx.tree, name)
-        if not name.startswith("_") and thing.__module__ == "gradtx.tree":
+        if not name.startswith("_") and thing.__module__.startswith("gradtx.tree."):
             found.append(pytest.param(thing, id=f"gradtx.tree.{name}"))
     return found
 

@@ -1,4 +1,4 @@
-"""Arithmetic on trees of arrays. Reductions accumulate in float32 or wider."""
+"""Arithmetic of trees, leaf by leaf. Reductions accumulate in float32 or wider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.dtypes import cast as _cast_array
-from gradtx.core.dtypes import compute_dtype, is_inexact
+from gradtx.core.dtypes import compute_dtype
 from gradtx.core.numerics import abs_sq, sqrt
 
 
@@ -44,13 +44,38 @@ def scale(scalar: Any, tree: Any) -> Any:
 
 
 def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
-    """x + scalar * y"""
-    return jax.tree.map(lambda x, y: x + scalar * y, tree_x, tree_y)
+    """x + scalar * y; None where x is None"""
+    return jax.tree.map(
+        lambda x, y: None if x is None else x + scalar * y,
+        tree_x,
+        tree_y,
+        is_leaf=lambda x: x is None,
+    )
 
 
 def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
     """x where the condition (an array, broadcast to every leaf) holds, else y"""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
+
+
+def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
+    """x, but at least min_value and at most max_value; None is no bound"""
+    return jax.tree.map(lambda x: jnp.clip(x, min_value, max_value), tree)
+
+
+def conj(tree: Any) -> Any:
+    """The complex conjugate of x"""
+    return jax.tree.map(jnp.conj, tree)
+
+
+def real(tree: Any) -> Any:
+    """The real part of x"""
+    return jax.tree.map(jnp.real, tree)
+
+
+def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
+    """x broadcast over new leading axes of this shape"""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)
 
 
 def zeros_like(tree: Any, dtype: Any = None) -> Any:
@@ -66,18 +91,6 @@ def ones_like(tree: Any, dtype: Any = None) -> Any:
 def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
     """fill_value in the shape of every leaf"""
     return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """Floating leaves in another dtype; None leaves the tree as it is."""
-    if dtype is None:
-        return tree
-    return jax.tree.map(lambda x: _cast_array(x, dtype) if is_inexact(x) else x, tree)
-
-
-def cast_like(tree: Any, other_tree: Any) -> Any:
-    """Each leaf in the dtype of the other tree's leaf"""
-    return jax.tree.map(lambda x, y: _cast_array(x, y.dtype), tree, other_tree)
 
 
 def size(tree: Any) -> int:
@@ -107,9 +120,42 @@ def _sum_of_magnitudes(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(x))
 
 
-def sum(tree: Any) -> jax.Array:
-    """The sum of all elements of all leaves."""
+def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+    """The sum of all elements of all leaves.
+
+    associative_reduction: add the leaves' sums in pairs instead of one after the other.
+    """
+    if associative_reduction:
+        sums = jax.tree.map(lambda x: _reduce(jnp.sum, x), tree)
+        return _total(jax.tree.reduce_associative(operator.add, sums, identity=0.0), jnp.sum)
     return _total(tree, jnp.sum)
+
+
+def max(tree: Any) -> jax.Array:
+    """The largest element of all leaves, in float32 or wider; -inf where there is none."""
+    return _extreme(tree, jnp.max, jnp.maximum, -jnp.inf)
+
+
+def min(tree: Any) -> jax.Array:
+    """The smallest element of all leaves, in float32 or wider; inf where there is none."""
+    return _extreme(tree, jnp.min, jnp.minimum, jnp.inf)
+
+
+def _extreme(tree: Any, of_leaf: Any, of_two: Any, of_none: float) -> jax.Array:
+    found = [_reduce(of_leaf, x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    dtype = compute_dtype(*(x.dtype for x in found))
+    wide = (_cast_array(x, dtype) for x in found)
+    return functools.reduce(of_two, wide, jnp.asarray(of_none, dtype))
+
+
+def allclose(
+    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
+) -> jax.Array | bool:
+    """Whether |x - y| <= atol + rtol * |y| in all elements of all leaves."""
+    close = jax.tree.map(
+        lambda x, y: jnp.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan), a, b
+    )
+    return functools.reduce(operator.and_, jax.tree.leaves(close), True)
 
 
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:

@@ -1,0 +1,152 @@
+"""Finding and replacing values in states by their names, and mapping over copies of the params."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from gradtx.core.state import is_named_tuple
+
+KeyPath = tuple[Any, ...]
+Filter = Callable[[KeyPath, Any], bool]
+
+
+@dataclass(frozen=True)
+class NamedTupleKey:
+    """A step of a path into a NamedTuple: the name of its class and of the field."""
+
+    tuple_name: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.tuple_name}.{self.name}"
+
+
+def get_all_with_path(
+    tree: Any, key: Any, filtering: Filter | None = None
+) -> list[tuple[KeyPath, Any]]:
+    """All (path, value) where the value is called `key`.
+
+    It is called so by the field or the dict key that holds it, or as a NamedTuple of that class. A
+    path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
+    NamedTuple; `jax.tree_util.keystr` prints it. filtering(path, value): which of them to keep.
+    """
+    return [
+        (path, value)
+        for path, value in _nodes((), tree)
+        if _is_called(key, path, value) and (filtering is None or filtering(path, value))
+    ]
+
+
+def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
+    """The value that is called `key`, as in `get_all_with_path`; the default if there is none.
+
+    Raises: KeyError where there are several, with their paths.
+    """
+    found = get_all_with_path(tree, key, filtering)
+    if len(found) > 1:
+        paths = [jax.tree_util.keystr(path) for path, _ in found]
+        raise KeyError(
+            f"tree.get: there are {len(found)} values called {key!r}, at {', '.join(paths)}: "
+            "choose one with filtering=lambda path, value: ..., where path[-1] says which tuple "
+            "(path[-1].tuple_name) or by tree.get_all_with_path"
+        )
+    return found[0][1] if found else default
+
+
+def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
+    """The tree with every value that is called by one of these names replaced.
+
+    `set(state, count=0)`. Names and filtering as in `get_all_with_path`.
+
+    Raises: KeyError for a name that is not there.
+    """
+    for key in kwargs:
+        if not get_all_with_path(tree, key, filtering):
+            chosen = "" if filtering is None else " that the filter keeps"
+            raise KeyError(f"tree.set: there is no value called {key!r}{chosen}")
+
+    def replaced(path: KeyPath, node: Any) -> Any:
+        for key, new in kwargs.items():
+            if _is_called(key, path, node) and (filtering is None or filtering(path, node)):
+                return new
+        children, treedef = _children(node)
+        if treedef is None:
+            return node
+        new_children = [replaced((*path, entry), child) for entry, child in children]
+        return jax.tree.unflatten(treedef, new_children)
+
+    return replaced((), tree)
+
+
+def _nodes(path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any]]:
+    """The node itself and everything below it."""
+    yield path, node
+    for entry, child in _children(node)[0]:
+        yield from _nodes((*path, entry), child)
+
+
+def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    """The (key, child) of a node and the structure they are in; of a leaf, nothing and None."""
+    entries, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    if entries and not entries[0][0]:
+        return [], None
+    children = [(path[0], child) for path, child in entries]
+    if is_named_tuple(node):
+        name = type(node).__name__
+        children = [
+            (NamedTupleKey(name, field), child)
+            for field, (_, child) in zip(node._fields, children, strict=True)
+        ]
+    return children, treedef
+
+
+def _is_called(key: Any, path: KeyPath, node: Any) -> bool:
+    if is_named_tuple(node) and type(node).__name__ == key:
+        return True
+    match path[-1] if path else None:
+        case NamedTupleKey(name=name) | jax.tree_util.GetAttrKey(name=name):
+            return bool(name == key)
+        case jax.tree_util.DictKey(key=name):
+            return bool(name == key)
+    return False
+
+
+class _Placeholder:
+    """Stands for all params while a state is made, and is found in it again."""
+
+
+jax.tree_util.register_pytree_node(
+    _Placeholder, lambda placeholder: ((), None), lambda aux, children: _Placeholder()
+)
+
+
+def map_params(
+    initable: Any,
+    f: Callable[..., Any],
+    state: Any,
+    /,
+    *rest: Any,
+    transform_non_params: Callable[..., Any] | None = None,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
+    """f on the leaves of every copy of the params in a state, together with those of `rest`.
+
+    initable: the transformation that made the state, or its init. rest: trees shaped like the
+    params, such as their shardings. transform_non_params: applied to everything else, counts for
+    example. is_leaf: as in `jax.tree.map`, for params that hold `MaskedNode()`.
+    """
+    init = initable.init if hasattr(initable, "init") else initable
+
+    def is_placeholder(x: Any) -> bool:
+        return isinstance(x, _Placeholder)
+
+    def mapped(placed: Any, value: Any) -> Any:
+        if is_placeholder(placed):
+            return jax.tree.map(f, value, *rest, is_leaf=is_leaf)
+        return value if transform_non_params is None else transform_non_params(value)
+
+    return jax.tree.map(mapped, init(_Placeholder()), state, is_leaf=is_placeholder)
