@@ -8,6 +8,7 @@ share its trace and its lowering, in a jitted program and outside of one.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +48,7 @@ from gradtx.core.work import Work
 class LeafTransformation(Ruled):
     """A transformation given by the maths of one array."""
 
-    names = ("grad", "state", "param", "step", "gathered")
+    names = ("grad", "state", "param", "step", "gathered", "dtype", "leaf")
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
@@ -74,7 +75,7 @@ class LeafTransformation(Ruled):
         dtype = compute_dtype(param.dtype)
         spec, traced = self._spec(self.numbers_at(start()), EmptyState)
         init: Any = spec.rule(spec.numbers(traced, real_dtype(dtype))).init
-        available = {"param": cast(param, dtype), "step": Step(start())}
+        available = {"param": cast(param, dtype), "step": Step(start()), "dtype": param.dtype}
         try:
             return jax.tree.map(strengthen, self.init_asks.call(init, available))
         except ValueError as error:
@@ -154,15 +155,17 @@ class _LeafError(ValueError):
 
 
 def _one_leaf(
-    specs: tuple[Spec, ...], out_dtype: Any, once: Any, grad: Any, param: Any, rows: Any
+    specs: tuple[Spec, ...], out_dtype: Any, once: Any, grad: Any, param: Any, leaf: Any, rows: Any
 ) -> tuple[Any, list[Any]]:
     """One leaf through neighbouring rules: nothing between them is rounded."""
-    dtype = compute_dtype(grad.dtype, *([] if param is None else [param.dtype]))
+    stored = grad.dtype if param is None else param.dtype
+    dtype = compute_dtype(grad.dtype, stored)
     update = cast(grad, dtype)
     param = None if param is None else cast(param, dtype)
+    own = {"dtype": stored, "leaf": leaf}
     new_rows = []
     for spec, shared, row in zip(specs, once, rows, strict=True):
-        update, new_row = _apply(spec, dtype, update, param, shared, row)
+        update, new_row = _apply(spec, dtype, update, param, shared, row, own)
         new_rows.append(new_row)
     return cast(update, out_dtype), new_rows
 
@@ -190,19 +193,24 @@ def _apply(
     param: Any,
     shared: _Shared,
     row: tuple[Any, ...],
+    own: dict[str, Any],
 ) -> tuple[Any, tuple[Any, ...]]:
     """One rule on one leaf: the update and the new row of its state, in the dtypes it had."""
     numbers = spec.numbers(shared.numbers, real_dtype(dtype))
     rule = spec.rule(numbers)
     biases = list(zip(spec.decays(numbers), shared.biases, strict=bool(shared.biases)))
     wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, shared.gathered))
-    available = shared.extra | {
-        "grad": grad,
-        "state": leaf_state(spec.state_class, wide_row, shared.count),
-        "param": param,
-        "step": Step(shared.count, biases),
-        "gathered": gathered,
-    }
+    available = (
+        shared.extra
+        | own
+        | {
+            "grad": grad,
+            "state": leaf_state(spec.state_class, wide_row, shared.count),
+            "param": param,
+            "step": Step(shared.count, biases),
+            "gathered": gathered,
+        }
+    )
     try:
         result = spec.asks.call(rule.update, available)
     except AttributeError as error:
@@ -280,15 +288,20 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
     """(update, rows) of each of these leaves; several are run as one batch."""
     specs = tuple(b.spec for b in bound)
     once = tuple(b.shared for b in bound)
-    with_param = any("param" in spec.asks.names for spec in specs)
+    asked = frozenset().union(*(spec.asks.names for spec in specs))
     leaves = [
-        (work.values[i], work.params[i] if with_param else None, [b.rows.rows[i] for b in bound])
+        (
+            work.values[i],
+            work.params[i] if asked & {"param", "dtype"} else None,
+            np.uint32(zlib.crc32(work.leaves.paths[i].encode())) if "leaf" in asked else None,
+            [b.rows.rows[i] for b in bound],
+        )
         for i in indices
     ]
     try:
         if len(leaves) > 1:
             return _update_batch(specs, out_dtype, once, leaves)
-        small = len(specs) <= 2 and not (jax.tree.leaves(leaves[0][2]))
+        small = len(specs) <= 2 and not jax.tree.leaves(leaves[0][3])
         run = _update_leaf_inline if small else _update_leaf
         return [run(specs, out_dtype, once, *leaves[0])]
     except _LeafError as error:

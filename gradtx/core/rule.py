@@ -24,11 +24,15 @@ class Rule:
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
     Without `init` the rule keeps no state and `update` returns the update alone. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
-    at a time, `updates`, `state`, `params` and `step` for a tree. Keyword-only names are extra
+    at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `dtype`, in which
+    the parameter is kept, and `leaf`, an integer made from its path. Keyword-only names are extra
     arguments of the caller's `update(..., value=loss)`; `**extra` takes all of them.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.
+
+    `unrounded`: the updates leave in float32 or wider whatever the parameter's dtype, because
+    `apply_updates` shall land on exactly what the rule says. Such a rule comes last.
 
     `gather` (per leaf only) is run once a tree, before the leaves: what it returns, such as the
     norm of all `updates`, reaches `update` by the name `gathered`. It asks for what it needs of
@@ -39,6 +43,7 @@ class Rule:
     update: Callable[..., Any]
     gather: Callable[..., Any] | None = None
     batched: bool = False
+    unrounded: bool = False
 
 
 class Step:
@@ -101,7 +106,9 @@ class Asks(NamedTuple):
 
 
 # What the plumbing provides by name; anything else is an extra argument of the caller.
-_PROVIDED = frozenset(("grad", "updates", "state", "param", "params", "step", "gathered"))
+_PROVIDED = frozenset(
+    ("grad", "updates", "state", "param", "params", "step", "gathered", "dtype", "leaf")
+)
 NOTHING = Asks(frozenset(), frozenset(), frozenset(), frozenset())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.leafwise import LeafTransformation, run_leafwise
+from gradtx.core.leaves import at
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.work import Work
@@ -34,7 +35,10 @@ def update(
     work = Work(tx.definition.name, updates, params)
     for link in links:
         link.check_given(work.has_params, extra)
-    work.check_floating([work.selected(link.masks) for link in links])
+    selections = [work.selected(link.masks) for link in links]
+    work.check_floating(selections)
+    if _leaves_unrounded(links, selections, work):
+        rounded = False
     new_states: list[OptState] = []
     for first, last in _cuts(links):
         group, old = links[first:last], states[first:last]
@@ -45,6 +49,24 @@ def update(
             new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
     result = work.result() if rounded else work.wide_result()
     return result, tx._join(iter(new_states))
+
+
+def _leaves_unrounded(links: tuple[Link, ...], selections: list[list[bool]], work: Work) -> bool:
+    """Whether a link says on what the parameters land; it must be the last on its leaves."""
+    if not any(link.transformation.unrounded for link in links):
+        return False
+    by: list[Any] = [None] * len(work.values)
+    for link, selected in zip(links, selections, strict=True):
+        tx = link.transformation
+        for i, (path, chosen) in enumerate(zip(work.leaves.paths, selected, strict=True)):
+            if chosen and by[i] is not None:
+                raise ValueError(
+                    f"{work.name}: {at(path)}: {tx} comes after {by[i]}, which rounds the "
+                    "parameter and must come last"
+                )
+            if chosen and tx.unrounded:
+                by[i] = tx
+    return any(by)
 
 
 def _cuts(links: tuple[Link, ...]) -> list[tuple[int, int]]:

@@ -60,6 +60,12 @@ class GradientTransformation(Value):
         """The transformations that this one is made of, in the order in which they run."""
         return ()
 
+    @property
+    def unrounded(self) -> bool:
+        """Whether its updates leave in float32 or wider whatever the parameter's dtype."""
+        inner = (link.transformation for link in self._links())
+        return any(tx.unrounded for tx in inner if tx is not self)
+
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
@@ -133,6 +139,12 @@ class Ruled(GradientTransformation):
         allowed = ("updates", "params", "step")
         return asks(self.rule.gather, allowed, f"{self.definition.name}: gather")
 
+    @cached_property
+    def unrounded(self) -> bool:
+        """As the rule says, or a transformation among the arguments."""
+        inner = jax.tree.leaves(dict(self.arguments), is_leaf=_is_transformation)
+        return self.rule.unrounded or any(tx.unrounded for tx in filter(_is_transformation, inner))
+
     @property
     def sees_the_tree(self) -> bool:
         """Whether one leaf cannot be updated before the updates of all are known."""
@@ -141,7 +153,7 @@ class Ruled(GradientTransformation):
     @cached_property
     def init_asks(self) -> Asks:
         """What the rule's `init` asks for."""
-        allowed = ("param", "params", "step")
+        allowed = ("param", "params", "step", "dtype")
         return asks(self.rule.init, allowed, f"{self.definition.name}: init")
 
     @property
@@ -187,6 +199,10 @@ class Ruled(GradientTransformation):
             for name, value in self.arguments.items()
             if self.definition.is_number(name)
         }
+
+
+def _is_transformation(x: Any) -> bool:
+    return isinstance(x, GradientTransformation)
 
 
 def _is_schedule(x: Any) -> bool:
