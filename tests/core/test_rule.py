@@ -64,13 +64,16 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
     ("decorator", "rule", "message"),
     [
         (gradtx.per_leaf, lambda: lambda gradient: gradient,
-         "bad: update asks for 'gradient'; it may ask for grad, state, param, step, gathered, dtype, leaf, "
+         "bad: update asks for 'gradient'; it may ask for grad, state, param, step, gathered, "
+         "dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda updates: updates,
-         "bad: update asks for 'updates'; it may ask for grad, state, param, step, gathered, dtype, leaf, "
+         "bad: update asks for 'updates'; it may ask for grad, state, param, step, gathered, "
+         "dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda *args: args[0],
-         "bad: update asks for '*args'; it may ask for grad, state, param, step, gathered, dtype, leaf, "
+         "bad: update asks for '*args'; it may ask for grad, state, param, step, gathered, "
+         "dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(lambda grad: grad, lambda grad, state: (grad, state)),
          "bad: init asks for 'grad'; it may ask for param, params, step, dtype, "
