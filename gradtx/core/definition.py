@@ -37,6 +37,12 @@ class Definition(Generic[P, V]):
         self.parameters: dict[str, Kind] = {
             name: kind_of(hints.get(name)) for name in self.signature.parameters
         }
+        # None leaves an argument out where its default is None or its annotation says `| None`.
+        self.optional = {
+            name
+            for name, parameter in self.signature.parameters.items()
+            if parameter.default is None or type(None) in typing.get_args(hints.get(name))
+        }
         self.decays = tuple(name for name, kind in self.parameters.items() if is_decay(kind))
         self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
@@ -84,7 +90,7 @@ class Definition(Generic[P, V]):
 
     def _argument(self, name: str, value: Any) -> Any:
         kind, where = self.parameters[name], f"{self.name}: {name}"
-        if value is None and self.signature.parameters[name].default is None:
+        if value is None and name in self.optional:
             return None
         if value is None and isinstance(kind, Number):
             raise TypeError(f"{where} must be {kind.text}, got None")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.kinds import NonNegative
-from gradtx.core.numerics import times
+from gradtx.core.numerics import abs_sq, root_mean_square, sqrt, times
 from gradtx.core.rule import Rule
 from gradtx.tree import global_norm
+
+Axes = int | tuple[int, ...] | None
 
 
 @per_leaf
@@ -37,3 +42,160 @@ def clip_by_global_norm(max_norm: NonNegative) -> Any:
         return max_norm / jnp.maximum(norm, np.finfo(norm.dtype).tiny)
 
     return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
+
+
+@per_leaf
+def clip_by_block_rms(threshold: NonNegative) -> Any:
+    """Shrink each array so that its root mean square is at most threshold.
+
+        u = g * min(1, threshold / rms(g))
+
+    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
+    """
+
+    def update(grad: Any) -> Any:
+        largest = jnp.maximum(root_mean_square(grad), threshold)
+        return times(threshold / jnp.maximum(largest, np.finfo(largest.dtype).tiny), grad)
+
+    return update
+
+
+@per_leaf
+def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes = None) -> Any:
+    """Shrink each unit of the updates to at most a part of the norm of that unit's parameters.
+
+        u = g * min(1, clipping * max(||p_i||, eps) / ||g_i||)      for the unit i of each element
+
+    eps lets parameters of zero move. axis: the axes over which a unit extends, see `unitwise_norm`.
+
+    Raises: ValueError for an array of more than five axes without axis. Brock et al., 2021,
+    https://arxiv.org/abs/2102.06171
+    """
+
+    def update(grad: Any, param: Any) -> Any:
+        limit = clipping * jnp.maximum(_unit_norms(param, axis), eps)
+        return _clip_units(_unit_norms(grad, axis), limit, grad, 0.0)
+
+    return update
+
+
+def unitwise_norm(x: Any, axis: Axes = None) -> jax.Array:
+    """The norm of each unit of x, in the place of every element of the unit; float32 or wider.
+
+    axis: the axes over which a unit extends. Without it a vector (also one with axes of length 1)
+    is one unit, a matrix or an array of three axes has one for each index behind the first axis,
+    and a kernel of four or five axes one for each index of the last.
+
+    Raises: ValueError for more than five axes without axis.
+    """
+    x = jnp.asarray(x)
+    x = cast(x, compute_dtype(x.dtype))
+    return jnp.broadcast_to(_unit_norms(x, axis), x.shape)
+
+
+def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) -> jax.Array:
+    """u = grad where g_norm < max_norm, otherwise grad * max_norm / max(g_norm, div_eps).
+
+    All of one shape; the result has the dtype of grad.
+
+    Raises: ValueError where the shapes differ.
+    """
+    g_norm, max_norm, grad = map(jnp.asarray, (g_norm, max_norm, grad))
+    if not g_norm.shape == max_norm.shape == grad.shape:
+        raise ValueError(
+            "unitwise_clip: g_norm, max_norm and grad must have one shape, got "
+            f"{g_norm.shape}, {max_norm.shape} and {grad.shape}"
+        )
+    wide = cast(grad, compute_dtype(grad.dtype))
+    return cast(_clip_units(g_norm, max_norm, wide, div_eps), grad.dtype)
+
+
+def _unit_norms(x: jax.Array, axis: Axes) -> jax.Array:
+    """The norm of each unit; the axes of units stay, with length 1."""
+    if axis is None:
+        axis = _axes_of_units(x.shape)
+    return sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
+
+
+def _axes_of_units(shape: tuple[int, ...]) -> Axes:
+    if sum(n != 1 for n in shape) <= 1:
+        return tuple(range(len(shape)))
+    if len(shape) in (2, 3):
+        return 0
+    if len(shape) in (4, 5):
+        return tuple(range(len(shape) - 1))
+    raise ValueError(
+        f"an array of {len(shape)} axes has no usual units: say over which axes one extends, axis="
+    )
+
+
+def _clip_units(norms: Any, limits: Any, grad: jax.Array, div_eps: float) -> jax.Array:
+    above = norms > limits
+    below = jnp.maximum(jnp.where(above, norms, 1), div_eps)
+    return jnp.where(above, limits / below, 1) * grad
+
+
+def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
+    """Shrink each example's gradients to a norm of at most l2_norm_clip, and sum the examples.
+
+        sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
+
+    grads: a tree of arrays whose first axis is the example. Returns the sums, in the dtypes of
+    grads, and how many examples were shrunk.
+
+    Raises: ValueError where the first axes differ. Abadi et al., 2016,
+    https://arxiv.org/abs/1607.00133
+    """
+    _check_examples("per_example_global_norm_clip", grads)
+    norms = jax.vmap(global_norm)(grads)
+    above = norms > l2_norm_clip
+    # From no norm a quotient is taken whose result is not used: its derivative could be infinite.
+    factors = jnp.where(above, l2_norm_clip / jnp.where(above, norms, 1), 1)
+    return jax.tree.map(lambda g: _weighted_sum(factors, g), grads), jnp.sum(above)
+
+
+def _weighted_sum(weights: jax.Array, x: Any) -> jax.Array:
+    """The sum over the first axis, in float32 or wider, then in the dtype of x."""
+    x = jnp.asarray(x)
+    dtype = compute_dtype(x.dtype)
+    weights = cast(cast(weights, real_dtype(dtype)), dtype)
+    return cast(jnp.tensordot(weights, cast(x, dtype), axes=1), x.dtype)
+
+
+def per_example_layer_norm_clip(
+    grads: Any, global_l2_norm_clip: Any, uniform: bool = True
+) -> tuple[Any, Any]:
+    """Shrink each example's gradient of each array on its own, and sum the examples.
+
+        sum_i g_i * min(1, C_k / ||g_i||)               with the norm of array k of example i
+        C_k = global_l2_norm_clip * sqrt(1 / K)         of K arrays; with uniform=False
+        C_k = global_l2_norm_clip * sqrt(D_k / D)       array k has D_k of the D parameters
+
+    so that an example's whole norm is at most global_l2_norm_clip. Returns the sums and how many
+    examples were shrunk, two trees like grads.
+
+    Raises: ValueError where the first axes differ. McMahan et al., 2017,
+    https://arxiv.org/abs/1710.06963
+    """
+    _check_examples("per_example_layer_norm_clip", grads)
+    leaves, treedef = jax.tree.flatten(grads)
+    sizes = [1 if uniform else math.prod(g.shape[1:]) for g in leaves]
+    limits = [global_l2_norm_clip * math.sqrt(size / sum(sizes)) for size in sizes]
+    clipped = [
+        per_example_global_norm_clip(g, limit) for g, limit in zip(leaves, limits, strict=True)
+    ]
+    sums, counts = zip(*clipped, strict=True)
+    return jax.tree.unflatten(treedef, sums), jax.tree.unflatten(treedef, counts)
+
+
+def _check_examples(where: str, grads: Any) -> None:
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(grads)
+    }
+    if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
+        shown = ", ".join(f"{path or 'the root'}: {shape}" for path, shape in shapes.items())
+        raise ValueError(
+            f"{where}: the first axis of every array must be the example, of one length, got "
+            f"{shown or 'no arrays'}"
+        )

@@ -14,8 +14,11 @@ from .registry import EXAMPLES, SCHEDULES, definitions
 
 # Numbers just outside of what an argument may be, written down here and not read off the library.
 OUTSIDE: dict[str, tuple[float, ...]] = {
-    **dict.fromkeys(("b1", "b2", "alpha_of_rmsprop"), (-0.1, 1.0, 1.5)),
+    **dict.fromkeys(
+        ("b1", "b2", "b3", "rho", "alpha_of_rmsprop", "beta_of_signum"), (-0.1, 1.0, 1.5)
+    ),
     **dict.fromkeys(("decay", "momentum", "dampening", "pct_start", "pct_final"), (-0.1, 1.1)),
+    **dict.fromkeys(("eta_minus",), (-0.1, 1.1)),
     **dict.fromkeys(
         (
             "learning_rate",
@@ -32,22 +35,57 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
             "gamma",
             "power",
             "eta_min",
+            "min_norm",
+            "min_scale",
+            "trust_coefficient",
+            "threshold",
+            "clipping",
+            "clipping_threshold",
+            "weight_decay_rate",
+            "alpha_of_ademamix",
+            "min_step_size",
+            "max_step_size",
+            "clip_value_fn",
+            "epsilon",
         ),
         (-0.1,),
     ),
-    **dict.fromkeys(("exponent", "div_factor", "final_div_factor"), (0.0, -1.0)),
+    **dict.fromkeys(("exponent", "div_factor", "final_div_factor", "smooth_beta"), (0.0, -1.0)),
     **dict.fromkeys(("transition_steps", "warmup_steps", "transition_begin"), (-1,)),
     **dict.fromkeys(("decay_steps", "half_period", "first_period"), (0, -1)),
     **dict.fromkeys(("step_size", "T_max", "T_0"), (0, -1)),
-    **dict.fromkeys(("T_mult", "period_multiplier"), (0.5, -1)),
+    **dict.fromkeys(("T_mult", "period_multiplier", "eta_plus"), (0.5, -1)),
+    **dict.fromkeys(("b2_of_sm3",), (-0.1, 1.1)),
+    **dict.fromkeys(("k",), (0, -1)),
+    **dict.fromkeys(("alpha_of_cocob", "patience", "cooldown", "accumulation_size"), (-1,)),
+    **dict.fromkeys(("atol", "max_learning_rate", "scaling", "estim_lr_coef"), (-0.1,)),
+    **dict.fromkeys(("init_estim_sq_dist", "reps_rel", "clip_threshold"), (-0.1,)),
+    **dict.fromkeys(("weight_lr_power",), (-0.1,)),
+    **dict.fromkeys(("beta", "beta3"), (-0.1, 1.0)),
+    **dict.fromkeys(("b1_of_schedule_free", "factor"), (-0.1, 0.0, 1.1)),
+    **dict.fromkeys(("rtol",), (-0.1, 1.1)),
+    **dict.fromkeys(("estim_lr0", "s_init"), (0.0, -1.0)),
     # Any finite number.
+    **dict.fromkeys(("f_min", "lower_bound", "global_scale"), ()),
+    **dict.fromkeys(("scale_factor", "decay_offset", "step_offset"), ()),
     **dict.fromkeys(("init_value", "peak_value", "end_value", "value", "alpha"), ()),
-    **dict.fromkeys(("step_size_of_scale", "step_size_fn"), ()),
+    **dict.fromkeys(("step_size_of_scale", "step_size_fn", "beta", "optimism"), ()),
 }
 # Names that mean something else in one place.
 ALIASES = {
+    ("cocob", "alpha"): "alpha_of_cocob",
+    ("scale_by_cocob", "alpha"): "alpha_of_cocob",
+    ("schedule_free", "b1"): "b1_of_schedule_free",
+    ("schedule_free_adamw", "b1"): "b1_of_schedule_free",
+    ("schedule_free_sgd", "b1"): "b1_of_schedule_free",
     ("torch.rmsprop", "alpha"): "alpha_of_rmsprop",
     ("scale", "step_size"): "step_size_of_scale",
+    ("signum", "beta"): "beta_of_signum",
+    ("scale_by_ademamix", "alpha"): "alpha_of_ademamix",
+    ("ademamix", "alpha"): "alpha_of_ademamix",
+    ("scale_by_simplified_ademamix", "alpha"): "alpha_of_ademamix",
+    ("simplified_ademamix", "alpha"): "alpha_of_ademamix",
+    ("scale_by_sm3", "b2"): "b2_of_sm3",
 }
 BAD = [
     (float("nan"), ValueError),
@@ -101,9 +139,10 @@ def test_numbers_outside_are_refused_by_name(name: str, argument: str, tx: Any) 
 
 @numeric
 def test_what_is_no_number_is_refused_by_name(name: str, argument: str, tx: Any) -> None:
-    default = inspect.signature(tx.definition).parameters[argument].default
+    parameter = inspect.signature(tx.definition).parameters[argument]
+    optional = parameter.default is None or "None" in str(parameter.annotation)
     for bad, error in BAD:
-        if bad is not None or default is not None:
+        if bad is not None or not optional:
             refused(tx, argument, bad, error)
 
 

@@ -167,6 +167,7 @@ def test_mapping_over_each_number_equals_a_loop(example: Example) -> None:
     """In lane i > 0 the i-th number is another one, and that changes the updates."""
     inputs, tx = (grads(), params(), example.extra), example.make()
     leaves, treedef = jax.tree.flatten(tx)
+    keys = [str(path[0]) for path, _ in jax.tree_util.tree_leaves_with_path(tx)]
     lanes = [leaves]
     lanes += [[*leaves[:i], other(x), *leaves[i + 1 :]] for i, x in enumerate(leaves)]
     used = len(lanes)
@@ -183,8 +184,8 @@ def test_mapping_over_each_number_equals_a_loop(example: Example) -> None:
         assert_same(got, alone, rounding(example), f"lane {i}")
         if i == 0:
             unchanged = alone
-        else:
-            assert differ(alone.updates, unchanged.updates), f"leaf {i - 1} changes nothing"
+        elif keys[i - 1].removeprefix(".") not in example.idle:
+            assert differ(alone.updates, unchanged.updates), f"{keys[i - 1]} changes nothing"
 
 
 def differ(one: Any, another: Any) -> bool:

@@ -26,6 +26,8 @@ class Example:
     written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
     real: bool = False  # has no meaning for complex numbers, and says so
     accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out
+    idle: tuple[str, ...] = ()  # arguments that change nothing on the laws' tree: bounds far away
+    at_init: tuple[str, ...] = ()  # numbers that the first state alone depends on
     extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of update
 
     def __str__(self) -> str:

@@ -1,0 +1,122 @@
+"""Normalising updates, and keeping what is not wanted out of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import AtLeastOne, NonNegative, Real
+from gradtx.core.numerics import times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+from gradtx.tree import global_norm
+
+
+class ZeroNansState(NamedTuple):
+    """For each array, whether its last update had a NaN."""
+
+    found_nan: Updates
+
+
+class ApplyEvery(NamedTuple):
+    """The sum of the updates of this cycle."""
+
+    count: Count
+    grad_acc: Updates
+
+
+@per_leaf
+def normalize() -> Any:
+    """u = g / ||g||, with the norm of the whole tree; zero updates stay zero."""
+
+    def gather(updates: Any) -> Any:
+        return _reciprocal(global_norm(updates))
+
+    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
+
+
+@per_leaf
+def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) -> Any:
+    """u = scale_factor * g / (||g|| + eps), with the norm of the whole tree."""
+
+    def gather(updates: Any) -> Any:
+        return scale_factor * _reciprocal(global_norm(updates) + eps)
+
+    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
+
+
+def _reciprocal(x: Any) -> Any:
+    """1 / x, and 0 at 0."""
+    positive = x > 0
+    return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
+
+
+@per_leaf
+def centralize() -> Any:
+    """u = g - mean(g), with a mean for each index of the first axis; vectors stay as they are.
+
+    Yong et al., 2020, https://arxiv.org/abs/2004.01461
+    """
+
+    def update(grad: Any) -> Any:
+        if grad.ndim < 2 or not grad.size:
+            return grad
+        return grad - jnp.mean(grad, axis=tuple(range(1, grad.ndim)), keepdims=True)
+
+    return update
+
+
+@per_leaf
+def zero_nans() -> Any:
+    """u = g where g is a number, u = 0 where it is NaN; `state.found_nan` tells where there was one."""
+
+    def init(param: Any) -> ZeroNansState:
+        return ZeroNansState(jnp.zeros_like(jnp.any(jnp.isnan(param))))  # placed as param is
+
+    def update(grad: Any, state: ZeroNansState) -> Any:
+        bad = jnp.isnan(grad)
+        return jnp.where(bad, 0, grad), ZeroNansState(jnp.any(bad))
+
+    return Rule(init, update)
+
+
+@per_leaf
+def keep_params_nonnegative() -> Any:
+    """u = max(g, -p), so that p + u >= 0: the last link of a chain.
+
+    Raises: TypeError for complex parameters, which have no sign.
+    """
+
+    def update(grad: Any, param: Any) -> Any:
+        if jnp.iscomplexobj(grad):
+            raise TypeError("complex numbers are not ordered: there is no complex p >= 0")
+        return jnp.maximum(grad, -param)
+
+    return update
+
+
+@per_leaf
+def apply_every(k: AtLeastOne = 1) -> Any:
+    """Sum the updates of k steps and let the sum out at the last of them.
+
+        acc <- acc + g                              (acc starts at 0 in each cycle of k steps)
+        u    = acc on every k-th step, otherwise u = 0
+
+    What stands before it in a chain runs on every step; see `accumulate` for an optimizer that
+    does not. k is rounded to a whole number.
+    """
+
+    def init(param: Any, step: Any) -> ApplyEvery:
+        return ApplyEvery(step.count, zeros_like(param))
+
+    def update(grad: Any, state: ApplyEvery, step: Any) -> Any:
+        length = jnp.round(jnp.asarray(k)).astype(np.int32)
+        position = (step.count - 1) % length
+        # Chosen and not multiplied by 0 or 1: a NaN of the last cycle is gone in the next.
+        acc = grad + jnp.where(position == 0, 0, state.grad_acc)
+        return jnp.where(position == length - 1, acc, 0), ApplyEvery(step.count, acc)
+
+    return Rule(init, update)

@@ -1,0 +1,64 @@
+"""Steps in proportion to the size of what they move: trust ratios, and scaling by the norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import NonNegative
+from gradtx.core.numerics import norm, root_mean_square, times
+
+
+@per_leaf
+def scale_by_trust_ratio(
+    min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0
+) -> Any:
+    """Make each array's update as long as the array itself.
+
+        u = trust_coefficient * max(||p||, min_norm) / (max(||g||, min_norm) + eps) * g
+
+    and u = g where one of the two norms is 0, so that a parameter of zeros can leave zero.
+    You et al., 2017, https://arxiv.org/abs/1708.03888
+    """
+
+    def update(grad: Any, param: Any) -> Any:
+        above = jnp.maximum(norm(param), min_norm)
+        below = jnp.maximum(norm(grad), min_norm)
+        ratio = trust_coefficient * above / (jnp.where(below > 0, below, 1) + eps)
+        return times(jnp.where((above > 0) & (below > 0), ratio, 1), grad)
+
+    return update
+
+
+@per_leaf
+def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Any:
+    """u = max(||p||, min_scale) * g, with the norm of each array."""
+    return lambda grad, param: times(jnp.maximum(norm(param), min_scale), grad)
+
+
+@per_leaf
+def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Any:
+    """u = max(rms(p), min_scale) * g, with the root mean square of each array."""
+    return lambda grad, param: times(jnp.maximum(root_mean_square(param), min_scale), grad)
+
+
+@per_leaf
+def descend_on_sphere(learning_rate: NonNegative) -> Any:
+    """u = -learning_rate / sqrt(1 + learning_rate^2) * g: half of Fromage's step."""
+    return lambda grad: times(-learning_rate * _shrinkage(learning_rate), grad)
+
+
+@per_leaf
+def shrink_to_sphere(learning_rate: NonNegative) -> Any:
+    """u = g + (1 / sqrt(1 + learning_rate^2) - 1) * p: the other half.
+
+    A step of relative length learning_rate at a right angle to p would make p longer by
+    sqrt(1 + learning_rate^2); this takes it back.
+    """
+    return lambda grad, param: grad + times(_shrinkage(learning_rate) - 1, param)
+
+
+def _shrinkage(learning_rate: Any) -> Any:
+    return (1 + learning_rate**2) ** -0.5
