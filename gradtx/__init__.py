@@ -2,10 +2,46 @@
 
 from gradtx import schedules, torch, tree
 from gradtx.combinators.accumulate import AccumulateState, accumulate
+from gradtx.combinators.cautious import cautious
 from gradtx.combinators.chain import chain, named_chain
+from gradtx.combinators.conditional import (
+    ApplyIfFiniteState,
+    ConditionallyMaskState,
+    ConditionallyTransformState,
+    FiniteGuardState,
+    apply_if_finite,
+    conditionally_mask,
+    conditionally_transform,
+    finite_guard,
+)
+from gradtx.combinators.freeze import freeze, selective_transform
+from gradtx.combinators.inject import (
+    InjectHyperparamsState,
+    InjectStatefulHyperparamsState,
+    WrappedSchedule,
+    WrappedScheduleState,
+    inject_hyperparams,
+    inject_stateful_hyperparams,
+)
+from gradtx.combinators.layerwise import layerwise_lr_decay
+from gradtx.combinators.layouts import flatten
+from gradtx.combinators.lookahead import LookaheadParams, LookaheadState, lookahead
+from gradtx.combinators.loss_scale import (
+    DynamicLossScaleState,
+    dynamic_loss_scale,
+    loss_scale,
+    scale_loss,
+)
 from gradtx.combinators.masked import MaskedState, masked
 from gradtx.combinators.mechanic import MechanicState, mechanize
-from gradtx.combinators.multi_steps import MultiSteps, MultiStepsState, multi_steps
+from gradtx.combinators.multi_steps import (
+    MultiSteps,
+    MultiStepsState,
+    ShouldSkipUpdateFunction,
+    multi_steps,
+    skip_large_updates,
+    skip_not_finite,
+)
 from gradtx.combinators.partition import (
     MultiTransformState,
     PartitionState,
@@ -19,10 +55,13 @@ from gradtx.combinators.schedule_free import (
     schedule_free_eval_params,
 )
 from gradtx.combinators.stateless import (
+    GradientTransformationExtraArgs,
     identity,
+    init_empty_state,
     set_to_zero,
     stateless,
     stateless_with_tree_map,
+    with_extra_args_support,
 )
 from gradtx.core.apply import apply_updates
 from gradtx.core.decorators import per_leaf, per_tree, recipe
@@ -40,6 +79,13 @@ from gradtx.core.kinds import (
 from gradtx.core.mask import MaskedNode, matching
 from gradtx.core.numerics import zeros_like
 from gradtx.core.rule import Rule, Step
+from gradtx.core.safe import (
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+    scale_gradient,
+)
 from gradtx.core.schedule import Schedule
 from gradtx.core.state import (
     Count,
@@ -52,6 +98,14 @@ from gradtx.core.state import (
     Updates,
 )
 from gradtx.core.transformation import GradientTransformation
+from gradtx.core.types import (
+    MaskOrFn,
+    ScalarOrSchedule,
+    StatefulSchedule,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+)
 from gradtx.optimizers import (
     acprop,
     adabelief,
@@ -72,6 +126,7 @@ from gradtx.optimizers import (
     fromage,
     lamb,
     lars,
+    lbfgs,
     lion,
     madgrad,
     maximize,
@@ -154,6 +209,13 @@ from gradtx.transforms.distance import (
     scale_by_distance_over_gradients,
 )
 from gradtx.transforms.factored import FactoredState, scale_by_factored_rms
+from gradtx.transforms.lbfgs import ScaleByLBFGSState, scale_by_lbfgs
+from gradtx.transforms.linesearch import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+    value_and_grad_from_state,
+)
 from gradtx.transforms.madgrad import MadgradState, scale_by_madgrad
 from gradtx.transforms.momentum import (
     DampenedTraceState,
@@ -163,6 +225,13 @@ from gradtx.transforms.momentum import (
     lookahead_point,
     scale_by_momentum,
     trace,
+)
+from gradtx.transforms.monitoring import (
+    MonitorState,
+    SnapshotState,
+    measure_with_ema,
+    monitor,
+    snapshot,
 )
 from gradtx.transforms.normalizing import (
     ApplyEvery,
@@ -208,14 +277,32 @@ from gradtx.transforms.trust_ratio import (
     scale_by_trust_ratio,
 )
 from gradtx.transforms.yogi import scale_by_yogi
-from gradtx.tree import global_norm
+from gradtx.transforms.zoom import (
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_zoom_linesearch,
+)
+from gradtx.tree import (
+    bias_correction,
+    global_norm,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+)
+from gradtx.tree.access import map_params as tree_map_params
+from gradtx.tree.averaging import incremental_update, periodic_update
+from gradtx.tree.spectral import matrix_inverse_pth_root, power_iteration
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccumulateState",
     "ApplyEvery",
+    "ApplyIfFiniteState",
+    "BacktrackingLinesearchInfo",
     "COCOBState",
+    "ConditionallyMaskState",
+    "ConditionallyTransformState",
     "Count",
     "DAdaptAdamWState",
     "DType",
@@ -223,19 +310,28 @@ __all__ = [
     "Decay",
     "DoGState",
     "DoWGState",
+    "DynamicLossScaleState",
     "EmaState",
     "EmptyState",
     "FactoredState",
+    "FiniteGuardState",
     "Fraction",
     "GradientTransformation",
+    "GradientTransformationExtraArgs",
     "HutchinsonState",
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
     "LeafState",
+    "LookaheadParams",
+    "LookaheadState",
     "MadgradState",
+    "MaskOrFn",
     "MaskedNode",
     "MaskedState",
     "MechanicState",
     "MomoAdamState",
     "MomoState",
+    "MonitorState",
     "MultiSteps",
     "MultiStepsState",
     "MultiTransformState",
@@ -251,13 +347,16 @@ __all__ = [
     "ReduceLROnPlateauState",
     "Rule",
     "SAMState",
+    "ScalarOrSchedule",
     "ScaleByAdaDeltaState",
     "ScaleByAdamState",
     "ScaleByAdanState",
     "ScaleByAdemamixState",
     "ScaleByAmsgradState",
+    "ScaleByBacktrackingLinesearchState",
     "ScaleByBeliefState",
     "ScaleByDistanceOverGradientsState",
+    "ScaleByLBFGSState",
     "ScaleByLionState",
     "ScaleByNovogradState",
     "ScaleByOptimisticGradientState",
@@ -270,15 +369,25 @@ __all__ = [
     "ScaleBySM3State",
     "ScaleByScheduleState",
     "ScaleBySimplifiedAdEMAMixState",
+    "ScaleByZoomLinesearchState",
     "Schedule",
     "ScheduleFreeState",
     "ScheduledState",
+    "ShouldSkipUpdateFunction",
+    "SnapshotState",
     "SophiaState",
+    "StatefulSchedule",
     "Step",
     "Steps",
     "TraceState",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
     "Updates",
+    "WrappedSchedule",
+    "WrappedScheduleState",
     "ZeroNansState",
+    "ZoomLinesearchInfo",
     "accumulate",
     "acprop",
     "adabelief",
@@ -296,13 +405,18 @@ __all__ = [
     "adopt",
     "amsgrad",
     "apply_every",
+    "apply_if_finite",
     "apply_updates",
+    "bias_correction",
+    "cautious",
     "centralize",
     "chain",
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
     "cocob",
+    "conditionally_mask",
+    "conditionally_transform",
     "constant_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
@@ -311,29 +425,44 @@ __all__ = [
     "dadapt_adamw",
     "dog",
     "dowg",
+    "dynamic_loss_scale",
     "ema",
     "exponential_decay",
+    "finite_guard",
+    "flatten",
+    "freeze",
     "fromage",
     "global_norm",
     "hutchinson_estimator_diag_hessian",
     "identity",
+    "incremental_update",
+    "init_empty_state",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
     "inverse_sqrt_schedule",
     "inverse_time_decay_schedule",
     "join_schedules",
     "keep_params_nonnegative",
     "lamb",
     "lars",
+    "layerwise_lr_decay",
+    "lbfgs",
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
+    "lookahead",
     "lookahead_point",
+    "loss_scale",
     "madgrad",
     "masked",
     "matching",
+    "matrix_inverse_pth_root",
     "maximize",
+    "measure_with_ema",
     "mechanize",
     "momo",
     "momo_adam",
+    "monitor",
     "multi_steps",
     "multi_transform",
     "nadam",
@@ -350,16 +479,22 @@ __all__ = [
     "per_example_layer_norm_clip",
     "per_leaf",
     "per_tree",
+    "periodic_update",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
     "polyak_sgd",
     "polynomial_schedule",
+    "power_iteration",
     "prodigy",
     "radam",
     "recipe",
     "reduce_on_plateau",
     "rmsprop",
     "rprop",
+    "safe_increment",
+    "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
     "sam",
     "scale",
     "scale_by_acprop",
@@ -370,10 +505,12 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_cocob",
     "scale_by_distance_over_gradients",
     "scale_by_factored_rms",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
@@ -395,31 +532,44 @@ __all__ = [
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
+    "scale_by_zoom_linesearch",
+    "scale_gradient",
+    "scale_loss",
     "schedule",
     "schedule_free",
     "schedule_free_adamw",
     "schedule_free_eval_params",
     "schedule_free_sgd",
     "schedules",
+    "selective_transform",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
     "sign_sgd",
     "signum",
     "simplified_ademamix",
+    "skip_large_updates",
+    "skip_not_finite",
     "sm3",
+    "snapshot",
     "sophia",
     "stateless",
     "stateless_with_tree_map",
     "torch",
     "trace",
     "tree",
+    "tree_map_params",
     "unitwise_clip",
     "unitwise_norm",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
+    "value_and_grad_from_state",
     "warm_restarts_schedule",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
+    "with_extra_args_support",
     "wsd_schedule",
     "yogi",
     "zero_nans",

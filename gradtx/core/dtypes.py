@@ -36,9 +36,19 @@ def complex_dtype(dtype: Any) -> np.dtype:
     return np.result_type(dtype, np.complex64)
 
 
+def real_dtype_of(tree: Any) -> np.dtype:
+    """The dtype of real numbers that belong to a whole tree: float32, or the widest in it."""
+    return real_dtype(compute_dtype(*(x.dtype for x in jax.tree.leaves(tree))))
+
+
 def scalar_dtype() -> np.dtype:
     """The dtype of numbers that belong to no array: float32, or float64 under x64."""
     return np.dtype(jnp.result_type(float))
+
+
+def number_dtype(number: Any) -> np.dtype:
+    """The dtype of maths with one hyperparameter: its own if it is an array, else `scalar_dtype`."""
+    return np.dtype(getattr(number, "dtype", None) or scalar_dtype())
 
 
 def is_inexact(x: Any) -> bool:

@@ -8,6 +8,7 @@ as a schedule. Traced arrays are not checked: their values are not known.
 from __future__ import annotations
 
 import numbers
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,9 +84,37 @@ class Number(Kind):
 
 @dataclass(frozen=True)
 class Instance(Kind):
-    """Values of one class (transformations, schedules), alone or in a tuple or dict."""
+    """Values of one class (transformations, schedules), alone or in a tuple or dict.
+
+    value_class: of an argument that is one value, which may say what it takes in its place.
+    """
+
+    value_class: type[Value] | None = None
+    dynamic = True
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The value itself, or what its class makes of it."""
+        if self.value_class is None or type(value) is tuple:  # a tuple: of *args
+            return value
+        return self.value_class._accept(where, value)
+
+
+@dataclass(frozen=True)
+class KeyKind(Kind):
+    """The beginning of random numbers: a whole number, or a key as `jax.random` makes it."""
 
     dynamic = True
+
+    def convert(self, where: str, value: Any) -> Any:
+        """A whole number, or the two words of a key."""
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+        dtype = getattr(value, "dtype", None)
+        if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+            return jax.random.key_data(value)
+        if dtype != np.uint32 and not isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{where} must be a whole number or a random key, got {show(value)}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -130,6 +159,8 @@ NonNegative = Annotated[Any, _NON_NEGATIVE]
 Positive = Annotated[Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
 Decay = Annotated[Any, _DECAY]
 Fraction = Annotated[Any, _FRACTION]
+AtLeastOne = Annotated[Any, Number("finite and >= 1", lambda x: _finite(x) & (x >= 1), example=2.0)]
+PositiveFraction = Annotated[Any, Number("in (0, 1]", lambda x: (x > 0) & (x <= 1))]
 NonNegativeOrOff = Annotated[Any, replace(_NON_NEGATIVE, off_at_zero=True)]
 FractionOrOff = Annotated[Any, replace(_FRACTION, off_at_zero=True)]
 Steps = Annotated[
@@ -138,6 +169,7 @@ Steps = Annotated[
 PositiveSteps = Annotated[
     Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
 ]
+RandomKey = Annotated[Any, KeyKind()]
 DType = Annotated[Any, DTypeKind()]
 
 
@@ -151,13 +183,14 @@ def _search(annotation: Any) -> Kind | None:
     if annotation is bool:
         return Flag()
     if isinstance(annotation, type) and issubclass(annotation, Value):
-        return Instance()
+        return Instance(annotation)
     for metadata in getattr(annotation, "__metadata__", ()):
         if isinstance(metadata, Kind):
             return metadata
     for inner in typing.get_args(annotation):
         if not isinstance(inner, Kind) and (found := _search(inner)) is not None:
-            return found
+            alone = typing.get_origin(annotation) in (Annotated, typing.Union, types.UnionType)
+            return found if alone or not isinstance(found, Instance) else Instance()
     return None
 
 

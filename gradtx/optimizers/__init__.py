@@ -11,6 +11,7 @@ from gradtx.optimizers.belief import acprop, adabelief
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dog import dog, dowg
 from gradtx.optimizers.factored import adafactor, sm3
+from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.novograd import novograd
 from gradtx.optimizers.optimistic import (
@@ -49,6 +50,7 @@ __all__ = [
     "fromage",
     "lamb",
     "lars",
+    "lbfgs",
     "lion",
     "madgrad",
     "maximize",

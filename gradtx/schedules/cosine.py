@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import NonNegative, Number, Positive, PositiveSteps, Real, Steps
+from gradtx.core.kinds import AtLeastOne, NonNegative, Positive, PositiveSteps, Real, Steps
 from gradtx.core.schedule import Schedule
 from gradtx.schedules.piecewise import join_schedules
 from gradtx.schedules.polynomial import exponential_decay, linear_schedule
-
-AtLeastOne = Annotated[Any, Number("finite and >= 1", lambda x: (x >= 1) & (x < math.inf), 2.0)]
 
 
 @schedule

@@ -7,9 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import NonNegative, PositiveSteps
+from gradtx.core.kinds import AtLeastOne, NonNegative, PositiveSteps
 from gradtx.schedules.cosine import (
-    AtLeastOne,
     cosine_annealing_schedule,
     warm_restarts_schedule,
 )

@@ -1,0 +1,27 @@
+"""NovoGrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import Decay, NonNegative, NonNegativeOrOff
+from gradtx.transforms.novograd import scale_by_novograd
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@recipe
+def novograd(
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-6,
+    eps_root: NonNegative = 0.0,
+    weight_decay: NonNegativeOrOff = 0.0,
+) -> Any:
+    """NovoGrad, with weight decay inside the momentum. Ginsburg et al., 2019, https://arxiv.org/abs/1905.11286"""
+    return chain(
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )

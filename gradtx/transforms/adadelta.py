@@ -1,0 +1,40 @@
+"""Steps in the units of the parameters: Adadelta."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt
+from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
+
+
+class ScaleByAdaDeltaState(NamedTuple):
+    """The running means of the squared gradient (e_g) and of the squared update (e_x)."""
+
+    e_g: Updates
+    e_x: Updates
+
+
+@per_leaf
+def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Any:
+    """Multiply by the size of past updates over the size of past gradients.
+
+        e_g <- rho * e_g + (1 - rho) * g^2
+        u    = sqrt(e_x + eps) / sqrt(e_g + eps) * g
+        e_x <- rho * e_x + (1 - rho) * u^2
+
+    Zeiler, 2012, https://arxiv.org/abs/1212.5701
+    """
+
+    def init(param: Any) -> ScaleByAdaDeltaState:
+        return ScaleByAdaDeltaState(real_full_like(param, 0), real_full_like(param, 0))
+
+    def update(grad: Any, state: ScaleByAdaDeltaState) -> Any:
+        e_g = running_mean(state.e_g, abs_sq(grad), rho)
+        u = sqrt(state.e_x + eps) / sqrt(e_g + eps) * grad
+        return u, ScaleByAdaDeltaState(e_g, running_mean(state.e_x, abs_sq(u), rho))
+
+    return Rule(init, update)

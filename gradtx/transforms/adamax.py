@@ -1,0 +1,35 @@
+"""Adam in the infinity norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import real_full_like, running_mean, times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.transforms.adam import ScaleByAdamState
+
+
+@per_leaf
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> Any:
+    """Divide the running mean of the gradient by its largest size, which fades.
+
+        mu <- b1 * mu + (1 - b1) * g
+        nu <- max(b2 * nu, |g| + eps)
+        u   = mu / (1 - b1^t) / nu
+
+    Kingma & Ba, 2015, section 7.1, https://arxiv.org/abs/1412.6980
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdamState:
+        return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
+
+    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+        mu = running_mean(state.mu, grad, b1)
+        nu = jnp.maximum(times(b2, state.nu), jnp.abs(grad) + eps)
+        return step.debias(mu, b1) / nu, ScaleByAdamState(step.count, mu, nu)
+
+    return Rule(init, update)

@@ -1,0 +1,97 @@
+"""Two running means of the gradient, a fast one and a slow one: AdEMAMix."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+
+
+class ScaleByAdemamixState(NamedTuple):
+    """The fast (m1) and the slow (m2) running mean of gradients, and that of squares (nu)."""
+
+    count: Count
+    count_m2: Count
+    m1: Updates
+    m2: Updates
+    nu: Updates
+
+
+class ScaleBySimplifiedAdEMAMixState(NamedTuple):
+    """The momentum m, and the running mean n of squares."""
+
+    t: Count
+    m: Updates
+    n: Updates
+
+
+@per_leaf
+def scale_by_ademamix(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.9999,
+    alpha: NonNegative = 6.0,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DType | None = None,
+) -> Any:
+    """Adam with a second, much slower running mean in its numerator.
+
+        m1 <- b1 * m1 + (1 - b1) * g
+        m2 <- b3 * m2 + (1 - b3) * g
+        nu <- b2 * nu + (1 - b2) * g^2
+        u   = (m1 / (1 - b1^t) + alpha * m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
+
+    b3 and alpha are meant to be scheduled. mu_dtype: in which m1 and m2 are stored; float32 or
+    wider without it. Pagliardini et al., 2024, https://arxiv.org/abs/2409.03137
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdemamixState:
+        m1, m2 = zeros_like(param, mu_dtype), zeros_like(param, mu_dtype)
+        return ScaleByAdemamixState(step.count, step.count, m1, m2, real_full_like(param, 0))
+
+    def update(grad: Any, state: ScaleByAdemamixState, step: Any) -> Any:
+        m1 = running_mean(state.m1, grad, b1)
+        m2 = running_mean(state.m2, grad, b3)
+        nu = running_mean(state.nu, abs_sq(grad), b2)
+        mixed = step.debias(m1, b1) + times(alpha, m2)
+        u = mixed / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        return u, ScaleByAdemamixState(step.count, step.count, m1, m2, nu)
+
+    return Rule(init, update)
+
+
+@per_leaf
+def scale_by_simplified_ademamix(
+    b1: Decay = 0.99,
+    b2: Decay = 0.95,
+    alpha: NonNegative = 0.0,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+) -> Any:
+    """AdEMAMix with one sum of gradients in place of its two means.
+
+        m <- b1 * m + g
+        n <- b2 * n + (1 - b2) * g^2
+        u  = (m + alpha * g) / (sqrt(n / (1 - b2^t) + eps_root) + eps)
+
+    m is a sum: it is up to 1 / (1 - b1) times as large as a gradient, and wants a learning rate as
+    much smaller. Morwani et al., 2025, https://arxiv.org/abs/2502.02431
+    """
+
+    def init(param: Any, step: Any) -> ScaleBySimplifiedAdEMAMixState:
+        return ScaleBySimplifiedAdEMAMixState(
+            step.count, zeros_like(param), real_full_like(param, 0)
+        )
+
+    def update(grad: Any, state: ScaleBySimplifiedAdEMAMixState, step: Any) -> Any:
+        m = times(b1, state.m) + grad
+        n = running_mean(state.n, abs_sq(grad), b2)
+        u = (m + times(alpha, grad)) / (sqrt(step.debias(n, b2) + eps_root) + eps)
+        return u, ScaleBySimplifiedAdEMAMixState(step.count, m, n)
+
+    return Rule(init, update)

@@ -1,0 +1,61 @@
+"""Adam that normalises before it averages, by the second moment of the steps before: ADOPT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, scalar_dtype
+from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.transforms.adam import ScaleByAdamState
+
+
+def fourth_root(step: Any) -> jax.Array:
+    """step^(1/4), the bound that ADOPT's authors use."""
+    return jnp.sqrt(jnp.sqrt(cast(jnp.asarray(step), scalar_dtype())))
+
+
+@per_leaf
+def scale_by_adopt(
+    b1: Decay = 0.9,
+    b2: Decay = 0.9999,
+    eps: NonNegative = 1e-6,
+    mu_dtype: DType | None = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: NonNegative = fourth_root,
+) -> Any:
+    """Average gradients that were divided by the root mean square of those before them.
+
+        z   = clip(g / max(sqrt(nu), eps), -c, c)   c = clip_value_fn(updates so far)
+        mu <- b1 * mu + (1 - b1) * z
+        nu <- b2 * nu + (1 - b2) * g^2
+        u   = mu                                    u = b1 * mu + (1 - b1) * z with nesterov
+
+    The first step moves nothing: nu becomes g^2 and mu stays 0. clip_value_fn: a function of the
+    step, or a number. use_clipping=False leaves the clip out, which complex parameters need.
+    mu_dtype: in which mu is stored; float32 or wider without it. Taniguchi et al., 2024,
+    https://arxiv.org/abs/2411.02853
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdamState:
+        mu, nu = zeros_like(param, mu_dtype), real_full_like(param, 0)
+        return ScaleByAdamState(step.count, mu, nu)
+
+    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+        first, square = step.count == 1, abs_sq(grad)
+        z = grad / jnp.maximum(sqrt(state.nu), eps)
+        if use_clipping:
+            z = jnp.clip(z, -clip_value_fn, clip_value_fn)
+        mu = jnp.where(first, state.mu, running_mean(state.mu, z, b1))
+        nu = jnp.where(first, square, running_mean(state.nu, square, b2))
+        u = jnp.where(first, mu, running_mean(mu, z, b1)) if nesterov else mu
+        return u, ScaleByAdamState(step.count, mu, nu)
+
+    return Rule(init, update)

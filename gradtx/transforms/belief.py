@@ -1,0 +1,85 @@
+"""Dividing by how far the gradient was from what was expected: AdaBelief and ACProp."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, number_dtype
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.rule import Rule, one_minus_power
+from gradtx.core.state import Count, Updates
+
+
+class ScaleByBeliefState(NamedTuple):
+    """The running means of the gradient (mu) and of its squared distance from that mean (nu)."""
+
+    count: Count
+    mu: Updates
+    nu: Updates
+
+
+def _init(param: Any, step: Any) -> ScaleByBeliefState:
+    return ScaleByBeliefState(step.count, zeros_like(param), real_full_like(param, 0))
+
+
+@per_leaf
+def scale_by_belief(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-16,
+    eps_root: NonNegative = 1e-16,
+    *,
+    nesterov: bool = False,
+) -> Any:
+    """Divide the running mean of the gradient by its running distance from that mean.
+
+        mu <- b1 * mu + (1 - b1) * g
+        nu <- b2 * nu + (1 - b2) * (g - mu)^2 + eps_root
+        u   = m / (sqrt(nu / (1 - b2^t)) + eps),    m = mu / (1 - b1^t)
+
+    nesterov: m as in `scale_by_adam`. Zhuang et al., 2020, https://arxiv.org/abs/2010.07468
+    """
+
+    def update(grad: Any, state: ScaleByBeliefState, step: Any) -> Any:
+        mu = running_mean(state.mu, grad, b1)
+        nu = running_mean(state.nu, abs_sq(grad - mu), b2) + eps_root
+        m = step.debias(mu, b1)
+        if nesterov:
+            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+        return m / (sqrt(step.debias(nu, b2)) + eps), ScaleByBeliefState(step.count, mu, nu)
+
+    return Rule(_init, update)
+
+
+@per_leaf
+def scale_by_acprop(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-16,
+    eps_root: NonNegative = 1e-16,
+) -> Any:
+    """Divide the gradient by a running distance that it is not part of itself.
+
+        u   = g / (sqrt(nu / (1 - b2^(t-1))) + eps)         u = g / (1 + eps) on the first step
+        nu <- b2 * nu + (1 - b2) * (g - mu)^2 + eps_root
+        mu <- b1 * mu + (1 - b1) * g
+
+    in this order: the distance is from the mean of the gradients before, as in the authors'
+    implementation. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
+    """
+
+    def gather(step: Any) -> Any:
+        before = jnp.maximum(step.count - 1, 1)
+        return one_minus_power(b2, cast(before, number_dtype(b2)))
+
+    def update(grad: Any, state: ScaleByBeliefState, step: Any, gathered: Any) -> Any:
+        root = jnp.where(step.count == 1, 1, sqrt(state.nu / gathered))
+        nu = running_mean(state.nu, abs_sq(grad - state.mu), b2) + eps_root
+        mu = running_mean(state.mu, grad, b1)
+        return grad / (root + eps), ScaleByBeliefState(step.count, mu, nu)
+
+    return Rule(_init, update, gather)

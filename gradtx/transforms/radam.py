@@ -1,0 +1,91 @@
+"""Adam that waits until its second moment can be trusted: RAdam."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, number_dtype
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.transforms.adam import ScaleByAdamState
+
+
+@per_leaf
+def scale_by_radam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    threshold: NonNegative = 5.0,
+    *,
+    nesterov: bool = False,
+) -> Any:
+    """Adam, with plain momentum as long as the second moment is a mean of too few gradients.
+
+        rho_inf = 2 / (1 - b2) - 1,         rho = rho_inf - 2 t b2^t / (1 - b2^t)
+        r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        u = r * m / (sqrt(nu / (1 - b2^t) + eps_root) + eps)    where rho >= threshold
+        u = m                                                   before that, and where rho <= 4
+
+    mu, nu and m = mu / (1 - b1^t) are Adam's; nesterov: m as in `scale_by_adam`. Liu et al., 2020,
+    https://arxiv.org/abs/1908.03265
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdamState:
+        return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
+
+    def gather(step: Any) -> Any:
+        rho, rho_inf = averaged_steps(b2, step.count)
+        rectified = (rho >= threshold) & (rho > 4)
+        # Where it is not rectified any numbers do, as long as their root is finite.
+        rho, end = (jnp.where(rectified, x, 5) for x in (rho, rho_inf))
+        return rectified, jnp.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
+
+    def update(grad: Any, state: ScaleByAdamState, step: Any, gathered: Any) -> Any:
+        rectified, r = gathered
+        mu = running_mean(state.mu, grad, b1)
+        nu = running_mean(state.nu, abs_sq(grad), b2)
+        m = step.debias(mu, b1)
+        if nesterov:
+            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+        adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        return jnp.where(rectified, adapted, m), ScaleByAdamState(step.count, mu, nu)
+
+    return Rule(init, update, gather)
+
+
+def averaged_steps(decay: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How many steps the mean behind a bias-corrected running mean is long: now, and in the end.
+
+    With a = -log(decay), rho_inf = coth(a / 2) and rho = rho_inf + t - t coth(t a / 2): while t is
+    small a difference of large numbers. y coth(y) = 1 + y^2 / (3 + y^2 / (5 + ...)), so
+
+        rho = t - 2 / a * (f(t a / 2) - f(a / 2)),      f(y) = y^2 / (3 + y^2 / (5 + ...))
+
+    which keeps all digits, is used as long as t a < 1.
+    """
+    dtype = number_dtype(decay)
+    if isinstance(decay, int | float):
+        a = jnp.asarray(-math.log1p(decay - 1) if decay > 0 else 1e3, dtype)
+    else:
+        a = jnp.where(decay > 0, -jnp.log1p(jnp.where(decay > 0, decay, 1) - 1), 1e3)
+    t = cast(count, dtype)
+    rho_inf = jnp.asarray(2 / (1 - decay) - 1, dtype)
+    x = t * a
+    early = t - 2 / a * (_fraction(jnp.minimum(x, 1) / 2) - _fraction(jnp.minimum(a, 1) / 2))
+    late = rho_inf + 2 * t * jnp.exp(-x) / jnp.expm1(-x)
+    return jnp.where(x < 1, early, late), rho_inf
+
+
+def _fraction(y: jax.Array) -> jax.Array:
+    """y coth(y) - 1 for y <= 1/2, as a continued fraction."""
+    square, rest = jnp.square(y), jnp.zeros_like(y)
+    for odd in (15, 13, 11, 9, 7, 5, 3):
+        rest = square / (odd + rest)
+    return rest

@@ -1,0 +1,54 @@
+"""A step size for each parameter, from the signs of its gradients: Rprop."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
+from gradtx.core.numerics import real_full_like, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
+
+
+class ScaleByRpropState(NamedTuple):
+    """The step size of each parameter, and the last update, of which only the sign counts."""
+
+    step_sizes: Updates
+    prev_updates: Updates
+
+
+@per_leaf
+def scale_by_rprop(
+    learning_rate: NonNegative,
+    eta_minus: Fraction = 0.5,
+    eta_plus: AtLeastOne = 1.2,
+    min_step_size: NonNegative = 1e-6,
+    max_step_size: NonNegative = 50.0,
+) -> Any:
+    """Follow the sign of the gradient; lengthen the step as long as it stays, shorten it at a turn.
+
+        turn  = sign(g) * sign(the update before)
+        size <- clip(size * f, min_step_size, max_step_size)
+        f     = eta_plus where turn > 0,    eta_minus where turn < 0,    1 where turn = 0
+        u     = size * sign(g), and 0 where turn < 0
+
+    learning_rate: the first size. For real parameters. Riedmiller & Braun, 1993,
+    https://doi.org/10.1109/ICNN.1993.298623, without backtracking (iRprop-) as in PyTorch.
+    """
+
+    def init(param: Any) -> ScaleByRpropState:
+        return ScaleByRpropState(real_full_like(param, learning_rate), zeros_like(param))
+
+    def update(grad: Any, state: ScaleByRpropState) -> Any:
+        if jnp.iscomplexobj(grad):
+            raise TypeError("the sign of a complex gradient does not say whether it has turned")
+        turn = jnp.sign(grad) * jnp.sign(state.prev_updates)
+        factor = jnp.where(turn > 0, eta_plus, jnp.where(turn < 0, eta_minus, 1))
+        size = jnp.clip(state.step_sizes * factor, min_step_size, max_step_size)
+        u = jnp.where(turn < 0, 0, size * jnp.sign(grad))
+        return u, ScaleByRpropState(size, u)
+
+    return Rule(init, update)

@@ -1,0 +1,75 @@
+"""Directions without a size: the sign of the gradient, and of its running mean."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, DType, Positive
+from gradtx.core.numerics import running_mean, times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+
+_MODES = ("hard", "smooth", "refined")
+
+
+class ScaleByLionState(NamedTuple):
+    """The running mean of the gradient."""
+
+    count: Count
+    mu: Updates
+
+
+@per_leaf
+def scale_by_sign() -> Any:
+    """u = sign(g), which for complex g is g / |g|; 0 where g = 0.
+
+    Bernstein et al., 2018, https://arxiv.org/abs/1802.04434
+    """
+    return lambda grad: jnp.sign(grad)
+
+
+@per_leaf
+def scale_by_lion(
+    b1: Decay = 0.9,
+    b2: Decay = 0.99,
+    mu_dtype: DType | None = None,
+    *,
+    mode: str = "hard",
+    smooth_beta: Positive = 1.0,
+) -> Any:
+    """The sign of a running mean that leans towards the gradient.
+
+        c  = b1 * mu + (1 - b1) * g
+        mu <- b2 * mu + (1 - b2) * g
+
+        u = sign(c)                                 mode="hard"
+        u = tanh(smooth_beta * c)                   mode="smooth", for real parameters
+        u = c where |c| < 1, else sign(c)           mode="refined"
+
+    mu_dtype: in which mu is stored; float32 or wider without it.
+
+    Raises: ValueError for another mode. Chen et al., 2023, https://arxiv.org/abs/2302.06675
+    """
+    if mode not in _MODES:
+        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(_MODES)}, got {mode!r}")
+
+    def init(param: Any, step: Any) -> ScaleByLionState:
+        return ScaleByLionState(step.count, zeros_like(param, mu_dtype))
+
+    def direction(c: Any) -> Any:
+        if mode == "refined":
+            return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c))
+        if mode == "hard":
+            return jnp.sign(c)
+        if jnp.iscomplexobj(c):
+            raise TypeError("mode='smooth' has no meaning for complex numbers")
+        return jnp.tanh(times(smooth_beta, c))
+
+    def update(grad: Any, state: ScaleByLionState) -> Any:
+        u = direction(running_mean(state.mu, grad, b1))
+        return u, state._replace(mu=running_mean(state.mu, grad, b2))
+
+    return Rule(init, update)

@@ -1,0 +1,47 @@
+"""Adam whose second moment grows and shrinks by bounded amounts: Yogi."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, times
+from gradtx.core.rule import Rule
+from gradtx.transforms.adam import ScaleByAdamState
+
+
+@per_leaf
+def scale_by_yogi(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-3,
+    eps_root: NonNegative = 0.0,
+    initial_accumulator_value: NonNegative = 1e-6,
+) -> Any:
+    """Adam with another second moment.
+
+        mu <- b1 * mu + (1 - b1) * g
+        nu <- nu - (1 - b2) * sign(nu - g^2) * g^2
+        u   = mu / (1 - b1^t) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
+
+    mu and nu start at initial_accumulator_value, and the bias correction is Adam's, as in the
+    authors' implementation. Zaheer et al., 2018,
+    https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
+    """
+
+    def init(param: Any, step: Any) -> ScaleByAdamState:
+        mu = jnp.full_like(param, initial_accumulator_value)
+        nu = real_full_like(param, initial_accumulator_value)
+        return ScaleByAdamState(step.count, mu, nu)
+
+    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+        square = abs_sq(grad)
+        mu = running_mean(state.mu, grad, b1)
+        nu = state.nu - times(1 - b2, jnp.sign(state.nu - square) * square)
+        u = step.debias(mu, b1) / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        return u, ScaleByAdamState(step.count, mu, nu)
+
+    return Rule(init, update)
