@@ -1,0 +1,95 @@
+"""Norms and counts that stay finite, and a gradient scaled on its way back."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.numerics import abs_sq
+
+
+def safe_norm(
+    x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False
+) -> jax.Array:
+    """max(|x|, min_norm), with derivative 0 where min_norm is the larger one, also at x = 0.
+
+    ord, axis and keepdims as in `jnp.linalg.norm`. The norm is taken in float32 or wider, and
+    stays so.
+    """
+    x = _wide(x)
+    small = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True) <= min_norm
+    # The derivative is that of a norm which has one: where it is not used it must be finite.
+    norm = jnp.linalg.norm(jnp.where(small, 1, x), ord=ord, axis=axis, keepdims=True)
+    norm = jnp.where(small, cast(min_norm, norm.dtype), norm)
+    return norm if keepdims else jnp.squeeze(norm, axis=axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
+    """max(sqrt(mean(|x|^2)), min_rms), with derivative 0 where min_rms is the larger one.
+
+    It is taken in float32 or wider, and stays so.
+    """
+    x = _wide(x)
+    small = jnp.sqrt(jnp.mean(abs_sq(x))) <= min_rms
+    rms = jnp.sqrt(jnp.mean(abs_sq(jnp.where(small, 1, x))))
+    return jnp.where(small, cast(min_rms, rms.dtype), rms)
+
+
+def _wide(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return cast(x, compute_dtype(x.dtype))
+
+
+def safe_increment(count: Any) -> jax.Array:
+    """count + 1, staying at the largest number of its dtype instead of overflowing.
+
+    Raises: ValueError for a dtype that is neither integer nor floating.
+    """
+    count = jnp.asarray(count)
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        top: Any = np.iinfo(count.dtype).max
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        top = jnp.finfo(count.dtype).max  # type: ignore[no-untyped-call]
+    else:
+        raise ValueError(
+            f"safe_increment: count must be of an integer or floating dtype, got {count.dtype}"
+        )
+    return jnp.where(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))
+
+
+safe_int32_increment = safe_increment
+
+
+def scale_gradient(inputs: Any, scale: Any) -> Any:
+    """The inputs, a tree, as they are; the gradient that comes back to them is scaled.
+
+    scale: a number or a traced array. A literal 0 stops the gradient.
+    """
+    known = not isinstance(scale, jax.core.Tracer)
+    if known and scale == 1:
+        return inputs
+    if known and scale == 0:
+        return jax.lax.stop_gradient(inputs)
+    return jax.tree.map(functools.partial(_scaled_backwards, scale), inputs)
+
+
+@jax.custom_vjp
+def _scaled_backwards(scale: Any, x: Any) -> Any:
+    return x
+
+
+def _forwards(scale: Any, x: Any) -> Any:
+    return x, scale
+
+
+def _backwards(scale: Any, g: Any) -> Any:
+    scaled = cast(cast(g, compute_dtype(g.dtype)) * scale, g.dtype)
+    return jax.tree.map(jnp.zeros_like, scale), scaled
+
+
+_scaled_backwards.defvjp(_forwards, _backwards)

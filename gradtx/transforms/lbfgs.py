@@ -1,0 +1,134 @@
+"""L-BFGS: the gradient times an inverse Hessian that is estimated from the last steps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, LikeParams, Params, Updates
+
+
+class ScaleByLBFGSState(NamedTuple):
+    """The last params and gradients, and the last m of their differences.
+
+    diff_params_memory and diff_updates_memory have a leading axis of m, which is filled in a
+    circle; weights_memory holds rho = 1 / <dw, du> of each, 0 where there is none.
+    """
+
+    count: Count
+    params: LikeParams
+    updates: LikeParams
+    diff_params_memory: LikeParams
+    diff_updates_memory: LikeParams
+    weights_memory: Any
+
+
+@per_tree
+def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Any:
+    """Multiply the gradient by an estimate of the inverse Hessian.
+
+        dw = w - w_before,  du = g - g_before,  rho = 1 / <dw, du>     (the last m of each are kept)
+        q = g;        for i from the newest to the oldest:  a_i = rho_i <dw_i, q>,  q -= a_i du_i
+        u = gamma q;  for i from the oldest to the newest:  u += (a_i - rho_i <du_i, u>) dw_i
+
+    gamma = <dw, du> / <du, du> of the newest pair; 1 with scale_init_precond=False, and before the
+    second step min(1, 1 / |g|). m is memory_size, and the state holds 2 m + 2 copies of params.
+    The step is -u times a learning rate from a line search. Nocedal & Wright, Numerical
+    Optimization, 2nd edition, algorithm 7.4; Liu & Nocedal, 1989,
+    https://doi.org/10.1007/BF01589116
+
+    Raises: ValueError for memory_size < 1.
+    """
+    if isinstance(memory_size, bool) or not isinstance(memory_size, int) or memory_size < 1:
+        raise ValueError(
+            f"scale_by_lbfgs: memory_size must be a whole number >= 1, got {memory_size!r}"
+        )
+
+    def init(params: Any) -> ScaleByLBFGSState:
+        dtypes = [x.dtype for x in jax.tree.leaves(params)]
+        return ScaleByLBFGSState(
+            count=None,
+            params=tree.zeros_like(params),
+            updates=tree.zeros_like(params),
+            diff_params_memory=_memory(params, memory_size),
+            diff_updates_memory=_memory(params, memory_size),
+            weights_memory=jnp.zeros(memory_size, real_dtype(compute_dtype(*dtypes))),
+        )
+
+    def update(updates: Any, state: ScaleByLBFGSState, params: Any, step: Any) -> Any:
+        first = step.count == 1
+        dw = _zero_if(first, tree.sub(params, state.params))
+        du = _zero_if(first, tree.sub(updates, state.updates))
+        product = _inner(dw, du)
+        # A product that is too small to have a reciprocal belongs to no step at all.
+        usable = jnp.abs(product) > np.finfo(product.dtype).tiny
+        weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
+        newest = (step.count - 2) % memory_size
+        dws, dus, weights = jax.tree.map(
+            lambda memory, x: memory.at[newest].set(cast(x, memory.dtype)),
+            (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
+            (dw, du, weight),
+        )
+        gamma: Any = 1.0
+        if scale_init_precond:
+            size = tree.norm(updates)
+            large = size > 1
+            gamma = jnp.where(first, 1 / jnp.where(large, size, 1), _ratio(product, _inner(du, du)))
+        oldest = newest + 1 + jnp.arange(memory_size, dtype=np.int32)
+        u = _two_loops(updates, dws, dus, weights, gamma, oldest % memory_size)
+        return u, ScaleByLBFGSState(step.count, params, updates, dws, dus, weights)
+
+    return Rule(init, update)
+
+
+def _memory(params: Params, size: int) -> Params:
+    """Zeros with a leading axis for the last `size` differences."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.zeros_like(x), (size, *x.shape)), params)
+
+
+def _zero_if(condition: Any, x: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.where(condition, 0, leaf), x)
+
+
+def _inner(x: Any, y: Any) -> jax.Array:
+    """Re <x, y>"""
+    return tree.vdot(x, y).real
+
+
+def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x / y, 1 where y is 0."""
+    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 1)
+
+
+def _add_scaled(x: Any, scalar: Any, y: Any) -> Any:
+    return jax.tree.map(lambda a, b: a + cast(scalar, a.real.dtype) * b, x, y)
+
+
+def _two_loops(
+    gradient: Updates, dws: Params, dus: Params, weights: Any, gamma: Any, indices: Any
+) -> Updates:
+    """The product of the estimate and the gradient. indices: of the memory, the oldest first."""
+
+    def at(memory: Any, i: Any) -> Any:
+        return jax.tree.map(lambda x: x[i], memory)
+
+    def downwards(q: Any, i: Any) -> tuple[Any, Any]:
+        a = weights[i] * _inner(at(dws, i), q)
+        return _add_scaled(q, -a, at(dus, i)), a
+
+    def upwards(u: Any, i_a: Any) -> tuple[Any, None]:
+        i, a = i_a
+        b = weights[i] * _inner(at(dus, i), u)
+        return _add_scaled(u, a - b, at(dws, i)), None
+
+    q, a = lax.scan(downwards, gradient, indices, reverse=True)
+    q = jax.tree.map(lambda x: cast(gamma, x.real.dtype) * x, q)
+    return lax.scan(upwards, q, (indices, a))[0]

@@ -1,0 +1,307 @@
+"""Line searches: how far to go along the updates is found by looking at the objective."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.kinds import NonNegative, Number, Positive
+from gradtx.core.rule import Rule
+from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
+
+Shrink = Annotated[Any, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
+Growth = Annotated[Any, Number(">= 1", lambda x: x >= 1, example=2.0)]
+Curvature = Annotated[Any, Number(">= 0", lambda x: x >= 0)]
+
+
+class Line(NamedTuple):
+    """The objective along the updates: phi(step) = f(params + step * updates).
+
+    value, slope and grad: phi, its derivative and the gradient of f at 0; this gradient and all
+    others are those of `jax.grad`: the conjugate of the direction of ascent.
+    """
+
+    function: Callable[[Params], Any]
+    params: Params
+    updates: Updates
+    value: jax.Array
+    slope: jax.Array
+    grad: Updates
+
+    def at(self, step: Any) -> Params:
+        """params + step * updates, in the dtypes of the gradient, in which params are kept."""
+        moved = jax.tree.map(
+            lambda p, u: p + cast(step, p.real.dtype) * u, self.params, self.updates
+        )
+        return _rounded(moved, self.grad)
+
+    def value_at(self, step: Any) -> jax.Array:
+        """phi(step)"""
+        return _scalar(self.function(self.at(step)), self.value.dtype)
+
+    def look(self, step: Any) -> tuple[Any, Any, Updates]:
+        """phi(step), its derivative, and the gradient of f there."""
+        value, grad = jax.value_and_grad(self.function)(self.at(step))
+        return _scalar(value, self.value.dtype), _slope(grad, self.updates, self.value.dtype), grad
+
+
+def line_along(
+    updates: Updates, params: Params, value_fn: Any, value: Any, grad: Any, extra: dict[str, Any]
+) -> Line:
+    """The line of one search. What is found on it is a constant to derivatives."""
+    updates, params, value, grad = jax.tree.map(lax.stop_gradient, (updates, params, value, grad))
+    function = functools.partial(value_fn, **_accepted(value_fn, extra))
+    dtype = scalar_dtype_of(params)
+    if grad is None:
+        found, grad = jax.value_and_grad(function)(params)
+        value = found if value is None else value
+    else:
+        value = function(_rounded(params, grad)) if value is None else value
+        grad = tree.conj(grad)
+    return Line(
+        function, params, updates, _scalar(value, dtype), _slope(grad, updates, dtype), grad
+    )
+
+
+def _slope(grad: Updates, updates: Updates, dtype: Any) -> jax.Array:
+    """Re <ascent, updates>"""
+    return cast(tree.vdot(tree.conj(grad), updates).real, dtype)
+
+
+def scalar_dtype_of(params: Params) -> Any:
+    """The real dtype, float32 or wider, of numbers that belong to all of these leaves."""
+    return real_dtype(compute_dtype(*(x.dtype for x in jax.tree.leaves(params))))
+
+
+def _rounded(params: Params, like: Any) -> Params:
+    """Params in the dtypes of the gradients, which are those in which they are kept."""
+
+    def leaf(p: Any, g: Any) -> Any:
+        same_kind = jnp.iscomplexobj(p) == jnp.iscomplexobj(g)
+        return cast(p, g.dtype) if same_kind and hasattr(g, "dtype") else p
+
+    return jax.tree.map(leaf, params, like)
+
+
+def _scalar(value: Any, dtype: Any) -> jax.Array:
+    if np.shape(value) != ():
+        raise ValueError(f"value_fn must return one number, it returned shape {np.shape(value)}")
+    return cast(jnp.asarray(value), dtype)
+
+
+def _accepted(value_fn: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """Those of the other extra arguments that the objective takes."""
+    parameters = list(inspect.signature(value_fn).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return extra
+    names = {p.name for p in parameters}
+    return {name: x for name, x in extra.items() if name in names}
+
+
+def scaled(step: Any, updates: Updates) -> Updates:
+    """step * updates"""
+    return jax.tree.map(lambda u: cast(step, u.real.dtype) * u, updates)
+
+
+def check_steps(where: str, steps: Any) -> None:
+    """Refuse a number of steps that is not one."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"{where} must be a whole number >= 1, got {steps!r}")
+
+
+# -- backtracking --------------------------------------------------------------------------------
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """How often the objective was evaluated, and by how much the criterion is missed (0: met)."""
+
+    num_linesearch_steps: Any
+    decrease_error: Any
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """The learning rate that was found; the value and, with store_grad, the gradient there."""
+
+    learning_rate: Any
+    value: Any
+    grad: LikeParams
+    info: BacktrackingLinesearchInfo
+
+
+class _Backtracking(NamedTuple):
+    """Where a search is: evaluations so far, the last step tried, its value and error."""
+
+    count: Any
+    step: Any
+    value: Any
+    error: Any
+
+
+@per_tree
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: int,
+    slope_rtol: NonNegative = 1e-4,
+    decrease_factor: Shrink = 0.8,
+    increase_factor: Growth = 1.5,
+    max_learning_rate: Positive = 1.0,
+    atol: NonNegative = 0.0,
+    rtol: NonNegative = 0.0,
+    store_grad: bool = False,
+    verbose: bool = False,
+) -> Any:
+    """Multiply the updates by the first of a falling row of rates that lowers the objective enough.
+
+        f(w + eta u) <= (1 + rtol) f(w) + slope_rtol * eta * <u, grad f(w)> + atol
+
+    eta begins at min(increase_factor * the last one, max_learning_rate) and is multiplied by
+    decrease_factor until this holds, at most max_backtracking_steps times. If then no finite value
+    was found the rate is 0 and the next search begins anew. The updates must go downhill: this
+    comes after the learning rate in a chain, as in
+    `chain(sgd(1.0), scale_by_backtracking_linesearch(15))`.
+
+    update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken from the
+    extra arguments of update by their names; and, so that they need not be computed again, `value`
+    and `grad`, f and its gradient at params (for complex params the gradient is the conjugate of
+    JAX's, the direction of ascent, as in the updates).
+
+    store_grad: evaluate the gradient at the end too and keep it for `value_and_grad_from_state`.
+    verbose: print where the search fails. Derivatives take the learning rate for a constant.
+    Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
+    https://arxiv.org/abs/1905.09997
+    """
+    check_steps("scale_by_backtracking_linesearch: max_backtracking_steps", max_backtracking_steps)
+
+    def init(params: Any) -> ScaleByBacktrackingLinesearchState:
+        dtype = scalar_dtype_of(params)
+        return ScaleByBacktrackingLinesearchState(
+            learning_rate=jnp.ones((), dtype),
+            value=jnp.full((), jnp.inf, dtype),
+            grad=tree.zeros_like(params) if store_grad else None,
+            info=BacktrackingLinesearchInfo(no_steps(), jnp.full((), jnp.inf, dtype)),
+        )
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any,
+        *,
+        value_fn: Any,
+        value: Any = None,
+        grad: Any = None,
+        **extra: Any,
+    ) -> Any:
+        line = line_along(updates, params, value_fn, value, grad, extra)
+        dtype = line.value.dtype
+
+        def goes_on(s: _Backtracking) -> Any:
+            return ~(s.error <= atol) & (s.count <= max_backtracking_steps)
+
+        def shorten(s: _Backtracking) -> _Backtracking:
+            step = jnp.where(s.count > 0, decrease_factor * s.step, s.step)
+            reached = line.value_at(step)
+            error = reached - (1 + rtol) * line.value - slope_rtol * step * line.slope
+            return _Backtracking(s.count + 1, cast(step, dtype), reached, violation(error))
+
+        # A rate of 0 is not a rate to begin from: every other one would be 0 too.
+        last = jnp.where(state.learning_rate > 0, state.learning_rate, 1)
+        begin = cast(jnp.minimum(increase_factor * last, max_learning_rate), dtype)
+        begin = lax.stop_gradient(begin)
+        found = lax.while_loop(
+            goes_on,
+            shorten,
+            _Backtracking(no_steps(), begin, line.value, jnp.full((), jnp.inf, dtype)),
+        )
+        failed = jnp.isinf(found.error)
+        rate = jnp.where(failed, 0, found.step)
+        reached = jnp.where(failed, line.value, found.value)
+        new_grad = line.look(rate)[2] if store_grad else None
+        if verbose:
+            report(found.error > atol, "scale_by_backtracking_linesearch", line, rate, found.error)
+        info = BacktrackingLinesearchInfo(found.count, found.error)
+        new = ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info)
+        return scaled(rate, updates), new
+
+    return Rule(init, update)
+
+
+def violation(error: jax.Array) -> jax.Array:
+    """By how much a criterion is missed; infinitely where that is not a number."""
+    return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
+
+
+def no_steps() -> jax.Array:
+    """The number of evaluations before the first one."""
+    return jnp.zeros((), jnp.result_type(int))
+
+
+def report(failed: Any, who: str, line: Line, rate: Any, error: Any) -> None:
+    """Print why a search failed, where it did."""
+
+    def show(value: Any, slope: Any, rate: Any, error: Any) -> None:
+        jax.debug.print(
+            who + ": no rate meets the criteria. value: {value}, slope: {slope} (must be "
+            "negative), rate taken: {rate}, error of the decrease: {error}",
+            value=value,
+            slope=slope,
+            rate=rate,
+            error=error,
+        )
+
+    lax.cond(failed, show, lambda *_: None, line.value, line.slope, rate, error)
+
+
+# -- values and gradients that a search has left behind --------------------------------------------
+
+
+def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Updates]]:
+    """Like `jax.value_and_grad(value_fn)`, but takes both from a state where a search left them.
+
+    `value, grad = value_and_grad_from_state(f)(params, *args, state=state, **kwargs)`. This is
+    right where the search was the last link, f is the same at every step, and params are what it
+    led to. Before the first step, or where the value is not finite, both are computed.
+
+    Raises: ValueError where the state holds none, or several, or no gradients.
+    """
+
+    def value_and_grad(
+        params: Params, *args: Any, state: OptState, **kwargs: Any
+    ) -> tuple[Any, Updates]:
+        found = [x for x in jax.tree.leaves(state, is_leaf=_is_search) if _is_search(x)]
+        if len(found) != 1 or found[0].grad is None:
+            problem = f"it holds {len(found)} states of line searches"
+            if len(found) == 1:
+                problem = "its line search keeps no gradient: give it store_grad=True"
+            raise ValueError(
+                "value_and_grad_from_state: the state must hold one value and gradient left by a "
+                f"line search; {problem}"
+            )
+
+        def compute() -> tuple[Any, Updates]:
+            return jax.value_and_grad(value_fn)(params, *args, **kwargs)
+
+        value, grad = jax.eval_shape(compute)
+        kept = (
+            cast(found[0].value, value.dtype),
+            jax.tree.map(lambda x, like: cast(x, like.dtype), found[0].grad, grad),
+        )
+
+        def strong() -> tuple[Any, Updates]:
+            return jax.tree.map(lambda x: cast(x, x.dtype), compute())
+
+        return lax.cond(jnp.isfinite(found[0].value), lambda: kept, strong)
+
+    return value_and_grad
+
+
+def _is_search(x: Any) -> bool:
+    return is_named_tuple(x) and {"value", "grad"} <= set(x._fields)

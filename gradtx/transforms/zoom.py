@@ -1,0 +1,319 @@
+"""The line search for quasi-Newton methods: sufficient decrease and a small slope."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast
+from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.rule import Rule
+from gradtx.core.state import LikeParams, Updates
+from gradtx.transforms.linesearch import (
+    Curvature,
+    Growth,
+    Line,
+    check_steps,
+    line_along,
+    no_steps,
+    report,
+    scalar_dtype_of,
+    scaled,
+    violation,
+)
+
+_GUESSES = ("keep", "one")
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """How often the objective was evaluated, and by how much each criterion is missed (0: met)."""
+
+    num_linesearch_steps: Any
+    decrease_error: Any
+    curvature_error: Any
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """The learning rate that was found, and the value and the gradient there."""
+
+    learning_rate: Any
+    value: Any
+    grad: LikeParams
+    info: ZoomLinesearchInfo
+
+
+class _Point(NamedTuple):
+    """A step, the value there and the slope there."""
+
+    step: Any
+    value: Any
+    slope: Any
+
+
+class _Best(NamedTuple):
+    """The point to fall back on, with its gradient: it decreases the objective enough."""
+
+    step: Any
+    value: Any
+    grad: Updates
+
+
+class _Zoom(NamedTuple):
+    """Where a search is.
+
+    last: the last point tried; bracketed: whether the interval between low and high holds what is
+    sought, low being the end with the smaller value; third: another point, for the cubic.
+    """
+
+    count: Any
+    last: _Point
+    grad: Updates
+    decrease_error: Any
+    curvature_error: Any
+    bracketed: Any
+    done: Any
+    failed: Any
+    low: _Point
+    high: _Point
+    third: _Point
+    best: _Best
+
+
+class _Criteria(NamedTuple):
+    """What a step must fulfil."""
+
+    line: Line
+    slope_rtol: Any
+    curv_rtol: Any
+    approx_dec_rtol: Any | None
+    tol: Any
+
+    def errors(self, at: _Point) -> tuple[Any, Any]:
+        """By how much the decrease and the slope miss what is asked."""
+        value, slope = self.line.value, self.line.slope
+        decrease = at.value - value - self.slope_rtol * at.step * slope
+        if self.approx_dec_rtol is not None:
+            # Near the minimum differences of values are all rounding: there slopes decide.
+            rises = at.value - value - self.approx_dec_rtol * jnp.abs(value)
+            falls = at.slope - (2 * self.slope_rtol - 1) * slope
+            decrease = jnp.minimum(decrease, jnp.maximum(falls, rises))
+        curvature = jnp.abs(at.slope) - self.curv_rtol * jnp.abs(slope)
+        return violation(decrease), violation(curvature)
+
+
+@per_tree
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: int,
+    max_learning_rate: Positive | None = None,
+    tol: NonNegative = 0.0,
+    increase_factor: Growth = 2.0,
+    slope_rtol: NonNegative = 1e-4,
+    curv_rtol: Curvature = 0.9,
+    approx_dec_rtol: NonNegative | None = 1e-6,
+    stepsize_precision: NonNegative = 1e-5,
+    initial_guess_strategy: str = "keep",
+    verbose: bool = False,
+) -> Any:
+    """Multiply the updates by a rate that fulfils the strong Wolfe conditions.
+
+        f(w + eta u) <= f(w) + slope_rtol * eta * <u, grad f(w)> + tol
+        |<u, grad f(w + eta u)>| <= curv_rtol * |<u, grad f(w)>| + tol
+
+    First eta grows by increase_factor until an interval holds such a rate, then the interval is
+    narrowed by cubic and quadratic interpolation. Where no difference of values is left but
+    rounding, f(w + eta u) <= f(w) + approx_dec_rtol * |f(w)|, the slopes may show the decrease:
+    <u, grad f(w + eta u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns that
+    off. After max_linesearch_steps evaluations, or where the interval is shorter than
+    stepsize_precision, the rate with the smallest value that fulfils the first condition is taken.
+
+    initial_guess_strategy: begin at the last rate ("keep", for gradient descent) or at 1 ("one",
+    for L-BFGS). What update takes, and where this belongs in a chain: see
+    `scale_by_backtracking_linesearch`. Each evaluation is of f and its gradient, and the last ones
+    stay in the state for `value_and_grad_from_state`. verbose: print where the search fails.
+
+    Nocedal & Wright, Numerical Optimization, 2nd edition, algorithms 3.5 and 3.6; Hager & Zhang,
+    2006, https://doi.org/10.1145/1132973.1132979
+
+    Raises: ValueError for another strategy and for max_linesearch_steps < 1.
+    """
+    check_steps("scale_by_zoom_linesearch: max_linesearch_steps", max_linesearch_steps)
+    if initial_guess_strategy not in _GUESSES:
+        raise ValueError(
+            "scale_by_zoom_linesearch: initial_guess_strategy must be 'keep' or 'one', "
+            f"got {initial_guess_strategy!r}"
+        )
+
+    def init(params: Any) -> ScaleByZoomLinesearchState:
+        dtype = scalar_dtype_of(params)
+        unknown = [jnp.full((), jnp.inf, dtype) for _ in range(3)]
+        return ScaleByZoomLinesearchState(
+            learning_rate=jnp.ones((), dtype),
+            value=unknown[0],
+            grad=tree.zeros_like(params),
+            info=ZoomLinesearchInfo(no_steps(), *unknown[1:]),
+        )
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any,
+        *,
+        value_fn: Any,
+        value: Any = None,
+        grad: Any = None,
+        **extra: Any,
+    ) -> Any:
+        line = line_along(updates, params, value_fn, value, grad, extra)
+        criteria = _Criteria(line, slope_rtol, curv_rtol, approx_dec_rtol, tol)
+        guess = jnp.ones_like(line.value)
+        if initial_guess_strategy == "keep":
+            # A rate of 0 is not a rate to begin from: every other one would be 0 too.
+            last = lax.stop_gradient(state.learning_rate)
+            guess = cast(jnp.where(last > 0, last, 1), guess.dtype)
+
+        def step(s: _Zoom) -> _Zoom:
+            wider, at_most = _widened(s, guess, increase_factor, max_learning_rate)
+            eta = cast(jnp.where(s.bracketed, _narrowed(s), wider), line.value.dtype)
+            reached, slope, new_grad = line.look(eta)
+            new_grad = tree.cast_like(new_grad, s.grad)
+            new = _Point(eta, reached, slope)
+            return _after(
+                s, new, new_grad, criteria, at_most, (max_linesearch_steps, stepsize_precision)
+            )
+
+        found = lax.while_loop(lambda s: ~(s.done | s.failed), step, _beginning(line))
+        best, end = found.best, _Best(found.last.step, found.last.value, found.grad)
+        # Out of the domain there is no gradient to go on from: if need be, stay.
+        use_best = found.failed & ((best.step > 0) | jnp.isinf(found.decrease_error))
+        rate, reached, new_grad = tree.where(use_best, best, end)
+        if verbose:
+            missed = found.decrease_error > tol
+            report(missed, "scale_by_zoom_linesearch", line, rate, found.decrease_error)
+        info = ZoomLinesearchInfo(found.count, found.decrease_error, found.curvature_error)
+        new = ScaleByZoomLinesearchState(rate, reached, new_grad, info)
+        return scaled(rate, updates), new
+
+    return Rule(init, update)
+
+
+def _beginning(line: Line) -> _Zoom:
+    """Nothing is known but the value and the slope at 0."""
+    zero, infinite = jnp.zeros_like(line.value), jnp.full_like(line.value, jnp.inf)
+    start = _Point(zero, line.value, line.slope)
+    no = jnp.zeros((), bool)
+    return _Zoom(
+        no_steps(),
+        start,
+        line.grad,
+        infinite,
+        infinite,
+        no,
+        no,
+        no,
+        start,
+        start,
+        start,
+        _Best(zero, line.value, line.grad),
+    )
+
+
+def _widened(s: _Zoom, guess: Any, factor: Any, largest: Any) -> tuple[Any, Any]:
+    """The next step while no interval is known, and whether it is the largest one."""
+    eta = jnp.where(s.count == 0, guess, factor * s.last.step)
+    if largest is None:
+        return eta, jnp.zeros((), bool)
+    return jnp.minimum(eta, largest), eta >= largest
+
+
+def _narrowed(s: _Zoom) -> Any:
+    """The next step in the interval: of a cubic, of a parabola, or in the middle."""
+    low, high = s.low, s.high
+    left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
+    length = right - left
+
+    def inside(x: Any, margin: float) -> Any:  # False for NaN
+        return (x > left + margin * length) & (x < right - margin * length)
+
+    cubic, quadratic = _cubic_minimum(low, high, s.third), _quadratic_minimum(low, high)
+    bisected = (low.step + high.step) / 2
+    fallback = jnp.where(inside(quadratic, 0.1), quadratic, bisected)
+    return jnp.where(inside(cubic, 0.2), cubic, fallback)
+
+
+def _quadratic_minimum(a: _Point, b: _Point) -> Any:
+    """Where the parabola through both values with the slope at a has none."""
+    d = b.step - a.step
+    curvature = ((b.value - a.value) / d - a.slope) / d
+    return a.step - a.slope / (2 * curvature)
+
+
+def _cubic_minimum(a: _Point, b: _Point, c: _Point) -> Any:
+    """Where the cubic through three values with the slope at a has its minimum, or NaN.
+
+    With x from a: value(x) = a.value + a.slope x + q x^2 + p x^3.
+    """
+    db, dc = b.step - a.step, c.step - a.step
+    bend_b = ((b.value - a.value) / db - a.slope) / db  # q + p db
+    bend_c = ((c.value - a.value) / dc - a.slope) / dc
+    p = (bend_b - bend_c) / (db - dc)
+    q = bend_b - p * db
+    return a.step + (jnp.sqrt(q * q - 3 * p * a.slope) - q) / (3 * p)
+
+
+def _after(
+    s: _Zoom, new: _Point, grad: Updates, criteria: _Criteria, at_most: Any, limits: tuple[Any, Any]
+) -> _Zoom:
+    """What is known once the new point was looked at."""
+    max_steps, precision = limits
+    decrease_error, curvature_error = criteria.errors(new)
+    error, tol = jnp.maximum(decrease_error, curvature_error), criteria.tol
+    low, high, third, bracketed = tree.where(
+        s.bracketed,
+        _smaller_interval(s, new, decrease_error),
+        _first_interval(s, new, decrease_error, error <= tol),
+    )
+    better = (decrease_error <= tol) & (~s.bracketed | (new.value < s.best.value))
+    best = tree.where(better, _Best(new.step, new.value, grad), s.best)
+    gave_up = ~s.bracketed & at_most & ~bracketed
+    done = (error <= tol) | gave_up
+    # Without a step that decreases enough, short intervals are searched too: some functions
+    # are very steep.
+    too_short = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= precision) & (best.step > 0)
+    failed = ((s.count + 1 >= max_steps) | too_short) & ~done
+    return _Zoom(
+        s.count + 1,
+        new,
+        grad,
+        decrease_error,
+        curvature_error,
+        bracketed,
+        done,
+        failed,
+        low,
+        high,
+        third,
+        best,
+    )
+
+
+def _first_interval(s: _Zoom, new: _Point, decrease_error: Any, fulfils: Any) -> tuple[Any, ...]:
+    """Algorithm 3.5: the last step and this one hold what is sought if the value has risen, or
+    if the slope has."""
+    risen = (decrease_error > 0) | ((new.value >= s.last.value) & (s.count > 0))
+    past = (new.slope >= 0) & ~risen
+    low, high = tree.where(past, (new, s.last), (s.last, new))
+    return low, high, low, risen | past | fulfils
+
+
+def _smaller_interval(s: _Zoom, new: _Point, decrease_error: Any) -> tuple[Any, ...]:
+    """Algorithm 3.6: the new point becomes one of the ends."""
+    worse = (decrease_error > 0) | (new.value >= s.low.value)
+    past = (new.slope * (s.high.step - s.low.step) >= 0) & ~worse
+    high = tree.where(worse, new, tree.where(past, s.low, s.high))
+    low = tree.where(worse, s.low, new)
+    third = tree.where(worse | past, s.high, s.low)
+    return low, high, third, s.bracketed

@@ -1,0 +1,142 @@
+"""The largest eigenvalue of a matrix, and the inverse roots of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.tree.arithmetic import norm, scale, sub, vdot
+
+
+def power_iteration(
+    matrix: Any,
+    *,
+    v0: Any = None,
+    num_iters: Any = 100,
+    error_tolerance: Any = 1e-6,
+    precision: Any = lax.Precision.HIGHEST,
+    key: Any = None,
+) -> tuple[jax.Array, Any]:
+    """The eigenvalue of largest magnitude, and its eigenvector of norm 1.
+
+        v <- A v / |A v|,   lambda = <v, A v>,   until |A v - lambda v| < error_tolerance * |lambda|
+
+    matrix: an array, or a function v -> A v on trees like v0. v0: where it begins; for an array
+    without it, uniform random numbers in [-1, 1] from `key`. At most num_iters products. The
+    eigenvalue of a matrix of zeros is 0. Golub & Van Loan, Matrix Computations, section 7.3.
+
+    Raises: ValueError for a function without v0.
+    """
+    if callable(matrix):
+        if v0 is None:
+            raise ValueError("power_iteration: a function needs v0, a tree that it can be given")
+        product: Callable[[Any], Any] = matrix
+    else:
+        a = jnp.asarray(matrix)
+        a = cast(a, compute_dtype(a.dtype))
+
+        def product(v: Any) -> Any:
+            return jnp.matmul(a, v, precision=precision)
+
+        if v0 is None:
+            key = jax.random.key(0) if key is None else key
+            v0 = jax.random.uniform(key, a.shape[-1:], a.real.dtype, -1.0, 1.0)
+        v0 = cast(v0, compute_dtype(a.dtype, jnp.asarray(v0).dtype))
+
+    def step(carry: Any) -> Any:
+        _, av, _, i = carry
+        v = _normalized(av)
+        av = product(v)
+        return v, av, vdot(v, av), i + 1
+
+    def goes_on(carry: Any) -> Any:
+        v, av, eigenvalue, i = carry
+        error = norm(sub(av, scale(eigenvalue, v)))
+        return (i < num_iters) & ((i == 0) | (error > error_tolerance * jnp.abs(eigenvalue)))
+
+    v = _normalized(v0)
+    av = product(v)
+    start = (v, av, jnp.zeros_like(vdot(v, av)), jnp.zeros((), jnp.int32))
+    _, av, eigenvalue, _ = lax.while_loop(goes_on, step, start)
+    return eigenvalue, _normalized(av)
+
+
+def _normalized(tree: Any) -> Any:
+    """The tree divided by its norm; zeros stay zeros."""
+    size = norm(tree)
+    factor = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+    return jax.tree.map(lambda x: cast(x * cast(factor, x.real.dtype), x.dtype), tree)
+
+
+def matrix_inverse_pth_root(
+    matrix: Any,
+    p: int,
+    num_iters: Any = 100,
+    ridge_epsilon: Any = 1e-6,
+    error_tolerance: Any = 1e-6,
+    precision: Any = lax.Precision.HIGHEST,
+) -> tuple[jax.Array, jax.Array]:
+    """(A + ridge I)^(-1/p) of a symmetric positive semidefinite matrix, and the remaining error.
+
+    A coupled Newton iteration, in float32 or wider: with alpha = -1 / p
+
+        M <- ((1 - alpha) I + alpha M)^p M          (M starts at z (A + ridge I))
+        H <- H ((1 - alpha) I + alpha M)            (H starts at z^(1/p) I)
+
+    M tends to I and H to the root; z = (1 + p) / (2 |A + ridge I|). ridge is ridge_epsilon times
+    the largest eigenvalue. It ends after num_iters steps, when no element of M is farther than
+    error_tolerance from I, or when that error grows. p: a whole number >= 1.
+    Higham, Functions of Matrices, 2008, equation 7.18, https://doi.org/10.1137/1.9780898717778
+
+    Raises: ValueError for another p.
+    """
+    if isinstance(p, bool) or not isinstance(p, int) or p < 1:
+        raise ValueError(f"matrix_inverse_pth_root: p must be a whole number >= 1, got {p!r}")
+    a = jnp.asarray(matrix)
+    given_dtype = a.dtype
+    a = cast(a, compute_dtype(a.dtype))
+    largest, _ = power_iteration(a, num_iters=100, error_tolerance=1e-6, precision=precision)
+    ridge = ridge_epsilon * jnp.maximum(largest, 1e-16)
+    identity = jnp.eye(a.shape[0], dtype=a.dtype)
+    damped = a + cast(ridge, a.dtype) * identity
+    if a.shape[0] == 1:
+        return cast(damped ** (-1 / p), given_dtype), jnp.zeros((), a.dtype)
+    alpha = -1 / p
+
+    def step(carry: Any) -> Any:
+        i, m, h, _, error, _ = carry
+        factor = (1 - alpha) * identity + alpha * m
+        new_m = jnp.matmul(_power(factor, p, precision), m, precision=precision)
+        new_h = jnp.matmul(h, factor, precision=precision)
+        new_error = jnp.max(jnp.abs(new_m - identity))
+        # The error may grow a little before it falls.
+        return i + 1, new_m, new_h, h, new_error, new_error < error * 1.2
+
+    def goes_on(carry: Any) -> Any:
+        i, _, _, _, error, falls = carry
+        return (i < num_iters) & (error > error_tolerance) & falls
+
+    z = (1 + p) / (2 * jnp.linalg.norm(damped))
+    m, h = damped * z, identity * z ** (1 / p)
+    first_error = jnp.max(jnp.abs(m - identity))
+    start = (jnp.zeros((), jnp.int32), m, h, h, first_error, jnp.asarray(True))
+    _, m, h, previous, error, falls = lax.while_loop(goes_on, step, start)
+    return cast(jnp.where(falls, h, previous), given_dtype), error
+
+
+def _power(a: jax.Array, p: int, precision: Any) -> jax.Array:
+    """a^p by repeated squaring."""
+    result, square = None, a
+    while p:
+        if p % 2:
+            result = square if result is None else jnp.matmul(result, square, precision=precision)
+        p //= 2
+        if p:
+            square = jnp.matmul(square, square, precision=precision)
+    assert result is not None
+    return result
