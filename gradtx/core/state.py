@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.dtypes import widen_tree
 from gradtx.core.leaves import Leaves, align
 
 Params = Any
@@ -24,11 +25,23 @@ Updates = Any
 OptState = Any
 
 
+@dataclass(frozen=True)
 class _Shared:
     """Marks a field that is one scalar for the whole tree, kept by the plumbing."""
 
+    first: int = 0
+
+
+class _LikeParams:
+    """Marks a field of a tree rule's state that is a tree like the params."""
+
 
 Count = Annotated[Any, _Shared()]
+# One more than the number of updates so far: for states of Optax that begin to count there.
+CountFromOne = Annotated[Any, _Shared(first=1)]
+# In the state of a rule of trees: where there is no update, the rule does not see the leaf of such
+# a field, and it stays as it is. The rule sees it in float32 or wider.
+LikeParams = Annotated[Any, _LikeParams()]
 
 
 class EmptyState(NamedTuple):
@@ -54,16 +67,32 @@ class ScheduledState(NamedTuple):
     inner_state: Any
 
 
-def _shared_fields(state_class: Any) -> tuple[bool, ...]:
+def _marks(state_class: Any, kind: type) -> tuple[Any, ...]:
+    """The mark of this kind on each field of a state class, None where there is none."""
     hints = typing.get_type_hints(state_class, include_extras=True)
     return tuple(
-        any(isinstance(m, _Shared) for m in getattr(hints[name], "__metadata__", ()))
+        next((m for m in getattr(hints[name], "__metadata__", ()) if isinstance(m, kind)), None)
         for name in state_class._fields
     )
 
 
+@functools.cache
+def _counts(state_class: Any) -> tuple[Any, ...]:
+    return _marks(state_class, _Shared)
+
+
+def _shared_fields(state_class: Any) -> tuple[bool, ...]:
+    return tuple(mark is not None for mark in _counts(state_class))
+
+
+def _fields_like_params(state_class: Any) -> tuple[bool, ...]:
+    return tuple(mark is not None for mark in _marks(state_class, _LikeParams))
+
+
 # Which fields of a state class are counts, kept once a tree.
 shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
+# Which fields of the state of a rule of trees are trees like the params.
+fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
 
 
 def is_named_tuple(x: Any) -> bool:
@@ -84,8 +113,8 @@ def split_count(state: Any) -> tuple[jax.Array | None, Any]:
         case ScheduledState():
             return state.count, state.inner_state
         case _ if is_named_tuple(state):
-            shared = shared_fields(type(state))
-            return next((x for x, s in zip(state, shared, strict=True) if s), None), state
+            pairs = zip(state, _counts(type(state)), strict=True)
+            return next((_less(x, mark.first) for x, mark in pairs if mark), None), state
         case _:
             return None, state
 
@@ -105,8 +134,59 @@ def with_count(state: Any, count: jax.Array | None) -> Any:
     """The state with its `Count` fields set."""
     if not is_named_tuple(state) or not any(shared_fields(type(state))):
         return state
-    shared = shared_fields(type(state))
-    return type(state)(*(count if s else x for x, s in zip(state, shared, strict=True)))
+    pairs = zip(state, _counts(type(state)), strict=True)
+    return type(state)(*(_more(count, mark.first) if mark else x for x, mark in pairs))
+
+
+def _more(count: Any, number: int) -> Any:
+    return count if count is None or number == 0 else count + number
+
+
+def _less(count: Any, number: int) -> Any:
+    return count if number == 0 else count - number
+
+
+def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
+    """A tree rule's state without the leaves for which there is no update."""
+    if not is_named_tuple(own) or not any(fields_like_params(type(own))):
+        return own
+    fields = zip(own._fields, own, fields_like_params(type(own)), strict=True)
+    return type(own)(
+        *(
+            widen_tree(given(updates, x, f"{where}: the state's {name}")) if like else x
+            for name, x, like in fields
+        )
+    )
+
+
+def with_unseen(own: Any, new: Any, updates: Updates) -> Any:
+    """The new state with the old leaves for which there is no update."""
+    if type(own) is not type(new) or not is_named_tuple(own):
+        return new
+    fields = zip(own, new, fields_like_params(type(own)), strict=True)
+    return type(own)(*(kept(updates, x, y) if like else y for x, y, like in fields))
+
+
+def given(updates: Updates, tree: Any, what: str = "the tree") -> Any:
+    """A tree like the params with None where there is no update. None as a whole stays None."""
+    if tree is None:
+        return None
+    leaves = Leaves.of(updates)
+    aligned = align(leaves, tree, what)
+    return leaves.tree(
+        None if u is None else x for u, x in zip(leaves.values, aligned, strict=True)
+    )
+
+
+def kept(updates: Updates, old: Any, new: Any) -> Any:
+    """The new tree, but the old leaf where there is no update."""
+    if old is None:
+        return new
+    leaves = Leaves.of(updates)
+    pairs = zip(align(leaves, old, "the old tree"), align(leaves, new, "the new tree"), strict=True)
+    return leaves.tree(
+        x if u is None else y for u, (x, y) in zip(leaves.values, pairs, strict=True)
+    )
 
 
 def new_state(own: Any, *, counted: bool) -> Any:

@@ -7,10 +7,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.dtypes import bind_numbers, cast, is_inexact, strengthen, widen_tree
+from gradtx.core.dtypes import (
+    bind_numbers,
+    cast,
+    is_inexact,
+    real_dtype_of,
+    strengthen,
+    widen_tree,
+)
 from gradtx.core.leaves import Leaves, check_arrays, check_floating
 from gradtx.core.rule import Rule, Step, as_rule, split_result
-from gradtx.core.state import EmptyState, OptState, Params, join_count, new_state, start
+from gradtx.core.state import (
+    EmptyState,
+    OptState,
+    Params,
+    join_count,
+    new_state,
+    seen_by_rule,
+    start,
+    with_unseen,
+)
 from gradtx.core.transformation import Link, Ruled
 from gradtx.core.work import Work
 
@@ -18,16 +34,22 @@ from gradtx.core.work import Work
 class TreeTransformation(Ruled):
     """A transformation given by the maths of one tree."""
 
-    names = ("updates", "state", "params", "step")
+    names = ("updates", "state", "params", "stored_params", "step")
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
         if self.rule.init is not None:
             leaves = Leaves.of(params)
-            check_floating(leaves, check_arrays(leaves, self.definition.name), self.definition.name)
-            rule = self._rule(start(), np.float32)
+            values = check_arrays(leaves, self.definition.name)
+            check_floating(leaves, values, self.definition.name)
+            rule = self._rule(start(), real_dtype_of(values))
             init: Any = rule.init
-            available = {"params": widen_tree(params), "step": Step(start())}
+            stored = leaves.tree(values)
+            available = {
+                "params": widen_tree(stored),
+                "stored_params": stored,
+                "step": Step(start()),
+            }
             own = self.init_asks.call(init, available)
             own = jax.tree.map(strengthen, own)
         return new_state(own, counted=self.counted)
@@ -44,20 +66,24 @@ class TreeTransformation(Ruled):
         own, old_count, count = self.read_count(state)
         selected = work.selected(link.masks)
         rule = self._rule(old_count, work.widest_real_dtype())
+        tree = work.tree(selected)
+        seen = seen_by_rule(own, tree, self.definition.name)
         available = self.asks.of(work.visible(extra, link.masks)) | {
-            "updates": work.tree(selected),
-            "state": own,
+            "updates": tree,
+            "state": seen,
             "params": work.params_tree(selected),
+            "stored_params": work.stored_params_tree(selected),
             "step": Step(count),
         }
         try:
             result = self.asks.call(rule.update, available)
         except AttributeError as error:
-            if error.obj is not own:
+            if error.obj is not seen:
                 raise
             raise self.foreign_state(state) from error
         updates, new = split_result(rule, result, self.definition.name)
         work.put(updates, selected, self.definition.name)
+        new = with_unseen(own, new, tree)
         return join_count(count, state, _like(own, new, self.definition.name))
 
 

@@ -42,7 +42,8 @@ wrapped = for_every(where=lambda e: not e.extra)
 
 @with_twin
 def test_agrees_with_its_namesake(example: Example) -> None:
-    assert_near(updates(example.make()), updates(example.twin()))
+    mine, theirs = (updates(make(), **example.extra) for make in (example.make, example.twin))
+    assert_near(mine, theirs)
 
 
 @with_twin
@@ -63,10 +64,10 @@ def test_a_state_of_the_namesake_can_be_continued(example: Example) -> None:
     tx, twin = example.make(), example.twin()
     gradient = [jax.tree.map(lambda g, i=i: g[i], grads()) for i in range(2)]
     with jax.disable_jit():
-        _, theirs = twin.update(gradient[0], twin.init(params()), params())
+        _, theirs = twin.update(gradient[0], twin.init(params()), params(), **example.extra)
         mine = jax.tree.unflatten(jax.tree.structure(tx.init(params())), jax.tree.leaves(theirs))
-        got, _ = tx.update(gradient[1], mine, params())
-        expected, _ = twin.update(gradient[1], theirs, params())
+        got, _ = tx.update(gradient[1], mine, params(), **example.extra)
+        expected, _ = twin.update(gradient[1], theirs, params(), **example.extra)
     assert_near(got, expected)
 
 

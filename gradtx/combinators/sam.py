@@ -1,0 +1,101 @@
+"""Sharpness-aware minimization: the gradient is taken where the loss nearby is high."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.rule import Rule
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import EmptyState, OptState, Params, given, kept, start
+from gradtx.core.transformation import GradientTransformation
+
+# The state of `normalize`, which keeps none.
+NormalizeState = EmptyState
+
+
+class SAMState(NamedTuple):
+    """Steps since the last one of the outer optimizer, the states of both optimizers, and the
+    params from which the adversarial steps set out (None in opaque mode)."""
+
+    steps_since_sync: Any
+    opt_state: OptState
+    adv_state: OptState
+    cache: Params | None
+
+
+@per_tree
+def sam(
+    optimizer: GradientTransformation,
+    adv_optimizer: GradientTransformation,
+    sync_period: int = 2,
+    reset_state: bool = True,
+    opaque_mode: bool = False,
+    batch_axis_name: str | None = None,
+) -> Any:
+    """Climb with one optimizer, then step with another from where the climb began.
+
+        x <- x - adv_optimizer(g(x))            sync_period - 1 times, from x = c
+        u  = optimizer(g(x)), applied to c
+
+    SAM itself is sam(sgd(0.01), chain(normalize(), sgd(rho))). Each of these lines is one call of
+    update, whose gradient is that of the params as they are; the climb is undone by the last call.
+    With opaque_mode one call does all of it: update then needs grad_fn(params, i), which is called
+    with the params of the i-th climbing step, in float32 or wider. batch_axis_name: the mapped axis
+    over which those gradients are averaged. reset_state: begin every climb with a fresh
+    adv_optimizer.
+
+    Raises: ValueError for sync_period < 1. Foret et al., 2021, https://arxiv.org/abs/2010.01412
+    """
+    if not isinstance(sync_period, numbers.Integral) or sync_period < 1:
+        raise ValueError(f"sam: sync_period must be a whole number >= 1, got {sync_period!r}")
+
+    def init(params: Any) -> SAMState:
+        cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
+        return SAMState(start(), optimizer.init(params), adv_optimizer.init(params), cache)
+
+    def transparent(updates: Any, state: SAMState, params: Any, **extra: Any) -> Any:
+        old = given(updates, state.cache, "sam: the state's cache")
+        origin = tree.where(state.steps_since_sync == 0, params, old)
+        cache = kept(updates, state.cache, origin)
+
+        def climb(opt_state: OptState, adv_state: OptState) -> Any:
+            u, adv_state = update_inner(
+                adv_optimizer, updates, adv_state, params, extra, rounded=False
+            )
+            return jax.tree.map(jnp.negative, u), opt_state, adv_state
+
+        def step(opt_state: OptState, adv_state: OptState) -> Any:
+            u, opt_state = update_inner(optimizer, updates, opt_state, origin, extra, rounded=False)
+            u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
+            return u, opt_state, adv_optimizer.init(cache) if reset_state else adv_state
+
+        last = state.steps_since_sync == sync_period - 1
+        u, opt_state, adv_state = lax.cond(last, step, climb, state.opt_state, state.adv_state)
+        since = (state.steps_since_sync + 1) % np.int32(sync_period)
+        return u, SAMState(since, opt_state, adv_state, cache)
+
+    def opaque(updates: Any, state: SAMState, params: Any, *, grad_fn: Any, **extra: Any) -> Any:
+        grads, x, adv_state = updates, params, state.adv_state
+        for i in range(sync_period - 1):
+            u, adv_state = update_inner(adv_optimizer, grads, adv_state, x, extra, rounded=False)
+            x = tree.sub(x, u)
+            grads = given(updates, grad_fn(x, i), "sam: what grad_fn returned")
+            if batch_axis_name is not None:
+                grads = lax.pmean(grads, batch_axis_name)
+        if reset_state:
+            fresh = adv_optimizer.init(params)
+            # With absent gradients the params here are not all: the old state was a fresh one too.
+            same = jax.tree.structure(fresh) == jax.tree.structure(state.adv_state)
+            adv_state = fresh if same else state.adv_state
+        u, opt_state = update_inner(optimizer, grads, state.opt_state, params, extra, rounded=False)
+        return u, SAMState(state.steps_since_sync, opt_state, adv_state, None)
+
+    return Rule(init, opaque if opaque_mode else transparent)

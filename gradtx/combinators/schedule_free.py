@@ -1,0 +1,135 @@
+"""Schedule-free learning: averaging in place of a decaying learning rate."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast, real_dtype_of
+from gradtx.core.kinds import DType, NonNegative, PositiveFraction
+from gradtx.core.rule import Rule
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import CountFromOne, LikeParams, OptState, Params
+from gradtx.core.transformation import GradientTransformation
+
+
+class ScheduleFreeState(NamedTuple):
+    """b1 of the last step; the sum of the weights of the average; the number of the next step,
+    from 1; the largest learning rate so far; the base optimizer's state; and its iterate z."""
+
+    b1: Any
+    weight_sum: Any
+    step_count: CountFromOne
+    max_lr: Any
+    base_optimizer_state: OptState
+    z: LikeParams
+
+
+@per_tree
+def schedule_free(
+    base_optimizer: GradientTransformation,
+    learning_rate: NonNegative,
+    b1: PositiveFraction = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType | None = None,
+) -> Any:
+    """Average the iterates z of a base optimizer, and take the gradient between z and the average.
+
+        z <- z + base_optimizer(g)
+        w  = max(learning_rate so far)^weight_lr_power
+        x <- (1 - c) x + c z            c = w / (sum of w so far), 0 while that is 0
+        y <- b1 x + (1 - b1) z
+
+    The params are y; the average x, with which to evaluate, is `schedule_free_eval_params(state,
+    params)`. learning_rate is that of the base optimizer, as a number or as the same schedule, and
+    both are evaluated at the same step. The base optimizer should have no momentum of its own.
+    state_dtype: in which z is kept; float32 or wider without it. b1 is in (0, 1]: with 0, y would
+    not tell where x is. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
+    """
+
+    def init(params: Any, step: Any) -> ScheduleFreeState:
+        dtype = real_dtype_of(params)
+        zero = jnp.zeros((), dtype)
+        return ScheduleFreeState(
+            b1=jnp.asarray(b1, dtype),
+            weight_sum=zero,
+            step_count=step.count,
+            max_lr=jnp.zeros((), dtype),
+            base_optimizer_state=base_optimizer.init(params),
+            z=jax.tree.map(lambda p: jnp.array(p, state_dtype or p.dtype, copy=True), params),
+        )
+
+    def update(updates: Any, state: ScheduleFreeState, params: Any, **extra: Any) -> Any:
+        max_lr = jnp.maximum(state.max_lr, learning_rate)
+        weight = _power(max_lr, weight_lr_power)
+        total = state.weight_sum + weight
+        c = weight / jnp.where(total > 0, total, 1)
+        u, inner = update_inner(
+            base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
+        )
+        z = jax.tree.map(lambda z, u: _as_stored(z + u, state_dtype), state.z, u)
+        # From y and z as they are, so that x is right also where something else moved the params.
+        x = jax.tree.map(lambda y, z: _average(y, z, state.b1), params, state.z)
+        x = jax.tree.map(lambda x, z: x + c * (z - x), x, z)
+        u = jax.tree.map(lambda x, z, y: b1 * x + (1 - b1) * z - y, x, z, params)
+        return u, ScheduleFreeState(
+            b1=jnp.asarray(b1, state.b1.dtype),
+            weight_sum=total,
+            step_count=state.step_count,
+            max_lr=max_lr,
+            base_optimizer_state=inner,
+            z=z,
+        )
+
+    return Rule(init, update)
+
+
+def schedule_free_eval_params(state: OptState, params: Params) -> Params:
+    """The average x, with which a schedule-free model is evaluated, in the dtypes of params.
+
+        x = (y - (1 - b1) z) / b1
+
+    state: any state that holds one ScheduleFreeState; params: y, as training left them. Raises:
+    ValueError where the state holds none or several.
+    """
+
+    def is_one(node: Any) -> bool:
+        return hasattr(node, "b1") and hasattr(node, "z")
+
+    found = [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
+    if len(found) != 1:
+        raise ValueError(
+            f"schedule_free_eval_params: the state must hold one ScheduleFreeState, it holds "
+            f"{len(found)}: pass the state of an optimizer made with schedule_free(...)"
+        )
+    z, b1 = found[0].z, found[0].b1
+
+    def evaluate(y: Any, z: Any) -> Any:
+        dtype = jnp.promote_types(y.dtype, z.dtype)
+        return cast(_average(cast(y, dtype), cast(z, dtype), b1), y.dtype)
+
+    return jax.tree.map(evaluate, params, z)
+
+
+def _average(y: Any, z: Any, b1: Any) -> Any:
+    return (y - (1 - b1) * z) / b1
+
+
+def _power(x: Any, power: Any) -> Any:
+    """x^power with a derivative at x = 0."""
+    positive = x > 0
+    at_zero = jnp.where(jnp.asarray(power) == 0, jnp.ones_like(x), jnp.zeros_like(x))
+    return jnp.where(positive, jnp.where(positive, x, 1) ** power, at_zero)
+
+
+def _as_stored(x: Any, dtype: Any) -> Any:
+    """x as it will be read from a state in `dtype`: y is made of the z that is there next time."""
+    if dtype is None or jnp.iscomplexobj(x):
+        return x
+    info = jnp.finfo(dtype)
+    # Not a cast there and back, which XLA may leave out.
+    return lax.reduce_precision(x, info.nexp, info.nmant)

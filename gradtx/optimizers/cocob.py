@@ -1,0 +1,31 @@
+"""Coin betting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import NonNegative, Positive
+from gradtx.transforms.cocob import scale_by_cocob
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@recipe
+def cocob(
+    learning_rate: NonNegative = 1.0,
+    alpha: NonNegative = 100.0,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    mask: Any = None,
+) -> Any:
+    """Continuous coin betting, without a learning rate to tune. https://arxiv.org/abs/1705.07795
+
+    learning_rate scales the gradients, not the updates, and weight_decay is added to them.
+    """
+    return chain(
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate, flip_sign=False),
+        scale_by_cocob(alpha, eps),
+    )

@@ -1,0 +1,31 @@
+"""SGD with Polyak's step size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.combinators.stateless import identity
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import NonNegative, Real
+from gradtx.transforms.polyak import scale_by_polyak
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@recipe
+def polyak_sgd(
+    max_learning_rate: NonNegative = 1.0,
+    scaling: NonNegative = 1.0,
+    f_min: Real = 0.0,
+    eps: NonNegative = 0.0,
+    variant: str = "sps",
+) -> Any:
+    """SGD with Polyak's step size, times `scaling`: update needs the loss, `value=loss`.
+
+    Loizou et al., 2021, https://arxiv.org/abs/2002.10542
+    """
+    # In an SGD's place, so that the count of a scheduled scaling is where Optax has it.
+    step = chain(
+        scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling)
+    )
+    return chain(step, identity())

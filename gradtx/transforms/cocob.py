@@ -1,0 +1,58 @@
+"""Coin betting: every coordinate bets a part of what it has won so far."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.numerics import magnitude, real_full_like, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
+
+
+class COCOBState(NamedTuple):
+    """Where the run began, the sum of -g, the largest |g|, the sum of |g|, and the reward."""
+
+    init_particles: Updates
+    cumulative_gradients: Updates
+    scale: Updates
+    subgradients: Updates
+    reward: Updates
+
+
+@per_leaf
+def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Any:
+    """Continuous coin betting, in every coordinate by itself.
+
+        L <- max(L, |g|)          G <- G + |g|          theta <- theta - g        (L starts at eps)
+        R <- max(R - g (x - x0), 0)
+        u  = x0 + theta / (L max(G + L, alpha L)) (L + R) - x
+
+    x0 are the params that init was given. The update is a whole step: no learning rate follows.
+    Of a complex g, |g| is its magnitude and g (x - x0) the real part of conj(g) (x - x0). Orabona &
+    Tommasi, 2017, algorithm 2, https://arxiv.org/abs/1705.07795
+    """
+
+    def init(param: Any) -> COCOBState:
+        return COCOBState(
+            init_particles=jnp.copy(param),
+            cumulative_gradients=zeros_like(param),
+            scale=real_full_like(param, eps),
+            subgradients=real_full_like(param, 0),
+            reward=real_full_like(param, 0),
+        )
+
+    def update(grad: Any, state: COCOBState, param: Any) -> Any:
+        start = state.init_particles
+        largest = jnp.maximum(state.scale, magnitude(grad))
+        total = state.subgradients + magnitude(grad)
+        reward = jnp.maximum(state.reward - jnp.real(jnp.conj(grad) * (param - start)), 0)
+        theta = state.cumulative_gradients - grad
+        bet = theta / (largest * jnp.maximum(total + largest, alpha * largest))
+        u = start - param + bet * (largest + reward)
+        return u, COCOBState(start, theta, largest, total, reward)
+
+    return Rule(init, update)

@@ -1,0 +1,166 @@
+"""Distance over gradients: the step is as long as the way that the params have come."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx import tree
+from gradtx.core.decorators import per_leaf, per_tree
+from gradtx.core.dtypes import complex_dtype, real_dtype, real_dtype_of
+from gradtx.core.kinds import DType, NonNegative, Real
+from gradtx.core.numerics import sqrt
+from gradtx.core.rule import Rule
+from gradtx.core.state import LikeParams, Updates
+
+
+class DoGState(NamedTuple):
+    """Where the run began, the longest distance from there, the sum of squared gradient norms."""
+
+    is_init_step: Any
+    init_params: LikeParams
+    max_dist: Any
+    sum_sq_norm_grads: Any
+
+
+class DoWGState(NamedTuple):
+    """Where the run began, the weighted sum of squared gradient norms, and the largest squared
+    distance from the beginning, by which it is weighted."""
+
+    init_params: LikeParams
+    weighted_sq_norm_grads: Any
+    estim_sq_dist: Any
+
+
+class ScaleByDistanceOverGradientsState(NamedTuple):
+    """The state of DoG for each leaf by itself; the sum of squares has the shape (1,)."""
+
+    max_dist: Updates
+    grad_sum_of_squares: Updates
+    init_params: Updates
+
+
+_FIRST_STEPS = ("heuristic", "distance", "learning_rate")
+
+
+def _check_init_step(init_step: Any) -> None:
+    pair = isinstance(init_step, tuple) and len(init_step) == 2
+    number = pair and isinstance(init_step[1], numbers.Real) and np.isfinite(init_step[1])
+    if not (number and init_step[0] in _FIRST_STEPS and init_step[1] >= 0):
+        raise ValueError(
+            "scale_by_dog: init_step must be (name, number >= 0) with a name of "
+            f"{', '.join(_FIRST_STEPS)}, got {init_step!r}"
+        )
+
+
+@per_tree
+def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
+    """Distance over gradients.
+
+        r <- max(r, ||x - x0||)          G <- G + ||g||^2
+        u  = r / sqrt(G + eps) g
+
+    x0 are the params that init was given. init_step: ("distance", r0); ("heuristic", a), which is
+    r0 = a (1 + ||x0||); or ("learning_rate", eta), where r starts at 0 and the first u is eta g. u
+    is 0 where G + eps is. The authors recommend to average the params.
+
+    Raises: ValueError for another init_step. Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
+    """
+    _check_init_step(init_step)
+    kind, value = init_step
+
+    def init(params: Any) -> DoGState:
+        first = {"heuristic": value * (1 + tree.norm(params)), "learning_rate": 0}.get(kind, value)
+        dtype = real_dtype_of(params)
+        return DoGState(
+            is_init_step=jnp.asarray(True),
+            init_params=jax.tree.map(jnp.copy, params),
+            max_dist=jnp.asarray(first, dtype),
+            sum_sq_norm_grads=jnp.zeros((), dtype),
+        )
+
+    def update(updates: Any, state: DoGState, params: Any) -> Any:
+        dist = jnp.maximum(state.max_dist, tree.norm(tree.sub(params, state.init_params)))
+        total = state.sum_sq_norm_grads + tree.norm(updates, squared=True)
+        rate = _quotient(dist, sqrt(total + eps))
+        if kind == "learning_rate":
+            rate = jnp.where(state.is_init_step, jnp.asarray(value, rate.dtype), rate)
+        new = DoGState(jnp.asarray(False), state.init_params, dist, total)
+        return tree.scale(rate, updates), new
+
+    return Rule(init, update)
+
+
+@per_tree
+def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegative = 1e-4) -> Any:
+    """Distance over weighted gradients.
+
+        D <- max(D, ||x - x0||^2)        v <- v + D ||g||^2
+        u  = D / (sqrt(v) + eps) g
+
+    x0 are the params that init was given; D starts at init_estim_sq_dist, or else at eps. u is 0
+    where sqrt(v) + eps is. Khaled et al., 2023, https://arxiv.org/abs/2305.16284
+    """
+
+    def init(params: Any) -> DoWGState:
+        first = eps if init_estim_sq_dist is None else init_estim_sq_dist
+        dtype = real_dtype_of(params)
+        return DoWGState(
+            init_params=jax.tree.map(jnp.copy, params),
+            weighted_sq_norm_grads=jnp.zeros((), dtype),
+            estim_sq_dist=jnp.asarray(first, dtype),
+        )
+
+    def update(updates: Any, state: DoWGState, params: Any) -> Any:
+        way = tree.norm(tree.sub(params, state.init_params), squared=True)
+        dist = jnp.maximum(state.estim_sq_dist, way)
+        total = state.weighted_sq_norm_grads + dist * tree.norm(updates, squared=True)
+        rate = _quotient(dist, sqrt(total) + eps)
+        return tree.scale(rate, updates), DoWGState(state.init_params, total, dist)
+
+    return Rule(init, update)
+
+
+@per_leaf
+def scale_by_distance_over_gradients(
+    reps_rel: NonNegative = 1e-6,
+    eps: NonNegative = 1e-8,
+    param_dtype: DType = np.float32,
+    global_scale: Real = 1.0,
+) -> Any:
+    """Distance over gradients for each leaf by itself (layer-wise DoG).
+
+        r <- max(r, ||x - x0||)          G <- G + ||g||^2
+        u  = global_scale r / sqrt(G + eps) g
+
+    The norms are of one leaf; x0, kept in param_dtype, is the leaf that init was given, and r
+    starts at reps_rel (1 + ||x0||). The authors recommend to average the params. Ivgi et al., 2023,
+    https://arxiv.org/abs/2302.12022
+    """
+
+    def init(param: Any) -> ScaleByDistanceOverGradientsState:
+        dtype = complex_dtype(param_dtype) if jnp.iscomplexobj(param) else param_dtype
+        return ScaleByDistanceOverGradientsState(
+            max_dist=reps_rel * (1 + tree.norm(param)),
+            grad_sum_of_squares=jnp.zeros((1,), real_dtype(param.dtype)),
+            init_params=jnp.array(param, dtype, copy=True),
+        )
+
+    def update(grad: Any, state: ScaleByDistanceOverGradientsState, param: Any) -> Any:
+        dist = jnp.maximum(state.max_dist, tree.norm(param - state.init_params))
+        total = state.grad_sum_of_squares + tree.norm(grad, squared=True)
+        rate = global_scale * _quotient(dist, sqrt(total[0] + eps))
+        new = ScaleByDistanceOverGradientsState(dist, total, state.init_params)
+        return rate * grad, new
+
+    return Rule(init, update)
+
+
+def _quotient(x: Any, y: Any) -> Any:
+    """x / y, and 0 where y is 0."""
+    positive = y > 0
+    return jnp.where(positive, x / jnp.where(positive, y, 1), 0)

@@ -1,0 +1,57 @@
+"""MADGRAD: dual averaging with the cube root of the squared gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, scalar_dtype
+from gradtx.core.kinds import Fraction, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+
+
+class MadgradState(NamedTuple):
+    """The weighted sums of g^2 and of g, and where the run began."""
+
+    count: Count
+    grad_sum_sq: Updates
+    s: Updates
+    x0: Updates
+
+
+@per_leaf
+def scale_by_madgrad(
+    learning_rate: NonNegative, momentum: Fraction = 0.9, eps: NonNegative = 1e-6
+) -> Any:
+    """Dual averaging from the starting point, with momentum.
+
+        weight = (learning_rate + eps) sqrt(t)
+        nu <- nu + weight g^2          s <- s + weight g
+        z   = x0 - s / (cbrt(nu) + eps)
+        u   = (1 - momentum) (z - x)
+
+    x0 are the params that init was given; z = x0 where nu and eps are 0. The update is a whole
+    step: no learning rate follows. Defazio & Jelassi, 2021, https://arxiv.org/abs/2101.11075
+    """
+
+    def init(param: Any, step: Any) -> MadgradState:
+        nu = real_full_like(param, 0)
+        return MadgradState(step.count, nu, zeros_like(param), jnp.copy(param))
+
+    def gather(step: Any) -> Any:
+        return jnp.sqrt(cast(step.count, scalar_dtype()))
+
+    def update(grad: Any, state: MadgradState, param: Any, step: Any, gathered: Any) -> Any:
+        weight = (learning_rate + eps) * gathered
+        nu = state.grad_sum_sq + weight * abs_sq(grad)
+        s = state.s + weight * grad
+        positive = nu > 0  # the cube root has no derivative at 0
+        root = jnp.where(positive, jnp.cbrt(jnp.where(positive, nu, 1)), 0) + eps
+        z = state.x0 - s / jnp.where(root > 0, root, 1)
+        return (1 - momentum) * (z - param), MadgradState(step.count, nu, s, state.x0)
+
+    return Rule(init, update, gather)

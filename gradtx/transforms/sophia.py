@@ -1,0 +1,150 @@
+"""Sophia: momentum divided by a running estimate of the Hessian's diagonal, and clipped."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx import tree
+from gradtx.core.decorators import per_tree
+from gradtx.core.kinds import Decay, DType, NonNegative, Positive, RandomKey
+from gradtx.core.leaves import Leaves, at, describe
+from gradtx.core.numerics import running_mean, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import Count, LikeParams, OptState
+from gradtx.core.transformation import GradientTransformation
+
+
+class HutchinsonState(NamedTuple):
+    """The key from which the next random signs are drawn."""
+
+    key: Any
+
+
+class SophiaState(NamedTuple):
+    """The running means of the gradient and of the Hessian's diagonal."""
+
+    count: Count
+    mu: LikeParams
+    nu: LikeParams
+    hessian_fn_state: OptState
+
+
+@per_tree
+def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> Any:
+    """Replace the updates by an estimate of the diagonal of the Hessian H of `obj_fn(params)`.
+
+        u = r * (H r)               (r = 1 or -1 at random in each element)
+
+    Its mean over r is the diagonal. obj_fn, an extra argument of update, takes params in float32 or
+    wider and returns the loss. random_seed: a key or an int; 0 without it. Raises: TypeError for
+    complex leaves. Hutchinson, 1990; https://arxiv.org/abs/2305.14342
+    """
+
+    def init() -> HutchinsonState:
+        seed = 0 if random_seed is None else random_seed
+        return HutchinsonState(jax.random.PRNGKey(seed) if np.ndim(seed) == 0 else jnp.copy(seed))
+
+    def update(updates: Any, state: HutchinsonState, params: Any, *, obj_fn: Any) -> Any:
+        _refuse_complex("hutchinson_estimator_diag_hessian", params)
+        key, own = jax.random.split(state.key)
+        leaves, treedef = jax.tree.flatten(params)
+        keys = jax.random.split(own, max(len(leaves), 1))
+        signs = jax.tree.unflatten(
+            treedef, [_signs(k, x) for k, x in zip(keys, leaves, strict=False)]
+        )
+        product = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1] if leaves else signs
+        return tree.mul(signs, product), HutchinsonState(key)
+
+    return Rule(init, update)
+
+
+def _signs(key: Any, like: Any) -> Any:
+    return jax.random.rademacher(key, like.shape, np.float32).astype(like.dtype)
+
+
+_HUTCHINSON = hutchinson_estimator_diag_hessian()
+
+
+@per_tree
+def scale_by_sophia(
+    b1: Decay = 0.965,
+    b2: Decay = 0.99,
+    eps: Positive = 1e-8,
+    gamma: NonNegative = 0.01,
+    clip_threshold: NonNegative | None = 1.0,
+    update_interval: int = 10,
+    hessian_diagonal_fn: GradientTransformation = _HUTCHINSON,
+    mu_dtype: DType | None = None,
+    verbose: bool = False,
+    print_win_rate_every_n_steps: int = 0,
+) -> Any:
+    """Divide the running mean of the gradient by that of the Hessian's diagonal h, and clip.
+
+        mu <- b1 mu + (1 - b1) g
+        u   = clip(mu / (1 - b1^t) / max(gamma nu, eps), clip_threshold)
+        nu <- b2 nu + (1 - b2) h                (on the first of every update_interval steps)
+
+    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments, Hutchinson's
+    estimate by default, for which update needs `obj_fn=loss`. verbose prints every
+    print_win_rate_every_n_steps steps how many of the elements were not clipped, which is best
+    between a tenth and a half. mu_dtype: in which mu is stored; float32 or wider without it.
+
+    Raises: ValueError for update_interval < 1, TypeError for complex leaves. Liu et al., 2023,
+    https://arxiv.org/abs/2305.14342
+    """
+    if not isinstance(update_interval, numbers.Integral) or update_interval < 1:
+        raise ValueError(
+            f"scale_by_sophia: update_interval must be a whole number >= 1, got {update_interval!r}"
+        )
+
+    def init(params: Any, step: Any) -> SophiaState:
+        mu = jax.tree.map(functools.partial(zeros_like, dtype=mu_dtype), params)
+        nu = jax.tree.map(zeros_like, params)
+        return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init(params))
+
+    def update(updates: Any, state: SophiaState, params: Any, step: Any, **extra: Any) -> Any:
+        _refuse_complex("scale_by_sophia", params)
+        mu = jax.tree.map(lambda m, g: running_mean(m, g, b1), state.mu, updates)
+        u = jax.tree.map(
+            lambda m, n: step.debias(m, b1) / jnp.maximum(gamma * n, eps), mu, state.nu
+        )
+        if clip_threshold is not None:
+            if verbose and print_win_rate_every_n_steps:
+                _print_win_rate(u, clip_threshold, step.count % print_win_rate_every_n_steps == 0)
+            u = jax.tree.map(lambda x: jnp.clip(x, -clip_threshold, clip_threshold), u)
+
+        def look(nu: Any, inner: OptState) -> Any:
+            h, inner = update_inner(
+                hessian_diagonal_fn, updates, inner, params, extra, rounded=False
+            )
+            return jax.tree.map(lambda n, h: running_mean(n, h, b2), nu, h), inner
+
+        due = (step.count - 1) % update_interval == 0
+        nu, inner = lax.cond(due, look, lambda *held: held, state.nu, state.hessian_fn_state)
+        return u, SophiaState(step.count, mu, nu, inner)
+
+    return Rule(init, update)
+
+
+def _print_win_rate(u: Any, threshold: Any, due: Any) -> None:
+    inside = [jnp.sum(jnp.abs(x) < threshold) for x in jax.tree.leaves(u)]
+    rate = sum(inside, start=jnp.zeros((), np.int32)) / max(tree.size(u), 1)
+    lax.cond(due, lambda: jax.debug.print("Sophia optimizer win rate: {}", rate), lambda: None)
+
+
+def _refuse_complex(name: str, params: Any) -> None:
+    leaves = Leaves.of(params)
+    for i, x in enumerate(leaves.values):
+        if x is not None and jnp.iscomplexobj(x):
+            raise TypeError(
+                f"{name}: {at(leaves.paths[i])}: {describe(x)} is complex, and the diagonal of a "
+                "Hessian has no meaning for it"
+            )
