@@ -34,6 +34,9 @@ def assert_close(got: Any, expected: Any, rtol: float = 1e-12, what: str = "") -
     assert np.all(np.isfinite(expected)), f"{what}: the expected values are not finite"
     if not expected.size:
         return
+    if expected.dtype == bool:
+        assert np.array_equal(got, expected), f"{what}: got {got}, expected {expected}"
+        return
     allowed = rtol * (np.abs(expected) + 0.01 * np.max(np.abs(expected)))
     error = np.abs(got - expected)
     if np.all(error <= allowed):  # False for NaN
