@@ -71,7 +71,7 @@ def centralize() -> Any:
 
 @per_leaf
 def zero_nans() -> Any:
-    """u = g where g is a number, u = 0 where it is NaN; `state.found_nan` tells where there was one."""
+    """u = g, but 0 where g is NaN; `state.found_nan` tells which arrays had one."""
 
     def init(param: Any) -> ZeroNansState:
         return ZeroNansState(jnp.zeros_like(jnp.any(jnp.isnan(param))))  # placed as param is
