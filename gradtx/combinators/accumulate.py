@@ -19,6 +19,7 @@ from gradtx.core.numerics import zeros_like
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import Schedule
+from gradtx.core.skipping import all_finite, idle_zeros
 from gradtx.core.state import OptState, Updates, start
 from gradtx.core.transformation import GradientTransformation
 
@@ -62,17 +63,20 @@ def accumulate(
     """
     check_every("accumulate: every", every)
 
-    def init(params: Any) -> AccumulateState:
+    def init(params: Any, stored_params: Any) -> AccumulateState:
         mean = first_mean(params, accumulator_dtype)
-        return AccumulateState(start(), start(), inner.init(params), mean, start(), start())
+        inner_state = inner.init(stored_params)
+        return AccumulateState(start(), start(), inner_state, mean, start(), start())
 
-    def update(updates: Any, state: AccumulateState, params: Any = None, **extra: Any) -> Any:
-        keep = _all_finite(updates) if drop_nonfinite else jnp.asarray(True)
+    def update(
+        updates: Any, state: AccumulateState, stored_params: Any = None, **extra: Any
+    ) -> Any:
+        keep = all_finite(updates) if drop_nonfinite else jnp.asarray(True)
         accepted = state.accepted + keep.astype(np.int32)
         due = state.mini_step + 1 >= every_now(every, state.gradient_step)
         emit = due & (accepted > 0)
         u, inner_state, mean = cycle(
-            inner, updates, state, params, extra, running_mean(keep, accepted), emit
+            inner, updates, state, stored_params, extra, running_mean(keep, accepted), emit
         )
         return u, AccumulateState(
             mini_step=jnp.where(due, 0, state.mini_step + 1),
@@ -106,15 +110,6 @@ def every_now(every: Any, gradient_step: Any) -> Any:
     """How many micro-batches this cycle has."""
     number = every(gradient_step) if isinstance(every, Schedule) else every
     return jnp.round(jnp.asarray(number)).astype(np.int32)
-
-
-def _all_finite(updates: Updates) -> Any:
-    """Whether no leaf holds a NaN or an infinity."""
-    bad = [jnp.any(~jnp.isfinite(x)) for x in jax.tree.leaves(updates)]
-    count = functools.reduce(lax.add, [cast(x, np.float32) for x in bad], jnp.zeros((), np.float32))
-    # XLA copies a cheap scalar into the loop of every leaf that uses it, and this one is a sum over
-    # all leaves. A square root is not cheap, so it is computed once.
-    return jnp.sqrt(count) == 0
 
 
 def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
@@ -157,16 +152,7 @@ def cycle(
         return update_inner(inner, grads, inner_state, params, extra, rounded=False)
 
     def hold(mean: Updates, inner_state: OptState, count: Any) -> Any:
-        return _zeros(updates, count), inner_state
+        return idle_zeros(updates, count), inner_state
 
     u, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
     return u, inner_state, mean
-
-
-def _zeros(like: Updates, count: Any) -> Updates:
-    """Zeros that XLA does not know to be equal: of one zero shared by leaves of equal shape it
-    would make a temporary and a copy for each leaf. `count` is never negative."""
-    leaves, treedef = jax.tree.flatten(like)
-    zeros = [cast(count == -1 - i, x.dtype) for i, x in enumerate(leaves)]
-    full = [jnp.broadcast_to(zero, x.shape) for zero, x in zip(zeros, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, full)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +30,32 @@ class MultiStepsState(NamedTuple):
     inner_opt_state: OptState
     acc_grads: Updates
     skip_state: Any = ()
+
+
+class ShouldSkipUpdateFunction(Protocol):
+    """Whether a micro-batch is left out, and something to keep about it in the state."""
+
+    def __call__(self, updates: Updates, gradient_step: Any, params: Params | None) -> Any:
+        """(a boolean scalar, a tree of arrays whose shapes stay the same)"""
+
+
+def skip_not_finite(
+    updates: Updates, gradient_step: Any, params: Params | None
+) -> tuple[Any, dict[str, Any]]:
+    """Leave out a micro-batch with a NaN or an infinity, and count them."""
+    counts = [jnp.sum(~jnp.isfinite(x), dtype=np.int32) for x in jax.tree.leaves(updates)]
+    number = functools.reduce(jnp.add, counts, jnp.zeros((), np.int32))
+    return number > 0, {"should_skip": number > 0, "num_not_finite": number}
+
+
+def skip_large_updates(
+    updates: Updates, gradient_step: Any, params: Params | None, max_squared_norm: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Leave out a micro-batch unless the sum of its squares, in float32 or wider, is below
+    max_squared_norm. Bind that one with `functools.partial`."""
+    squared_norm = tree.norm(updates, squared=True)
+    skip = ~(squared_norm < max_squared_norm)  # a NaN is not below anything
+    return skip, {"should_skip": skip, "norm_squared": squared_norm}
 
 
 def _never(updates: Updates, gradient_step: Any, params: Params) -> Any:
@@ -54,12 +82,18 @@ def multi_steps(
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never
 
-    def init(params: Any) -> MultiStepsState:
+    def init(params: Any, stored_params: Any) -> MultiStepsState:
         acc = first_mean(params, accumulator_dtype)
         _, skip_state = should_skip(tree.zeros_like(params), start(), params)
-        return MultiStepsState(start(), start(), opt.init(params), acc, skip_state)
+        return MultiStepsState(start(), start(), opt.init(stored_params), acc, skip_state)
 
-    def update(updates: Any, state: MultiStepsState, params: Any = None, **extra: Any) -> Any:
+    def update(
+        updates: Any,
+        state: MultiStepsState,
+        params: Any = None,
+        stored_params: Any = None,
+        **extra: Any,
+    ) -> Any:
         skip, skip_state = should_skip(updates, state.gradient_step, params)
         if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
             raise TypeError(
@@ -69,7 +103,7 @@ def multi_steps(
         keep, n = ~skip, state.mini_step + 1
         emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
         add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
-        u, inner_state, acc = cycle(opt, updates, state, params, extra, add, emit)
+        u, inner_state, acc = cycle(opt, updates, state, stored_params, extra, add, emit)
         return u, MultiStepsState(
             mini_step=jnp.where(emit, 0, jnp.where(keep, n, state.mini_step)),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),

@@ -8,7 +8,6 @@ share its trace and its lowering, in a jitted program and outside of one.
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ from gradtx.core.dtypes import (
     strengthen,
     widen,
 )
-from gradtx.core.leaves import Leaves, at, check_arrays, check_floating, describe
+from gradtx.core.leaves import Leaves, at, check_arrays, check_floating, describe, number_of
 from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
 from gradtx.core.state import (
     EmptyState,
@@ -293,7 +292,7 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
         (
             work.values[i],
             work.params[i] if asked & {"param", "dtype"} else None,
-            np.uint32(zlib.crc32(work.leaves.paths[i].encode())) if "leaf" in asked else None,
+            number_of(work.leaves.paths[i]) if "leaf" in asked else None,
             [b.rows.rows[i] for b in bound],
         )
         for i in indices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ class Leaves:
 def at(path: str) -> str:
     """How an error says where it happened."""
     return f"at {path}" if path else "at the root"
+
+
+def number_of(path: str) -> np.uint32:
+    """An integer that belongs to a leaf and to no other, whatever else the tree holds."""
+    return np.uint32(zlib.crc32(path.encode()))
 
 
 def describe(x: Any) -> str:

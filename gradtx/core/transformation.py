@@ -51,6 +51,12 @@ class GradientTransformation(Value):
 
         return update(self, updates, state, params, extra)
 
+    @classmethod
+    def _accept(cls, where: str, value: Any) -> GradientTransformation:
+        from gradtx.core.foreign import as_transformation
+
+        return as_transformation(value, where)
+
     def __iter__(self) -> Iterator[Any]:
         yield self.init
         yield self.update
@@ -153,7 +159,7 @@ class Ruled(GradientTransformation):
     @cached_property
     def init_asks(self) -> Asks:
         """What the rule's `init` asks for."""
-        allowed = ("param", "params", "step", "dtype")
+        allowed = ("param", "params", "stored_params", "step", "dtype")
         return asks(self.rule.init, allowed, f"{self.definition.name}: init")
 
     @property
@@ -164,7 +170,7 @@ class Ruled(GradientTransformation):
 
     def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
         """Raise if params or an extra argument that the rule asks for was not given."""
-        needs_params = bool(self.asks.required & {"param", "params"})
+        needs_params = bool(self.asks.required & {"param", "params", "stored_params"})
         if needs_params and not has_params:
             raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
         missing = sorted(self.asks.required_extra - extra.keys())

@@ -99,9 +99,11 @@ class Work:
 
     def params_tree(self, selected: list[bool]) -> Params | None:
         """The params as a tree, in float32 or wider."""
-        if not self.has_params:
-            return None
-        return hide(self.leaves, widen_tree(self.params), selected)
+        return widen_tree(self.stored_params_tree(selected))
+
+    def stored_params_tree(self, selected: list[bool]) -> Params | None:
+        """The params as a tree, in the dtypes in which they were given."""
+        return hide(self.leaves, self.params, selected) if self.has_params else None
 
     def put(self, tree: Updates, selected: list[bool], where: str) -> None:
         """Take the selected leaves of a transformed tree as the new updates."""

@@ -76,13 +76,14 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
          "dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(lambda grad: grad, lambda grad, state: (grad, state)),
-         "bad: init asks for 'grad'; it may ask for param, params, step, dtype, "
+         "bad: init asks for 'grad'; it may ask for param, params, stored_params, step, dtype, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(None, lambda grad, gathered: grad, lambda grads: grads),
          "bad: gather asks for 'grads'; it may ask for updates, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_tree, lambda: lambda grad: grad,
-         "bad: update asks for 'grad'; it may ask for updates, state, params, step, "
+         "bad: update asks for 'grad'; it may ask for updates, state, params, "
+         "stored_params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: 3,
          "bad must return a Rule(init, update) or an update function, got int"),

@@ -1,0 +1,20 @@
+"""How parameters are rounded and how state is stored."""
+
+from gradtx.precision.rounding import (
+    KahanState,
+    MasterWeightsState,
+    kahan,
+    master_weights,
+    stochastic_rounding,
+)
+from gradtx.precision.store import StoreState, store
+
+__all__ = [
+    "KahanState",
+    "MasterWeightsState",
+    "StoreState",
+    "kahan",
+    "master_weights",
+    "stochastic_rounding",
+    "store",
+]

@@ -1,0 +1,254 @@
+"""Formats in which an array of state is stored: a few bits an element, decoded to float32.
+
+Blocks are runs of elements in memory order, along the last axis where its length is a multiple of
+the block, so that they do not straddle the shards of other axes. A block is scaled by its largest
+magnitude. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861 (blocks, dynamic codes); Li et
+al., 2023, https://arxiv.org/abs/2309.01507 (four bits, a second moment without zero).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.precision.narrow import round_to
+
+
+class SplitFloat(NamedTuple):
+    """The upper three bytes of a float32: a bfloat16 (cut off, not rounded) and the next byte."""
+
+    high: jax.Array
+    low: jax.Array
+
+
+class Blocks(NamedTuple):
+    """Codes shaped like the array, and a float32 scale for each block.
+
+    Where the block holds no negative number its scale is stored with a minus sign: its codes have
+    no sign bit and no zero.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
+
+
+class PackedBlocks(NamedTuple):
+    """Two four-bit codes a byte, neighbours on the last axis; last: its last element, where the
+    length is odd, as a byte of its own, otherwise None."""
+
+    codes: jax.Array
+    last: jax.Array | None
+    scales: jax.Array
+
+
+def is_stored(x: Any) -> bool:
+    """Whether x is an array in one of the formats that are not arrays themselves."""
+    return isinstance(x, SplitFloat | Blocks | PackedBlocks)
+
+
+@dataclass(frozen=True)
+class Format:
+    """encode(x, dither) and decode(stored), for float32 x. dither: uniform in [0, 1), shaped like
+    x, in multiples of 2^-bits; without bits the format rounds to nearest and takes None."""
+
+    encode: Callable[[jax.Array, Any], Any]
+    decode: Callable[[Any], jax.Array]
+    bits: int = 0
+
+
+# -- bfloat16, alone and with a byte more --------------------------------------------------------
+
+
+def _encode_split(x: jax.Array, dither: Any) -> SplitFloat:
+    bits = lax.bitcast_convert_type(x, np.uint32)
+    finite = jnp.isfinite(x)
+    bits = jnp.where(finite, bits + np.uint32(0x80), bits)  # half a unit of the last kept byte
+    high = (bits >> np.uint32(16)).astype(np.uint16)
+    low = (bits >> np.uint32(8)).astype(np.uint8)
+    return SplitFloat(lax.bitcast_convert_type(high, jnp.bfloat16), low)
+
+
+def _decode_split(stored: SplitFloat) -> jax.Array:
+    high = lax.bitcast_convert_type(stored.high, np.uint16).astype(np.uint32)
+    bits = (high << np.uint32(16)) | (stored.low.astype(np.uint32) << np.uint32(8))
+    return lax.bitcast_convert_type(bits, np.float32)
+
+
+# -- blocks --------------------------------------------------------------------------------------
+
+
+def _in_blocks(x: jax.Array, size: int) -> jax.Array:
+    """(..., number of blocks, size); padded with copies of the last element if need be."""
+    if x.shape and x.shape[-1] % size == 0:
+        return x.reshape(*x.shape[:-1], -1, size)
+    flat = x.reshape(-1)
+    return jnp.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
+
+
+def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+def _scale(blocks: jax.Array) -> jax.Array:
+    """The largest magnitude of each block; negative where no element is."""
+    highest, lowest = jnp.max(blocks, axis=-1), jnp.min(blocks, axis=-1)
+    return jnp.where(lowest >= 0, -highest, jnp.maximum(highest, -lowest))
+
+
+def _over(blocks: jax.Array, scales: jax.Array) -> jax.Array:
+    """The magnitudes as fractions of the largest, in [0, 1]."""
+    size = jnp.abs(scales)[..., None]
+    return jnp.abs(blocks) / jnp.where(size == 0, 1, size)
+
+
+# -- the dynamic code ----------------------------------------------------------------------------
+#
+# A code counts steps of a piecewise linear scale of magnitudes. Of n bits there are n ranges, each
+# eight times the one below and with twice its steps:
+#     V(2^d (1 + s)) = 8^(d - n) (1 + 7 s),     0 <= s <= 1,  d = 0 .. n - 1,     V(2^n) = 1.
+# V is continuous, so that choosing at random between neighbouring codes is right on average. With
+# a sign there is a bit less for the magnitude: V at every other position, and 0 for the first.
+# (Eight and not ten, so that powers are shifts of a float's exponent.)
+
+
+def _power_of_two(exponent: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type((exponent + 127) << 23, np.float32)
+
+
+def _exponent(x: jax.Array) -> jax.Array:
+    """floor(log2(x)) of a positive float32, int32."""
+    return (lax.bitcast_convert_type(x, np.int32) >> 23) - 127
+
+
+def _position(fraction: jax.Array, bits: int) -> jax.Array:
+    """V^-1, real-valued: where on the scale a magnitude lies, from 1 to 2^bits."""
+    fraction = jnp.maximum(fraction, np.float32(8.0**-bits))
+    d = (((_exponent(fraction) + 3 * bits) * 43691) >> 17).astype(np.int32)  # a division by 3
+    s = (fraction * _power_of_two(3 * (bits - d)) - 1) / 7
+    return _power_of_two(d) * (1 + s)
+
+
+def _value(position: jax.Array, bits: int) -> jax.Array:
+    """V."""
+    d = _exponent(position)
+    s = position * _power_of_two(-d) - 1
+    return _power_of_two(3 * (d - bits)) * (1 + 7 * s)
+
+
+def _encode_dynamic(x: jax.Array, dither: Any, bits: int, block: int) -> tuple[Any, Any]:
+    """Codes (uint8, below 2^bits) and scales. A signed code has its sign in the highest bit."""
+    blocks = _in_blocks(x, block)
+    scales = _scale(blocks)
+    fraction = _over(blocks, scales)
+    unsigned = (scales < 0)[..., None]
+    top = 2 ** (bits - 1)
+    position = _position(fraction, bits)
+    signed = jnp.where(position > 4, position / 2, 1 + fraction * 8.0 ** (bits - 2))
+    position = jnp.where(unsigned, position, signed)
+    step = 0.5 if dither is None else _in_blocks(dither, block)
+    whole = jnp.minimum(jnp.floor(position + step), jnp.where(unsigned, 2 * top, top))
+    sign = jnp.where(unsigned | (blocks >= 0), 0, top)
+    codes = (whole.astype(np.int32) - 1 + sign).astype(np.uint8)
+    return _from_blocks(codes, x.shape), scales
+
+
+def _decode_dynamic(codes: jax.Array, scales: jax.Array, bits: int, block: int) -> jax.Array:
+    blocks = _in_blocks(codes, block).astype(np.int32)
+    top = 2 ** (bits - 1)
+    unsigned = (scales < 0)[..., None]
+    negative = ~unsigned & (blocks >= top)
+    position = (jnp.where(negative, blocks - top, blocks) + 1).astype(np.float32)
+    value = _value(jnp.where(unsigned, position, 2 * position), bits)
+    value = jnp.where(unsigned | (position > 1), value, 0)
+    value = jnp.where(negative, -value, value) * jnp.abs(scales)[..., None]
+    return _from_blocks(value, codes.shape)
+
+
+def _pack(codes: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Two codes a byte: those of even index in the lower half."""
+    length = codes.shape[-1]
+    last = codes[..., -1:] if length % 2 else None
+    pairs = codes[..., : length - length % 2].reshape(*codes.shape[:-1], -1, 2)
+    return pairs[..., 0] | (pairs[..., 1] << np.uint8(4)), last
+
+
+def _unpack(packed: jax.Array, last: jax.Array | None) -> jax.Array:
+    pairs = jnp.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
+    codes = pairs.reshape(*packed.shape[:-1], -1)
+    return codes if last is None else jnp.concatenate([codes, last], axis=-1)
+
+
+# -- the formats ---------------------------------------------------------------------------------
+
+
+def _encode_int8(x: jax.Array, dither: Any) -> Blocks:
+    return Blocks(*_encode_dynamic(x, dither, 8, 256))
+
+
+def _encode_int4(x: jax.Array, dither: Any) -> PackedBlocks:
+    codes, scales = _encode_dynamic(x, dither, 4, 128)
+    return PackedBlocks(*_pack(codes), scales)
+
+
+def _decode_int4(stored: PackedBlocks) -> jax.Array:
+    return _decode_dynamic(_unpack(stored.codes, stored.last), stored.scales, 4, 128)
+
+
+_FLOAT8 = jnp.float8_e4m3fn
+_LARGEST = np.float32(448.0)
+_SMALLEST = np.float32(2.0**-9)
+
+
+def _encode_float8(x: jax.Array, dither: Any) -> Blocks:
+    blocks = _in_blocks(x, 256)
+    scales = _scale(blocks)
+    size = jnp.abs(scales)[..., None]
+    scaled = round_to(
+        blocks / jnp.where(size == 0, 1, size) * _LARGEST,
+        _FLOAT8,
+        None if dither is None else _in_blocks(dither, 256),
+    )
+    scaled = jnp.where((scales < 0)[..., None], jnp.maximum(scaled, _SMALLEST), scaled)
+    return Blocks(_from_blocks(scaled.astype(_FLOAT8), x.shape), scales)
+
+
+def _decode_float8(stored: Blocks) -> jax.Array:
+    blocks = _in_blocks(stored.codes.astype(np.float32), 256)
+    return _from_blocks(blocks * (jnp.abs(stored.scales)[..., None] / _LARGEST), stored.codes.shape)
+
+
+def _widen(stored: jax.Array) -> jax.Array:
+    return stored.astype(np.float32)
+
+
+FORMATS = {
+    "bfloat16": Format(
+        lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16), _widen, bits=16
+    ),
+    "bfloat16+8": Format(_encode_split, _decode_split),
+    "float8": Format(_encode_float8, _decode_float8, bits=20),
+    "int8": Format(
+        _encode_int8, lambda stored: _decode_dynamic(stored.codes, stored.scales, 8, 256), bits=16
+    ),
+    "int4": Format(_encode_int4, _decode_int4, bits=16),
+}
+
+
+def name_of(x: Any) -> str | None:
+    """The format in which a leaf of a state is stored, None for a plain array."""
+    match x:
+        case SplitFloat():
+            return "bfloat16+8"
+        case Blocks():
+            return "float8" if x.codes.dtype == _FLOAT8 else "int8"
+        case PackedBlocks():
+            return "int4"
+        case _:
+            return "bfloat16" if getattr(x, "dtype", None) == jnp.bfloat16 else None

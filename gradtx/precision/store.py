@@ -1,0 +1,178 @@
+"""Keeping the state of any transformation in fewer bits."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast
+from gradtx.core.leaves import number_of
+from gradtx.core.rule import Rule
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import Count, OptState, Params
+from gradtx.core.transformation import GradientTransformation
+from gradtx.precision.formats import FORMATS, is_stored, name_of
+from gradtx.precision.narrow import key_of, uniform
+
+
+class StoreState(NamedTuple):
+    """count: number of updates so far; inner_state: of the transformation, its moments encoded."""
+
+    count: Count
+    inner_state: OptState
+
+
+@per_tree
+def store(
+    inner: GradientTransformation,
+    format: Any,
+    *,
+    seed: int = 0,
+    min_size: int = 4096,
+) -> Any:
+    """Keep the moments of `inner` in a format of fewer bits; its maths stays in float32.
+
+        state <- encode(new state)        u, new state = inner(g, decode(state))
+
+    The update is that of the new moments before they are encoded.
+
+    | format       | bytes an element      | rounding   |                                        |
+    | ------------ | --------------------- | ---------- | -------------------------------------- |
+    | `bfloat16`   | 2                     | stochastic |                                        |
+    | `bfloat16+8` | 3                     | nearest    | the upper three bytes of float32       |
+    | `float8`     | 1 + 4/256             | stochastic | e4m3, blocks of 256 with a scale       |
+    | `int8`       | 1 + 4/256             | stochastic | dynamic code, blocks of 256            |
+    | `int4`       | 1/2 + 4/128           | stochastic | dynamic code, blocks of 128            |
+
+    A moment is a float32 array of the state that has the shape of the parameter whose path its own
+    path ends with. Those with fewer than min_size elements stay in float32. format: one for all, or
+    a mapping of patterns, `{"^nu": "bfloat16", "kernel": "int8"}`, searched for in the field's name
+    and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
+    float32. Blocks without a negative number (second moments) get a code without sign and without
+    zero, so that nothing is divided by a zero that was not there. The random bits depend on
+    the seed, the step and the path. Blocks do not straddle the shards of axes other than the last,
+    where its length is a multiple of the block; otherwise XLA moves parts of blocks between
+    devices.
+
+    Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
+    there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
+    """
+    patterns = _patterns(format)
+
+    def init(params: Any, stored_params: Any, step: Any) -> StoreState:
+        state = inner.init(stored_params)
+        chosen = _choose(patterns, state, params, min_size, repr(inner))
+        return StoreState(step.count, _encode(state, chosen, seed, step.count))
+
+    def update(
+        updates: Any, state: StoreState, step: Any, stored_params: Any = None, **extra: Any
+    ) -> Any:
+        chosen = {path: name for path, x in _with_paths(state.inner_state) if (name := name_of(x))}
+        decoded = jax.tree.map(_decode, state.inner_state, is_leaf=is_stored)
+        updates, new = update_inner(inner, updates, decoded, stored_params, extra, rounded=False)
+        return updates, StoreState(step.count, _encode(new, chosen, seed, step.count))
+
+    return Rule(init, update)
+
+
+def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -> OptState:
+    """The chosen leaves of a state, by their paths, in their formats."""
+
+    def encode(path: Any, x: Any) -> Any:
+        where = keystr(path)
+        name = chosen.get(where)
+        return x if name is None else _encode_leaf(name, seed, x, count, number_of(where))
+
+    return tree_map_with_path(encode, state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
+    """One leaf; jitted so that leaves of equal shape share its trace."""
+    form = FORMATS[name]
+    dither = uniform(key_of(seed, count, leaf), x.shape, form.bits) if form.bits else None
+    return form.encode(cast(x, np.float32), dither)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_leaf(name: str, stored: Any) -> Any:
+    return FORMATS[name].decode(stored)
+
+
+def _decode(x: Any) -> Any:
+    """A leaf of a stored state in float32, or as it is."""
+    name = name_of(x)
+    return x if name is None else _decode_leaf(name, x)
+
+
+def _with_paths(state: OptState) -> list[tuple[str, Any]]:
+    pairs = tree_flatten_with_path(state, is_leaf=is_stored)[0]
+    return [(keystr(path), x) for path, x in pairs]
+
+
+# -- which leaves ----------------------------------------------------------------------------------
+
+
+def _patterns(format: Any) -> dict[str, str]:
+    """Patterns and format names, checked."""
+    patterns = dict(format) if isinstance(format, Mapping) else {"": format}
+    for pattern, name in patterns.items():
+        if not isinstance(name, str) or name not in FORMATS:
+            raise ValueError(f"store: unknown format {name!r}; known: {', '.join(FORMATS)}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"store: {pattern!r} is no regular expression: {error}") from error
+    return patterns
+
+
+def _choose(
+    patterns: Mapping[str, str], state: OptState, params: Params, min_size: int, who: str
+) -> dict[str, str]:
+    """The format of each leaf of the state that is to be encoded, by its path."""
+    moments = list(_moments(state, params))
+    if not moments and jax.tree.leaves(params):
+        raise ValueError(
+            f"store: {who} keeps no array shaped like a parameter, there is nothing to store"
+        )
+    found: dict[str, str] = {}
+    used = set()
+    for where, label, size in moments:
+        pattern = next((p for p in patterns if re.search(p, label)), None)
+        used.add(pattern)
+        if pattern is not None and size >= min_size:
+            found[where] = patterns[pattern]
+    if moments and (unused := [p for p in patterns if p not in used]):
+        labels = [label for _, label, _ in moments]
+        shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+        raise ValueError(
+            f"store: the pattern {unused[0]!r} matches no moment, or only such as an earlier one "
+            f"matches; the moments are: {shown}"
+        )
+    return found
+
+
+def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
+    """(path, field/leaf, size) of the arrays of a state that belong to one parameter each."""
+    shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
+    lengths = sorted({len(path) for path in shapes}, reverse=True)
+    for path, x in tree_flatten_with_path(state)[0]:
+        for n in lengths:
+            own, tail = path[: len(path) - n], path[len(path) - n :]
+            if shapes.get(tail) == np.shape(x) and jnp.issubdtype(x.dtype, jnp.floating):
+                if np.dtype(x.dtype).itemsize >= 4:
+                    field = next((str(k.name) for k in reversed(own) if hasattr(k, "name")), "")
+                    label = "/".join(
+                        filter(None, [field, keystr(tail, simple=True, separator="/")])
+                    )
+                    yield keystr(path), label, math.prod(np.shape(x))
+                break
