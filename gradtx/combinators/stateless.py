@@ -8,6 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf, per_tree
+from gradtx.core.foreign import as_transformation
+from gradtx.core.state import EmptyState, Params
+from gradtx.core.transformation import GradientTransformation
 
 
 @per_leaf
@@ -35,3 +38,20 @@ def stateless(f: Callable[..., Any]) -> Any:
 def stateless_with_tree_map(f: Callable[..., Any]) -> Any:
     """u = f(g, param), leaf by leaf; param is None when update was called without params."""
     return lambda grad, param=None: f(grad, param)
+
+
+def init_empty_state(params: Params) -> EmptyState:
+    """The first state of a transformation that keeps none."""
+    return EmptyState()
+
+
+def with_extra_args_support(tx: Any) -> Any:
+    """A transformation whose update takes extra arguments, and passes on those that it knows.
+
+    Those of gradtx do by themselves; it is for a pair of functions, or Optax's.
+    """
+    return as_transformation(tx, "with_extra_args_support: tx")
+
+
+# Optax's name for a transformation whose update takes extra arguments: here all do.
+GradientTransformationExtraArgs = GradientTransformation

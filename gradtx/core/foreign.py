@@ -62,6 +62,18 @@ def _accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, 
     return {name: x for name, x in extra.items() if name in names}
 
 
+def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> dict[str, Any]:
+    """The extra arguments that a user's function takes; one that it needs and that is not there
+    is an error that says how to give it."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    missing = [name for name in needed if name not in extra]
+    if missing:
+        given = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"{who} {show(function)}: call update(grads, state, params, {given})")
+    return _accepted(function, extra)
+
+
 def from_functions(init: Any, update: Any) -> Any:
     """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation."""
     return _definition(init, update)

@@ -214,7 +214,7 @@ def test_replacing_an_unknown_argument_lists_the_known(example: Example) -> None
         tx.replace(surely_not=1)
     assert "surely_not" in str(raised.value)
     # A chain changes the arguments of its parts, so it is they that it lists.
-    of_parts = example.name in ("chain", "named_chain")
+    of_parts = tx.definition.name in ("chain", "named_chain")
     names = [p.definition.name for p in tx.parts] if of_parts else tx.definition.parameters
     for name in names:
         assert name in str(raised.value)

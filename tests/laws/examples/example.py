@@ -25,9 +25,12 @@ class Example:
     by_path: bool = False  # groups leaves by their names, and a bare array has none
     written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
     real: bool = False  # has no meaning for complex numbers, and says so
+    noisy: bool = False  # adds random numbers; to a complex array in both parts
     accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out
     idle: tuple[str, ...] = ()  # arguments that change nothing on the laws' tree: bounds far away
     at_init: tuple[str, ...] = ()  # numbers that the first state alone depends on
+    unread: bool = False  # its state holds what update only writes: such a buffer is not taken over
+    one_vector: bool = False  # all leaves are one vector, whose length cannot change with a None
     extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of update
 
     def __str__(self) -> str:

@@ -1,0 +1,76 @@
+"""Updates only where they agree with the gradient."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast
+from gradtx.core.kinds import NonNegative
+from gradtx.core.rule import Rule
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import OptState
+from gradtx.core.transformation import GradientTransformation
+
+_NORMALIZERS = ("clamped", "added", "none")
+
+
+class CautiousState(NamedTuple):
+    """The inner state."""
+
+    inner_state: OptState
+
+
+@per_tree
+def cautious(
+    inner: GradientTransformation,
+    floor: NonNegative = 1e-3,
+    *,
+    normalizer: str = "clamped",
+    descends: bool = True,
+) -> Any:
+    """Keep of an update only the elements that point downhill, and make up for the others.
+
+        m = [u g < 0]        u <- u m / max(mean(m), floor)        u = inner(g), leaf by leaf
+
+    normalizer: "clamped" is the formula above, that of the authors' programs; "added" that of the
+    paper's Algorithm 1, u m / (mean(m) + floor); "none" is u m. descends=False is for an inner
+    transformation whose updates still point uphill, like `scale_by_adam`: m = [u g > 0]. That
+    leaves decoupled weight decay, which disagrees with the gradient as it likes, out of the mask:
+
+        chain(cautious(scale_by_adam(), descends=False), add_decayed_weights(0.1), scale(-1e-3))
+
+    Raises: ValueError for another normalizer.
+
+    Liang et al., 2024, https://arxiv.org/abs/2411.16085
+    """
+    if normalizer not in _NORMALIZERS:
+        shown = ", ".join(map(repr, _NORMALIZERS))
+        raise ValueError(f"cautious: normalizer must be one of {shown}, got {normalizer!r}")
+
+    def init(params: Any) -> CautiousState:
+        return CautiousState(inner.init(params))
+
+    def keep(u: jax.Array, grad: jax.Array) -> jax.Array:
+        product = jnp.real(u * jnp.conj(grad))
+        agrees = product < 0 if descends else product > 0
+        kept = jnp.where(agrees, u, jnp.zeros_like(u))
+        if normalizer == "none" or u.size == 0:
+            return kept
+        fraction = jnp.mean(agrees, dtype=u.real.dtype)
+        bound = cast(floor, fraction.dtype)
+        divisor = jnp.maximum(fraction, bound) if normalizer == "clamped" else fraction + bound
+        # Where nothing is kept there is nothing to divide.
+        divisor = jnp.where(divisor > 0, divisor, jnp.ones_like(divisor))
+        return kept / cast(divisor, u.dtype)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        u, inner_state = update_inner(
+            inner, updates, state.inner_state, params, extra, rounded=False
+        )
+        return jax.tree.map(keep, u, updates), CautiousState(inner_state)
+
+    return Rule(init, update)

@@ -1,0 +1,197 @@
+"""Transformations that run on some steps only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import is_inexact
+from gradtx.core.foreign import known_to
+from gradtx.core.kinds import NonNegative
+from gradtx.core.rule import Rule, increment
+from gradtx.core.run import update as update_inner
+from gradtx.core.skipping import all_finite, idle_zeros, none
+from gradtx.core.state import OptState, start
+from gradtx.core.transformation import GradientTransformation
+
+
+class ConditionFn(Protocol):
+    """Whether to run at this step, as a boolean scalar that may be traced."""
+
+    def __call__(self, step: jax.Array, **extra_args: Any) -> Any:
+        """step: how often update was called before."""
+
+
+class ConditionallyTransformState(NamedTuple):
+    """The inner state, and how often update was called."""
+
+    inner_state: OptState
+    step: Any
+
+
+class ConditionallyMaskState(NamedTuple):
+    """How often update was called, and the inner state."""
+
+    step: Any
+    inner_state: OptState
+
+
+class ApplyIfFiniteState(NamedTuple):
+    """notfinite_count: updates in a row with a NaN or an infinity; last_finite: whether the last
+    one was without; total_notfinite: how many there ever were."""
+
+    notfinite_count: Any
+    last_finite: Any
+    total_notfinite: Any
+    inner_state: OptState
+
+
+class FiniteGuardState(NamedTuple):
+    """skipped: how many steps were ever skipped; in_a_row: how many of them since the last that
+    was not."""
+
+    skipped: Any
+    in_a_row: Any
+    inner_state: OptState
+
+
+@per_tree
+def conditionally_transform(
+    inner: GradientTransformation,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
+) -> Any:
+    """u = inner(g) where should_transform_fn(step) holds, otherwise u = g.
+
+    On the other steps the inner transformation does not run and its state stays. step: how often
+    update was called before. forward_extra_args: the extra arguments of update go to
+    should_transform_fn as well. Raises: TypeError if that does not return one boolean.
+    """
+
+    def init(params: Any) -> ConditionallyTransformState:
+        return ConditionallyTransformState(inner.init(params), start())
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
+        run = _running(inner, updates, params, extra)
+        u, inner_state = lax.cond(due, run, lambda s: (updates, s), state.inner_state)
+        return u, ConditionallyTransformState(inner_state, increment(state.step))
+
+    return Rule(init, update)
+
+
+@per_tree
+def conditionally_mask(
+    inner: GradientTransformation,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
+) -> Any:
+    """u = inner(g) where should_transform_fn(step) holds, otherwise u = 0.
+
+    Like `conditionally_transform` otherwise.
+    """
+
+    def init(params: Any) -> ConditionallyMaskState:
+        return ConditionallyMaskState(start(), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
+        run, hold = _running(inner, updates, params, extra), _holding(updates, state.step)
+        u, inner_state = lax.cond(due, run, hold, state.inner_state)
+        return u, ConditionallyMaskState(increment(state.step), inner_state)
+
+    return Rule(init, update)
+
+
+@per_tree
+def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNegative) -> Any:
+    """u = inner(g), but u = 0 with the inner state untouched where g holds a NaN or an infinity.
+
+    After max_consecutive_errors such gradients in a row it gives up and lets them through, until
+    a finite one comes: a run that is broken for good then shows it. It does not look at what the
+    inner transformation makes of a finite gradient. `finite_guard` never gives up and looks.
+    """
+
+    def init(params: Any) -> ApplyIfFiniteState:
+        return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        finite = all_finite(updates)
+        in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
+        run, hold = _running(inner, updates, params, extra), _holding(updates, in_a_row)
+        go = finite | (in_a_row > max_consecutive_errors)
+        u, inner_state = lax.cond(go, run, hold, state.inner_state)
+        total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
+        return u, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
+
+    return Rule(init, update)
+
+
+@per_tree
+def finite_guard(inner: GradientTransformation, *, check_result: bool = True) -> Any:
+    """u = inner(g), but u = 0 with the inner state untouched where a NaN or an infinity appears.
+
+    It never gives up: what leaves is always finite, and so is the state. A gradient that is not
+    finite does not run the inner transformation at all. Of a finite one the result is looked at
+    too: an update, or a new element of the state, that is not finite where the old one was (the
+    square of 1e20 in float32) undoes the step. check_result=False leaves that pass out.
+    `state.skipped` counts, `state.in_a_row` says how long it has lasted.
+    """
+
+    def init(params: Any) -> FiniteGuardState:
+        return FiniteGuardState(start(), start(), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        inner_run, hold = _running(inner, updates, params, extra), _holding(updates, state.skipped)
+
+        def run(old: OptState) -> Any:
+            u, new = inner_run(old)
+            if not check_result:
+                return u, new, jnp.asarray(True)
+            ok = all_finite(u) & _stays_finite(old, new)
+            u = jax.tree.map(lambda x: jnp.where(ok, x, jnp.zeros_like(x)), u)
+            return u, jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, old), ok
+
+        def skip(old: OptState) -> Any:
+            return *hold(old), jnp.asarray(False)
+
+        u, inner_state, ok = lax.cond(all_finite(updates), run, skip, state.inner_state)
+        return u, FiniteGuardState(
+            skipped=jnp.where(ok, state.skipped, increment(state.skipped)),
+            in_a_row=jnp.where(ok, 0, increment(state.in_a_row)),
+            inner_state=inner_state,
+        )
+
+    return Rule(init, update)
+
+
+def _decide(condition: Callable[..., Any], step: Any, extra: dict[str, Any]) -> Any:
+    due = condition(step, **known_to(condition, extra, "should_transform_fn"))
+    if np.shape(due) != () or jnp.asarray(due).dtype != np.bool_:
+        raise TypeError(
+            "should_transform_fn must return one boolean, got "
+            f"{jnp.asarray(due).dtype} of shape {np.shape(due)}"
+        )
+    return due
+
+
+def _running(inner: Any, updates: Any, params: Any, extra: dict[str, Any]) -> Callable[..., Any]:
+    """The branch in which the inner transformation runs."""
+    return lambda state: update_inner(inner, updates, state, params, extra, rounded=False)
+
+
+def _holding(updates: Any, count: Any) -> Callable[..., Any]:
+    """The branch in which nothing moves; `count` is an integer that is never negative."""
+    return lambda state: (idle_zeros(updates, count), state)
+
+
+def _stays_finite(old: OptState, new: OptState) -> Any:
+    """Whether no element stopped being finite. Some states hold infinities from their start."""
+    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    return none([jnp.isfinite(x) & ~jnp.isfinite(y) for x, y in pairs if is_inexact(y)])

@@ -1,0 +1,243 @@
+"""Hyperparameters kept in the state, where a training loop can read and set them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.definition import Definition
+from gradtx.core.dtypes import cast, is_inexact, scalar_dtype
+from gradtx.core.foreign import as_transformation
+from gradtx.core.kinds import DType, Number
+from gradtx.core.rule import increment
+from gradtx.core.run import update as update_inner
+from gradtx.core.schedule import FunctionSchedule, Schedule
+from gradtx.core.state import OptState, Params, Updates, start
+from gradtx.core.transformation import GradientTransformation
+from gradtx.core.types import StatefulSchedule
+from gradtx.core.value import show, thaw
+from gradtx.core.whole import Whole
+
+
+class InjectStatefulHyperparamsState(NamedTuple):
+    """hyperparams: by name, those of the last step; a number that is set there is used by the
+    next. hyperparams_states: where the scheduled ones are."""
+
+    count: Any
+    hyperparams: dict[str, Any]
+    hyperparams_states: dict[str, Any]
+    inner_state: OptState
+
+
+class InjectHyperparamsState(NamedTuple):
+    """The older form of `InjectStatefulHyperparamsState`."""
+
+    count: Any
+    hyperparams: dict[str, Any]
+    inner_state: OptState
+
+
+class WrappedScheduleState(NamedTuple):
+    """The steps of a schedule so far."""
+
+    count: Any
+
+
+class WrappedSchedule:
+    """A schedule of the step as one that keeps its step itself."""
+
+    def __init__(self, schedule_fn: Callable[[Any], Any]):
+        self.schedule_fn = schedule_fn
+
+    def init(self) -> WrappedScheduleState:
+        """No step yet."""
+        return WrappedScheduleState(start())
+
+    def update(self, state: WrappedScheduleState, **extra_args: Any) -> WrappedScheduleState:
+        """One step more."""
+        return WrappedScheduleState(increment(state.count))
+
+    def __call__(self, state: WrappedScheduleState, **extra_args: Any) -> Any:
+        """The number at this step."""
+        return self.schedule_fn(state.count)
+
+
+class Injected(Whole):
+    """A factory, called anew at every step with the numbers that the state holds."""
+
+    def _init(self, params: Params) -> OptState:
+        schedules = self._schedules
+        states = {name: schedule.init() for name, schedule in schedules.items()}
+        numbers = {name: x for name, x in self._numbers.items() if name not in schedules}
+        numbers |= {name: schedule(states[name]) for name, schedule in schedules.items()}
+        hyperparams = {name: self._arrays(name, x) for name, x in numbers.items()}
+        inner_state = self._inner(hyperparams).init(params)
+        return InjectStatefulHyperparamsState(start(), hyperparams, states, inner_state)
+
+    def _step(
+        self, updates: Updates, state: Any, params: Params | None, extra: dict[str, Any]
+    ) -> tuple[Updates, OptState]:
+        states = state.hyperparams_states
+        now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
+        held = {**state.hyperparams, **now}
+        hyperparams = {name: self._arrays(name, x) for name, x in held.items()}
+        inner = self._inner(hyperparams)
+        u, inner_state = update_inner(
+            inner, updates, state.inner_state, params, extra, rounded=False
+        )
+        states = {name: s.update(states[name], **extra) for name, s in self._schedules.items()}
+        return u, InjectStatefulHyperparamsState(
+            increment(state.count), hyperparams, states, inner_state
+        )
+
+    @property
+    def _numbers(self) -> dict[str, Any]:
+        numbers: dict[str, Any] = self.arguments["numbers"]
+        return numbers
+
+    @functools.cached_property
+    def _schedules(self) -> dict[str, Any]:
+        """The scheduled hyperparameters, each with a state."""
+        found = {n: x for n, x in self._numbers.items() if isinstance(x, Schedule)}
+        return {name: _with_state(x) for name, x in found.items()}
+
+    def _arrays(self, name: str, value: Any) -> Any:
+        """The numbers of one hyperparameter, in the dtype in which the state keeps them."""
+        wanted = self.arguments["hyperparam_dtype"]
+
+        def array(x: Any, given: Any) -> jax.Array:
+            own = getattr(given, "dtype", None)
+            weak = getattr(given, "weak_type", False)
+            kept = own if own is not None and is_inexact(given) and not weak else scalar_dtype()
+            return cast(jnp.asarray(x), wanted or kept)
+
+        given = self._numbers.get(name)
+        if isinstance(given, Schedule) or given is None:
+            return jax.tree.map(lambda x: array(x, None), value)
+        return jax.tree.map(array, value, given)
+
+    def _inner(self, hyperparams: dict[str, Any]) -> GradientTransformation:
+        factory = self.arguments["factory"]
+        arguments = dict(thaw(self.arguments["others"])) | hyperparams
+        signature = inspect.signature(factory)
+        # In the order of the signature: a factory may have arguments without a name.
+        ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
+        bound = inspect.BoundArguments(signature, ordered)
+        where = f"inject_hyperparams: what {_name(factory)} returns"
+        return as_transformation(factory(*bound.args, **bound.kwargs), where)
+
+    def replace(self, **changes: Any) -> Any:
+        """With some of the factory's arguments changed."""
+        given = dict(thaw(self.arguments["others"])) | self._numbers | changes
+        own = self.arguments
+        return inject_hyperparams(own["factory"], own["static_args"], own["hyperparam_dtype"])(
+            **given
+        )
+
+    def _has(self, name: str) -> bool:
+        return name in inspect.signature(self.arguments["factory"]).parameters
+
+    def __repr__(self) -> str:
+        arguments = dict(thaw(self.arguments["others"])) | self._numbers
+        names = inspect.signature(self.arguments["factory"]).parameters
+        shown = ", ".join(f"{n}={show(arguments[n])}" for n in names if n in arguments)
+        return f"inject_hyperparams({_name(self.arguments['factory'])})({shown})"
+
+
+def _with_state(schedule: Schedule) -> Any:
+    function = schedule.arguments.get("function") if isinstance(schedule, FunctionSchedule) else 0
+    return function if isinstance(function, StatefulSchedule) else WrappedSchedule(schedule)
+
+
+def _name(factory: Any) -> str:
+    return getattr(factory, "__name__", None) or repr(factory)
+
+
+_Numbers = Annotated[Any, Number("finite numbers", np.isfinite)]
+
+
+def _injected(
+    factory: Any, static_args: Any, numbers: _Numbers, others: Any, hyperparam_dtype: DType | None
+) -> Any:
+    return factory, static_args, numbers, others, hyperparam_dtype
+
+
+_injected.__name__ = "inject_hyperparams"
+_INJECTED = Definition(_injected, Injected, stored_as="_INJECTED")
+
+
+def inject_hyperparams(
+    inner_factory: Callable[..., Any],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: Any = None,
+) -> Callable[..., GradientTransformation]:
+    """Keep the numeric arguments of a factory in the state, to be read and set there.
+
+        tx = inject_hyperparams(adamw)(learning_rate=0.1)
+        state.hyperparams["learning_rate"]
+
+    gradtx itself needs this only where code expects it: any number may be a schedule, and a
+    transformation that is an argument of a jitted function takes a new number without a retrace.
+
+    The numbers are kept in float32 (float64 under x64; hyperparam_dtype if given) whatever the
+    dtype of the parameters; an array keeps its own dtype. Of a gradtx definition all numbers are
+    kept. Of another factory a number is kept unless it is an int whose default is an int too (a
+    size, which has to be known when the program is traced), and a function counts as a schedule
+    unless it is the default. static_args names what is to be passed on as it is.
+
+    Raises: ValueError for static_args that the factory does not have.
+    """
+    names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
+    parameters = inspect.signature(inner_factory).parameters
+    unknown = [name for name in names if name not in parameters]
+    if unknown:
+        raise ValueError(
+            f"inject_hyperparams: {_name(inner_factory)} has no argument {unknown[0]!r}; it takes "
+            f"{', '.join(parameters)}"
+        )
+
+    @functools.wraps(inner_factory)
+    def injected(*args: Any, **kwargs: Any) -> GradientTransformation:
+        bound = inspect.signature(inner_factory).bind(*args, **kwargs)
+        bound.apply_defaults()
+        numbers = {
+            name: value
+            for name, value in bound.arguments.items()
+            if name not in names and _is_kept(inner_factory, parameters[name], value)
+        }
+        others = {n: x for n, x in bound.arguments.items() if n not in numbers}
+        if isinstance(inner_factory, Definition):
+            inner_factory(*args, **kwargs)  # checks the numbers, which later are not known
+        return _INJECTED(inner_factory, names, numbers, others, hyperparam_dtype)
+
+    return injected
+
+
+def inject_stateful_hyperparams(
+    inner_factory: Callable[..., Any],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: Any = None,
+) -> Callable[..., GradientTransformation]:
+    """The older name of `inject_hyperparams`."""
+    return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
+
+
+def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether an argument of a factory is a number for the state."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return False
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    if isinstance(factory, Definition):
+        return factory.is_number(parameter.name)
+    if isinstance(value, int):
+        return not isinstance(parameter.default, int)
+    if callable(value):
+        return value is not parameter.default and not isinstance(value, GradientTransformation)
+    return isinstance(value, float | Schedule | np.ndarray | np.generic | jax.Array)

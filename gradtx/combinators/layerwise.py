@@ -1,0 +1,173 @@
+"""Smaller steps for layers that are further from the output."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import numpy as np
+
+from gradtx.core.definition import Definition
+from gradtx.core.kinds import Fraction
+from gradtx.core.leaves import Leaves
+from gradtx.core.mask import broadcast_prefix
+from gradtx.core.numerics import times
+from gradtx.core.state import OptState, Params
+from gradtx.core.treewise import TreeTransformation
+
+
+class Layers(dict[str, tuple[int, float]]):
+    """The layer of each leaf, 0 at the input, and the factor of its updates, by path; it is
+    printed as a table."""
+
+    def __str__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(
+            f"{path:{width}}  layer {layer:3d}  x {factor:.6g}"
+            for path, (layer, factor) in self.items()
+        )
+
+
+class LayerwiseDecay(TreeTransformation):
+    """Multiplies the updates of each leaf by a number that its path decides."""
+
+    def _check(self) -> None:
+        super()._check()
+        for pattern in _patterns(self.by) or ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"layerwise_lr_decay: {pattern!r} is no regular expression: {error}"
+                ) from error
+
+    def layers(self, params: Params) -> Layers:
+        """The layer and the factor of each leaf, by its path; print it to see a table.
+
+        Raises: ValueError for a leaf that is in no layer.
+        """
+        leaves = Leaves.of(params)
+        below = _distances(self.by, leaves, complete=True)
+        last = max((b for b in below if b is not None), default=0)
+        pairs = zip(leaves.paths, below, strict=True)
+        return Layers((p, (last - b, float(self.decay) ** b)) for p, b in pairs if b is not None)
+
+    def _init(self, params: Params) -> OptState:
+        leaves = Leaves.of(params)
+        if leaves.values:
+            _distances(self.by, leaves, complete=True)
+        return super()._init(params)
+
+
+def _patterns(by: Any) -> tuple[str, ...] | None:
+    strings = isinstance(by, tuple | list) and by and all(isinstance(x, str) for x in by)
+    return tuple(by) if strings else None
+
+
+def _distances(by: Any, leaves: Leaves, *, complete: bool = False) -> list[int | None]:
+    """How far each leaf is from the last layer; None for an absent one."""
+    patterns = _patterns(by)
+    if patterns is None:
+        found: list[Any] = _given(by, leaves)
+    else:
+        found = [_place(patterns, path) for path in leaves.paths]
+    bare = [
+        path or "the root"
+        for path, place, x in zip(leaves.paths, found, leaves.values, strict=True)
+        if x is not None and place is None
+    ]
+    if bare:
+        raise ValueError(
+            f"layerwise_lr_decay: no layer is given for {', '.join(bare[:20])}"
+            + (", ..." if len(bare) > 20 else "")
+        )
+    if patterns is not None:
+        if complete:
+            _check_used(patterns, found, leaves.paths)
+        found = _ranks(found)
+    last = max((place for place in found if place is not None), default=0)
+    return [None if place is None else last - place for place in found]
+
+
+def _place(patterns: tuple[str, ...], path: str) -> tuple[int, int] | None:
+    """Which pattern a path holds a match of first, and the number that its group caught."""
+    for i, pattern in enumerate(patterns):
+        if match := re.search(pattern, path):
+            caught = next((g for g in match.groups() if g is not None), None)
+            if caught is not None and not caught.isdecimal():
+                raise ValueError(
+                    f"layerwise_lr_decay: the group of {pattern!r} caught {caught!r} in {path}; "
+                    "it must catch the layer's number"
+                )
+            return i, -1 if caught is None else int(caught)
+    return None
+
+
+def _ranks(places: list[tuple[int, int] | None]) -> list[int | None]:
+    """Places numbered from 0 in their order."""
+    order = {place: i for i, place in enumerate(sorted({p for p in places if p is not None}))}
+    return [None if place is None else order[place] for place in places]
+
+
+def _check_used(patterns: tuple[str, ...], places: list[Any], paths: list[str]) -> None:
+    used = {place[0] for place in places if place is not None}
+    idle = [pattern for i, pattern in enumerate(patterns) if i not in used]
+    if idle:
+        shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
+        raise ValueError(
+            f"layerwise_lr_decay: the pattern {idle[0]!r} gets no leaf; the paths are: {shown}"
+        )
+
+
+def _given(by: Any, leaves: Leaves) -> list[int | None]:
+    """The layer of each leaf by a function of its path or a tree of whole numbers."""
+    if callable(by):
+        layers = [
+            None if x is None else by(path)
+            for path, x in zip(leaves.paths, leaves.values, strict=True)
+        ]
+    else:
+        try:
+            layers = broadcast_prefix(by, leaves)
+        except ValueError as error:
+            raise ValueError(
+                f"layerwise_lr_decay: the tree of layers does not fit the parameters: {error}"
+            ) from error
+    for path, layer in zip(leaves.paths, layers, strict=True):
+        whole = isinstance(layer, int | np.integer) and not isinstance(layer, bool)
+        if layer is not None and not whole:
+            raise TypeError(
+                f"layerwise_lr_decay: the layer of {path} must be a whole number, got {layer!r}"
+            )
+    return [None if layer is None else int(layer) for layer in layers]
+
+
+@functools.partial(Definition, value_class=LayerwiseDecay)
+def layerwise_lr_decay(decay: Fraction, by: Any) -> Any:
+    """u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer.
+
+        chain(adamw(1e-3), layerwise_lr_decay(0.75, ["embed", r"blocks/(\\d+)", "head"]))
+
+    after an optimizer: the factor is that of its learning rate, decay of weights included.
+
+    by says which layer a leaf is in, counted from the input: a list of regular expressions, from
+    the input to the output, that are searched for in the leaf's path (`blocks/3/kernel`), the
+    first that is found being the leaf's; one whose group catches a number stands for as many
+    layers as there are numbers, in their order. Or a function of the path that returns the layer;
+    or a tree of layers shaped like params or a prefix of it. `layers(params)` tells, and prints,
+    the layer and the factor of every leaf.
+
+    Raises: ValueError on init for leaves in no layer (each is named) and for a pattern that gets
+    no leaf.
+
+    Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146; Clark et al., 2020,
+    https://arxiv.org/abs/2003.10555
+    """
+
+    def update(updates: Any) -> Any:
+        leaves = Leaves.of(updates)
+        pairs = zip(leaves.values, _distances(by, leaves), strict=True)
+        return leaves.tree(times(decay**k, u) if k else u for u, k in pairs)
+
+    return update

@@ -1,0 +1,57 @@
+"""The parameters of an inner transformation in another layout."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.definition import Definition
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation
+from gradtx.core.whole import Wrapper
+
+
+class Flatten(Wrapper):
+    """Runs the inner transformation on one vector."""
+
+    def _init(self, params: Params) -> OptState:
+        return self.inner._init(_vector(params))
+
+    def _step(
+        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
+    ) -> tuple[Updates, OptState]:
+        together = None if params is None else _vector(params)
+        u, state = self._inside(_vector(updates), state, together, extra)
+        return _split(u, updates), state
+
+
+@functools.partial(Definition, value_class=Flatten)
+def flatten(inner: GradientTransformation) -> Any:
+    """Run the inner transformation on all parameters as one vector, its state being vectors too.
+
+    A norm of a leaf then is the norm of all, a mask sees a single leaf. On many small leaves it
+    saves handling them; on large ones it costs a copy of everything in and out.
+    """
+    return inner
+
+
+def _vector(tree: Any) -> jax.Array:
+    """All leaves, one after the other, in float32 or wider."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    return jnp.concatenate([jnp.zeros(0, dtype), *(cast(x, dtype).reshape(-1) for x in leaves)])
+
+
+def _split(vector: jax.Array, like: Any) -> Any:
+    """The vector as the tree that it was made of."""
+    leaves, treedef = jax.tree.flatten(like)
+    parts, start = [], 0
+    for x in leaves:
+        part = vector[start : start + x.size].reshape(x.shape)
+        parts.append(part if jnp.iscomplexobj(x) else part.real)
+        start += x.size
+    return jax.tree.unflatten(treedef, parts)

@@ -1,0 +1,137 @@
+"""Two sets of parameters, one of which follows the other slowly."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.definition import Definition
+from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
+from gradtx.core.kinds import PositiveSteps, Steps
+from gradtx.core.leaves import Leaves, aligned_arrays
+from gradtx.core.numerics import times
+from gradtx.core.run import update as update_inner
+from gradtx.core.state import OptState, Params, Updates, start
+from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.work import Work
+
+
+class LookaheadState(NamedTuple):
+    """The state of the fast optimizer, and its steps since both sets were the same."""
+
+    fast_state: OptState
+    steps_since_sync: Any
+
+
+class LookaheadParams(NamedTuple):
+    """Gradients are taken at `fast`; `slow` are the parameters to test and to keep."""
+
+    fast: Params
+    slow: Params
+
+    @classmethod
+    def init_synced(cls, params: Params) -> LookaheadParams:
+        """Both the same: two copies, so that each can be donated."""
+        return cls(fast=params, slow=jax.tree.map(lambda x: jnp.array(x, copy=True), params))
+
+
+class Lookahead(GradientTransformation):
+    """An optimizer of pairs of parameters, of which the fast ones have the gradients."""
+
+    def _check(self) -> None:
+        period = self.sync_period
+        if not isinstance(period, jax.core.Tracer) and not np.all(np.asarray(period) >= 1):
+            raise ValueError(f"lookahead: sync_period must be >= 1, got {period!r}")
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        """The fast optimizer."""
+        return (self.fast_optimizer,)
+
+    def init(self, params: Params) -> OptState:
+        """The first state, from both sets of parameters or from the fast one alone."""
+        return self._init(getattr(params, "fast", params))
+
+    def update(
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        """The updates of both sets, from the gradients of the fast one.
+
+        Raises: TypeError for params that are not a `LookaheadParams`.
+        """
+        if not hasattr(params, "fast") or not hasattr(params, "slow"):
+            raise TypeError(
+                "lookahead needs both sets of parameters: call update(grads, state, params) with "
+                f"params = LookaheadParams.init_synced(...), got a {type(params).__name__}"
+            )
+        optimizer, fast_params = self.fast_optimizer, params.fast  # type: ignore[union-attr]
+        u, fast_state = update_inner(
+            optimizer, updates, state.fast_state, fast_params, extra, rounded=False
+        )
+        steps = state.steps_since_sync + 1
+        sync = steps >= self.sync_period
+        if self.reset_state:
+            first = optimizer.init(fast_params)
+            fast_state = jax.tree.map(
+                lambda new, old: old if new is None else jnp.where(sync, new, old),
+                first,
+                fast_state,
+                is_leaf=lambda x: x is None,
+            )
+        new = LookaheadState(fast_state, cast(jnp.where(sync, 0, steps), np.int32))
+        return self._pair(u, params, sync), new
+
+    def _pair(self, updates: Updates, params: Any, sync: Any) -> LookaheadParams:
+        """The updates of both sets, in the dtypes of their parameters."""
+        leaves = Leaves.of(updates)
+        fast = aligned_arrays(leaves, params.fast, "lookahead: params.fast")
+        slow = aligned_arrays(leaves, params.slow, "lookahead: params.slow")
+        rate = bind_numbers(self.slow_step_size, scalar_dtype(), "lookahead: slow_step_size")
+
+        def pair(u: Any, f: Any, s: Any) -> tuple[Any, Any]:
+            if u is None:
+                return None, None
+            dtype = compute_dtype(u.dtype)
+            ahead = cast(f, dtype) + u - cast(s, dtype)
+            fast_update = jnp.where(sync, u - times(1 - rate, ahead), u)
+            slow_update = jnp.where(sync, times(rate, ahead), jnp.zeros_like(u))
+            return cast(fast_update, f.dtype), cast(slow_update, s.dtype)
+
+        pairs = [pair(u, f, s) for u, f, s in zip(leaves.values, fast, slow, strict=True)]
+        return LookaheadParams(*(leaves.tree(p[i] for p in pairs) for i in (0, 1)))
+
+    def _init(self, params: Params) -> OptState:
+        return LookaheadState(self.fast_optimizer.init(params), start())
+
+    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+        raise TypeError(
+            "lookahead has two sets of parameters, so nothing can be around it: write "
+            "lookahead(chain(...), ...)"
+        )
+
+
+@functools.partial(Definition, value_class=Lookahead)
+def lookahead(
+    fast_optimizer: GradientTransformation,
+    sync_period: PositiveSteps,
+    slow_step_size: Steps,
+    reset_state: bool = False,
+) -> Any:
+    """Let fast parameters run ahead, and move slow ones towards them every few steps.
+
+        fast <- fast + optimizer(g)
+        every sync_period steps: slow <- slow + slow_step_size (fast - slow);  fast <- slow
+
+    params is a `LookaheadParams`, the gradients are those at params.fast, and so are the updates
+    a pair; `apply_updates` takes both. It must be the outermost transformation. reset_state: the
+    optimizer starts anew after every synchronisation.
+
+    Raises: ValueError for sync_period < 1; TypeError in update for other params.
+
+    Zhang et al., 2019, https://arxiv.org/abs/1907.08610
+    """
+    return fast_optimizer, sync_period, slow_step_size, reset_state

@@ -1,0 +1,114 @@
+"""Scaling a loss so that float16 gradients do not vanish."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast, compute_dtype, scalar_dtype
+from gradtx.core.kinds import Positive
+from gradtx.core.rule import Rule, increment
+from gradtx.core.run import update as update_inner
+from gradtx.core.skipping import all_finite, idle_zeros
+from gradtx.core.state import OptState, start
+from gradtx.core.transformation import GradientTransformation
+
+
+class DynamicLossScaleState(NamedTuple):
+    """scale: by which the next loss is to be multiplied; growth_count: finite steps since it last
+    changed; skipped: how many steps were ever skipped."""
+
+    scale: Any
+    growth_count: Any
+    skipped: Any
+    inner_state: OptState
+
+
+@per_tree
+def dynamic_loss_scale(
+    inner: GradientTransformation,
+    init_scale: Positive = 2.0**15,
+    growth_interval: Positive = 2000,
+    growth_factor: Positive = 2.0,
+    backoff_factor: Positive = 0.5,
+    *,
+    min_scale: Positive = 1.0,
+    max_scale: Positive = 2.0**24,
+) -> Any:
+    """Divide the gradients of a scaled loss by its scale, and keep the scale as large as can be.
+
+        g finite:   u = inner(g / scale)
+                    scale <- min(scale * growth_factor, max_scale)
+                             once every growth_interval finite steps in a row
+        otherwise:  u = 0, the inner state untouched
+                    scale <- max(scale * backoff_factor, min_scale)
+
+    The gradients are of `scale_loss(loss, opt_state)`; they are divided in float32 or wider, so
+    that what float16 could only hold scaled is not lost. First in line: what clips or decays
+    belongs into `inner`. `state.scale` and `state.skipped` can be read; see also `loss_scale`.
+
+    Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
+    """
+
+    def init(params: Any) -> DynamicLossScaleState:
+        scale = jnp.asarray(init_scale, scalar_dtype())
+        return DynamicLossScaleState(scale, start(), start(), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        grads = jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), updates)
+        finite = all_finite(grads)
+
+        def run(inner_state: OptState) -> Any:
+            return update_inner(inner, grads, inner_state, params, extra, rounded=False)
+
+        def hold(inner_state: OptState) -> Any:
+            return idle_zeros(updates, state.skipped), inner_state
+
+        u, inner_state = lax.cond(finite, run, hold, state.inner_state)
+        count = state.growth_count + 1
+        grow = count >= growth_interval
+        larger = jnp.minimum(state.scale * growth_factor, max_scale)
+        smaller = jnp.maximum(state.scale * backoff_factor, min_scale)
+        return u, DynamicLossScaleState(
+            scale=jnp.where(finite, jnp.where(grow, larger, state.scale), smaller),
+            growth_count=jnp.where(finite & ~grow, count, 0),
+            skipped=jnp.where(finite, state.skipped, increment(state.skipped)),
+            inner_state=inner_state,
+        )
+
+    return Rule(init, update)
+
+
+def scale_loss(loss: Any, opt_state: OptState) -> jax.Array:
+    """loss * scale, in float32 or wider: what to differentiate under `dynamic_loss_scale`.
+
+        grads = jax.grad(lambda p: scale_loss(loss_fn(p), opt_state))(params)
+
+    Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
+    """
+    loss = jnp.asarray(loss)
+    loss = cast(loss, compute_dtype(loss.dtype))
+    return loss * cast(loss_scale(opt_state), loss.dtype)
+
+
+def loss_scale(opt_state: OptState) -> jax.Array:
+    """The scale that the next loss needs, wherever in the state it is.
+
+    Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_scaled)
+    found = [node.scale for node in nodes if _is_scaled(node)]
+    if len(found) != 1:
+        raise ValueError(
+            f"loss_scale: the state holds {len(found)} states of dynamic_loss_scale, not one"
+        )
+    scale: jax.Array = found[0]
+    return scale
+
+
+def _is_scaled(x: Any) -> bool:
+    return isinstance(x, DynamicLossScaleState)
