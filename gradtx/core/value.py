@@ -69,6 +69,11 @@ class Value:
             lambda value: value._flatten(),
         )
 
+    @classmethod
+    def _accept(cls, where: str, value: Any) -> Any:
+        """What an argument that is annotated with this class is kept as."""
+        return value
+
     # -- a pytree: numbers and values are children, the rest is structure ------------------------
 
     def _flatten(self) -> tuple[tuple[Any, ...], Any]:
