@@ -54,6 +54,7 @@ from gradtx.combinators.schedule_free import (
     schedule_free,
     schedule_free_eval_params,
 )
+from gradtx.combinators.split_complex import SplitRealAndImaginaryState, split_real_and_imaginary
 from gradtx.combinators.stateless import (
     GradientTransformationExtraArgs,
     identity,
@@ -124,14 +125,17 @@ from gradtx.optimizers import (
     dog,
     dowg,
     fromage,
+    galore,
     lamb,
     lars,
     lbfgs,
     lion,
     madgrad,
     maximize,
+    muon,
     nadam,
     nadamw,
+    noisy_sgd,
     novograd,
     optimistic_adam,
     optimistic_adam_v2,
@@ -149,6 +153,15 @@ from gradtx.optimizers import (
     sm3,
     sophia,
     yogi,
+)
+from gradtx.precision import (
+    KahanState,
+    MasterWeightsState,
+    StoreState,
+    kahan,
+    master_weights,
+    stochastic_rounding,
+    store,
 )
 from gradtx.schedules import (
     constant_schedule,
@@ -209,6 +222,7 @@ from gradtx.transforms.distance import (
     scale_by_distance_over_gradients,
 )
 from gradtx.transforms.factored import FactoredState, scale_by_factored_rms
+from gradtx.transforms.galore import GaLoreState, scale_by_galore
 from gradtx.transforms.lbfgs import ScaleByLBFGSState, scale_by_lbfgs
 from gradtx.transforms.linesearch import (
     BacktrackingLinesearchInfo,
@@ -217,6 +231,7 @@ from gradtx.transforms.linesearch import (
     value_and_grad_from_state,
 )
 from gradtx.transforms.madgrad import MadgradState, scale_by_madgrad
+from gradtx.transforms.matrix_axes import GaLoreDimensionNumbers, MuonDimensionNumbers
 from gradtx.transforms.momentum import (
     DampenedTraceState,
     EmaState,
@@ -233,6 +248,7 @@ from gradtx.transforms.monitoring import (
     monitor,
     snapshot,
 )
+from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.normalizing import (
     ApplyEvery,
     ZeroNansState,
@@ -248,6 +264,7 @@ from gradtx.transforms.optimistic import (
     ScaleByOptimisticGradientState,
     scale_by_optimistic_gradient,
 )
+from gradtx.transforms.orthogonal import MuonState, scale_by_muon
 from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
 from gradtx.transforms.polyak import MomoAdamState, MomoState, momo, momo_adam, scale_by_polyak
 from gradtx.transforms.radam import scale_by_radam
@@ -297,6 +314,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccumulateState",
+    "AddNoiseState",
     "ApplyEvery",
     "ApplyIfFiniteState",
     "BacktrackingLinesearchInfo",
@@ -316,11 +334,14 @@ __all__ = [
     "FactoredState",
     "FiniteGuardState",
     "Fraction",
+    "GaLoreDimensionNumbers",
+    "GaLoreState",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "HutchinsonState",
     "InjectHyperparamsState",
     "InjectStatefulHyperparamsState",
+    "KahanState",
     "LeafState",
     "LookaheadParams",
     "LookaheadState",
@@ -328,6 +349,7 @@ __all__ = [
     "MaskOrFn",
     "MaskedNode",
     "MaskedState",
+    "MasterWeightsState",
     "MechanicState",
     "MomoAdamState",
     "MomoState",
@@ -335,6 +357,8 @@ __all__ = [
     "MultiSteps",
     "MultiStepsState",
     "MultiTransformState",
+    "MuonDimensionNumbers",
+    "MuonState",
     "NonNegative",
     "NormalizeState",
     "OptState",
@@ -376,9 +400,11 @@ __all__ = [
     "ShouldSkipUpdateFunction",
     "SnapshotState",
     "SophiaState",
+    "SplitRealAndImaginaryState",
     "StatefulSchedule",
     "Step",
     "Steps",
+    "StoreState",
     "TraceState",
     "TransformInitFn",
     "TransformUpdateExtraArgsFn",
@@ -401,6 +427,7 @@ __all__ = [
     "adan",
     "adaptive_grad_clip",
     "add_decayed_weights",
+    "add_noise",
     "ademamix",
     "adopt",
     "amsgrad",
@@ -432,6 +459,7 @@ __all__ = [
     "flatten",
     "freeze",
     "fromage",
+    "galore",
     "global_norm",
     "hutchinson_estimator_diag_hessian",
     "identity",
@@ -442,6 +470,7 @@ __all__ = [
     "inverse_sqrt_schedule",
     "inverse_time_decay_schedule",
     "join_schedules",
+    "kahan",
     "keep_params_nonnegative",
     "lamb",
     "lars",
@@ -455,6 +484,7 @@ __all__ = [
     "loss_scale",
     "madgrad",
     "masked",
+    "master_weights",
     "matching",
     "matrix_inverse_pth_root",
     "maximize",
@@ -465,9 +495,11 @@ __all__ = [
     "monitor",
     "multi_steps",
     "multi_transform",
+    "muon",
     "nadam",
     "nadamw",
     "named_chain",
+    "noisy_sgd",
     "normalize",
     "normalize_by_update_norm",
     "novograd",
@@ -510,11 +542,13 @@ __all__ = [
     "scale_by_cocob",
     "scale_by_distance_over_gradients",
     "scale_by_factored_rms",
+    "scale_by_galore",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_momentum",
+    "scale_by_muon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
@@ -553,8 +587,11 @@ __all__ = [
     "sm3",
     "snapshot",
     "sophia",
+    "split_real_and_imaginary",
     "stateless",
     "stateless_with_tree_map",
+    "stochastic_rounding",
+    "store",
     "torch",
     "trace",
     "tree",

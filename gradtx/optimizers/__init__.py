@@ -11,8 +11,11 @@ from gradtx.optimizers.belief import acprop, adabelief
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dog import dog, dowg
 from gradtx.optimizers.factored import adafactor, sm3
+from gradtx.optimizers.galore import galore
 from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.madgrad import madgrad
+from gradtx.optimizers.muon import muon
+from gradtx.optimizers.noise import noisy_sgd
 from gradtx.optimizers.novograd import novograd
 from gradtx.optimizers.optimistic import (
     optimistic_adam,
@@ -48,14 +51,17 @@ __all__ = [
     "dog",
     "dowg",
     "fromage",
+    "galore",
     "lamb",
     "lars",
     "lbfgs",
     "lion",
     "madgrad",
     "maximize",
+    "muon",
     "nadam",
     "nadamw",
+    "noisy_sgd",
     "novograd",
     "optimistic_adam",
     "optimistic_adam_v2",

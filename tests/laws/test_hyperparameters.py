@@ -42,11 +42,17 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
             "clipping",
             "clipping_threshold",
             "weight_decay_rate",
+            "momentum_decay",
             "alpha_of_ademamix",
             "min_step_size",
             "max_step_size",
             "clip_value_fn",
             "epsilon",
+            "adam_eps_root",
+            "adam_weight_decay",
+            "adam_learning_rate",
+            "consistent_rms",
+            "eta",
         ),
         (-0.1,),
     ),
@@ -57,6 +63,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("T_mult", "period_multiplier", "eta_plus"), (0.5, -1)),
     **dict.fromkeys(("b2_of_sm3",), (-0.1, 1.1)),
     **dict.fromkeys(("k",), (0, -1)),
+    **dict.fromkeys(("beta_of_muon", "adam_b1", "adam_b2"), (-0.1, 1.0)),
     **dict.fromkeys(("alpha_of_cocob", "patience", "cooldown", "accumulation_size"), (-1,)),
     **dict.fromkeys(("atol", "max_learning_rate", "scaling", "estim_lr_coef"), (-0.1,)),
     **dict.fromkeys(("init_estim_sq_dist", "reps_rel", "clip_threshold"), (-0.1,)),
@@ -67,7 +74,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("estim_lr0", "s_init"), (0.0, -1.0)),
     # Any finite number.
     **dict.fromkeys(("f_min", "lower_bound", "global_scale"), ()),
-    **dict.fromkeys(("scale_factor", "decay_offset", "step_offset"), ()),
+    **dict.fromkeys(("scale", "scale_factor", "decay_offset", "step_offset"), ()),
     **dict.fromkeys(("init_value", "peak_value", "end_value", "value", "alpha"), ()),
     **dict.fromkeys(("step_size_of_scale", "step_size_fn", "beta", "optimism"), ()),
 }
@@ -86,6 +93,8 @@ ALIASES = {
     ("scale_by_simplified_ademamix", "alpha"): "alpha_of_ademamix",
     ("simplified_ademamix", "alpha"): "alpha_of_ademamix",
     ("scale_by_sm3", "b2"): "b2_of_sm3",
+    ("muon", "beta"): "beta_of_muon",
+    ("scale_by_muon", "beta"): "beta_of_muon",
 }
 BAD = [
     (float("nan"), ValueError),

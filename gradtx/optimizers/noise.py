@@ -1,0 +1,27 @@
+"""SGD with noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.combinators.chain import chain
+from gradtx.core.decorators import recipe
+from gradtx.core.kinds import NonNegative, RandomKey
+from gradtx.transforms.noise import add_noise
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@recipe
+def noisy_sgd(
+    learning_rate: NonNegative,
+    eta: NonNegative = 0.01,
+    gamma: NonNegative = 0.55,
+    key: RandomKey | None = None,
+    *,
+    seed: RandomKey | None = None,
+) -> Any:
+    """SGD on gradients with noise. Neelakantan et al., 2015, https://arxiv.org/abs/1511.06807
+
+    key, seed: as in `add_noise`.
+    """
+    return chain(add_noise(eta, gamma, key, seed=seed), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,249 @@
+"""Muon: momentum whose matrices are made orthogonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import widen
+from gradtx.core.kinds import Decay, DType, NonNegative, Number
+from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
+from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, LikeParams
+from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
+
+# Jordan, 2024; and coefficients of each of five iterations, Ahn et al., 2025.
+STANDARD = (3.4445, -4.7750, 2.0315)
+DION = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+PRESETS: dict[str, Any] = {"standard": STANDARD, "dion": DION}
+PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
+
+
+@dataclass(frozen=True)
+class CoefficientsKind(Number):
+    """Three numbers, a tuple of triples, or the name of a preset."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The checked numbers, in tuples."""
+        if isinstance(value, str):
+            if value not in PRESETS:
+                known = ", ".join(map(repr, PRESETS))
+                raise ValueError(f"{where} must be numbers or one of {known}, got {value!r}")
+            value = PRESETS[value]
+        if isinstance(value, list | tuple):
+            value = tuple(tuple(x) if isinstance(x, list) else x for x in value)
+        triples = value if isinstance(value, tuple) and isinstance(value[0], tuple) else (value,)
+        if not all(isinstance(triple, tuple) and len(triple) == 3 for triple in triples):
+            raise ValueError(f"{where} must be three numbers or a tuple of triples, got {value!r}")
+        return super().convert(where, value)
+
+
+Coefficients = Annotated[Any, CoefficientsKind("finite numbers", lambda x: np.isfinite(x))]
+
+
+class MuonState(NamedTuple):
+    """The momentum, and the coefficients of the iteration as an array."""
+
+    count: Count
+    mu: LikeParams
+    ns_coeffs: Any
+
+
+@per_tree
+def scale_by_muon(
+    ns_coeffs: Coefficients = STANDARD,
+    ns_steps: int = 5,
+    beta: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    mu_dtype: DType | None = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: str = "frobenius",
+    weight_dimension_numbers: Any = None,
+) -> Any:
+    """Replace every matrix of the momentum by a nearby orthogonal one.
+
+        mu <- beta * mu + (1 - beta) * g
+        m   = mu / (1 - beta^t)             with nesterov what `scale_by_adam` takes for it
+        u   = newton_schulz(m)              u = <m, u> u with adaptive
+
+    Newton-Schulz: X = M / (||M|| + eps), then X <- a X + (b A + c A^2) X with A = X X^T, ns_steps
+    times with the three ns_coeffs (a, b, c), or once for each triple of a tuple of them. It moves
+    the singular values towards 1. Matrices of equal shape, transposed or not, are one batch.
+
+    preconditioning: "frobenius" as above; "spectral" divides by the largest singular value, which
+    is exact and slow; "aol" and "schatten" divide inside the first iteration, by the rows' sums of
+    |A| (https://arxiv.org/abs/2512.04632) and by the norm of A
+    (https://arxiv.org/abs/2506.10935). weight_dimension_numbers: `MuonDimensionNumbers` for all
+    arrays, a tree of them like the params or a function that makes one; without it every array is
+    a matrix. mu_dtype: in which mu is stored.
+
+    Raises: ValueError for another preconditioning, ns_steps < 0, and with the leaf's path for an
+    array without these axes. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
+    adaptive: https://arxiv.org/abs/2409.20325
+    """
+    where = "scale_by_muon"
+    if preconditioning not in PRECONDITIONINGS:
+        known = ", ".join(map(repr, PRECONDITIONINGS))
+        raise ValueError(
+            f"{where}: preconditioning must be one of {known}, got {preconditioning!r}"
+        )
+    if not isinstance(ns_steps, int) or ns_steps < 0:
+        raise ValueError(f"{where}: ns_steps must be a whole number >= 0, got {ns_steps!r}")
+    table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
+
+    def init(params: Any, step: Any) -> MuonState:
+        leaves = Leaves.of(params)
+        mu = [
+            _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
+        ]
+        return MuonState(step.count, leaves.tree(mu), jnp.asarray(ns_coeffs))
+
+    def update(updates: Any, state: MuonState, step: Any) -> Any:
+        leaves = Leaves.of(updates)
+        layouts = layouts_of(weight_dimension_numbers, leaves, where)
+        old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
+        mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
+
+        def current(m: Any, g: Any) -> Any:
+            if nesterov:
+                return running_mean(step.next.debias(m, beta), step.debias(g, beta), beta)
+            return step.debias(m, beta)
+
+        means = Leaves.of(jax.tree.map(current, mu, updates)).values
+        made = orthogonalize(means, layouts, table, preconditioning, eps)
+        if adaptive:
+            made = [
+                x if x is None else jnp.sum(m.conj() * x) * x
+                for m, x in zip(means, made, strict=True)
+            ]
+        return leaves.tree(made), MuonState(step.count, mu, state.ns_coeffs)
+
+    return Rule(init, update)
+
+
+def _first(param: Any, dtype: Any, path: str) -> Any:
+    """No momentum yet."""
+    try:
+        return None if param is None else zeros_like(param, dtype)
+    except ValueError as error:
+        raise ValueError(f"scale_by_muon: {at(path)} ({describe(param)}): {error}") from error
+
+
+@per_tree
+def scale_by_shape(
+    weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None
+) -> Any:
+    """u = g * sqrt(max(1, columns / rows)), or with consistent_rms
+
+        u = g * sqrt(max(rows, columns)) * consistent_rms
+
+    by which the root mean square of an orthogonal matrix does not depend on its shape; 0.2 is that
+    of Adam's steps. Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
+    """
+
+    def factor(layout: Layout) -> Any:
+        if consistent_rms is None:
+            return max(1.0, layout.columns / max(layout.rows, 1)) ** 0.5
+        return max(layout.rows, layout.columns) ** 0.5 * consistent_rms
+
+    def update(updates: Any) -> Any:
+        leaves = Leaves.of(updates)
+        layouts = layouts_of(weight_dimension_numbers, leaves, "scale_by_shape")
+        return leaves.tree(
+            x if layout is None else times(factor(layout), x)
+            for x, layout in zip(leaves.values, layouts, strict=True)
+        )
+
+    return update
+
+
+def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layout | None]:
+    """How each array is taken apart; None for an absent one."""
+    axes: list[Axes | None] = [None] * len(leaves.values)
+    if dimension_numbers is not None:
+        axes = axes_of(dimension_numbers, leaves, where)
+    layouts: list[Layout | None] = []
+    for x, own, path in zip(leaves.values, axes, leaves.paths, strict=True):
+        if x is None:
+            layouts.append(None)
+            continue
+        if own is None and x.ndim != 2:
+            raise ValueError(
+                f"{where}: {at(path)}: an array of shape {x.shape} is no matrix. Give it "
+                "weight_dimension_numbers, or leave it to another optimizer as muon(...) does"
+            )
+        layouts.append(Layout.of(x.shape, own or Axes(), where, path))
+    return layouts
+
+
+def orthogonalize(
+    arrays: Sequence[Any],
+    layouts: Sequence[Layout | None],
+    table: Sequence[Any],
+    preconditioning: str,
+    eps: Any,
+) -> list[Any]:
+    """Every matrix of the arrays through Newton-Schulz: one batch for each shape of them all.
+
+    The iteration of a transposed matrix is the transposed iteration, so that each is laid on its
+    longer side, where A is smallest.
+    """
+    made = list(arrays)
+    batches: dict[Any, list[tuple[int, Layout]]] = {}
+    for i, (x, layout) in enumerate(zip(arrays, layouts, strict=True)):
+        if x is not None and layout is not None and x.size:
+            short, long = sorted((layout.rows, layout.columns))
+            batches.setdefault((short, long, str(x.dtype)), []).append((i, layout))
+    for members in batches.values():
+        parts = [_lying(layout.split(arrays[i]), layout) for i, layout in members]
+        done = newton_schulz(jnp.concatenate(parts), table, preconditioning, eps)
+        ends = np.cumsum([len(part) for part in parts])
+        for (i, layout), part, end in zip(members, parts, ends, strict=True):
+            own = lax.slice_in_dim(done, int(end) - len(part), int(end))
+            made[i] = layout.join(_lying(own, layout))
+    return made
+
+
+def _lying(matrices: jax.Array, layout: Layout) -> jax.Array:
+    return matrices.mT if layout.rows > layout.columns else matrices
+
+
+def newton_schulz(x: jax.Array, table: Sequence[Any], preconditioning: str, eps: Any) -> jax.Array:
+    """A batch of matrices, (batch, rows, columns), through one iteration for each (a, b, c)."""
+    if preconditioning == "frobenius":
+        x = _divided(x, sqrt(jnp.sum(abs_sq(x), axis=(1, 2), keepdims=True)) + eps)
+    elif preconditioning == "spectral":
+        largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
+        x = _divided(x, largest + eps)
+    for i, (a, b, c) in enumerate(table):
+        gram = x @ x.mT.conj()
+        if i == 0 and preconditioning == "aol":
+            size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps))
+            x, gram = _divided(x, size), _divided(_divided(gram, size), size.mT)
+        elif i == 0 and preconditioning == "schatten":
+            norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
+            size = sqrt(jnp.maximum(norm, eps))
+            x, gram = _divided(x, size), _divided(gram, size * size)
+        x = times(a, x) + (times(b, gram) + times(c, gram) @ gram) @ x
+    return x
+
+
+def _divided(x: jax.Array, by: jax.Array) -> jax.Array:
+    """x / by, and x where `by` is 0."""
+    return x / jnp.where(by > 0, by, 1)

@@ -1,0 +1,111 @@
+"""Muon and GaLore: rules of matrices, on a tree with a vector and a scalar too."""
+
+from typing import Any
+
+import jax
+import optax
+
+import gradtx
+
+from .example import E, Example, linear
+
+# A vector is a matrix of one row, a scalar one of one row and one column.
+ROWS_AND_COLUMNS = (((), ()), ((), 0), (0, 1))
+
+
+def as_matrices(params: Any) -> Any:
+    """Dimension numbers of all arrays."""
+    return jax.tree.map(
+        lambda x: gradtx.MuonDimensionNumbers(*ROWS_AND_COLUMNS[min(x.ndim, 2)]), params
+    )
+
+
+EXAMPLES: tuple[Example, ...] = (
+    E(
+        "scale_by_muon",
+        "of all arrays",
+        lambda: gradtx.scale_by_muon(weight_dimension_numbers=as_matrices),
+        written_out=False,
+        idle=("eps",),
+    ),
+    E(
+        "scale_by_muon",
+        "adaptive with AOL",
+        lambda: gradtx.scale_by_muon(
+            gradtx.transforms.orthogonal.DION,
+            eps=1e-3,
+            nesterov=False,
+            adaptive=True,
+            preconditioning="aol",
+            weight_dimension_numbers=as_matrices,
+        ),
+        written_out=False,
+        idle=("eps",),
+    ),
+    E(
+        "scale_by_muon",
+        "Schatten bf16",
+        lambda: gradtx.scale_by_muon(
+            mu_dtype="bfloat16", preconditioning="schatten", weight_dimension_numbers=as_matrices
+        ),
+        narrow=True,
+        written_out=False,
+        idle=("eps",),
+    ),
+    E(
+        "scale_by_muon",
+        "spectral",
+        lambda: gradtx.scale_by_muon(
+            preconditioning="spectral", weight_dimension_numbers=as_matrices, ns_steps=2
+        ),
+        written_out=False,
+        idle=("eps",),
+    ),
+    E(
+        "muon",
+        "default",
+        lambda: gradtx.muon(0.1),
+        needs_params=True,
+        rates=(0.05, 0.03),
+        twin=lambda: optax.contrib.muon(0.1),
+        idle=("eps",),
+    ),
+    E(
+        "muon",
+        "with its options",
+        lambda: gradtx.muon(
+            linear(),
+            weight_decay=0.1,
+            weight_decay_mask="^w",
+            nesterov=False,
+            adaptive=True,
+            adam_learning_rate=0.1,
+            consistent_rms=0.2,
+        ),
+        needs_params=True,
+        by_path=True,
+        idle=("eps",),
+    ),
+    E(
+        "scale_by_galore",
+        "of rank one",
+        lambda: gradtx.scale_by_galore(1, 2),
+        twin=lambda: optax.contrib.scale_by_galore(1, 2),
+        written_out=False,
+    ),
+    E(
+        "scale_by_galore",
+        "with momentum",
+        lambda: gradtx.scale_by_galore(1, scale=0.5, base_optimizer=gradtx.trace(0.9)),
+        twin=lambda: optax.contrib.scale_by_galore(1, scale=0.5, base_optimizer=optax.trace(0.9)),
+        written_out=False,
+    ),
+    E(
+        "galore",
+        "default",
+        lambda: gradtx.galore(0.1),
+        needs_params=True,
+        rates=(0.1, 0.03),
+        twin=lambda: optax.contrib.galore(0.1),
+    ),
+)
