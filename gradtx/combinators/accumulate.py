@@ -147,7 +147,10 @@ def cycle(
 
     def step(mean: Updates, inner_state: OptState, count: Any) -> Any:
         grads = jax.tree.map(
-            lambda g, m: None if g is None else m, updates, mean, is_leaf=lambda x: x is None
+            lambda g, m: None if g is None else cast(m, g.dtype),
+            updates,
+            mean,
+            is_leaf=lambda x: x is None,
         )
         return update_inner(inner, grads, inner_state, params, extra, rounded=False)
 
