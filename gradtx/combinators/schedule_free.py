@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx import tree
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, real_dtype_of
+from gradtx.core.dtypes import cast, complex_dtype, real_dtype_of
 from gradtx.core.kinds import DType, NonNegative, PositiveFraction
+from gradtx.core.leaves import map_leaves
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import CountFromOne, LikeParams, OptState, Params
@@ -60,7 +62,7 @@ def schedule_free(
             step_count=step.count,
             max_lr=jnp.zeros((), dtype),
             base_optimizer_state=base_optimizer.init(params),
-            z=jax.tree.map(lambda p: jnp.array(p, state_dtype or p.dtype, copy=True), params),
+            z=map_leaves("schedule_free", lambda p: _copy(p, state_dtype), params),
         )
 
     def update(updates: Any, state: ScheduleFreeState, params: Any, **extra: Any) -> Any:
@@ -72,11 +74,16 @@ def schedule_free(
             base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
         )
         z = jax.tree.map(lambda z, u: _as_stored(z + u, state_dtype), state.z, u)
-        # From y and z as they are, so that x is right also where something else moved the params.
-        x = jax.tree.map(lambda y, z: _average(y, z, state.b1), params, state.z)
-        x = jax.tree.map(lambda x, z: x + c * (z - x), x, z)
-        u = jax.tree.map(lambda x, z, y: b1 * x + (1 - b1) * z - y, x, z, params)
-        return u, ScheduleFreeState(
+        # The step of z as it is stored, so that y is made of the z that is there next time.
+        dz = u if state_dtype is None else tree.sub(z, state.z)
+        # z - x, from y and z as they are: right also where something else moved the params.
+        gap = jax.tree.map(lambda z, y: (z - y) / state.b1, state.z, params)
+
+        def step(gap: Any, dz: Any) -> Any:
+            """y' - y from x' - x = c (z' - x) and z' - z, without subtracting the params."""
+            return b1 * c * (gap + dz) + (1 - b1) * dz - (b1 - state.b1) * gap
+
+        return jax.tree.map(step, gap, dz), ScheduleFreeState(
             b1=jnp.asarray(b1, state.b1.dtype),
             weight_sum=total,
             step_count=state.step_count,
@@ -110,13 +117,16 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
 
     def evaluate(y: Any, z: Any) -> Any:
         dtype = jnp.promote_types(y.dtype, z.dtype)
-        return cast(_average(cast(y, dtype), cast(z, dtype), b1), y.dtype)
+        y, z = cast(y, dtype), cast(z, dtype)
+        return (y - (1 - b1) * z) / b1
 
-    return jax.tree.map(evaluate, params, z)
+    return tree.cast_like(jax.tree.map(evaluate, params, z), params)
 
 
-def _average(y: Any, z: Any, b1: Any) -> Any:
-    return (y - (1 - b1) * z) / b1
+def _copy(param: Any, dtype: Any) -> Any:
+    if dtype is not None and jnp.iscomplexobj(param):
+        dtype = complex_dtype(dtype)
+    return jnp.array(param, dtype, copy=True)
 
 
 def _power(x: Any, power: Any) -> Any:
@@ -127,9 +137,9 @@ def _power(x: Any, power: Any) -> Any:
 
 
 def _as_stored(x: Any, dtype: Any) -> Any:
-    """x as it will be read from a state in `dtype`: y is made of the z that is there next time."""
+    """x as it will be read from a state in `dtype`."""
     if dtype is None or jnp.iscomplexobj(x):
         return x
-    info = jnp.finfo(dtype)
+    info = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
     # Not a cast there and back, which XLA may leave out.
     return lax.reduce_precision(x, info.nexp, info.nmant)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.schedule import Schedule
@@ -110,7 +111,7 @@ class KeyKind(Kind):
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return int(value)
         dtype = getattr(value, "dtype", None)
-        if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return jax.random.key_data(value)
         if dtype != np.uint32 and not isinstance(value, jax.core.Tracer):
             raise TypeError(f"{where} must be a whole number or a random key, got {show(value)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,6 +99,19 @@ def aligned_arrays(leaves: Leaves, tree: Any, what: str) -> list[Any]:
                 f"{name}, {describe(y)}"
             )
     return aligned
+
+
+def map_leaves(where: str, function: Callable[[Any], Any], tree: Any) -> Any:
+    """The function of every array of a tree; a ValueError in it says at which leaf."""
+    leaves = Leaves.of(tree)
+
+    def at_leaf(i: int, x: Any) -> Any:
+        try:
+            return None if x is None else function(x)
+        except ValueError as error:
+            raise ValueError(f"{where}: {at(leaves.paths[i])} ({describe(x)}): {error}") from error
+
+    return leaves.tree(at_leaf(i, x) for i, x in enumerate(leaves.values))
 
 
 def check_arrays(leaves: Leaves, where: str) -> list[Any]:

@@ -76,9 +76,11 @@ def _marks(state_class: Any, kind: type) -> tuple[Any, ...]:
     )
 
 
-@functools.cache
-def _counts(state_class: Any) -> tuple[Any, ...]:
+def _find_counts(state_class: Any) -> tuple[Any, ...]:
     return _marks(state_class, _Shared)
+
+
+_counts: Callable[[Any], tuple[Any, ...]] = functools.cache(_find_counts)
 
 
 def _shared_fields(state_class: Any) -> tuple[bool, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ _FIRST_STEPS = ("heuristic", "distance", "learning_rate")
 
 def _check_init_step(init_step: Any) -> None:
     pair = isinstance(init_step, tuple) and len(init_step) == 2
-    number = pair and isinstance(init_step[1], numbers.Real) and np.isfinite(init_step[1])
+    number = pair and isinstance(init_step[1], numbers.Real) and math.isfinite(init_step[1])
     if not (number and init_step[0] in _FIRST_STEPS and init_step[1] >= 0):
         raise ValueError(
             "scale_by_dog: init_step must be (name, number >= 0) with a name of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import numbers
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.kinds import Decay, DType, NonNegative, Positive, RandomKey
-from gradtx.core.leaves import Leaves, at, describe
+from gradtx.core.leaves import Leaves, at, describe, map_leaves
 from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
@@ -106,7 +105,7 @@ def scale_by_sophia(
         )
 
     def init(params: Any, step: Any) -> SophiaState:
-        mu = jax.tree.map(functools.partial(zeros_like, dtype=mu_dtype), params)
+        mu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, mu_dtype), params)
         nu = jax.tree.map(zeros_like, params)
         return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init(params))
 

@@ -261,13 +261,6 @@ EXAMPLES: tuple[Example, ...] = (
         twin=lambda: contrib.reduce_on_plateau(0.5, 1, 1e-2, 1e-2, 1, 1, 0.1),
         extra={"value": -0.5},
     ),
-    E(
-        "reduce_on_plateau",
-        "of means",
-        lambda: gradtx.reduce_on_plateau(0.5, 1, accumulation_size=2),
-        idle=("rtol", "atol", "min_scale", "cooldown"),
-        extra=VALUE,
-    ),
     # -- schedule-free ---------------------------------------------------------------------------
     E(
         "schedule_free",
