@@ -73,7 +73,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
         newest = (step.count - 2) % memory_size
         dws, dus, weights = jax.tree.map(
-            lambda memory, x: memory.at[newest].set(cast(x, memory.dtype)),
+            lambda memory, x: jnp.asarray(memory).at[newest].set(cast(x, memory.dtype)),
             (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
             (dw, du, weight),
         )

@@ -20,7 +20,7 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
 
 Shrink = Annotated[Any, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
-Growth = Annotated[Any, Number(">= 1", lambda x: x >= 1, example=2.0)]
+Growth = Annotated[Any, Number("> 0", lambda x: x > 0, example=2.0)]  # infinity is one too
 Curvature = Annotated[Any, Number(">= 0", lambda x: x >= 0)]
 
 
@@ -161,7 +161,8 @@ def scale_by_backtracking_linesearch(
 ) -> Any:
     """Multiply the updates by the first of a falling row of rates that lowers the objective enough.
 
-        f(w + eta u) <= (1 + rtol) f(w) + slope_rtol * eta * <u, grad f(w)> + atol
+        u = eta g, the first eta with
+        f(w + u) <= (1 + rtol) f(w) + slope_rtol * <u, grad f(w)> + atol
 
     eta begins at min(increase_factor * the last one, max_learning_rate) and is multiplied by
     decrease_factor until this holds, at most max_backtracking_steps times. If then no finite value

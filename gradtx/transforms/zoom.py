@@ -120,13 +120,14 @@ def scale_by_zoom_linesearch(
 ) -> Any:
     """Multiply the updates by a rate that fulfils the strong Wolfe conditions.
 
-        f(w + eta u) <= f(w) + slope_rtol * eta * <u, grad f(w)> + tol
-        |<u, grad f(w + eta u)>| <= curv_rtol * |<u, grad f(w)>| + tol
+        u = eta g with
+        f(w + u) <= f(w) + slope_rtol * <u, grad f(w)> + tol
+        |<u, grad f(w + u)>| <= curv_rtol * |<u, grad f(w)>| + tol
 
     First eta grows by increase_factor until an interval holds such a rate, then the interval is
     narrowed by cubic and quadratic interpolation. Where no difference of values is left but
-    rounding, f(w + eta u) <= f(w) + approx_dec_rtol * |f(w)|, the slopes may show the decrease:
-    <u, grad f(w + eta u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns that
+    rounding, f(w + u) <= f(w) + approx_dec_rtol * |f(w)|, the slopes may show the decrease:
+    <u, grad f(w + u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns that
     off. After max_linesearch_steps evaluations, or where the interval is shorter than
     stepsize_precision, the rate with the smallest value that fulfils the first condition is taken.
 

@@ -121,7 +121,8 @@ def matrix_inverse_pth_root(
         i, _, _, _, error, falls = carry
         return (i < num_iters) & (error > error_tolerance) & falls
 
-    z = (1 + p) / (2 * jnp.linalg.norm(damped))
+    largest = jnp.max(jnp.abs(damped))  # the squares of small elements may be zero
+    z = (1 + p) / (2 * jnp.linalg.norm(damped / largest)) / largest
     m, h = damped * z, identity * z ** (1 / p)
     first_error = jnp.max(jnp.abs(m - identity))
     start = (jnp.zeros((), jnp.int32), m, h, h, first_error, jnp.asarray(True))
