@@ -136,8 +136,14 @@ def with_count(state: Any, count: jax.Array | None) -> Any:
     """The state with its `Count` fields set."""
     if not is_named_tuple(state) or not any(shared_fields(type(state))):
         return state
+    counts = iter(_separate(count, sum(shared_fields(type(state)))))
     pairs = zip(state, _counts(type(state)), strict=True)
-    return type(state)(*(_more(count, mark.first) if mark else x for x, mark in pairs))
+    return type(state)(*(_more(next(counts), mark.first) if mark else x for x, mark in pairs))
+
+
+def _separate(count: jax.Array | None, number: int) -> list[Any]:
+    """The count as often as it is asked for, each in a buffer of its own: states are donated."""
+    return [count] + [None if count is None else jnp.copy(count) for _ in range(number - 1)]
 
 
 def _more(count: Any, number: int) -> Any:

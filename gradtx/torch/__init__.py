@@ -1,6 +1,17 @@
 """PyTorch's optimizers and schedules, exactly: its names, defaults and order of operations."""
 
-from gradtx.torch.optimizers import adagrad, adam, adamw, rmsprop, sgd
+from gradtx.torch.optimizers import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    nadam,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+)
 from gradtx.torch.schedules import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
@@ -8,12 +19,17 @@ from gradtx.torch.schedules import (
 )
 
 __all__ = [
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts",
+    "nadam",
+    "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "step_lr",
 ]

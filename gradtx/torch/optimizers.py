@@ -20,9 +20,14 @@ from gradtx.core.kinds import (
 )
 from gradtx.core.transformation import GradientTransformation
 from gradtx.schedules.polynomial import inverse_time_decay_schedule
+from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
+from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import scale_by_momentum
+from gradtx.transforms.nadam import scale_by_nadam
+from gradtx.transforms.radam import scale_by_radam
+from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
 from gradtx.transforms.second_moment import scale_by_rms, scale_by_rss, scale_by_stddev
 
@@ -130,3 +135,81 @@ def adamw(
     if not is_off(weight_decay):
         parts.append(add_decayed_weights(weight_decay))
     return chain(*parts, scale_by_learning_rate(lr))
+
+
+def _decayed(
+    moments: GradientTransformation, lr: Any, weight_decay: Any, decoupled: bool, maximize: bool
+) -> GradientTransformation:
+    """Moments with weight decay before them (L2), or decoupled from them."""
+    before = _gradient(maximize, None if decoupled else weight_decay)
+    behind = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
+    return chain(*before, moments, *behind, scale_by_learning_rate(lr))
+
+
+@recipe
+def nadam(
+    lr: NonNegative = 2e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 0.0,
+    momentum_decay: NonNegative = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.NAdam: its momentum grows from about half of betas[0] to all of it."""
+    moments = scale_by_nadam(*betas, eps, momentum_decay)
+    return _decayed(moments, lr, weight_decay, decoupled_weight_decay, maximize)
+
+
+@recipe
+def radam(
+    lr: NonNegative = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.RAdam: eps beside the second moment before its bias correction."""
+    moments = scale_by_radam(*betas, eps, eps_of="raw")
+    return _decayed(moments, lr, weight_decay, decoupled_weight_decay, maximize)
+
+
+@recipe
+def adamax(
+    lr: NonNegative = 2e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrOff = 0.0,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.Adamax"""
+    return _decayed(scale_by_adamax(*betas, eps), lr, weight_decay, False, maximize)
+
+
+@recipe
+def adadelta(
+    lr: NonNegative = 1.0,
+    rho: Decay = 0.9,
+    eps: NonNegative = 1e-6,
+    weight_decay: NonNegativeOrOff = 0.0,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.Adadelta"""
+    return _decayed(scale_by_adadelta(rho, eps), lr, weight_decay, False, maximize)
+
+
+@recipe
+def rprop(
+    lr: NonNegative = 1e-2,
+    etas: tuple[NonNegative, NonNegative] = (0.5, 1.2),
+    step_sizes: tuple[NonNegative, NonNegative] = (1e-6, 50.0),
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.Rprop: lr is the first step size, and a schedule of it counts at its start."""
+    return chain(*_gradient(maximize, None), scale_by_rprop(lr, *etas, *step_sizes), scale(-1))

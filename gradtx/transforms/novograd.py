@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.dtypes import real_dtype
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeOrOff, is_off
 from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
@@ -43,7 +42,7 @@ def scale_by_novograd(
     """
 
     def init(param: Any, step: Any) -> ScaleByNovogradState:
-        nu = jnp.zeros((), real_dtype(param.dtype))
+        nu = jnp.zeros_like(jnp.sum(abs_sq(param)))  # it lies where the parameter lies
         return ScaleByNovogradState(step.count, zeros_like(param, mu_dtype), nu)
 
     def plain(grad: Any, state: ScaleByNovogradState, step: Any) -> Any:

@@ -25,6 +25,7 @@ def scale_by_radam(
     threshold: NonNegative = 5.0,
     *,
     nesterov: bool = False,
+    eps_of: str = "corrected",
 ) -> Any:
     """Adam, with plain momentum as long as the second moment is a mean of too few gradients.
 
@@ -33,9 +34,13 @@ def scale_by_radam(
         u = r * m / (sqrt(nu / (1 - b2^t) + eps_root) + eps)    where rho >= threshold
         u = m                                                   before that, and where rho <= 4
 
-    mu, nu and m = mu / (1 - b1^t) are Adam's; nesterov: m as in `scale_by_adam`. Liu et al., 2020,
-    https://arxiv.org/abs/1908.03265
+    mu, nu and m = mu / (1 - b1^t) are Adam's; nesterov: m as in `scale_by_adam`. With eps_of="raw",
+    as in PyTorch, the divisor is (sqrt(nu + eps_root) + eps) / sqrt(1 - b2^t).
+
+    Raises: ValueError for another eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
+    if eps_of not in ("corrected", "raw"):
+        raise ValueError(f"scale_by_radam: eps_of must be 'corrected' or 'raw', got {eps_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAdamState:
         return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
@@ -54,7 +59,10 @@ def scale_by_radam(
         m = step.debias(mu, b1)
         if nesterov:
             m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
-        adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        if eps_of == "corrected":
+            adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        else:
+            adapted = r * sqrt(step.bias(b2, nu.dtype)) * m / (sqrt(nu + eps_root) + eps)
         return jnp.where(rectified, adapted, m), ScaleByAdamState(step.count, mu, nu)
 
     return Rule(init, update, gather)

@@ -8,7 +8,7 @@ import numpy as np
 
 import gradtx
 
-from .registry import Example, for_every, numbers
+from .registry import Example, Number, for_every, numbers
 from .running import (
     STEPS,
     as_dtype,
@@ -102,13 +102,18 @@ def test_constant_schedule_equals_the_number(example: Example, x64: None) -> Non
     assert_same((got.updates, got.params), (expected.updates, expected.params), 1e-11)
 
 
-@for_every(where=lambda e: any(n.argument not in e.idle for n in numbers(e.make())))
+def moving(example: Example) -> list[Number]:
+    """The numbers that change the update of their own step."""
+    still = (*example.idle, *example.unmoved)
+    found = [n for n in numbers(example.make()) if n.argument not in still]
+    return [n for n in found if not n.argument.startswith("initial_")]
+
+
+@for_every(where=moving)
 def test_schedule_is_evaluated_at_the_number_of_updates_before(example: Example) -> None:
     """A schedule that changes at step 2 leaves the updates of steps 0 and 1 as they are."""
     inputs, tx = (grads(), params(), example.extra), example.make()
-    still = (*example.idle, *example.at_init)
-    moving = (n for n in numbers(tx) if n.argument not in still)
-    number = next(n for n in moving if not n.argument.startswith("initial_"))
+    number = moving(example)[0]
     changes = lambda step: jnp.where(step < 2, number.value, 0.25)  # noqa: E731
     got, expected = plain_run(number.in_(tx, changes), *inputs), plain_run(tx, *inputs)
     for path, x in jax.tree_util.tree_leaves_with_path(got.updates):

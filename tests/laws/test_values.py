@@ -25,7 +25,7 @@ LANES = 14
 
 def other(x: Any) -> Any:
     """Another number that every kind allows wherever it allows `x`."""
-    return x + 1 if isinstance(x, int) else 0.5 * x + 0.03
+    return x + 1 if isinstance(x, int) else 0.5 * x + (0.53 if x > 1 else 0.03)
 
 
 def rounding(example: Example) -> float:
@@ -33,7 +33,9 @@ def rounding(example: Example) -> float:
 
     1 - b2 of a float32 b2 = 0.999 has lost three digits, the bias correction takes one more.
     """
-    return 1e-2 if example.narrow else 1e-4
+    if example.narrow:
+        return 1e-2
+    return 1e-3 if any(0.999 < n.value < 1 for n in numbers(example.make())) else 1e-4
 
 
 # -- readable ------------------------------------------------------------------------------------

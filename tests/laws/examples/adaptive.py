@@ -3,14 +3,21 @@
 import optax
 
 import gradtx
+from gradtx import torch as gt
 
-from .example import E, Example, linear, only_w
+from .example import E, Example, linear
 
 EXAMPLES: tuple[Example, ...] = (
     # -- AdaBelief, ACProp -----------------------------------------------------------------------
     E("scale_by_belief", "default", gradtx.scale_by_belief, twin=optax.scale_by_belief),
     E("scale_by_belief", "nesterov", lambda: gradtx.scale_by_belief(eps=1e-3, nesterov=True)),
-    E("scale_by_acprop", "default", gradtx.scale_by_acprop, twin=optax.contrib.scale_by_acprop),
+    E(
+        "scale_by_acprop",
+        "default",
+        gradtx.scale_by_acprop,
+        twin=optax.contrib.scale_by_acprop,
+        unmoved=("b1",),
+    ),
     E(
         "adabelief",
         "default",
@@ -55,10 +62,9 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     E(
         "adadelta",
-        "no rate, mask as function",
-        lambda: gradtx.adadelta(weight_decay=0.1, weight_decay_mask=only_w),
+        "no rate",
+        lambda: gradtx.adadelta(rho=0.8, weight_decay=0.1),
         needs_params=True,
-        written_out=False,
     ),
     # -- Yogi ------------------------------------------------------------------------------------
     E("scale_by_yogi", "default", gradtx.scale_by_yogi, twin=optax.scale_by_yogi),
@@ -141,7 +147,7 @@ EXAMPLES: tuple[Example, ...] = (
         "default",
         lambda: gradtx.scale_by_rprop(0.1),
         real=True,
-        at_init=("learning_rate",),
+        unmoved=("learning_rate", "eta_minus"),
         idle=("min_step_size", "max_step_size"),
     ),
     E(
@@ -150,7 +156,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.rprop(0.1),
         rates=(0.1, 0.01),
         real=True,
-        at_init=("learning_rate",),
+        unmoved=("learning_rate", "eta_minus"),
         idle=("min_step_size", "max_step_size"),
     ),
     E(
@@ -158,8 +164,8 @@ EXAMPLES: tuple[Example, ...] = (
         "bounded",
         lambda: gradtx.rprop(0.1, 0.5, 2.0, 0.09, 0.12),
         real=True,
-        at_init=("learning_rate",),
-        idle=("learning_rate",),
+        unmoved=("learning_rate", "eta_minus"),
+        idle=("learning_rate", "eta_minus"),
     ),
     # -- optimistic ------------------------------------------------------------------------------
     E(
@@ -258,6 +264,7 @@ EXAMPLES: tuple[Example, ...] = (
         twin=optax.contrib.scale_by_adopt,
         real=True,
         written_out=False,
+        idle=("eps",),
     ),
     E(
         "scale_by_adopt",
@@ -272,6 +279,7 @@ EXAMPLES: tuple[Example, ...] = (
         real=True,
         narrow=True,
         written_out=False,
+        idle=("eps",),
     ),
     E(
         "adopt",
@@ -281,5 +289,39 @@ EXAMPLES: tuple[Example, ...] = (
         twin=lambda: optax.contrib.adopt(0.1),
         real=True,
         written_out=False,
+        idle=("eps",),
+    ),
+    # -- PyTorch's -------------------------------------------------------------------------------
+    E("torch.nadam", "default", lambda: gt.nadam(), rates=(0.1, 0.03)),
+    E(
+        "torch.nadam",
+        "decay",
+        lambda: gt.nadam(0.1, (0.8, 0.9), weight_decay=0.1, momentum_decay=0.1),
+        needs_params=True,
+    ),
+    E(
+        "torch.radam",
+        "default",
+        lambda: gt.radam(),
+        rates=(0.1, 3e-3),
+        idle=("betas", "eps"),
+    ),
+    E(
+        "torch.radam",
+        "decoupled decay uphill",
+        lambda: gt.radam(weight_decay=0.1, decoupled_weight_decay=True, maximize=True),
+        needs_params=True,
+        idle=("betas", "eps"),
+    ),
+    E("torch.adamax", "default", lambda: gt.adamax(), rates=(0.1, 0.1)),
+    E("torch.adadelta", "default", lambda: gt.adadelta(), rates=(3.0, 0.2)),
+    E(
+        "torch.rprop",
+        "default",
+        lambda: gt.rprop(),
+        rates=(0.1, 0.01),
+        real=True,
+        unmoved=("lr", "etas"),
+        idle=("step_sizes",),
     ),
 )

@@ -28,7 +28,8 @@ class Example:
     noisy: bool = False  # adds random numbers; to a complex array in both parts
     accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out
     idle: tuple[str, ...] = ()  # arguments that change nothing on the laws' tree: bounds far away
-    at_init: tuple[str, ...] = ()  # numbers that the first state alone depends on
+    unmoved: tuple[str, ...] = ()  # numbers that do not act on their own step: on the first state
+    # alone, on later steps, or under a sign that hides them
     unread: bool = False  # its state holds what update only writes: such a buffer is not taken over
     one_vector: bool = False  # all leaves are one vector, whose length cannot change with a None
     extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of update

@@ -14,6 +14,7 @@ EXAMPLES: tuple[Example, ...] = (
         gradtx.scale_by_lion,
         twin=optax.scale_by_lion,
         idle=("smooth_beta",),
+        unmoved=("b1", "b2"),
     ),
     E(
         "scale_by_lion",
@@ -49,6 +50,7 @@ EXAMPLES: tuple[Example, ...] = (
         "scheduled bf16",
         lambda: gradtx.signum(linear(), 0.5, "bfloat16"),
         narrow=True,
+        unmoved=("beta",),
         written_out=False,
     ),
     E(

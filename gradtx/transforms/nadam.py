@@ -1,0 +1,66 @@
+"""Adam with Nesterov momentum that warms up: NAdam with its momentum schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.dtypes import cast, number_dtype
+from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Updates
+
+
+class ScaleByNadamState(NamedTuple):
+    """Adam's state, and for each array the product of all momenta so far."""
+
+    count: Count
+    mu: Updates
+    nu: Updates
+    product: Updates
+
+
+@per_leaf
+def scale_by_nadam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    momentum_decay: NonNegative = 4e-3,
+) -> Any:
+    """Adam with the momentum b(t) = b1 * (1 - 0.96^(momentum_decay * t) / 2), as in PyTorch.
+
+        mu      <- b1 * mu + (1 - b1) * g
+        nu      <- b2 * nu + (1 - b2) * g^2
+        product <- product * b(t)                   (starts at 1)
+        m = b(t+1) * mu / (1 - product * b(t+1)) + (1 - b(t)) * g / (1 - product)
+        u = m / (sqrt(nu / (1 - b2^t)) + eps)
+
+    `scale_by_adam` with nesterov is the same with a constant momentum. Dozat, 2016,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+    """
+
+    def init(param: Any, step: Any) -> ScaleByNadamState:
+        product = jnp.ones_like(jnp.sum(abs_sq(param)))  # it lies where the parameter lies
+        return ScaleByNadamState(step.count, zeros_like(param), real_full_like(param, 0), product)
+
+    def momentum(count: Any) -> Any:
+        t = cast(count, number_dtype(b1))
+        return b1 * (1 - 0.5 * jnp.exp(math.log(0.96) * momentum_decay * t))
+
+    def gather(step: Any) -> Any:
+        return momentum(step.count), momentum(step.next.count)
+
+    def update(grad: Any, state: ScaleByNadamState, step: Any, gathered: Any) -> Any:
+        now, later = gathered
+        mu = running_mean(state.mu, grad, b1)
+        nu = running_mean(state.nu, abs_sq(grad), b2)
+        product = state.product * now
+        m = later / (1 - product * later) * mu + (1 - now) / (1 - product) * grad
+        u = m / (sqrt(step.debias(nu, b2)) + eps)
+        return u, ScaleByNadamState(step.count, mu, nu, product)
+
+    return Rule(init, update, gather)
