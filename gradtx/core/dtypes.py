@@ -47,7 +47,7 @@ def scalar_dtype() -> np.dtype:
 
 
 def number_dtype(number: Any) -> np.dtype:
-    """The dtype of maths with one hyperparameter: its own if it is an array, else `scalar_dtype`."""
+    """The dtype of maths with one hyperparameter: an array's own, otherwise `scalar_dtype`."""
     return np.dtype(getattr(number, "dtype", None) or scalar_dtype())
 
 

@@ -165,7 +165,7 @@ EXAMPLES: tuple[Example, ...] = (
         "growing",
         lambda: gradtx.dynamic_loss_scale(gradtx.sgd(0.1, 0.9), 2.0, 1, 4.0, 0.25),
         idle=_BOUNDS,
-        at_init=("init_scale",),
+        unmoved=("init_scale",),
         couples=True,
         written_out=False,
     ),
