@@ -164,15 +164,20 @@ def _choose(
 def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
     """(path, field/leaf, size) of the arrays of a state that belong to one parameter each."""
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
-    lengths = sorted({len(path) for path in shapes}, reverse=True)
     for path, x in tree_flatten_with_path(state)[0]:
-        for n in lengths:
-            own, tail = path[: len(path) - n], path[len(path) - n :]
-            if shapes.get(tail) == np.shape(x) and jnp.issubdtype(x.dtype, jnp.floating):
-                if np.dtype(x.dtype).itemsize >= 4:
-                    field = next((str(k.name) for k in reversed(own) if hasattr(k, "name")), "")
-                    label = "/".join(
-                        filter(None, [field, keystr(tail, simple=True, separator="/")])
-                    )
-                    yield keystr(path), label, math.prod(np.shape(x))
-                break
+        shape = np.shape(x)
+        found = next(_parts(path, shapes), None)
+        wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
+        if found is not None and shapes[found[1]] == shape and shape and wide:
+            field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
+            leaf = keystr(found[1], simple=True, separator="/")
+            yield keystr(path), "/".join(filter(None, (field, leaf))), math.prod(shape)
+
+
+def _parts(path: Any, shapes: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Where in the path of a leaf of the state the path of a parameter stands, the longest first:
+    what stands before it, and it."""
+    for n in sorted({len(known) for known in shapes}, reverse=True):
+        for start in range(len(path) - n, -1, -1):
+            if path[start : start + n] in shapes:
+                yield path[:start], path[start : start + n]

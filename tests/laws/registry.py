@@ -38,7 +38,7 @@ def for_every(
     chosen = [
         pytest.param(e, marks=[pytest.mark.slow] if slow and not is_first(e) else [], id=str(e))
         for e in EXAMPLES
-        if where(e)
+        if where(e) and not e.narrow_params
     ]
     return pytest.mark.parametrize("example", chosen)
 

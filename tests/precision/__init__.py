@@ -1,0 +1,1 @@
+"""Rounding of parameters and storage of state."""

@@ -1,0 +1,238 @@
+"""`store` around transformations: it follows the float32 run, in fewer bytes."""
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx.precision.formats import FORMATS, Blocks, PackedBlocks, SplitFloat, is_stored
+
+every_format = pytest.mark.parametrize("name", FORMATS)
+SHAPES = {"kernel": (32, 256), "odd": (33, 127), "bias": (256,)}
+
+
+def tree(seed: int, scale: float = 1.0) -> Any:
+    rng = np.random.default_rng(seed)
+    return {k: jnp.asarray(scale * rng.standard_normal(s), jnp.float32) for k, s in SHAPES.items()}
+
+
+def size(state: Any) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(state))
+
+
+# Error of the update of one step from a state that was stored: root mean square and mean, as
+# parts of the root mean square of the update.
+ONE_STEP = {
+    "bfloat16": (0.01, 1e-3),
+    "bfloat16+8": (1e-4, 1e-5),
+    "float8": (0.1, 0.01),
+    "int8": (0.05, 0.01),
+    "int4": (0.6, 0.05),
+}
+
+
+@every_format
+def test_one_step_from_the_same_state(name: str) -> None:
+    """Every step starts from the float32 state: the error is that of storing it once."""
+    exact, stored = gradtx.scale_by_adam(), gradtx.store(gradtx.scale_by_adam(), name)
+    params = tree(0)
+    state = exact.init(params)
+    whole = stored.init(params)
+    rms, bias = [], []
+    for t in range(8):
+        _, state = exact.update(tree(10 + t), state, params)
+        # The stored form of the float32 state, by a step of a rule that changes nothing.
+        whole = _stored_form(name, state, whole, t)
+        gradient = tree(100 + t)
+        expected, _ = exact.update(gradient, state, params)
+        got, _ = stored.update(gradient, whole, params)
+        a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(u)]) for u in (got, expected))
+        unit = np.sqrt(np.mean(b**2))
+        rms.append(np.sqrt(np.mean((a - b) ** 2)) / unit)
+        bias.append(np.mean(a - b) / unit)
+    assert max(rms) <= ONE_STEP[name][0]
+    assert abs(np.mean(bias)) <= ONE_STEP[name][1]
+
+
+def _stored_form(name: str, state: Any, like: Any, step: int) -> Any:
+    from gradtx.precision.narrow import key_of, uniform
+
+    form = FORMATS[name]
+
+    def encode(old: Any, x: Any) -> Any:
+        if not (is_stored(old) or old.dtype == jnp.bfloat16):
+            return x
+        dither = uniform(key_of(5, step), x.shape, form.bits) if form.bits else None
+        return form.encode(x, dither)
+
+    inner = jax.tree.map(encode, like.inner_state, state, is_leaf=is_stored)
+    return like._replace(inner_state=inner, count=state.count)
+
+
+FOLLOWS = {"bfloat16": 0.02, "bfloat16+8": 1e-3, "float8": 0.15, "int8": 0.12, "int4": 0.8}
+
+
+@every_format
+def test_fifty_steps_follow_the_float32_run(name: str) -> None:
+    """AdamW on a noisy quadratic: how far the parameters are, as a part of how far they went."""
+
+    def run(tx: Any) -> Any:
+        @jax.jit
+        def step(carry: Any, noise: Any) -> Any:
+            params, state = carry
+            grads = jax.tree.map(lambda p, n: p + 0.3 * n, params, noise)
+            updates, state = tx.update(grads, state, params)
+            return (gradtx.apply_updates(params, updates), state), None
+
+        noise = jax.tree.map(lambda *x: jnp.stack(x), *[tree(50 + t) for t in range(50)])
+        return jax.lax.scan(step, (tree(0), tx.init(tree(0))), noise)[0][0]
+
+    exact = run(gradtx.adamw(1e-2))
+    got = run(gradtx.store(gradtx.adamw(1e-2), name))
+    start = tree(0)
+    for key in SHAPES:
+        gone = np.linalg.norm(exact[key] - start[key])
+        assert np.linalg.norm(got[key] - exact[key]) <= FOLLOWS[name] * gone, key
+    np.testing.assert_allclose(got["bias"], exact["bias"], rtol=1e-4, atol=1e-5)  # too small
+
+
+def test_a_second_moment_in_bfloat16_decays() -> None:
+    """1 after 1000 zero gradients with b2 = 0.999: 0.368, where nearest rounding stays at 1."""
+    tx = gradtx.store(gradtx.scale_by_rms(0.999, initial_scale=1.0), "bfloat16", min_size=0)
+    params = {"w": jnp.ones(4096)}
+
+    @jax.jit
+    def step(state: Any, _: Any) -> Any:
+        return tx.update({"w": jnp.zeros(4096)}, state, params)[1], None
+
+    state = jax.lax.scan(step, tx.init(params), length=1000)[0]
+    nu = state.inner_state.nu["w"]
+    assert nu.dtype == jnp.bfloat16
+    assert abs(float(jnp.mean(nu.astype(jnp.float32))) - 0.999**1000) < 0.005
+
+
+@every_format
+def test_size_of_the_state(name: str) -> None:
+    params = {"w": jnp.zeros((512, 1024)), "b": jnp.zeros(64)}
+    exact, stored = (
+        gradtx.adam(1e-3).init(params),
+        gradtx.store(gradtx.adam(1e-3), name).init(params),
+    )
+    ratio = {"bfloat16": 0.51, "bfloat16+8": 0.76, "float8": 0.26, "int8": 0.26, "int4": 0.14}
+    assert size(stored) / size(exact) <= ratio[name]
+
+
+def test_formats_by_field_and_by_path() -> None:
+    mixed = gradtx.store(
+        gradtx.adam(1e-3), {"^mu/kernel": "int4", "mu": "int8", "^nu/(kernel|odd)": "bfloat16"}
+    )
+    state = mixed.init({**tree(0), "other": jnp.zeros((64, 64))}).inner_state[0]
+    assert isinstance(state.mu["kernel"], PackedBlocks)
+    assert isinstance(state.mu["odd"], Blocks)
+    assert state.nu["kernel"].dtype == state.nu["odd"].dtype == jnp.bfloat16
+    assert state.nu["other"].dtype == jnp.float32
+    assert state.mu["bias"].dtype == jnp.float32
+    assert state.count.dtype == jnp.int32
+
+
+def test_moments_are_found_by_their_paths() -> None:
+    """In masks, groups, wrappers, a user's own state and Optax's; other arrays are left alone."""
+
+    @gradtx.per_leaf
+    def with_a_factor(decay: gradtx.Decay = 0.9) -> Any:
+        def init(param: Any) -> Any:
+            return gradtx.zeros_like(param), jnp.zeros(param.shape[:1])
+
+        return gradtx.Rule(init, lambda grad, state: (grad, (decay * state[0] + grad, state[1])))
+
+    params = tree(0)
+    for tx in (
+        gradtx.masked(gradtx.adam(1e-3), "kernel"),
+        gradtx.partition({"kernel": gradtx.adam(1e-3), ".*": gradtx.sgd(1e-3)}),
+        gradtx.accumulate(gradtx.adam(1e-3), 2),
+        gradtx.chain(with_a_factor(), gradtx.scale(-1e-3)),
+        gradtx.chain(optax.adam(1e-3)),
+    ):
+        wrapped = gradtx.store(tx, {"kernel": "bfloat16+8"})
+        state = wrapped.init(params)
+        found = jax.tree.leaves(state, is_leaf=is_stored)
+        assert sum(isinstance(x, SplitFloat) for x in found) >= 1, tx
+        plain = tx.init(params)
+        for t in range(3):
+            got, state = jax.jit(wrapped.update)(tree(t), state, params)
+            expected, plain = jax.jit(tx.update)(tree(t), plain, params)
+            for key in SHAPES:
+                np.testing.assert_allclose(got[key], expected[key], rtol=1e-3, atol=1e-6)
+
+
+@every_format
+def test_one_trace_constant_avals_donation_and_pickle(name: str) -> None:
+    tx, traces = gradtx.store(gradtx.adamw(1e-3), name), []
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        traces.append(1)
+        updates, state = tx.update(grads, state, params)
+        return gradtx.apply_updates(params, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    params, state = tree(0), tx.init(tree(0))
+    avals = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), jax.eval_shape(tx.init, params)) == (
+        jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    )
+    for t in range(3):
+        params, state = compiled(params, pickle.loads(pickle.dumps(state)), tree(t))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == avals
+    assert len(traces) == 1
+    assert pickle.loads(pickle.dumps(tx)) == tx
+
+
+@every_format
+def test_sharded_equals_unsharded(name: str) -> None:
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:8]), ("rows",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    tx = gradtx.store(gradtx.adam(1e-2), name)
+    params = {"w": jnp.linspace(-1, 1, 64 * 256).reshape(64, 256)}
+
+    @jax.jit
+    def two_steps(params: Any) -> Any:
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(jax.tree.map(jnp.sin, params), state, params)
+            params = gradtx.apply_updates(params, updates)
+        return params, state
+
+    alone, _ = two_steps(params)
+    together, state = two_steps(jax.device_put(params, spread))
+    # Sums in another order may cross a dither, rarely.
+    same = np.isclose(alone["w"], together["w"], rtol=1e-5, atol=1e-7)
+    assert np.mean(same) > 0.999
+    codes = [x for x in jax.tree.leaves(state) if x.shape[:1] == (64,)]
+    assert codes
+    assert all(not x.sharding.is_fully_replicated for x in codes)
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_an_unknown_format_lists_the_known_ones() -> None:
+    known = "known: bfloat16, bfloat16\\+8, float8, int8, int4"
+    for format in ("int3", {"mu": "int3"}, 8):
+        with pytest.raises(ValueError, match=f"store: unknown format .*; {known}"):
+            gradtx.store(gradtx.adam(1e-3), format)
+
+
+def test_a_pattern_that_matches_nothing() -> None:
+    tx = gradtx.store(gradtx.adam(1e-3), {"mu": "int8", "nv": "int8"})
+    with pytest.raises(ValueError, match=r"store: the pattern 'nv' matches no moment.*mu/bias"):
+        tx.init(tree(0))
+
+
+def test_nothing_to_store() -> None:
+    with pytest.raises(ValueError, match=r"store: sgd\(.*there is nothing to store"):
+        gradtx.store(gradtx.sgd(1e-3), "int8").init(tree(0))
