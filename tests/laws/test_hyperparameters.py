@@ -72,6 +72,9 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("b1_of_schedule_free", "factor"), (-0.1, 0.0, 1.1)),
     **dict.fromkeys(("rtol",), (-0.1, 1.1)),
     **dict.fromkeys(("estim_lr0", "s_init"), (0.0, -1.0)),
+    **dict.fromkeys(("max_consecutive_errors", "floor", "slow_step_size"), (-0.1,)),
+    **dict.fromkeys(("init_scale", "max_scale", "growth_interval"), (0.0, -1.0)),
+    **dict.fromkeys(("growth_factor", "backoff_factor"), (0.0, -1.0)),
     # Any finite number.
     **dict.fromkeys(("f_min", "lower_bound", "global_scale"), ()),
     **dict.fromkeys(("scale", "scale_factor", "decay_offset", "step_offset"), ()),
@@ -114,7 +117,7 @@ def scalar_arguments() -> list[Any]:
     found = []
     for kind, examples in ((GradientTransformation, EXAMPLES), (Schedule, SCHEDULES)):
         for name, definition in definitions(kind):
-            if name in ("join_schedules", "maximize", "accumulate", "multi_steps"):
+            if name in ("join_schedules", "maximize", "accumulate", "multi_steps", "lookahead"):
                 continue  # no number among their arguments
             tx = next(e for e in examples if e.name == name).make()
             for argument in filter(definition.is_number, definition.parameters):
