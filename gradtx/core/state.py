@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.dtypes import widen_tree
+from gradtx.core.dtypes import widen
 from gradtx.core.leaves import Leaves, align
 
 Params = Any
@@ -129,21 +129,28 @@ def join_count(count: jax.Array | None, old: Any, own: Any) -> Any:
         case ScheduledState():
             return ScheduledState(count=count, inner_state=own)
         case _:
-            return with_count(own, count)
+            return with_count(own, count, old)
 
 
-def with_count(state: Any, count: jax.Array | None) -> Any:
-    """The state with its `Count` fields set."""
+def with_count(state: Any, count: jax.Array | None, old: Any = None) -> Any:
+    """The state with its `Count` fields set; `old` is the state before this step.
+
+    Each field is in a buffer of its own, and follows from itself: states are donated.
+    """
     if not is_named_tuple(state) or not any(shared_fields(type(state))):
         return state
-    counts = iter(_separate(count, sum(shared_fields(type(state)))))
-    pairs = zip(state, _counts(type(state)), strict=True)
-    return type(state)(*(_more(next(counts), mark.first) if mark else x for x, mark in pairs))
+    marks = _counts(type(state))
+    before = [None] * len(marks) if old is None else list(old)
+    first = next(i for i, mark in enumerate(marks) if mark)
 
+    def at(i: int) -> Any:
+        if count is None or i == first:
+            return _more(count, marks[i].first)
+        if old is None:
+            return _more(jnp.copy(count), marks[i].first)
+        return before[i] + (count - _less(before[first], marks[first].first))
 
-def _separate(count: jax.Array | None, number: int) -> list[Any]:
-    """The count as often as it is asked for, each in a buffer of its own: states are donated."""
-    return [count] + [None if count is None else jnp.copy(count) for _ in range(number - 1)]
+    return type(state)(*(at(i) if mark else state[i] for i, mark in enumerate(marks)))
 
 
 def _more(count: Any, number: int) -> Any:
@@ -161,10 +168,15 @@ def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
     fields = zip(own._fields, own, fields_like_params(type(own)), strict=True)
     return type(own)(
         *(
-            widen_tree(given(updates, x, f"{where}: the state's {name}")) if like else x
+            _seen(updates, x, f"{where}: the state's {name}") if like else x
             for name, x, like in fields
         )
     )
+
+
+def _seen(updates: Updates, tree: Any, what: str) -> Any:
+    shown = given(updates, tree, what)
+    return None if tree is None else jax.tree.map(lambda u, x: widen(x, u.dtype), updates, shown)
 
 
 def with_unseen(own: Any, new: Any, updates: Updates) -> Any:

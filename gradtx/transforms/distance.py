@@ -90,7 +90,7 @@ def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
         rate = _quotient(dist, sqrt(total + eps))
         if kind == "learning_rate":
             rate = jnp.where(state.is_init_step, jnp.asarray(value, rate.dtype), rate)
-        new = DoGState(jnp.asarray(False), state.init_params, dist, total)
+        new = DoGState(state.is_init_step & False, state.init_params, dist, total)
         return tree.scale(rate, updates), new
 
     return Rule(init, update)

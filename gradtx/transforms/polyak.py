@@ -104,7 +104,7 @@ def momo(
         f = running_mean(state.barf, as_loss(value, dtype), decay)
         c = running_mean(state.gamma, _dot(updates, params), decay)
         model = _Model(f, c, _dot(d, params), tree.norm(d, squared=True), learning_rate)
-        lb = state.lb if adapt_lower_bound else jnp.asarray(lower_bound, dtype)
+        lb = _lower_bound(state.lb, lower_bound, adapt_lower_bound, step)
         tau, lb = model.step(lb, lower_bound, weight_decay, adapt_lower_bound, jnp.ones((), dtype))
         u = _proximal(params, d, tau, learning_rate * weight_decay)
         return u, MomoState(d, f, c, lb, step.count)
@@ -148,7 +148,7 @@ def momo_adam(
         c = running_mean(state.gamma, _dot(updates, params), b1)
         scaled = jax.tree.map(lambda m, n: m / (eps + sqrt(step.debias(n, b2))), d, nu)
         model = _Model(f, c, _dot(d, params), _dot(d, scaled), learning_rate)
-        lb = state.lb if adapt_lower_bound else jnp.asarray(lower_bound, dtype)
+        lb = _lower_bound(state.lb, lower_bound, adapt_lower_bound, step)
         part = step.bias(b1, dtype)
         tau, lb = model.step(lb, lower_bound, weight_decay, adapt_lower_bound, part)
         u = _proximal(params, scaled, tau, learning_rate * weight_decay)
@@ -160,6 +160,11 @@ def momo_adam(
 def _first_scalars(params: Any, lower_bound: Any) -> tuple[Any, Any, Any]:
     dtype = real_dtype_of(params)
     return jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.asarray(lower_bound, dtype)
+
+
+def _lower_bound(held: Any, given: Any, adapt: bool, step: Any) -> Any:
+    """The bound that was estimated, or the one of this step, for it may be scheduled."""
+    return held if adapt else jnp.where(step.count == 1, held, jnp.asarray(given, held.dtype))
 
 
 def _dot(x: Any, y: Any) -> Any:

@@ -25,8 +25,6 @@ def quartic_gradient(params: Any, i: Any) -> Any:
 OBJECTIVE = {"obj_fn": jax.tree_util.Partial(quartic)}
 GRADIENT = {"grad_fn": jax.tree_util.Partial(quartic_gradient)}
 VALUE = {"value": 0.5}
-# The curvature is estimated on the first of ten steps, and is zero before that.
-AT_FIRST = ("b2", "gamma", "eps")
 
 
 def climb(lib: Any) -> Any:
@@ -300,7 +298,14 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         idle=("weight_lr_power",),
         rates=(0.1, 0.05),
-        twin=contrib.schedule_free_adamw,
+    ),
+    E(
+        "schedule_free_adamw",
+        "large rate",
+        lambda: gradtx.schedule_free_adamw(0.1),
+        needs_params=True,
+        idle=("weight_lr_power",),
+        twin=lambda: contrib.schedule_free_adamw(0.1),
     ),
     E(
         "schedule_free_adamw",
@@ -316,7 +321,6 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         idle=("weight_decay",),
-        twin=lambda: contrib.mechanize(optax.sgd(1.0)),
     ),
     E(
         "mechanize",
@@ -376,15 +380,24 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         real=True,
-        rates=(0.02, 3e-3),
         twin=lambda: contrib.sophia(0.1),
+        extra=OBJECTIVE,
+    ),
+    E(
+        "sophia",
+        "curvature at every step",
+        lambda: gradtx.sophia(0.1, 0.9, 0.9, gamma=1.0, update_interval=1),
+        needs_params=True,
+        couples=True,
+        real=True,
+        rates=(0.1, 3e-3),
         extra=OBJECTIVE,
     ),
     E(
         "sophia",
         "often bf16",
         lambda: gradtx.sophia(
-            linear(), gamma=0.5, clip_threshold=None, update_interval=2, mu_dtype="bfloat16"
+            linear(), 0.9, 0.9, 0.5, 0.1, None, 0.5, None, 2, mu_dtype="bfloat16"
         ),
         needs_params=True,
         couples=True,
