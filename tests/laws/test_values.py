@@ -147,7 +147,10 @@ def test_traced_argument_is_not_traced_again_for_other_numbers(example: Example)
 @for_every(slow=True)
 def test_traced_argument_equals_the_closed_over_value(example: Example) -> None:
     inputs, tx = (grads(), params(), example.extra), example.make()
-    assert_same(traced_run(tx, *inputs), plain_run(tx, *inputs), rounding(example))
+    got, expected = traced_run(tx, *inputs), plain_run(tx, *inputs)
+    if example.coded:
+        got, expected = got._replace(state=None), expected._replace(state=None)
+    assert_same(got, expected, rounding(example))
 
 
 @for_every()

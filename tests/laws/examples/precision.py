@@ -10,6 +10,7 @@ EXAMPLES: tuple[Example, ...] = (
         "three bytes",
         lambda: gradtx.store(gradtx.adam(0.1), "bfloat16+8", min_size=0),
         narrow=True,
+        coded=True,
         written_out=False,
     ),
     E(
@@ -18,6 +19,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.store(gradtx.adamw(linear()), {"nu": "bfloat16+8"}, min_size=0),
         needs_params=True,
         narrow=True,
+        coded=True,
         written_out=False,
     ),
     E("stochastic_rounding", "default", gradtx.stochastic_rounding, narrow_params=True),
