@@ -164,8 +164,8 @@ EXAMPLES: tuple[Example, ...] = (
         "bounded",
         lambda: gradtx.rprop(0.1, 0.5, 2.0, 0.09, 0.12),
         real=True,
-        unmoved=("learning_rate", "eta_minus"),
-        idle=("learning_rate", "eta_minus"),
+        unmoved=("learning_rate", "eta_minus", "eta_plus"),
+        idle=("learning_rate", "eta_minus", "eta_plus"),
     ),
     # -- optimistic ------------------------------------------------------------------------------
     E(
