@@ -113,6 +113,11 @@ def scaled(step: Any, updates: Updates) -> Updates:
     return jax.tree.map(lambda u: cast(step, u.real.dtype) * u, updates)
 
 
+def constants(*numbers: Any) -> tuple[Any, ...]:
+    """The hyperparameters of a search as constants to derivatives: a search has none."""
+    return tuple(x if isinstance(x, int | float) else lax.stop_gradient(x) for x in numbers)
+
+
 def check_steps(where: str, steps: Any) -> None:
     """Refuse a number of steps that is not one."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
@@ -203,20 +208,21 @@ def scale_by_backtracking_linesearch(
     ) -> Any:
         line = line_along(updates, params, value_fn, value, grad, extra)
         dtype = line.value.dtype
+        shrink, grow, largest = constants(decrease_factor, increase_factor, max_learning_rate)
+        c1, absolute, relative = constants(slope_rtol, atol, rtol)
 
         def goes_on(s: _Backtracking) -> Any:
-            return ~(s.error <= atol) & (s.count <= max_backtracking_steps)
+            return ~(s.error <= absolute) & (s.count <= max_backtracking_steps)
 
         def shorten(s: _Backtracking) -> _Backtracking:
-            step = jnp.where(s.count > 0, decrease_factor * s.step, s.step)
+            step = jnp.where(s.count > 0, shrink * s.step, s.step)
             reached = line.value_at(step)
-            error = reached - (1 + rtol) * line.value - slope_rtol * step * line.slope
+            error = reached - (1 + relative) * line.value - c1 * step * line.slope
             return _Backtracking(s.count + 1, cast(step, dtype), reached, violation(error))
 
         # A rate of 0 is not a rate to begin from: every other one would be 0 too.
-        last = jnp.where(state.learning_rate > 0, state.learning_rate, 1)
-        begin = cast(jnp.minimum(increase_factor * last, max_learning_rate), dtype)
-        begin = lax.stop_gradient(begin)
+        last = lax.stop_gradient(state.learning_rate)
+        begin = cast(jnp.minimum(grow * jnp.where(last > 0, last, 1), largest), dtype)
         found = lax.while_loop(
             goes_on,
             shorten,
@@ -227,7 +233,9 @@ def scale_by_backtracking_linesearch(
         reached = jnp.where(failed, line.value, found.value)
         new_grad = line.look(rate)[2] if store_grad else None
         if verbose:
-            report(found.error > atol, "scale_by_backtracking_linesearch", line, rate, found.error)
+            report(
+                found.error > absolute, "scale_by_backtracking_linesearch", line, rate, found.error
+            )
         info = BacktrackingLinesearchInfo(found.count, found.error)
         new = ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info)
         return scaled(rate, updates), new

@@ -18,6 +18,7 @@ from gradtx.transforms.linesearch import (
     Growth,
     Line,
     check_steps,
+    constants,
     line_along,
     no_steps,
     report,
@@ -169,22 +170,24 @@ def scale_by_zoom_linesearch(
         **extra: Any,
     ) -> Any:
         line = line_along(updates, params, value_fn, value, grad, extra)
-        criteria = _Criteria(line, slope_rtol, curv_rtol, approx_dec_rtol, tol)
-        guess = jnp.ones_like(line.value)
-        if initial_guess_strategy == "keep":
-            # A rate of 0 is not a rate to begin from: every other one would be 0 too.
-            last = lax.stop_gradient(state.learning_rate)
-            guess = cast(jnp.where(last > 0, last, 1), guess.dtype)
+        grow, c1, c2, accepted, precision = constants(
+            increase_factor, slope_rtol, curv_rtol, tol, stepsize_precision
+        )
+        largest = None if max_learning_rate is None else constants(max_learning_rate)[0]
+        near = None if approx_dec_rtol is None else constants(approx_dec_rtol)[0]
+        criteria = _Criteria(line, c1, c2, near, accepted)
+        # A rate of 0 is not a rate to begin from: every other one would be 0 too.
+        last = lax.stop_gradient(state.learning_rate)
+        kept = cast(jnp.where(last > 0, last, 1), line.value.dtype)
+        guess = kept if initial_guess_strategy == "keep" else jnp.ones_like(kept)
 
         def step(s: _Zoom) -> _Zoom:
-            wider, at_most = _widened(s, guess, increase_factor, max_learning_rate)
+            wider, at_most = _widened(s, guess, grow, largest)
             eta = cast(jnp.where(s.bracketed, _narrowed(s), wider), line.value.dtype)
             reached, slope, new_grad = line.look(eta)
             new_grad = tree.cast_like(new_grad, s.grad)
             new = _Point(eta, reached, slope)
-            return _after(
-                s, new, new_grad, criteria, at_most, (max_linesearch_steps, stepsize_precision)
-            )
+            return _after(s, new, new_grad, criteria, at_most, (max_linesearch_steps, precision))
 
         found = lax.while_loop(lambda s: ~(s.done | s.failed), step, _beginning(line))
         best, end = found.best, _Best(found.last.step, found.last.value, found.grad)
@@ -192,7 +195,7 @@ def scale_by_zoom_linesearch(
         use_best = found.failed & ((best.step > 0) | jnp.isinf(found.decrease_error))
         rate, reached, new_grad = tree.where(use_best, best, end)
         if verbose:
-            missed = found.decrease_error > tol
+            missed = found.decrease_error > accepted
             report(missed, "scale_by_zoom_linesearch", line, rate, found.decrease_error)
         info = ZoomLinesearchInfo(found.count, found.decrease_error, found.curvature_error)
         new = ScaleByZoomLinesearchState(rate, reached, new_grad, info)

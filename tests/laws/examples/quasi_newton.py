@@ -96,6 +96,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         idle=IDLE,
+        unread=True,
         extra=OBJECTIVE,
     ),
     E(
@@ -105,6 +106,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         idle=IDLE,
+        unread=True,
         extra=OBJECTIVE,
     ),
     E(
@@ -114,6 +116,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         idle=IDLE,
+        unread=True,
         extra=OBJECTIVE,
     ),
     E(
@@ -125,6 +128,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         idle=IDLE,
+        unread=True,
         extra=OBJECTIVE,
     ),
 )
