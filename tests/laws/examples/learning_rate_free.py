@@ -390,7 +390,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         real=True,
-        rates=(0.1, 3e-3),
+        rates=(0.1, 0.1),
         extra=OBJECTIVE,
     ),
     E(
