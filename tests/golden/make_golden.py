@@ -39,8 +39,20 @@ def optimizer_and_scheduler(case: Case, params: list[torch.Tensor]) -> tuple[Any
 
 
 def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The parameters before the first and after each of the steps, and the steps' gradients."""
-    kind = getattr(torch, dtype)
+    """The parameters before the first and after each of the steps, and the steps' gradients.
+
+    NAdam keeps its product of momenta in the default dtype, so that is set too.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        return descend(case, scale, getattr(torch, dtype))
+    finally:
+        torch.set_default_dtype(before)
+
+
+def descend(case: Case, scale: float, kind: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The same, in the dtype that is the default now."""
     matrix, target = torch.tensor(MATRIX, dtype=kind), torch.tensor(TARGET, dtype=kind)
     x = torch.tensor(START, dtype=kind, requires_grad=True)
     optimizer, scheduler = optimizer_and_scheduler(case, [x])
