@@ -80,9 +80,18 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("scale", "scale_factor", "decay_offset", "step_offset"), ()),
     **dict.fromkeys(("init_value", "peak_value", "end_value", "value", "alpha"), ()),
     **dict.fromkeys(("step_size_of_scale", "step_size_fn", "beta", "optimism"), ()),
+    # Line searches.
+    **dict.fromkeys(("slope_rtol", "tol", "curv_rtol", "approx_dec_rtol"), (-0.1,)),
+    **dict.fromkeys(("stepsize_precision",), (-0.1,)),
+    **dict.fromkeys(("decrease_factor",), (0.0, 1.0)),
+    **dict.fromkeys(("increase_factor",), (0.0, -1.0)),
+    # Cycles.
+    **dict.fromkeys(("stable_steps",), (-1,)),
+    **dict.fromkeys(("timescale", "up_steps", "down_steps"), (0, -1)),
 }
 # Names that mean something else in one place.
 ALIASES = {
+    ("scale_by_backtracking_linesearch", "rtol"): "slope_rtol",
     ("cocob", "alpha"): "alpha_of_cocob",
     ("scale_by_cocob", "alpha"): "alpha_of_cocob",
     ("schedule_free", "b1"): "b1_of_schedule_free",
@@ -99,6 +108,8 @@ ALIASES = {
     ("muon", "beta"): "beta_of_muon",
     ("scale_by_muon", "beta"): "beta_of_muon",
 }
+# Where infinity has a meaning: no limit, or a criterion that always holds.
+MAY_BE_INFINITE = ("increase_factor", "curv_rtol")
 BAD = [
     (float("nan"), ValueError),
     (float("inf"), ValueError),
@@ -154,6 +165,8 @@ def test_what_is_no_number_is_refused_by_name(name: str, argument: str, tx: Any)
     parameter = inspect.signature(tx.definition).parameters[argument]
     optional = parameter.default is None or "None" in str(parameter.annotation)
     for bad, error in BAD:
+        if isinstance(bad, float) and bad == float("inf") and argument in MAY_BE_INFINITE:
+            continue
         if bad is not None or not optional:
             refused(tx, argument, bad, error)
 
