@@ -57,9 +57,7 @@ def _draw_steps(axes: Any, results: Results, recipes: list[str], sets: list[str]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title("step time, gradtx / Optax: median and quartiles", fontsize=9, loc="left")
-    axes.legend(
-        fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3
-    )
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
 
 
 def _draw_bytes(axes: Any, results: Results, recipes: list[str], name: str) -> None:

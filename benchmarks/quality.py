@@ -1,0 +1,97 @@
+"""What less memory costs in quality: ``python -m benchmarks.quality``.
+
+The character model over Python's manual, trained to the same number of steps with each way to keep
+parameters and state; the mean loss of the last tenth of the steps, over three seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.ways import RESULTS, WAYS, Way, write
+from gradtx.demo.tasks import Task, text
+from gradtx.demo.training import Trainer
+
+RATE = 3e-3
+
+
+def kept_in(task: Task, dtype: Any) -> Task:
+    """The same task with its parameters in a dtype; the model itself computes in float32."""
+
+    def init(key: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(dtype), task.init(key))
+
+    def logits(params: Any, inputs: Any) -> Any:
+        return task.logits(jax.tree.map(lambda x: x.astype(np.float32), params), inputs)
+
+    return replace(task, init=init, logits=logits)
+
+
+def train(way: Way, task: Task, steps: int, seeds: int) -> np.ndarray:
+    """Losses, [seeds, steps]."""
+    trainer = Trainer(kept_in(task, way.dtype), way.build(RATE), way.library.apply_updates, steps)
+    runs = [np.concatenate([chunk.losses for chunk in trainer.run(seed)]) for seed in range(seeds)]
+    return np.stack(runs)
+
+
+def draw(curves: dict[str, np.ndarray], path: Any) -> None:
+    """The mean losses, smoothed, and the last losses as parts of float32's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    window = max(next(iter(curves.values())).shape[1] // 20, 1)
+    for name, losses in curves.items():
+        mean = np.convolve(losses.mean(0), np.ones(window) / window, "valid")
+        left.plot(np.arange(len(mean)) + window, mean, linewidth=1, label=name)
+    left.set_xlabel("step")
+    left.set_title("training loss, mean over seeds", fontsize=9, loc="left")
+    left.legend(fontsize=6, frameon=False)
+    base = last(curves["float32"]).mean()
+    ratios = [100 * (last(losses).mean() / base - 1) for losses in curves.values()]
+    right.barh(list(curves), ratios, color="#0072b2")
+    right.invert_yaxis()
+    right.tick_params(axis="y", labelsize=7)
+    right.set_title("last loss against float32, %", fontsize=9, loc="left")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def last(losses: np.ndarray) -> np.ndarray:
+    """The mean of the last tenth, one a seed."""
+    return np.asarray(losses[:, -max(losses.shape[1] // 10, 1) :].mean(1))
+
+
+def main() -> None:
+    """Train all and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    task, curves, rows = text(), {}, []
+    print("| way | last loss | spread | against float32 |\n| --- | --- | --- | --- |", flush=True)
+    order = ["float32", *(name for name in WAYS if name != "float32")]
+    for name in order:
+        began = time.perf_counter()
+        losses = train(WAYS[name], task, options.steps, options.seeds)
+        curves[name] = losses
+        mean, spread = last(losses).mean(), last(losses).std()
+        part = mean / last(curves["float32"]).mean()
+        seconds = time.perf_counter() - began
+        rows.append({"way": name, "losses": last(losses).tolist(), "seconds": round(seconds, 1)})
+        print(f"| {name} | {mean:.4f} | {spread:.4f} | {100 * (part - 1):+.2f}% |", flush=True)
+    command = f"python -m benchmarks.quality --steps {options.steps} --seeds {options.seeds}"
+    path = write("quality", command, jax.devices()[0], rows, task=task.about, learning_rate=RATE)
+    draw(curves, RESULTS / "quality.png")
+    print(f"\nwritten: {path.name} and quality.png")
+
+
+if __name__ == "__main__":
+    main()
