@@ -39,7 +39,7 @@ def search(text: str) -> Both:
 
 # The gradients of these runs are noisy: differences of them may have any curvature, which magnifies
 # rounding from step to step.
-NOISY = {"steps": 8, "rtol": 1e-9, "narrow_rtol": 1e-3, "why": "rounding grows in noisy curvatures"}
+NOISY = {"steps": 6, "rtol": 1e-9, "narrow_rtol": 1e-3, "why": "rounding grows in noisy curvatures"}
 
 TRANSFORMATIONS: dict[str, list[Args]] = {
     "scale_by_lbfgs": [
@@ -58,7 +58,12 @@ TRANSFORMATIONS: dict[str, list[Args]] = {
         )
     ],
     "scale_by_zoom_linesearch": [
-        case.but(extra=mirrored, steps=12, why="each of Optax's steps is slow to compile")
+        case.but(
+            extra=mirrored,
+            steps=12,
+            states=case.named.get("curv_rtol") == 0.1 or not case.named,
+            why="slow to compile; near the lowest point the gradient that is left is all rounding",
+        )
         for case in (
             args(15),
             args(10, 1.5, curv_rtol=0.1),
