@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import is_inexact
+from gradtx.core.dtypes import cast, is_inexact, number_dtype
 from gradtx.core.foreign import known_to
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule, increment
@@ -125,7 +125,8 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNe
         finite = all_finite(updates)
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
         run, hold = _running(inner, updates, params, extra), _holding(updates, in_a_row)
-        go = finite | (in_a_row > max_consecutive_errors)
+        errors = cast(in_a_row, number_dtype(max_consecutive_errors))
+        go = finite | (errors > max_consecutive_errors)
         u, inner_state = lax.cond(go, run, hold, state.inner_state)
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         return u, ApplyIfFiniteState(in_a_row, finite, total, inner_state)

@@ -18,7 +18,7 @@ from gradtx.core.kinds import DType, Number
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import FunctionSchedule, Schedule
-from gradtx.core.state import OptState, Params, Updates, start
+from gradtx.core.state import OptState, Params, Updates, show_state, start
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.types import StatefulSchedule
 from gradtx.core.value import show, thaw
@@ -71,6 +71,11 @@ class WrappedSchedule:
 class Injected(Whole):
     """A factory, called anew at every step with the numbers that the state holds."""
 
+    @functools.cached_property
+    def parts(self) -> tuple[GradientTransformation, ...]:  # type: ignore[override]
+        """What the factory makes of its own arguments."""
+        return (self._inner(dict(self._numbers)),)
+
     def _init(self, params: Params) -> OptState:
         schedules = self._schedules
         states = {name: schedule.init() for name, schedule in schedules.items()}
@@ -83,6 +88,10 @@ class Injected(Whole):
     def _step(
         self, updates: Updates, state: Any, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
+        if not hasattr(state, "hyperparams_states"):
+            raise ValueError(
+                f"{self}: the state {show_state(state)} is not one that its init makes"
+            )
         states = state.hyperparams_states
         now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
         held = {**state.hyperparams, **now}

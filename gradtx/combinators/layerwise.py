@@ -168,6 +168,6 @@ def layerwise_lr_decay(decay: Fraction, by: Any) -> Any:
     def update(updates: Any) -> Any:
         leaves = Leaves.of(updates)
         pairs = zip(leaves.values, _distances(by, leaves), strict=True)
-        return leaves.tree(times(decay**k, u) if k else u for u, k in pairs)
+        return leaves.tree(u if u is None or not k else times(decay**k, u) for u, k in pairs)
 
     return update

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, compute_dtype, scalar_dtype
+from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype
 from gradtx.core.kinds import Positive
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
@@ -70,7 +70,7 @@ def dynamic_loss_scale(
 
         u, inner_state = lax.cond(finite, run, hold, state.inner_state)
         count = state.growth_count + 1
-        grow = count >= growth_interval
+        grow = cast(count, number_dtype(growth_interval)) >= growth_interval
         larger = jnp.minimum(state.scale * growth_factor, max_scale)
         smaller = jnp.maximum(state.scale * backoff_factor, min_scale)
         return u, DynamicLossScaleState(

@@ -164,7 +164,7 @@ EXAMPLES: tuple[Example, ...] = (
         "dynamic_loss_scale",
         "growing",
         lambda: gradtx.dynamic_loss_scale(gradtx.sgd(0.1, 0.9), 2.0, 1, 4.0, 0.25),
-        idle=_BOUNDS,
+        idle=("growth_interval", *_BOUNDS),
         unmoved=("init_scale",),
         couples=True,
         written_out=False,
@@ -248,12 +248,11 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     E(
         "monitor",
-        "function mean and transformation",
+        "function and mean",
         lambda: gradtx.monitor(
             {
                 "norm": norm,
                 "large": gradtx.measure_with_ema(is_large, 0.9),
-                "trace": gradtx.trace(0.5),
             }
         ),
         idle=("measures",),
