@@ -72,7 +72,7 @@ class Injected(Whole):
     """A factory, called anew at every step with the numbers that the state holds."""
 
     @functools.cached_property
-    def parts(self) -> tuple[GradientTransformation, ...]:  # type: ignore[override]
+    def parts(self) -> tuple[GradientTransformation, ...]:
         """What the factory makes of its own arguments."""
         return (self._inner(dict(self._numbers)),)
 
