@@ -40,6 +40,7 @@ EXAMPLES: tuple[Example, ...] = (
         "default",
         gradtx.scale_by_cocob,
         needs_params=True,
+        idle=("eps",),
         twin=contrib.scale_by_cocob,
     ),
     E(
@@ -48,6 +49,7 @@ EXAMPLES: tuple[Example, ...] = (
         gradtx.cocob,
         needs_params=True,
         rates=(1.0, 1.0),
+        idle=("eps",),
         twin=contrib.cocob,
     ),
     E(
@@ -111,6 +113,7 @@ EXAMPLES: tuple[Example, ...] = (
         "scale_by_distance_over_gradients",
         "default",
         gradtx.scale_by_distance_over_gradients,
+        at_init=("reps_rel",),
         needs_params=True,
         float32=True,
         written_out=False,
@@ -119,6 +122,7 @@ EXAMPLES: tuple[Example, ...] = (
         "scale_by_distance_over_gradients",
         "bf16",
         lambda: gradtx.scale_by_distance_over_gradients(1e-2, 1e-3, "bfloat16", 0.5),
+        at_init=("reps_rel",),
         needs_params=True,
         narrow=True,
         written_out=False,
@@ -147,6 +151,7 @@ EXAMPLES: tuple[Example, ...] = (
         gradtx.prodigy,
         needs_params=True,
         couples=True,
+        idle=("estim_lr_coef",),
         twin=contrib.prodigy,
     ),
     E(
@@ -156,6 +161,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         rates=(1.0, 1.0),
+        idle=("estim_lr_coef", "beta3"),
         twin=lambda: contrib.prodigy(1.0, (0.8, 0.99), 0.9, 1e-6, 0.01, 0.5, 0.01),
     ),
     E(
@@ -164,6 +170,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.prodigy(linear(), estim_lr0=0.01, safeguard_warmup=True),
         needs_params=True,
         couples=True,
+        idle=("estim_lr_coef",),
     ),
     # -- Polyak's step size ----------------------------------------------------------------------
     E(
@@ -230,6 +237,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         rates=(0.1, 0.03),
+        idle=("lower_bound",),
         twin=contrib.momo_adam,
         extra={"value": 5.0},
     ),
@@ -254,9 +262,9 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "reduce_on_plateau",
         "impatient",
-        lambda: gradtx.reduce_on_plateau(0.5, 1, 1e-2, 1e-2, 1, 1, 0.1),
+        lambda: gradtx.reduce_on_plateau(0.5, 1, 1e-2, 1e-2, 0, 1, 0.1),
         idle=("rtol", "atol", "min_scale", "cooldown"),
-        twin=lambda: contrib.reduce_on_plateau(0.5, 1, 1e-2, 1e-2, 1, 1, 0.1),
+        twin=lambda: contrib.reduce_on_plateau(0.5, 1, 1e-2, 1e-2, 0, 1, 0.1),
         extra={"value": -0.5},
     ),
     # -- schedule-free ---------------------------------------------------------------------------
@@ -273,6 +281,7 @@ EXAMPLES: tuple[Example, ...] = (
         "scheduled bf16",
         lambda: gradtx.schedule_free(gradtx.adam(linear(), b1=0.0), linear(), 0.8, 1.0, "bfloat16"),
         needs_params=True,
+        idle=("learning_rate",),  # it falls, and the largest so far counts
         narrow=True,
         written_out=False,
     ),
@@ -310,7 +319,7 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "schedule_free_adamw",
         "warmup decay",
-        lambda: gradtx.schedule_free_adamw(linear(), 2, 0.8, 0.9, 1e-3, 0.1, 0.5),
+        lambda: gradtx.schedule_free_adamw(linear(), 5, 0.8, 0.9, 1e-3, 0.1, 0.5),
         needs_params=True,
     ),
     # -- wrappers --------------------------------------------------------------------------------
@@ -371,6 +380,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         real=True,
+        idle=("gamma",),
         extra=OBJECTIVE,
     ),
     E(
@@ -380,6 +390,7 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         couples=True,
         real=True,
+        idle=("gamma",),
         twin=lambda: contrib.sophia(0.1),
         extra=OBJECTIVE,
     ),
@@ -391,6 +402,7 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,
         real=True,
         rates=(0.1, 0.1),
+        idle=("eps",),
         extra=OBJECTIVE,
     ),
     E(
