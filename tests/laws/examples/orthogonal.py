@@ -9,6 +9,7 @@ import gradtx
 
 from .example import E, Example, linear
 
+# Two iterations, because the laws try coefficients with which five leave float32.
 # A vector is a matrix of one row, a scalar one of one row and one column.
 ROWS_AND_COLUMNS = (((), ()), ((), 0), (0, 1))
 
@@ -24,7 +25,7 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "scale_by_muon",
         "of all arrays",
-        lambda: gradtx.scale_by_muon(weight_dimension_numbers=as_matrices),
+        lambda: gradtx.scale_by_muon(ns_steps=2, weight_dimension_numbers=as_matrices),
         written_out=False,
         idle=("eps",),
     ),
@@ -46,7 +47,10 @@ EXAMPLES: tuple[Example, ...] = (
         "scale_by_muon",
         "Schatten bf16",
         lambda: gradtx.scale_by_muon(
-            mu_dtype="bfloat16", preconditioning="schatten", weight_dimension_numbers=as_matrices
+            ns_steps=2,
+            mu_dtype="bfloat16",
+            preconditioning="schatten",
+            weight_dimension_numbers=as_matrices,
         ),
         narrow=True,
         written_out=False,
@@ -75,6 +79,7 @@ EXAMPLES: tuple[Example, ...] = (
         "with its options",
         lambda: gradtx.muon(
             linear(),
+            ns_steps=2,
             weight_decay=0.1,
             weight_decay_mask="^w",
             nesterov=False,
