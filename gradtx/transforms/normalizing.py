@@ -78,7 +78,9 @@ def zero_nans() -> Any:
 
     def update(grad: Any, state: ZeroNansState) -> Any:
         bad = jnp.isnan(grad)
-        return jnp.where(bad, 0, grad), ZeroNansState(jnp.any(bad))
+        # The old flag changes nothing, but a buffer that is not read cannot be donated.
+        found = jnp.any(bad) | (state.found_nan & False)
+        return jnp.where(bad, 0, grad), ZeroNansState(found)
 
     return Rule(init, update)
 
@@ -113,7 +115,7 @@ def apply_every(k: AtLeastOne = 1) -> Any:
         return ApplyEvery(step.count, zeros_like(param))
 
     def update(grad: Any, state: ApplyEvery, step: Any) -> Any:
-        length = jnp.round(jnp.asarray(k)).astype(np.int32)
+        length = jnp.maximum(jnp.round(jnp.asarray(k)).astype(np.int32), 1)
         position = (step.count - 1) % length
         # Chosen and not multiplied by 0 or 1: a NaN of the last cycle is gone in the next.
         acc = grad + jnp.where(position == 0, 0, state.grad_acc)
