@@ -58,6 +58,6 @@ EXAMPLES: tuple[Example, ...] = (
         real=True,
         twin=optax.keep_params_nonnegative,
     ),
-    E("apply_every", "default", gradtx.apply_every, twin=optax.apply_every),
+    E("apply_every", "default", gradtx.apply_every, twin=optax.apply_every, idle=("k",)),
     E("apply_every", "second step", lambda: gradtx.apply_every(2)),
 )
