@@ -47,7 +47,7 @@ from gradtx.core.work import Work
 class LeafTransformation(Ruled):
     """A transformation given by the maths of one array."""
 
-    names = ("grad", "state", "param", "step", "gathered", "dtype", "leaf")
+    names = ("grad", "state", "param", "step", "gathered", "stored_dtype", "leaf")
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
@@ -74,7 +74,11 @@ class LeafTransformation(Ruled):
         dtype = compute_dtype(param.dtype)
         spec, traced = self._spec(self.numbers_at(start()), EmptyState)
         init: Any = spec.rule(spec.numbers(traced, real_dtype(dtype))).init
-        available = {"param": cast(param, dtype), "step": Step(start()), "dtype": param.dtype}
+        available = {
+            "param": cast(param, dtype),
+            "step": Step(start()),
+            "stored_dtype": param.dtype,
+        }
         try:
             return jax.tree.map(strengthen, self.init_asks.call(init, available))
         except ValueError as error:
@@ -161,7 +165,7 @@ def _one_leaf(
     dtype = compute_dtype(grad.dtype, stored)
     update = cast(grad, dtype)
     param = None if param is None else cast(param, dtype)
-    own = {"dtype": stored, "leaf": leaf}
+    own = {"stored_dtype": stored, "leaf": leaf}
     new_rows = []
     for spec, shared, row in zip(specs, once, rows, strict=True):
         update, new_row = _apply(spec, dtype, update, param, shared, row, own)
@@ -291,7 +295,7 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
     leaves = [
         (
             work.values[i],
-            work.params[i] if asked & {"param", "dtype"} else None,
+            work.params[i] if asked & {"param", "stored_dtype"} else None,
             number_of(work.leaves.paths[i]) if "leaf" in asked else None,
             [b.rows.rows[i] for b in bound],
         )

@@ -24,8 +24,8 @@ class Rule:
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
     Without `init` the rule keeps no state and `update` returns the update alone. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
-    at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `dtype`, in which
-    the parameter is kept, and `leaf`, an integer made from its path; of a tree `stored_params`, the
+    at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
+    in which the parameter is kept, and `leaf`, an integer made from its path; of a tree `stored_params`, the
     params in their own dtypes, for an inner transformation. Keyword-only names are extra
     arguments of the caller's `update(..., value=loss)`; `**extra` takes all of them.
 
@@ -117,7 +117,7 @@ _PROVIDED = frozenset(
         "stored_params",
         "step",
         "gathered",
-        "dtype",
+        "stored_dtype",
         "leaf",
     )
 )

@@ -159,7 +159,7 @@ class Ruled(GradientTransformation):
     @cached_property
     def init_asks(self) -> Asks:
         """What the rule's `init` asks for."""
-        allowed = ("param", "params", "stored_params", "step", "dtype")
+        allowed = ("param", "params", "stored_params", "step", "stored_dtype")
         return asks(self.rule.init, allowed, f"{self.definition.name}: init")
 
     @property

@@ -62,9 +62,9 @@ def stochastic_rounding(seed: int = 0) -> Any:
 def round_stochastically(seed: int) -> Any:
     """u = r - param, E[r] = param + g"""
 
-    def update(grad: Any, param: Any, step: Any, dtype: Any, leaf: Any) -> Any:
-        dither = uniform(key_of(seed, step.count, leaf), param.shape, dither_bits(dtype))
-        return round_to(param + grad, dtype, dither) - param
+    def update(grad: Any, param: Any, step: Any, stored_dtype: Any, leaf: Any) -> Any:
+        dither = uniform(key_of(seed, step.count, leaf), param.shape, dither_bits(stored_dtype))
+        return round_to(param + grad, stored_dtype, dither) - param
 
     return Rule(None, update, unrounded=True)
 
@@ -94,13 +94,13 @@ def kahan() -> Any:
 def compensate_rounding() -> Any:
     """u = r - param;  c <- (param - r) + g + c"""
 
-    def init(param: Any, dtype: Any) -> KahanState:
-        wide_enough = dtype if np.dtype(dtype).itemsize > 1 else jnp.bfloat16
+    def init(param: Any, stored_dtype: Any) -> KahanState:
+        wide_enough = stored_dtype if np.dtype(stored_dtype).itemsize > 1 else jnp.bfloat16
         return KahanState(zeros_like(param, wide_enough))
 
-    def update(grad: Any, state: KahanState, param: Any, dtype: Any) -> Any:
+    def update(grad: Any, state: KahanState, param: Any, stored_dtype: Any) -> Any:
         y = grad + state.compensation
-        rounded = round_to(param + y, dtype)
+        rounded = round_to(param + y, stored_dtype)
         return rounded - param, KahanState((param - rounded) + y)
 
     return Rule(init, update, unrounded=True)

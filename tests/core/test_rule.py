@@ -65,18 +65,19 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
     [
         (gradtx.per_leaf, lambda: lambda gradient: gradient,
          "bad: update asks for 'gradient'; it may ask for grad, state, param, step, gathered, "
-         "dtype, leaf, "
+         "stored_dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda updates: updates,
          "bad: update asks for 'updates'; it may ask for grad, state, param, step, gathered, "
-         "dtype, leaf, "
+         "stored_dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda *args: args[0],
          "bad: update asks for '*args'; it may ask for grad, state, param, step, gathered, "
-         "dtype, leaf, "
+         "stored_dtype, leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(lambda grad: grad, lambda grad, state: (grad, state)),
-         "bad: init asks for 'grad'; it may ask for param, params, stored_params, step, dtype, "
+         "bad: init asks for 'grad'; it may ask for param, params, stored_params, step, "
+         "stored_dtype, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(None, lambda grad, gathered: grad, lambda grads: grads),
          "bad: gather asks for 'grads'; it may ask for updates, params, step, "

@@ -186,7 +186,7 @@ def flags() -> list[Any]:
     for name, definition in definitions(GradientTransformation):
         tx = next(e for e in EXAMPLES if e.name == name).make()
         for argument, parameter in inspect.signature(definition.function).parameters.items():
-            if parameter.annotation in (bool, "bool"):
+            if parameter.annotation in (bool, "bool") and tx.definition is definition:
                 found.append(pytest.param(argument, tx, id=f"{name}-{argument}"))
     return found
 

@@ -16,7 +16,7 @@ import pytest
 
 import gradtx
 
-from .optax_cases import Table, collect
+from .optax_cases import Table, collect, road
 from .optax_cases.case import Args, build
 from .replay import STEPS, assert_close, assert_trees_close
 
@@ -24,9 +24,18 @@ TRANSFORMATIONS, OPTIMIZERS = collect("TRANSFORMATIONS"), collect("OPTIMIZERS")
 SCHEDULES = collect("SCHEDULES")
 
 
+ROAD = road.TRANSFORMATIONS | road.OPTIMIZERS | SCHEDULES
+
+
 def cases(table: Table) -> list[Any]:
+    """Off the road from SGD to AdamW the first set of arguments every time, the others if asked."""
     return [
-        pytest.param(name, case, id=f"{name}({case!r})" if len(repr(case)) < 80 else f"{name} {i}")
+        pytest.param(
+            name,
+            case,
+            id=f"{name}({case!r})" if len(repr(case)) < 80 else f"{name} {i}",
+            marks=[pytest.mark.slow] if i and name not in ROAD else [],
+        )
         for name, argument_sets in table.items()
         for i, case in enumerate(argument_sets)
     ]

@@ -24,6 +24,11 @@ def groups(lib: Any) -> Any:
     }
 
 
+def other_groups(lib: Any) -> Any:
+    """The same with another rate."""
+    return {**groups(lib), "rest": lib.sgd(0.05, 0.9)}
+
+
 EXAMPLES: tuple[Example, ...] = (
     E(
         "partition",
@@ -65,9 +70,9 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "multi_transform",
         "labels as function",
-        lambda: gradtx.multi_transform(groups(gradtx), labels),
+        lambda: gradtx.multi_transform(other_groups(gradtx), labels),
         needs_params=True,
-        twin=lambda: optax.multi_transform(groups(optax), labels),
+        twin=lambda: optax.multi_transform(other_groups(optax), labels),
         written_out=False,
         by_path=True,
     ),

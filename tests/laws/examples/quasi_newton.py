@@ -97,6 +97,7 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,
         idle=IDLE,
         unread=True,
+        by_path=True,  # the objective is of named leaves
         extra=OBJECTIVE,
     ),
     E(
@@ -107,6 +108,7 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,
         idle=IDLE,
         unread=True,
+        by_path=True,  # the objective is of named leaves
         extra=OBJECTIVE,
     ),
     E(
@@ -117,6 +119,7 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,
         idle=IDLE,
         unread=True,
+        by_path=True,  # the objective is of named leaves
         extra=OBJECTIVE,
     ),
     E(
@@ -129,6 +132,7 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,
         idle=IDLE,
         unread=True,
+        by_path=True,  # the objective is of named leaves
         extra=OBJECTIVE,
     ),
 )

@@ -96,7 +96,9 @@ TRANSFORMATIONS: dict[str, list[Args]] = {
     "monitor": [
         args(MEASURES).but(states=False, why=_LATE),
         args(Both("norm alone", lambda lib: {"norm": norm})).but(states=False, why=_LATE),
-        args(Both("two", lambda lib: {"largest": largest, "norm": norm})).but(states=False, why=_LATE),
+        args(Both("two", lambda lib: {"largest": largest, "norm": norm})).but(
+            states=False, why=_LATE
+        ),
     ],
 }
 OPTIMIZERS: dict[str, list[Args]] = {
