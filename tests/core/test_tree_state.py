@@ -73,7 +73,7 @@ def test_counts_from_one_begin_there_and_schedules_at_zero() -> None:
 def test_a_field_of_another_structure_is_named() -> None:
     tx = remember()
     state = tx.init({"w": jnp.ones(2)})
-    with pytest.raises(ValueError, match="remember: the state's total .*extra is in the updates"):
+    with pytest.raises(ValueError, match=r"remember: the state's total .*extra is in the updates"):
         tx.update({"w": jnp.ones(2), "extra": jnp.ones(())}, state)
 
 
