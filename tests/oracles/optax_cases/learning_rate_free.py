@@ -184,7 +184,8 @@ OPTIMIZERS: dict[str, list[Args]] = {
         ),
     ],
     "sophia": [
-        args(0.1).but(extra=objective, steps=11, why=COMPILES),
+        # The first curvature is near zero, and the quotient magnifies rounding where not clipped.
+        args(0.1).but(extra=objective, steps=11, narrow_rtol=1e-4, why=COMPILES),
         args(COSINE, 0.9, 0.5, 1e-3, 0.1, gamma=0.5, update_interval=1).but(
             extra=objective, steps=4, why=COMPILES
         ),
