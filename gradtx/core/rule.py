@@ -26,8 +26,8 @@ class Rule:
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
     in which the parameter is kept, and `leaf`, an integer made from its path; of a tree
-    `stored_params`, the params in their own dtypes, for an inner transformation. Keyword-only names are extra
-    arguments of the caller's `update(..., value=loss)`; `**extra` takes all of them.
+    `stored_params`, the params in their own dtypes, for an inner transformation. Keyword-only
+    names are extra arguments of the caller's `update(..., value=loss)`; `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.

@@ -176,7 +176,11 @@ def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
 
 def _seen(updates: Updates, tree: Any, what: str) -> Any:
     shown = given(updates, tree, what)
-    return None if tree is None else jax.tree.map(lambda u, x: widen(x, u.dtype), updates, shown)
+
+    def widened(u: Any, x: Any) -> Any:
+        return None if x is None else widen(x, u.dtype)
+
+    return None if tree is None else jax.tree.map(widened, updates, shown)
 
 
 def with_unseen(own: Any, new: Any, updates: Updates) -> Any:

@@ -33,7 +33,7 @@ EXAMPLES: tuple[Example, ...] = (
         "scale_by_muon",
         "adaptive with AOL",
         lambda: gradtx.scale_by_muon(
-            gradtx.transforms.orthogonal.DION,
+            gradtx.transforms.orthogonal.DION[:2],
             eps=1e-3,
             nesterov=False,
             adaptive=True,
@@ -67,11 +67,11 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     E(
         "muon",
-        "default",
-        lambda: gradtx.muon(0.1),
+        "nearly default",
+        lambda: gradtx.muon(0.1, ns_steps=2),
         needs_params=True,
         rates=(0.05, 0.03),
-        twin=lambda: optax.contrib.muon(0.1),
+        twin=lambda: optax.contrib.muon(0.1, ns_steps=2),
         idle=("eps",),
     ),
     E(
