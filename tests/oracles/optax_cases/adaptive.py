@@ -17,7 +17,7 @@ def rectified(*positional: Any, **named: Any) -> Args:
     )
 
 
-GROWS = {"narrow_rtol": 1e-5, "why": "rounding grows where a small first gradient divides"}
+GROWS = {"narrow_rtol": 1e-4, "why": "rounding grows where a small first gradient divides"}
 
 TRANSFORMATIONS: dict[str, list[Args]] = {
     "scale_by_belief": [
