@@ -107,7 +107,13 @@ def test_equals_optax(name: str, case: Args) -> None:
         assert key_paths(ours.init(start())) == key_paths(theirs.init(start()))
 
 
-@pytest.mark.parametrize("name", [*TRANSFORMATIONS, *OPTIMIZERS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ROAD else [pytest.mark.slow])
+        for name in (*TRANSFORMATIONS, *OPTIMIZERS)
+    ],
+)
 def test_equals_optax_in_float32(name: str) -> None:
     """Compiled, in float32, at the first set of arguments."""
     case = (TRANSFORMATIONS | OPTIMIZERS)[name][0]
