@@ -17,7 +17,7 @@ class Whole(GradientTransformation):
         self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
         """One update of the whole tree."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how it steps")
 
     def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
         selected = work.selected(link.masks)
