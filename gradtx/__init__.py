@@ -124,6 +124,7 @@ from gradtx.optimizers import (
     cocob,
     dog,
     dowg,
+    dpsgd,
     fromage,
     galore,
     lamb,
@@ -267,6 +268,10 @@ from gradtx.transforms.optimistic import (
 from gradtx.transforms.orthogonal import MuonState, scale_by_muon
 from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
 from gradtx.transforms.polyak import MomoAdamState, MomoState, momo, momo_adam, scale_by_polyak
+from gradtx.transforms.privacy import (
+    DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate,
+)
 from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.rprop import ScaleByRpropState, scale_by_rprop
 from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
@@ -326,6 +331,7 @@ __all__ = [
     "DType",
     "DampenedTraceState",
     "Decay",
+    "DifferentiallyPrivateAggregateState",
     "DoGState",
     "DoWGState",
     "DynamicLossScaleState",
@@ -450,8 +456,10 @@ __all__ = [
     "cosine_onecycle_schedule",
     "cyclic_schedule",
     "dadapt_adamw",
+    "differentially_private_aggregate",
     "dog",
     "dowg",
+    "dpsgd",
     "dynamic_loss_scale",
     "ema",
     "exponential_decay",

@@ -76,6 +76,11 @@ class Injected(Whole):
         """What the factory makes of its own arguments."""
         return (self._inner(dict(self._numbers)),)
 
+    @property
+    def per_example(self) -> bool:
+        """As what the factory makes."""
+        return self.parts[0].per_example
+
     def _init(self, params: Params) -> OptState:
         schedules = self._schedules
         states = {name: schedule.init() for name, schedule in schedules.items()}

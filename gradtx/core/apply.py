@@ -41,12 +41,20 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 def _add(param: Any, update: Any) -> Any:
     """One leaf."""
+    if _is_wide(param) and _is_wide(update) and param.dtype == update.dtype:
+        return lax.add(param, update)
     param, update = jnp.asarray(param), jnp.asarray(update)
     if not is_inexact(param):
         return param + cast(update, param.dtype)
-    if param.dtype == update.dtype == compute_dtype(param.dtype):
-        return lax.add(param, cast(update, update.dtype))
     return _add_and_round(param, update)
+
+
+def _is_wide(x: Any) -> bool:
+    """Whether x is an array of float32 or wider: nothing is to be cast."""
+    return isinstance(x, jax.Array) and x.dtype in _WIDE and not x.weak_type
+
+
+_WIDE = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 
 
 @functools.partial(jax.jit, inline=True)

@@ -19,7 +19,7 @@ from gradtx.core.work import Work
 class Foreign(GradientTransformation):
     """A pair of functions that is not made of rules: it sees whole trees and keeps any state."""
 
-    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """What a plain function needs is not known: it says so itself."""
 
     def _init(self, params: Params) -> OptState:

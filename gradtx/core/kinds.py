@@ -113,7 +113,8 @@ class KeyKind(Kind):
         dtype = getattr(value, "dtype", None)
         if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return jax.random.key_data(value)
-        if dtype != np.uint32 and not isinstance(value, jax.core.Tracer):
+        whole = dtype is not None and np.ndim(value) == 0 and np.issubdtype(dtype, np.integer)
+        if not (whole or dtype == np.uint32 or isinstance(value, jax.core.Tracer)):
             raise TypeError(f"{where} must be a whole number or a random key, got {show(value)}")
         return value
 

@@ -49,6 +49,14 @@ class LeafTransformation(Ruled):
 
     names = ("grad", "state", "param", "step", "gathered", "stored_dtype", "leaf")
 
+    def _check(self) -> None:
+        super()._check()
+        if self.rule.per_example:
+            raise TypeError(
+                f"{self.definition.name}: per_example is for rules of trees: "
+                "the norm of an example is over the whole tree"
+            )
+
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
         if self.rule.init is not None:

@@ -69,8 +69,31 @@ def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     return lax.add(times(decay, mean), times(1 - decay, x))
 
 
+# Unlike jnp's operators, which are functions of their own, those of lax are not traced anew for
+# every shape: what every rule does is made of them.
+
+
 def times(scalar: Any, x: jax.Array) -> jax.Array:
-    """scalar * x. Unlike the operator it is not traced anew for every shape."""
-    if isinstance(scalar, int | float):
-        return lax.mul(np.asarray(scalar, x.dtype), x)
-    return lax.mul(cast(scalar, x.dtype), x)
+    """scalar * x"""
+    return lax.mul(_number_beside(x, scalar), x)
+
+
+def plus(scalar: Any, x: jax.Array) -> jax.Array:
+    """scalar + x"""
+    return lax.add(_number_beside(x, scalar), x)
+
+
+def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -> jax.Array:
+    """mean / (sqrt(square + eps_root) + eps), the step of Adam and its kin"""
+    if not _is_zero(eps_root):
+        square = plus(eps_root, square)
+    return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
+
+
+def _number_beside(x: jax.Array, scalar: Any) -> Any:
+    known = isinstance(scalar, int | float)
+    return np.asarray(scalar, x.dtype) if known else cast(scalar, x.dtype)
+
+
+def _is_zero(scalar: Any) -> bool:
+    return isinstance(scalar, int | float) and scalar == 0

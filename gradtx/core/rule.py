@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -26,14 +27,19 @@ class Rule:
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
     in which the parameter is kept, and `leaf`, an integer made from its path; of a tree
-    `stored_params`, the params in their own dtypes, for an inner transformation. Keyword-only
-    names are extra arguments of the caller's `update(..., value=loss)`; `**extra` takes all.
+    `stored_params`, the params in their own dtypes, for an inner transformation: one that rounds
+    the parameters can be inside of a rule only if that asks for them, and lets the updates leave
+    as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
+    `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.
 
     `unrounded`: the updates leave in float32 or wider whatever the parameter's dtype, because
     `apply_updates` shall land on exactly what the rule says. Such a rule comes last.
+
+    `per_example` (trees only): the first axis of every update is the example, and the rule sums or
+    averages over it, so that its updates have the shapes of the params. Such a rule comes first.
 
     `gather` (per leaf only) is run once a tree, before the leaves: what it returns, such as the
     norm of all `updates`, reaches `update` by the name `gathered`. It asks for what it needs of
@@ -45,6 +51,7 @@ class Rule:
     gather: Callable[..., Any] | None = None
     batched: bool = False
     unrounded: bool = False
+    per_example: bool = False
 
 
 class Step:
@@ -178,7 +185,12 @@ def split_result(rule: Rule, result: Any, where: str) -> tuple[Any, Any]:
     return result
 
 
+@functools.partial(jax.jit, inline=True)
 def increment(count: jax.Array) -> jax.Array:
-    """count + 1, staying at the largest integer instead of wrapping round to a negative one."""
+    """count + 1, staying at the largest integer instead of wrapping round to a negative one.
+
+    Jitted so that outside of jit it is one call.
+    """
     top = np.iinfo(count.dtype).max
-    return lax.select(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))
+    one, last = (np.asarray(n, count.dtype) for n in (1, top - 1))
+    return lax.add(lax.min(count, last), one)

@@ -33,6 +33,7 @@ def update(
     links = tx._links()
     states = tx._split(state)
     work = Work(tx.definition.name, updates, params)
+    work.check_shapes(_given_per_example(links, work))
     for link in links:
         link.check_given(work.has_params, extra)
     selections = [work.selected(link.masks) for link in links]
@@ -49,6 +50,28 @@ def update(
             new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
     result = work.result() if rounded else work.wide_result()
     return result, tx._join(iter(new_states))
+
+
+def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:
+    """For each leaf, whether its gradients are those of single examples, along a first axis. The
+    link that takes them must be the first on its leaves."""
+    examples = [False] * len(work.values)
+    if not any(link.transformation.per_example for link in links):
+        return examples
+    before: list[Any] = [None] * len(work.values)
+    for link in links:
+        tx = link.transformation
+        for i, (path, chosen) in enumerate(
+            zip(work.leaves.paths, work.selected(link.masks), strict=True)
+        ):
+            if chosen and tx.per_example and before[i] is not None:
+                raise ValueError(
+                    f"{work.name}: {at(path)}: {tx} comes after {before[i]}; it takes the "
+                    "gradients of single examples and must come first"
+                )
+            if chosen:
+                before[i], examples[i] = tx, examples[i] or tx.per_example
+    return examples
 
 
 def _leaves_unrounded(links: tuple[Link, ...], selections: list[list[bool]], work: Work) -> bool:

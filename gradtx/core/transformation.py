@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -72,6 +72,12 @@ class GradientTransformation(Value):
         inner = (link.transformation for link in self._links())
         return any(tx.unrounded for tx in inner if tx is not self)
 
+    @property
+    def per_example(self) -> bool:
+        """Whether it takes the gradients of single examples, along a first axis of every leaf."""
+        inner = (link.transformation for link in self._links())
+        return any(tx.per_example for tx in inner if tx is not self)
+
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
@@ -89,7 +95,7 @@ class GradientTransformation(Value):
     def _init(self, params: Params) -> OptState:
         raise TypeError(f"{type(self).__name__} does not say how it starts")
 
-    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """Raise if something that `update` needs was not given; `who` is named in the error."""
 
 
@@ -102,8 +108,7 @@ class Link(NamedTuple):
 
     def check_given(self, has_params: bool, extra: dict[str, Any]) -> None:
         """An error that says how to give what is missing, under the name that the user wrote."""
-        who = self.owner or self.transformation
-        self.transformation.check_given(repr(who), has_params, extra)
+        self.transformation.check_given(self.owner or self.transformation, has_params, extra)
 
 
 class Ruled(GradientTransformation):
@@ -113,6 +118,8 @@ class Ruled(GradientTransformation):
 
     def _check(self) -> None:
         _ = self.asks, self.init_asks, self.gather_asks
+        if "stored_params" not in self.asks.names and not self.rule.unrounded:
+            check_rounds_outside(self.definition.name, self._inside)
 
     @cached_property
     def rule(self) -> Rule:
@@ -148,8 +155,18 @@ class Ruled(GradientTransformation):
     @cached_property
     def unrounded(self) -> bool:
         """As the rule says, or a transformation among the arguments."""
+        return self.rule.unrounded or any(tx.unrounded for tx in self._inside)
+
+    @property
+    def _inside(self) -> list[GradientTransformation]:
+        """The transformations among the arguments."""
         inner = jax.tree.leaves(dict(self.arguments), is_leaf=_is_transformation)
-        return self.rule.unrounded or any(tx.unrounded for tx in filter(_is_transformation, inner))
+        return list(filter(_is_transformation, inner))
+
+    @cached_property
+    def per_example(self) -> bool:
+        """As the rule says."""
+        return self.rule.per_example
 
     @property
     def sees_the_tree(self) -> bool:
@@ -168,7 +185,7 @@ class Ruled(GradientTransformation):
         steps = "step" in self.asks.names | self.gather_asks.names
         return steps or bool(self._schedules())
 
-    def check_given(self, who: str, has_params: bool, extra: dict[str, Any]) -> None:
+    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """Raise if params or an extra argument that the rule asks for was not given."""
         needs_params = bool(self.asks.required & {"param", "params", "stored_params"})
         if needs_params and not has_params:
@@ -205,6 +222,17 @@ class Ruled(GradientTransformation):
             for name, value in self.arguments.items()
             if self.definition.is_number(name)
         }
+
+
+def check_rounds_outside(who: str, inside: Iterable[GradientTransformation]) -> None:
+    """Refuse what says on which numbers the parameters land inside of `who`, which goes on with
+    the updates, or does not hand on the parameters as they are stored."""
+    for tx in inside:
+        if tx.unrounded:
+            raise ValueError(
+                f"{who}: {tx} inside of it rounds the parameter, which must come last: round "
+                f"outside, chain({who}(...), stochastic_rounding()) or master_weights({who}(...))"
+            )
 
 
 def _is_transformation(x: Any) -> bool:

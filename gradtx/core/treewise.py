@@ -82,7 +82,7 @@ class TreeTransformation(Ruled):
                 raise
             raise self.foreign_state(state) from error
         updates, new = split_result(rule, result, self.definition.name)
-        work.put(updates, selected, self.definition.name)
+        work.put(updates, selected, self.definition.name, self.per_example)
         new = with_unseen(own, new, tree)
         return join_count(count, state, _like(own, new, self.definition.name))
 

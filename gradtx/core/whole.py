@@ -11,7 +11,13 @@ from gradtx.core.work import Work
 
 
 class Whole(GradientTransformation):
-    """A transformation of whole trees in float32 or wider. A subclass says `_step` and `_init`."""
+    """A transformation of whole trees: updates in float32 or wider, params in their own dtypes, as
+    an inner transformation needs them. A subclass says `_step` and `_init`."""
+
+    @property
+    def unrounded(self) -> bool:
+        """As the parts say."""
+        return any(part.unrounded for part in self.parts)
 
     def _step(
         self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
@@ -21,9 +27,9 @@ class Whole(GradientTransformation):
 
     def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
         selected = work.selected(link.masks)
-        updates, params = work.tree(selected), work.params_tree(selected)
+        updates, params = work.tree(selected), work.stored_params_tree(selected)
         new, state = self._step(updates, state, params, work.visible(extra, link.masks))
-        work.put(new, selected, self.definition.name)
+        work.put(new, selected, self.definition.name, self.per_example)
         return state
 
 

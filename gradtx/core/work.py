@@ -13,6 +13,8 @@ from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, 
 from gradtx.core.mask import Mask, hide
 from gradtx.core.state import Params, Updates
 
+_HINT = ", as jax.vmap(jax.grad(loss), (None, 0)) makes them"
+
 
 class Work:
     """`values[i]` is the update of leaf i so far, None where the tree has none."""
@@ -37,15 +39,32 @@ class Work:
         aligned = align(self.leaves, params, f"{self.name}: params")
         # Where there is no update the parameter is not looked at: it may be a whole subtree.
         shown = [None if v is None else p for v, p in zip(self.values, aligned, strict=True)]
-        checked = check_arrays(Leaves(self.leaves.treedef, shown), f"{self.name}: params")
-        for i, (value, param) in enumerate(zip(self.values, checked, strict=True)):
-            if value is not None and (param is None or value.shape != param.shape):
+        return check_arrays(Leaves(self.leaves.treedef, shown), f"{self.name}: params")
+
+    def check_shapes(self, per_example: list[bool]) -> None:
+        """Refuse updates that do not have the shape of their parameter, where `per_example` behind
+        a first axis of examples, of one length for all."""
+        known: int | None = None
+        for i, (value, param) in enumerate(zip(self.values, self.params, strict=True)):
+            if value is None:
+                continue
+            where = f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(value)}"
+            fits = param is not None and value.shape[per_example[i] :] == param.shape
+            if self.has_params and not fits:
+                needed = "one more axis, of examples, before" if per_example[i] else ""
                 raise ValueError(
-                    f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(value)} do not "
-                    f"fit the parameter {'None' if param is None else describe(param)}; "
-                    "they must have the same shape"
+                    f"{where} do not fit the parameter "
+                    f"{'None' if param is None else describe(param)}; they must have "
+                    + (f"{needed} its shape{_HINT}" if needed else "the same shape")
                 )
-        return checked
+            if per_example[i]:
+                length = value.shape[0] if value.shape else None
+                if not length or known not in (None, length):
+                    expected = f"{known or 'at least one'} along the first axis"
+                    raise ValueError(
+                        f"{where} must be gradients of single examples, {expected}{_HINT}"
+                    )
+                known = length
 
     def compute_dtype(self, i: int) -> Any:
         """The dtype in which the maths of leaf i is done."""
@@ -105,13 +124,16 @@ class Work:
         """The params as a tree, in the dtypes in which they were given."""
         return hide(self.leaves, self.params, selected) if self.has_params else None
 
-    def put(self, tree: Updates, selected: list[bool], where: str) -> None:
-        """Take the selected leaves of a transformed tree as the new updates."""
+    def put(
+        self, tree: Updates, selected: list[bool], where: str, per_example: bool = False
+    ) -> None:
+        """Take the selected leaves of a transformed tree as the new updates; per_example: without
+        the first axis of the old ones."""
         for i, new in enumerate(align(self.leaves, tree, f"{where}: what it returned")):
             old = self.values[i]
             if not selected[i] or old is None:
                 continue
-            if new is None or np.shape(new) != np.shape(old):
+            if new is None or np.shape(new) != np.shape(old)[per_example:]:
                 raise ValueError(
                     f"{where}: {at(self.leaves.paths[i])}: updates {describe(old)} became "
                     f"{'None' if new is None else describe(new)}"

@@ -23,6 +23,7 @@ from gradtx.optimizers.optimistic import (
     optimistic_gradient_descent,
 )
 from gradtx.optimizers.polyak import polyak_sgd
+from gradtx.optimizers.privacy import dpsgd
 from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rmsprop import rmsprop
 from gradtx.optimizers.rprop import rprop
@@ -50,6 +51,7 @@ __all__ = [
     "cocob",
     "dog",
     "dowg",
+    "dpsgd",
     "fromage",
     "galore",
     "lamb",

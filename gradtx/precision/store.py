@@ -81,7 +81,7 @@ def store(
         updates, new = update_inner(inner, updates, decoded, stored_params, extra, rounded=False)
         return updates, StoreState(step.count, _encode(new, chosen, seed, step.count))
 
-    return Rule(init, update)
+    return Rule(init, update, per_example=inner.per_example)
 
 
 def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -> OptState:

@@ -31,9 +31,22 @@ def params(dtype: Any = np.float32) -> Any:
     return as_dtype(_PARAMS, dtype)
 
 
-def grads(dtype: Any = np.float32) -> Any:
-    """Gradients for every step, with a leading axis of steps."""
-    return as_dtype(_GRADS, dtype)
+def grads(dtype: Any = np.float32, of: Any = None) -> Any:
+    """Gradients for every step, with a leading axis of steps, as the example `of` takes them."""
+    return given(of, as_dtype(_GRADS, dtype), axis=1)
+
+
+def given(example: Any, gradients: Any, axis: int = 0) -> Any:
+    """Gradients as the example takes them: as they are, or of single examples whose mean they are,
+    along an axis before those of the parameter."""
+    if example is None or not example.per_example:
+        return gradients
+
+    def spread(g: Any) -> Any:
+        parts = (0.5 * g, g, 1.5 * g) if jnp.issubdtype(g.dtype, jnp.inexact) else (g, g, g)
+        return jnp.stack(parts, axis)
+
+    return jax.tree.map(spread, gradients)
 
 
 def mixed(tree: Any) -> Any:

@@ -29,7 +29,7 @@ def test_state_and_updates_keep_their_avals(example: Example) -> None:
     """Shape, dtype and weak type of the state never change; updates have the dtypes of params."""
     tx = example.make()
     for of_params, of_grads in PAIRS:
-        parameters, gradient = spec(params(of_params)), spec(first(grads(of_grads)))
+        parameters, gradient = spec(params(of_params)), spec(first(grads(of_grads, example)))
         state = jax.eval_shape(tx.init, parameters)
         for _ in range(2):
             updates, new = jax.eval_shape(
@@ -44,10 +44,10 @@ def test_state_and_updates_keep_their_avals(example: Example) -> None:
 
 @for_every(where=lambda e: not e.needs_params)
 def test_updates_without_params_have_the_dtypes_of_the_gradients(example: Example) -> None:
-    tx, gradient = example.make(), spec(first(grads("bfloat16")))
+    tx, gradient = example.make(), spec(first(grads("bfloat16", example)))
     state = jax.eval_shape(tx.init, spec(params("float32")))
     updates, _ = jax.eval_shape(lambda g, s: tx.update(g, s, **example.extra), gradient, state)
-    assert avals(updates) == avals(gradient)
+    assert avals(updates) == avals(spec(first(grads("bfloat16"))))
 
 
 @for_every()
@@ -75,7 +75,7 @@ def test_one_trace_for_many_steps(example: Example) -> None:
     for of_params, of_grads in PAIRS:
         chex.clear_trace_counter()
         jitted = jax.jit(chex.assert_max_traces(step, n=1))
-        parameters, gradient = spec(params(of_params)), spec(first(grads(of_grads)))
+        parameters, gradient = spec(params(of_params)), spec(first(grads(of_grads, example)))
         state = jax.eval_shape(tx.init, parameters)
         for _ in range(3):
             state, parameters = jitted.eval_shape(gradient, state, parameters)
@@ -84,7 +84,7 @@ def test_one_trace_for_many_steps(example: Example) -> None:
 @for_every()
 def test_one_compilation_for_many_steps(example: Example) -> None:
     before = compiled_step._cache_size()
-    compiled_run(example.make(), mixed(grads()), mixed(params()), example.extra)
+    compiled_run(example.make(), mixed(grads(of=example)), mixed(params()), example.extra)
     assert compiled_step._cache_size() <= before + 1
 
 
@@ -96,7 +96,7 @@ def test_fresh_state_can_be_donated(example: Example) -> None:
     arrays = jax.tree.leaves((state, parameters))
     pointers = [x.unsafe_buffer_pointer() for x in arrays]
     assert len(set(pointers)) == len(pointers)
-    compiled_step(tx, first(mixed(grads())), state, parameters, example.extra)
+    compiled_step(tx, first(mixed(grads(of=example))), state, parameters, example.extra)
     taken = jax.tree.leaves(parameters) if example.unread else arrays
     assert all(x.is_deleted() for x in taken)
 
@@ -115,7 +115,7 @@ def test_init_can_be_evaluated_in_shapes_alone(example: Example) -> None:
 def trace_strictly(example: Example, tx: Any) -> None:
     with jax.numpy_dtype_promotion("strict"):
         for of_params, of_grads in PAIRS:
-            inputs = spec(grads(of_grads)), spec(params(of_params)), example.extra
+            inputs = spec(grads(of_grads, example)), spec(params(of_params)), example.extra
             jax.eval_shape(lambda g, p, e: run(tx, g, p, e), *inputs)
 
 
@@ -159,7 +159,10 @@ def test_x64_stays_x64_and_float32_stays_float32(example: Example, x64: None) ->
     tx = example.make()
     for dtype in (np.float64, np.float32):
         made = jax.eval_shape(
-            lambda g, p, e: run(tx, g, p, e), spec(grads(dtype)), spec(params(dtype)), example.extra
+            lambda g, p, e: run(tx, g, p, e),
+            spec(grads(dtype, example)),
+            spec(params(dtype)),
+            example.extra,
         )
         shaped = [x for x in jax.tree.leaves(made.state) if x.shape in SHAPES.values() and x.shape]
         floating = [x for x in shaped if jnp.issubdtype(x.dtype, jnp.inexact)]

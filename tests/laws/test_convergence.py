@@ -10,7 +10,7 @@ import pytest
 import gradtx
 
 from .registry import Example, for_every
-from .running import assert_close
+from .running import assert_close, given
 
 CURVATURES = jnp.asarray([1.0, 3.0, 10.0])
 STEPS = 200
@@ -28,9 +28,16 @@ def rosenbrock(params: Any) -> Any:
 
 
 def descend(
-    tx: Any, loss: Any, start: Any, steps: int, gradient: Any = None, extra: Any = ()
+    tx: Any,
+    loss: Any,
+    start: Any,
+    steps: int,
+    gradient: Any = None,
+    extra: Any = (),
+    of: Any = None,
 ) -> Any:
-    """extra: the names of the extra arguments that update needs, which this knows how to make."""
+    """extra: the names of the extra arguments that update needs, which this knows how to make; of:
+    the example, which says in what form it takes gradients."""
     gradient = gradient or jax.grad(loss)
     known = {
         "value": loss,
@@ -42,8 +49,8 @@ def descend(
     def run(tx: Any, start: Any) -> Any:
         def step(carry: Any, _: Any) -> Any:
             params, state = carry
-            given = {name: known[name](params) for name in extra}
-            updates, state = tx.update(gradient(params), state, params, **given)
+            more = {name: known[name](params) for name in extra}
+            updates, state = tx.update(given(of, gradient(params)), state, params, **more)
             return (gradtx.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (start, tx.init(start)), length=steps)[0]
@@ -64,14 +71,18 @@ optimizers = for_every(where=lambda e: e.rates)
 @optimizers
 def test_converges_on_a_quadratic(example: Example) -> None:
     start = {"x": jnp.asarray([1.0, -1.0, 1.0]), "y": jnp.asarray([[1.0], [-1.0]])}
-    params, _ = descend(with_rate(example, 0), quadratic, start, STEPS, extra=example.extra)
+    params, _ = descend(
+        with_rate(example, 0), quadratic, start, STEPS, extra=example.extra, of=example
+    )
     assert quadratic(params) < 1e-3 * quadratic(start)
 
 
 @optimizers
 def test_converges_on_rosenbrock(example: Example) -> None:
     start = {"x": jnp.asarray(-0.5), "y": jnp.asarray(1.0)}
-    params, _ = descend(with_rate(example, 1), rosenbrock, start, 2000, extra=example.extra)
+    params, _ = descend(
+        with_rate(example, 1), rosenbrock, start, 2000, extra=example.extra, of=example
+    )
     assert rosenbrock(params) < 0.05 * rosenbrock(start)
 
 
@@ -81,8 +92,8 @@ def test_bfloat16_tracks_float32(example: Example) -> None:
     start = {"x": jnp.asarray([1.0, -1.0, 1.0]), "y": jnp.asarray([[1.0], [-1.0]])}
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), start)
     tx = with_rate(example, 0)
-    wide, _ = descend(tx, quadratic, start, STEPS // 4, extra=example.extra)
-    got, state = descend(tx, quadratic, narrow, STEPS // 4, extra=example.extra)
+    wide, _ = descend(tx, quadratic, start, STEPS // 4, extra=example.extra, of=example)
+    got, state = descend(tx, quadratic, narrow, STEPS // 4, extra=example.extra, of=example)
     assert {x.dtype for x in jax.tree.leaves(got)} == {np.dtype(jnp.bfloat16)}
     floating = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floating} <= {np.dtype(np.float32)}
@@ -101,7 +112,7 @@ def test_complex_descent(example: Example) -> None:
         return sum(jnp.sum(jnp.abs(z[name] - target[name]) ** 2) for name in target)
 
     ascent = lambda z: jax.tree.map(lambda a, b: a - b, z, target)  # noqa: E731
-    z, _ = descend(with_rate(example, 0), distance, start, STEPS, ascent, example.extra)
+    z, _ = descend(with_rate(example, 0), distance, start, STEPS, ascent, example.extra, example)
     assert distance(z) < 0.01 * distance(start)
     assert {x.dtype for x in jax.tree.leaves(z)} == {np.dtype(np.complex64)}
 

@@ -53,6 +53,8 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
             "adam_learning_rate",
             "consistent_rms",
             "eta",
+            "l2_norm_clip",
+            "noise_multiplier",
         ),
         (-0.1,),
     ),

@@ -11,7 +11,7 @@ import pytest
 import gradtx
 
 from .registry import Example, for_every
-from .running import STEPS, assert_close, assert_same, first, grads, params, plain_run
+from .running import STEPS, assert_close, assert_same, first, given, grads, params, plain_run
 
 WRONG_SHAPES = [(2,), (3, 1), (1, 2), (2, 3), (3, 2, 1), ()]  # (3, 2) would broadcast with many
 
@@ -41,8 +41,8 @@ def init(example: Example, parameters: Any) -> Any:
 def test_none_in_params_and_gradients_stays_none(example: Example) -> None:
     """The other leaves are treated as if it were not there."""
     absent = {"w": {"kernel": params()["w"], "bias": None}, "b": None, "s": params()["s"]}
-    gradient = {"w": {"kernel": first(grads())["w"], "bias": None}, "b": None}
-    gradient["s"] = first(grads())["s"]
+    gradient = {"w": {"kernel": first(grads(of=example))["w"], "bias": None}, "b": None}
+    gradient["s"] = first(grads(of=example))["s"]
     state = init(example, absent)
     updates, new_state = update(example, gradient, state, absent)
     assert updates["b"] is None
@@ -51,14 +51,14 @@ def test_none_in_params_and_gradients_stays_none(example: Example) -> None:
     applied = gradtx.apply_updates(absent, updates)
     assert jax.tree.structure(applied) == jax.tree.structure(absent)
     if not example.couples:
-        expected, _ = update(example, first(grads()), init(example, params()), params())
+        expected, _ = update(example, first(grads(of=example)), init(example, params()), params())
         assert_same(updates["w"]["kernel"], expected["w"])
         assert_same(updates["s"], expected["s"])
 
 
 @for_every(where=lambda e: not e.one_vector)
 def test_none_for_a_gradient_leaves_parameter_and_state(example: Example) -> None:
-    gradient, parameters = first(grads()), params()
+    gradient, parameters = first(grads(of=example)), params()
     _, state = update(example, gradient, init(example, parameters), parameters)
     updates, new_state = update(example, {**gradient, "b": None}, state, parameters)
     assert updates["b"] is None
@@ -91,14 +91,17 @@ def test_empty_tree(example: Example) -> None:
 def test_zero_size_leaves(example: Example) -> None:
     """Beside other leaves, which do not notice them, and alone."""
     nothing = {"w": jnp.zeros((0, 2)), "b": jnp.zeros((0,))}
-    gradient, parameters = {**first(grads()), **nothing}, {**params(), **nothing}
+    gradient, parameters = (
+        {**first(grads(of=example)), **given(example, nothing)},
+        {**params(), **nothing},
+    )
     updates, _ = update(example, gradient, init(example, parameters), parameters)
     assert {k: x.shape for k, x in updates.items()} == {"w": (0, 2), "b": (0,), "s": ()}
     if not (example.couples or example.one_vector):
-        expected, _ = update(example, first(grads()), init(example, params()), params())
+        expected, _ = update(example, first(grads(of=example)), init(example, params()), params())
         assert_same(updates["s"], expected["s"])
     alone = {**nothing, "s": jnp.zeros((3, 0))}
-    updates, state = update(example, alone, init(example, alone), alone)
+    updates, state = update(example, given(example, alone), init(example, alone), alone)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((updates, state)))
 
 
@@ -108,7 +111,7 @@ def test_zero_size_leaves(example: Example) -> None:
 def test_a_bare_array_is_a_tree(example: Example) -> None:
     if not isinstance(getattr(example.make(), "mask", None), type(None)):
         return
-    gradient, parameter = first(grads())["w"], params()["w"]
+    gradient, parameter = first(grads(of=example))["w"], params()["w"]
     updates, _ = update(example, gradient, init(example, parameter), parameter)
     in_tree, _ = update(example, {"w": gradient}, init(example, {"w": parameter}), {"w": parameter})
     assert_same(updates, in_tree["w"])
@@ -121,10 +124,11 @@ def test_a_bare_array_is_a_tree(example: Example) -> None:
 def test_gradient_of_another_shape_than_its_parameter_is_named(example: Example) -> None:
     state = init(example, params())
     for shape in WRONG_SHAPES:
-        gradient = {**first(grads()), "w": jnp.ones(shape)}
+        gradient = {**first(grads(of=example)), "w": given(example, jnp.ones(shape))}
         with pytest.raises(ValueError, match=r"\bat w\b") as raised:
             trace(example, gradient, state, params())
-        assert str(list(shape)).replace(" ", "") in str(raised.value).replace(" ", "")
+        shown = str(list(gradient["w"].shape)).replace(" ", "")
+        assert shown in str(raised.value).replace(" ", "")
 
 
 @for_every(where=lambda e: not e.needs_params and not e.foreign)
@@ -134,7 +138,7 @@ def test_gradient_of_another_shape_than_its_state_is_named(example: Example) -> 
     if not any(x.ndim for x in of_leaf("w", state)):
         return
     for shape in WRONG_SHAPES:
-        gradient = {**first(grads()), "w": jnp.ones(shape)}
+        gradient = {**first(grads(of=example)), "w": given(example, jnp.ones(shape))}
         with pytest.raises(ValueError, match=r"\bw\b"):
             trace(example, gradient, state)
 
@@ -142,9 +146,12 @@ def test_gradient_of_another_shape_than_its_state_is_named(example: Example) -> 
 @for_every()
 def test_another_structure_is_named(example: Example) -> None:
     """A leaf too few, a leaf too many."""
-    state, gradient = init(example, params()), first(grads())
+    state, gradient = init(example, params()), first(grads(of=example))
     fewer = {k: x for k, x in gradient.items() if k != "b"}
-    for wrong, leaf in ((fewer, "b"), ({**gradient, "extra": jnp.ones(())}, "extra")):
+    for wrong, leaf in (
+        (fewer, "b"),
+        ({**gradient, "extra": given(example, jnp.ones(()))}, "extra"),
+    ):
         with pytest.raises(ValueError, match=rf"\b{leaf}\b"):
             trace(example, wrong, state, params())
 
@@ -152,7 +159,7 @@ def test_another_structure_is_named(example: Example) -> None:
 @for_every(where=lambda e: e.needs_params)
 def test_missing_params_are_asked_for_by_name(example: Example) -> None:
     with pytest.raises(ValueError, match="needs the parameters") as raised:
-        trace(example, first(grads()), init(example, params()))
+        trace(example, first(grads(of=example)), init(example, params()))
     assert "update(grads, state, params)" in str(raised.value)
     # The part that needs them is among what the user wrote.
     named = str(raised.value).split("(")[0]
@@ -166,7 +173,7 @@ def part_names(tx: Any) -> set[str]:
 
 @for_every(where=lambda e: not e.needs_params)
 def test_params_are_optional_where_no_part_needs_them(example: Example) -> None:
-    updates, _ = update(example, first(grads()), init(example, params()))
+    updates, _ = update(example, first(grads(of=example)), init(example, params()))
     assert jax.tree.structure(updates) == jax.tree.structure(params())
 
 
@@ -174,22 +181,27 @@ def test_params_are_optional_where_no_part_needs_them(example: Example) -> None:
 def test_missing_extra_argument_is_named(example: Example) -> None:
     tx, (name, *_) = example.make(), example.extra
     with pytest.raises(ValueError, match=rf"{name}=\.\.\."):
-        tx.update(first(grads()), tx.init(params()), params())
+        tx.update(first(grads(of=example)), tx.init(params()), params())
 
 
 @for_every()
 def test_unknown_extra_arguments_are_ignored(example: Example) -> None:
     tx = example.make()
     with jax.disable_jit():
-        got = tx.update(first(grads()), tx.init(params()), params(), **example.extra, surely_not=1)
-    assert_same(got, update(example, first(grads()), init(example, params()), params()))
+        got = tx.update(
+            first(grads(of=example)), tx.init(params()), params(), **example.extra, surely_not=1
+        )
+    assert_same(got, update(example, first(grads(of=example)), init(example, params()), params()))
 
 
 @for_every()
 def test_integer_leaves_are_refused_by_path_or_untouched(example: Example) -> None:
     """Untouched where no rule sees them, as under a mask."""
     integers = jnp.arange(2)
-    gradient, parameters = {**first(grads()), "b": integers}, {**params(), "b": integers}
+    gradient, parameters = (
+        {**first(grads(of=example)), "b": given(example, integers)},
+        {**params(), "b": integers},
+    )
     refused = False
     try:
         state = init(example, parameters)
@@ -211,7 +223,7 @@ def test_integer_leaves_are_refused_by_path_or_untouched(example: Example) -> No
 
 @for_every()
 def test_something_that_is_no_array_is_refused_by_path(example: Example) -> None:
-    gradient = {**first(grads()), "b": "surely not"}
+    gradient = {**first(grads(of=example)), "b": "surely not"}
     with pytest.raises(TypeError, match=r"\bat b\b.*surely not"):
         update(example, gradient, init(example, params()), params())
 
@@ -222,7 +234,7 @@ def test_state_of_another_transformation_is_refused(example: Example) -> None:
     if not jax.tree.leaves(state):
         return
     with pytest.raises((ValueError, TypeError)) as raised:
-        trace(example, first(grads()), gradtx.identity().init(params()), params())
+        trace(example, first(grads(of=example)), gradtx.identity().init(params()), params())
     assert "state" in str(raised.value)
     assert "init" in str(raised.value)
 
@@ -233,7 +245,7 @@ def test_state_of_another_transformation_is_refused(example: Example) -> None:
 @for_every(where=lambda e: not (e.real or e.narrow))
 def test_complex_leaves_keep_their_avals(example: Example) -> None:
     parameters = {k: x.astype(jnp.complex64) for k, x in params().items()}
-    gradient = {k: x.astype(jnp.complex64) for k, x in first(grads()).items()}
+    gradient = {k: x.astype(jnp.complex64) for k, x in first(grads(of=example)).items()}
     tx = example.make()
     state = jax.eval_shape(tx.init, parameters)
     updates, new = jax.eval_shape(
@@ -245,7 +257,7 @@ def test_complex_leaves_keep_their_avals(example: Example) -> None:
 
 @for_every(where=lambda e: not (e.real or e.narrow or e.noisy))
 def test_complex_numbers_on_the_real_axis_are_real_numbers(example: Example) -> None:
-    inputs = grads(), params()
+    inputs = grads(of=example), params()
     on_axis = jax.tree.map(lambda x: x.astype(jnp.complex64), inputs)
     got = plain_run(example.make(), *on_axis, example.extra)
     expected = plain_run(example.make(), *inputs, example.extra)
@@ -264,7 +276,7 @@ def test_a_state_too_narrow_for_complex_leaves_is_refused_by_path(example: Examp
 
 @for_every(where=lambda e: e.real)
 def test_complex_leaves_without_a_meaning_are_refused_by_path(example: Example) -> None:
-    gradient = {**first(grads()), "b": jnp.ones((2,), jnp.complex64)}
+    gradient = {**first(grads(of=example)), "b": jnp.ones((2,), jnp.complex64)}
     parameters = {**params(), "b": jnp.ones((2,), jnp.complex64)}
     with pytest.raises((TypeError, ValueError), match=r"\bat b\b.*complex") as raised:
         update(example, gradient, init(example, params()), parameters)

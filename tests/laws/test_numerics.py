@@ -17,6 +17,7 @@ from .running import (
     assert_same,
     compiled_run,
     eager_run,
+    given,
     grads,
     mixed,
     params,
@@ -30,7 +31,7 @@ from .running import (
 @for_every()
 def test_zero_gradients_give_finite_updates(example: Example) -> None:
     """In every dtype, at the first step and after it; and params stay finite."""
-    zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), mixed(grads()))
+    zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), mixed(grads(of=example)))
     assert_finite(compiled_run(example.make(), zeros, mixed(params()), example.extra))
     if example.couples:  # a norm over leaves of one dtype is another computation
         for dtype in (jnp.float16, jnp.bfloat16):
@@ -41,8 +42,8 @@ def test_zero_gradients_give_finite_updates(example: Example) -> None:
 @for_every(where=lambda e: not e.foreign, slow=True)
 def test_gradients_through_updates_are_finite_at_zero(example: Example) -> None:
     """With respect to gradients, params and hyperparameters."""
-    zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), grads())
-    some = {**zeros, "b": grads()["b"][:2].at[:, 0].set(0.0)}
+    zeros = jax.tree.map(lambda g: jnp.zeros_like(g[:2]), grads(of=example))
+    some = {**zeros, "b": grads(of=example)["b"][:2].at[..., 0].set(0.0)}
 
     def loss(tx: Any, gradients: Any, parameters: Any) -> Any:
         made = plain_run(tx, gradients, parameters, example.extra)
@@ -61,12 +62,16 @@ def test_gradients_through_updates_are_finite_at_zero(example: Example) -> None:
 
 @for_every(slow=True)
 def test_jit_equals_eager(example: Example) -> None:
-    inputs = mixed(grads()), mixed(params()), example.extra
+    inputs = mixed(grads(of=example)), mixed(params()), example.extra
     expected = plain_run(example.make(), *inputs)
     assert_same(compiled_run(example.make(), *inputs), expected, rounding(example))
     # Leaves of one shape, because call by call each shape is compiled alone.
     gradients = jax.tree.map(lambda g: g.reshape(STEPS, -1)[:, :1], grads())
-    inputs = gradients, jax.tree.map(lambda p: p.reshape(-1)[:1], params()), example.extra
+    inputs = (
+        given(example, gradients, axis=1),
+        jax.tree.map(lambda p: p.reshape(-1)[:1], params()),
+        example.extra,
+    )
     expected = plain_run(example.make(), *inputs)
     assert_same(eager_run(example.make(), *inputs), expected, rounding(example))
 
@@ -78,7 +83,7 @@ def rounding(example: Example) -> float:
 @for_every(where=lambda e: e.rates)
 def test_x64_is_precise(example: Example, x64: None) -> None:
     """Compiled and by hand agree as float64 does: nothing was rounded to float32 on the way."""
-    inputs = grads(np.float64), params(np.float64), example.extra
+    inputs = grads(np.float64, example), params(np.float64), example.extra
     thirds = *jax.tree.map(lambda x: x / 3, inputs[:2]), example.extra  # not exact in float32
     expected = plain_run(example.make(), *thirds)
     assert_same(compiled_run(example.make(), *thirds), expected, 1e-12)
@@ -87,7 +92,7 @@ def test_x64_is_precise(example: Example, x64: None) -> None:
 @for_every(where=lambda e: numbers(e.make()))
 def test_constant_schedule_equals_the_number(example: Example, x64: None) -> None:
     """For every hyperparameter, all at once and each alone, also as a plain function."""
-    tx, gradients = example.make(), jax.tree.map(lambda g: g[:3], grads(np.float64))
+    tx, gradients = example.make(), jax.tree.map(lambda g: g[:3], grads(np.float64, example))
     inputs = gradients, params(np.float64), example.extra
     expected = plain_run(tx, *inputs)
     every = tx
@@ -112,7 +117,7 @@ def moving(example: Example) -> list[Number]:
 @for_every(where=moving)
 def test_schedule_is_evaluated_at_the_number_of_updates_before(example: Example) -> None:
     """A schedule that changes at step 2 leaves the updates of steps 0 and 1 as they are."""
-    inputs, tx = (grads(), params(), example.extra), example.make()
+    inputs, tx = (grads(of=example), params(), example.extra), example.make()
     number = moving(example)[0]
     changes = lambda step: jnp.where(step < 2, number.value, 0.25)  # noqa: E731
     got, expected = plain_run(number.in_(tx, changes), *inputs), plain_run(tx, *inputs)
@@ -144,7 +149,7 @@ def test_arrays_are_numbers(example: Example) -> None:
             x = jnp.asarray(number.value, dtype)
             x = jnp.asarray(0.5, dtype) if x == 1 > number.value else x  # 0.999 in bfloat16
             held, plain = number.in_(held, x), number.in_(plain, float(x))
-        gradients = jax.tree.map(lambda g: g[:2], grads())
+        gradients = jax.tree.map(lambda g: g[:2], grads(of=example))
         inputs = gradients, params(), example.extra
         rtol = 1e-2 if example.narrow else 1e-4
         assert_same(plain_run(held, *inputs), plain_run(plain, *inputs), rtol, str(dtype))
@@ -168,7 +173,7 @@ def test_bfloat16_updates_are_the_rounded_float32_ones(example: Example) -> None
         wide_state, narrow_state = tx.init(wide_params), tx.init(narrow_params)
         assert_same(narrow_state, wide_state)
         for i in range(STEPS):
-            gradient = jax.tree.map(lambda g, i=i: g[i], grads())
+            gradient = jax.tree.map(lambda g, i=i: g[i], grads(of=example))
             wide, wide_state = tx.update(gradient, wide_state, wide_params, **example.extra)
             narrow, narrow_state = tx.update(
                 as_dtype(gradient, jnp.bfloat16), narrow_state, narrow_params, **example.extra
@@ -177,7 +182,7 @@ def test_bfloat16_updates_are_the_rounded_float32_ones(example: Example) -> None
             assert_same(narrow_state, wide_state)
 
 
-@for_every()
+@for_every(where=lambda e: not e.per_example)
 def test_float16_does_not_overflow_under_a_norm(example: Example) -> None:
     """Squares of 300 are too large for float16, and a sum of a thousand still more so."""
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), example.make())
@@ -203,10 +208,10 @@ def test_clipped_float16_gradients_have_the_norm_that_was_asked_for() -> None:
 @for_every(where=lambda e: not e.couples)
 def test_nan_in_one_leaf_stays_there(example: Example) -> None:
     """Where the rules of the leaves know nothing of each other."""
-    gradients = grads()
+    gradients = grads(of=example)
     gradients["w"] = gradients["w"].at[1, 0, 0].set(np.nan)
     made = plain_run(example.make(), gradients, params(), example.extra)
-    expected = plain_run(example.make(), grads(), params(), example.extra)
+    expected = plain_run(example.make(), grads(of=example), params(), example.extra)
     for name in ("b", "s"):
         assert_same(made.updates[name], expected.updates[name])
         assert_same(made.params[name], expected.params[name])
@@ -216,7 +221,7 @@ def test_nan_in_one_leaf_stays_there(example: Example) -> None:
 def test_nan_micro_batch_does_not_poison_accumulation(example: Example) -> None:
     """Micro-batches with NaN or infinity are left out: what follows is as if they were not."""
     tx, parameters = example.make(), params()
-    micro = [jax.tree.map(lambda g, i=i: g[i], grads()) for i in range(4)]
+    micro = [jax.tree.map(lambda g, i=i: g[i], grads(of=example)) for i in range(4)]
 
     def updates_with(bad: float) -> Any:
         spoiled = micro[0] | {"b": micro[0]["b"].at[0].set(bad)}

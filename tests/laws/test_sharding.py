@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 import gradtx
 
 from .registry import Example, for_every, is_first
-from .running import assert_close, assert_same
+from .running import assert_close, assert_same, given
 
 SPECS = {"w": P("rows", None), "b": P("rows"), "s": P()}
 RNG = np.random.default_rng(1)
@@ -52,7 +52,7 @@ def test_init_places_the_state_with_the_params(example: Example, shardings: Any)
 
 @for_every(where=is_first)
 def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
-    tx, gradient, params = example.make(), some_tree(), some_tree()
+    tx, gradient, params = example.make(), given(example, some_tree()), some_tree()
 
     @jax.jit
     def step(gradient: Any, state: Any, params: Any) -> Any:
@@ -61,7 +61,9 @@ def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
 
     with jax.disable_jit():
         expected = step(gradient, tx.init(params), params)
-    placed = jax.device_put((gradient, params), (shardings, shardings))
+    behind = lambda s: NamedSharding(s.mesh, P(*[None] * bool(example.per_example), *s.spec))  # noqa: E731
+    of_gradient = jax.tree.map(behind, shardings)
+    placed = jax.device_put((gradient, params), (of_gradient, shardings))
     updates, state, params = step(placed[0], tx.init(placed[1]), placed[1])
     assert_same((updates, state, params), expected, 1e-5)
     # Updates may be constants, which lie nowhere in particular.

@@ -76,8 +76,8 @@ def test_a_pair(example: Example) -> None:
     with jax.disable_jit():
         state = init(params())
         assert_same(state, tx.init(params()))
-        made = update(first(grads()), state, params(), **example.extra)
-        assert_same(made, tx.update(first(grads()), state, params(), **example.extra))
+        made = update(first(grads(of=example)), state, params(), **example.extra)
+        assert_same(made, tx.update(first(grads(of=example)), state, params(), **example.extra))
 
 
 # -- comparable ----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def count_traces() -> tuple[Any, list[int]]:
 
 @for_every()
 def test_static_argument_is_not_traced_again(example: Example) -> None:
-    inputs = spec(grads()), spec(params()), example.extra
+    inputs = spec(grads(of=example)), spec(params()), example.extra
     counted, traces = count_traces()
     jitted = jax.jit(counted, static_argnums=0)
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_static_argument_is_not_traced_again(example: Example) -> None:
 
 @for_every()
 def test_traced_argument_is_not_traced_again_for_other_numbers(example: Example) -> None:
-    inputs, tx = (spec(grads()), spec(params()), example.extra), example.make()
+    inputs, tx = (spec(grads(of=example)), spec(params()), example.extra), example.make()
     counted, traces = count_traces()
     jitted = jax.jit(counted)
     jitted.eval_shape(tx, *inputs)
@@ -147,7 +147,7 @@ def test_traced_argument_is_not_traced_again_for_other_numbers(example: Example)
 
 @for_every(slow=True)
 def test_traced_argument_equals_the_closed_over_value(example: Example) -> None:
-    inputs, tx = (grads(), params(), example.extra), example.make()
+    inputs, tx = (grads(of=example), params(), example.extra), example.make()
     got, expected = traced_run(tx, *inputs), plain_run(tx, *inputs)
     if example.coded:
         got, expected = got._replace(state=None), expected._replace(state=None)
@@ -171,7 +171,7 @@ def test_numbers_are_the_leaves(example: Example) -> None:
 @for_every(where=lambda e: not e.foreign, slow=True)
 def test_mapping_over_each_number_equals_a_loop(example: Example) -> None:
     """In lane i > 0 the i-th number is another one, and that changes the updates."""
-    inputs, tx = (grads(), params(), example.extra), example.make()
+    inputs, tx = (grads(of=example), params(), example.extra), example.make()
     leaves, treedef = jax.tree.flatten(tx)
     keys = [str(path[0]) for path, _ in jax.tree_util.tree_leaves_with_path(tx)]
     lanes = [leaves]
@@ -251,7 +251,7 @@ def test_pickled_value_is_the_same(example: Example) -> None:
 def test_restored_state_continues_identically(example: Example) -> None:
     """From a pickle, and from flax's serialised bytes."""
     tx, parameters = example.make(), params()
-    gradients = [jax.tree.map(lambda g, i=i: g[i], grads()) for i in range(4)]
+    gradients = [jax.tree.map(lambda g, i=i: g[i], grads(of=example)) for i in range(4)]
     with jax.disable_jit():
         fresh = state = tx.init(parameters)
         for gradient in gradients[:3]:

@@ -34,6 +34,8 @@ class Example:
     # alone, on later steps, or under a sign that hides them
     unread: bool = False  # its state holds what update only writes: such a buffer is not taken over
     one_vector: bool = False  # all leaves are one vector, whose length cannot change with a None
+    per_example: str = ""  # why it takes the gradients of single examples, before which no other
+    # transformation may come
     extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of update
 
     def __str__(self) -> str:

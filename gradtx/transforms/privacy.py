@@ -1,0 +1,62 @@
+"""Gradients from which no single example can be told."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.core.decorators import per_tree
+from gradtx.core.kinds import NonNegative, RandomKey
+from gradtx.core.numerics import times
+from gradtx.core.rule import Rule
+from gradtx.transforms.clipping import per_example_global_norm_clip
+from gradtx.transforms.noise import fresh_key, normal_like, start_of
+
+
+class DifferentiallyPrivateAggregateState(NamedTuple):
+    """The data of the random key from which the next noise is made."""
+
+    rng_key: Any
+
+
+@per_tree
+def differentially_private_aggregate(
+    l2_norm_clip: NonNegative,
+    noise_multiplier: NonNegative,
+    key: RandomKey | None = None,
+    *,
+    seed: RandomKey | None = None,
+) -> Any:
+    """The mean of the clipped gradients of single examples, with normal noise.
+
+        u = (sum_i g_i * min(1, C / ||g_i||) + noise_multiplier * C * z) / B,       z ~ N(0, 1)
+
+    with C = l2_norm_clip and the norm over the whole tree of example i of B. The first axis of
+    every array is the example, `jax.vmap(jax.grad(loss), (None, 0))(params, batch)`, so this comes
+    first in a chain; its updates have the shapes of the params. The promise of the noise is for
+    this sum over one batch: what averages or leaves out batches around it makes another one.
+
+    key: a whole number or a key of jax.random, 0 without one; seed is its older name. The noise is
+    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves.
+
+    Raises: ValueError for both key and seed; with the leaf's path where there is no axis of
+    examples, or where their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
+    """
+    first = start_of(key, seed, "differentially_private_aggregate")
+
+    def init(params: Any) -> DifferentiallyPrivateAggregateState:
+        return DifferentiallyPrivateAggregateState(fresh_key(first))
+
+    def update(updates: Any, state: DifferentiallyPrivateAggregateState) -> Any:
+        rng_key, own = jax.random.split(state.rng_key)
+        sums, batch = updates, 1
+        if leaves := jax.tree.leaves(updates):
+            sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
+            batch = len(leaves[0])
+        deviation = noise_multiplier * l2_norm_clip
+        noise = normal_like(own, sums)
+        means = jax.tree.map(lambda s, z: (s + times(deviation, z)) / batch, sums, noise)
+        return means, DifferentiallyPrivateAggregateState(rng_key)
+
+    return Rule(init, update, per_example=True)
