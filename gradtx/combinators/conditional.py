@@ -74,12 +74,12 @@ def conditionally_transform(
     should_transform_fn as well. Raises: TypeError if that does not return one boolean.
     """
 
-    def init(params: Any) -> ConditionallyTransformState:
-        return ConditionallyTransformState(inner.init(params), start())
+    def init(stored_params: Any) -> ConditionallyTransformState:
+        return ConditionallyTransformState(inner.init(stored_params), start())
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run = _running(inner, updates, params, extra)
+        run = _running(inner, updates, stored_params, extra)
         u, inner_state = lax.cond(due, run, lambda s: (updates, s), state.inner_state)
         return u, ConditionallyTransformState(inner_state, increment(state.step))
 
@@ -97,12 +97,12 @@ def conditionally_mask(
     Like `conditionally_transform` otherwise.
     """
 
-    def init(params: Any) -> ConditionallyMaskState:
-        return ConditionallyMaskState(start(), inner.init(params))
+    def init(stored_params: Any) -> ConditionallyMaskState:
+        return ConditionallyMaskState(start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run, hold = _running(inner, updates, params, extra), _holding(updates, state.step)
+        run, hold = _running(inner, updates, stored_params, extra), _holding(updates, state.step)
         u, inner_state = lax.cond(due, run, hold, state.inner_state)
         return u, ConditionallyMaskState(increment(state.step), inner_state)
 
@@ -118,13 +118,13 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNe
     inner transformation makes of a finite gradient. `finite_guard` never gives up and looks.
     """
 
-    def init(params: Any) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init(params))
+    def init(stored_params: Any) -> ApplyIfFiniteState:
+        return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
         finite = all_finite(updates)
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
-        run, hold = _running(inner, updates, params, extra), _holding(updates, in_a_row)
+        run, hold = _running(inner, updates, stored_params, extra), _holding(updates, in_a_row)
         errors = cast(in_a_row, number_dtype(max_consecutive_errors))
         go = finite | (errors > max_consecutive_errors)
         u, inner_state = lax.cond(go, run, hold, state.inner_state)
@@ -145,11 +145,12 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
     `state.skipped` counts, `state.in_a_row` says how long it has lasted.
     """
 
-    def init(params: Any) -> FiniteGuardState:
-        return FiniteGuardState(start(), start(), inner.init(params))
+    def init(stored_params: Any) -> FiniteGuardState:
+        return FiniteGuardState(start(), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        inner_run, hold = _running(inner, updates, params, extra), _holding(updates, state.skipped)
+    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
+        inner_run = _running(inner, updates, stored_params, extra)
+        hold = _holding(updates, state.skipped)
 
         def run(old: OptState) -> Any:
             u, new = inner_run(old)

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, check_rounds_outside
 from gradtx.core.whole import Wrapper
 
 
 class Flatten(Wrapper):
     """Runs the inner transformation on one vector."""
+
+    def _check(self) -> None:
+        check_rounds_outside("flatten", self.parts)
 
     def _init(self, params: Params) -> OptState:
         return self.inner._init(_vector(params))

@@ -46,6 +46,11 @@ class Lookahead(GradientTransformation):
         period = self.sync_period
         if not isinstance(period, jax.core.Tracer) and not np.all(np.asarray(period) >= 1):
             raise ValueError(f"lookahead: sync_period must be >= 1, got {period!r}")
+        if self.fast_optimizer.unrounded:
+            raise ValueError(
+                f"lookahead: {self.fast_optimizer} rounds the parameter, which must come last, "
+                "and nothing can be around lookahead: keep its parameters in float32"
+            )
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:

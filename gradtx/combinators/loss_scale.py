@@ -54,16 +54,16 @@ def dynamic_loss_scale(
     Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
 
-    def init(params: Any) -> DynamicLossScaleState:
+    def init(stored_params: Any) -> DynamicLossScaleState:
         scale = jnp.asarray(init_scale, scalar_dtype())
-        return DynamicLossScaleState(scale, start(), start(), inner.init(params))
+        return DynamicLossScaleState(scale, start(), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
         grads = jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), updates)
         finite = all_finite(grads)
 
         def run(inner_state: OptState) -> Any:
-            return update_inner(inner, grads, inner_state, params, extra, rounded=False)
+            return update_inner(inner, grads, inner_state, stored_params, extra, rounded=False)
 
         def hold(inner_state: OptState) -> Any:
             return idle_zeros(updates, state.skipped), inner_state

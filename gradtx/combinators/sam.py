@@ -50,18 +50,25 @@ def sam(
     With opaque_mode one call does all of it: update then needs grad_fn(params, i), which is called
     with the params of the i-th climbing step, in float32 or wider. batch_axis_name: the mapped axis
     over which those gradients are averaged. reset_state: begin every climb with a fresh
-    adv_optimizer.
+    adv_optimizer. `stochastic_rounding`, `kahan` or `master_weights` belongs into `optimizer`.
 
-    Raises: ValueError for sync_period < 1. Foret et al., 2021, https://arxiv.org/abs/2010.01412
+    Raises: ValueError for sync_period < 1 and for a rounding adv_optimizer. Foret et al., 2021, https://arxiv.org/abs/2010.01412
     """
     if not isinstance(sync_period, numbers.Integral) or sync_period < 1:
         raise ValueError(f"sam: sync_period must be a whole number >= 1, got {sync_period!r}")
+    if adv_optimizer.unrounded:
+        raise ValueError(
+            f"sam: {adv_optimizer} rounds the parameter, and the climb is undone: put it last in "
+            "the optimizer of sam"
+        )
 
-    def init(params: Any) -> SAMState:
+    def init(params: Any, stored_params: Any) -> SAMState:
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
-        return SAMState(start(), optimizer.init(params), adv_optimizer.init(params), cache)
+        return SAMState(start(), optimizer.init(stored_params), adv_optimizer.init(params), cache)
 
-    def transparent(updates: Any, state: SAMState, params: Any, **extra: Any) -> Any:
+    def transparent(
+        updates: Any, state: SAMState, params: Any, stored_params: Any, **extra: Any
+    ) -> Any:
         old = given(updates, state.cache, "sam: the state's cache")
         origin = tree.where(state.steps_since_sync == 0, params, old)
         cache = kept(updates, state.cache, origin)
@@ -73,7 +80,9 @@ def sam(
             return jax.tree.map(jnp.negative, u), opt_state, adv_state
 
         def step(opt_state: OptState, adv_state: OptState) -> Any:
-            u, opt_state = update_inner(optimizer, updates, opt_state, origin, extra, rounded=False)
+            # The numbers of the origin are ones that the parameters have had.
+            stored = tree.cast_like(origin, stored_params)
+            u, opt_state = update_inner(optimizer, updates, opt_state, stored, extra, rounded=False)
             u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
             return u, opt_state, adv_optimizer.init(cache) if reset_state else adv_state
 
@@ -82,7 +91,15 @@ def sam(
         since = (state.steps_since_sync + 1) % np.int32(sync_period)
         return u, SAMState(since, opt_state, adv_state, cache)
 
-    def opaque(updates: Any, state: SAMState, params: Any, *, grad_fn: Any, **extra: Any) -> Any:
+    def opaque(
+        updates: Any,
+        state: SAMState,
+        params: Any,
+        stored_params: Any,
+        *,
+        grad_fn: Any,
+        **extra: Any,
+    ) -> Any:
         grads, x, adv_state = updates, params, state.adv_state
         for i in range(sync_period - 1):
             u, adv_state = update_inner(adv_optimizer, grads, adv_state, x, extra, rounded=False)
@@ -95,7 +112,9 @@ def sam(
             # With absent gradients the params here are not all: the old state was a fresh one too.
             same = jax.tree.structure(fresh) == jax.tree.structure(state.adv_state)
             adv_state = fresh if same else state.adv_state
-        u, opt_state = update_inner(optimizer, grads, state.opt_state, params, extra, rounded=False)
+        u, opt_state = update_inner(
+            optimizer, grads, state.opt_state, stored_params, extra, rounded=False
+        )
         return u, SAMState(state.steps_since_sync, opt_state, adv_state, None)
 
     return Rule(init, opaque if opaque_mode else transparent)

@@ -37,13 +37,13 @@ def split_real_and_imaginary(inner: GradientTransformation) -> Any:
     so that, for example, Adam's second moment is one for each part and not one for both.
     """
 
-    def init(params: Any) -> SplitRealAndImaginaryState:
-        return SplitRealAndImaginaryState(inner.init(_split(params)))
+    def init(stored_params: Any) -> SplitRealAndImaginaryState:
+        return SplitRealAndImaginaryState(inner.init(_split(stored_params)))
 
     def update(
-        updates: Any, state: SplitRealAndImaginaryState, params: Any = None, **extra: Any
+        updates: Any, state: SplitRealAndImaginaryState, stored_params: Any = None, **extra: Any
     ) -> Any:
-        parts = None if params is None else _split(params)
+        parts = None if stored_params is None else _split(stored_params)
         made, inner_state = update_inner(
             inner, _split(updates), state.inner_state, parts, extra, rounded=False
         )

@@ -122,9 +122,14 @@ def master_weights(inner: GradientTransformation) -> Any:
         u = r - param
 
     The copy starts as the parameters that init is given, four bytes for each that is narrower than
-    float32. Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740. Raises: ValueError at init
-    where no parameter is narrower than float32.
+    float32. Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740. Raises: ValueError for
+    an inner transformation that rounds, and at init where no parameter is narrower than float32.
     """
+    if inner.unrounded:
+        raise ValueError(
+            f"master_weights: {inner} rounds the parameter, and inside of master_weights it is in "
+            "float32: leave one of the two out"
+        )
     narrow_leaves = NarrowLeaves("master_weights")
 
     def init(params: Any, stored_params: Any) -> MasterWeightsState:
