@@ -62,6 +62,15 @@ def gpt2(
     }
 
 
+def blocks(width: int = 768, layers: int = 12) -> Shapes:
+    """The matrices of GPT-2's blocks."""
+    tree: Shapes = gpt2(width, layers)["h"]
+    parts = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+    return {
+        name: {f"{a}/{b}": block[a][b]["weight"] for a, b in parts} for name, block in tree.items()
+    }
+
+
 def resnet50(
     width: int = 64, classes: int = 1000, blocks: tuple[int, ...] = (3, 4, 6, 3)
 ) -> Shapes:
@@ -151,6 +160,12 @@ PARAMETER_SETS: dict[str, ParameterSet] = {
         gpt2,
         {"width": 8, "layers": 1, "vocabulary": 16, "context": 8},
         weight=2,
+    ),
+    "blocks": ParameterSet(
+        "GPT-2's matrices",
+        blocks,
+        {"width": 8, "layers": 2},
+        weight=4,
     ),
     "matrices": ParameterSet(
         "1000 leaves of 64x64",

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import gradtx
 
 LIBRARIES: dict[str, Any] = {"gradtx": gradtx, "optax": optax}
+
+PLAIN_SETS = ("mlp", "small", "vector", "resnet50", "gpt2", "matrices", "llama1b")
+MODELS = ("mlp", "resnet50", "gpt2", "llama1b")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Recipe:
     build: given the library, its transformation. floor: the bytes a parameter that a step cannot
     do without, in float32; each array once: it reads p and g, writes p, and reads and writes its
     state. cycle: over how many steps it repeats. eager: whether it is measured outside of jit.
+    sets: on which parameter sets.
     """
 
     title: str
@@ -28,6 +33,7 @@ class Recipe:
     floor: float
     cycle: int = 1
     eager: bool = True
+    sets: tuple[str, ...] = PLAIN_SETS
 
 
 def _clip_adamw_cosine(lib: Any) -> Any:
@@ -45,9 +51,46 @@ def _accumulate(lib: Any, inner: Any, every: int) -> Any:
     return lib.accumulate(inner, every)
 
 
+def _lamb(lib: Any) -> Any:
+    return lib.lamb(1e-3, weight_decay=1e-2)
+
+
+def _grouped(lib: Any, groups: int) -> Any:
+    """Groups with a rate each, by the number of the leaf's layer."""
+
+    def labels(params: Any) -> Any:
+        paths = jax.tree_util.tree_flatten_with_path(params)[0]
+        outer = sorted({path[:-2] for path, _ in paths}, key=str)
+        group = {path: outer.index(path[:-2]) * groups // len(outer) for path, _ in paths}
+        return jax.tree_util.tree_map_with_path(lambda path, _: f"{group[path]:02}", params)
+
+    rates = {f"{i:02}": 1e-3 * 0.9 ** (groups - i) for i in range(groups)}
+    return lib.partition({label: lib.adamw(rate) for label, rate in rates.items()}, labels)
+
+
+def _averaged(lib: Any, inner: Any, rate: float) -> Any:
+    """An optimizer that keeps a running mean of the parameters beside its state."""
+
+    def init(params: Any) -> Any:
+        return inner.init(params), jax.tree.map(jnp.copy, params)
+
+    def update(updates: Any, state: Any, params: Any) -> Any:
+        inner_state, average = state
+        updates, inner_state = inner.update(updates, inner_state, params)
+        new = lib.apply_updates(params, updates)
+        return updates, (inner_state, lib.incremental_update(new, average, rate))
+
+    return lib.GradientTransformation(init, update)
+
+
+def _muon(lib: Any) -> Any:
+    return lib.muon(1e-3) if lib is gradtx else lib.contrib.muon(1e-3)
+
+
 # Clipping has to see all of g before it can use any of it: g is read twice. Accumulation: the
 # first of 8 steps reads g and writes it to the accumulator (8), six read both and write (12), the
-# last reads g, the accumulator, p, m, v and writes p, m, v (32): 112 in 8 steps.
+# last reads g, the accumulator, p, m, v and writes p, m, v (32): 112 in 8 steps. Whether g is
+# finite has to be known before any of it is used, too.
 RECIPES: dict[str, Recipe] = {
     "sgd": Recipe("SGD", lambda lib: lib.sgd(1e-3), 12),
     "momentum": Recipe("momentum", lambda lib: lib.sgd(1e-3, momentum=0.9), 20),
@@ -60,6 +103,24 @@ RECIPES: dict[str, Recipe] = {
     "accumulate_8": Recipe(
         "AdamW every 8", lambda lib: _accumulate(lib, lib.adamw(1e-3), 8), 14, cycle=8, eager=False
     ),
+    "lamb": Recipe("LAMB", _lamb, 28, sets=MODELS),
+    "lion": Recipe("Lion", lambda lib: lib.lion(1e-4), 20, sets=MODELS),
+    "adafactor": Recipe("Adafactor", lambda lib: lib.adafactor(1e-3), 12, sets=MODELS),
+    "partition_2": Recipe("AdamW, 2 groups", lambda lib: _grouped(lib, 2), 28, sets=MODELS),
+    "partition_12": Recipe("AdamW, 12 groups", lambda lib: _grouped(lib, 12), 28, sets=MODELS),
+    "if_finite": Recipe(
+        "apply if finite, AdamW",
+        lambda lib: lib.apply_if_finite(lib.adamw(1e-3), 5),
+        32,
+        sets=MODELS,
+    ),
+    "averaged": Recipe(
+        "AdamW, average of parameters",
+        lambda lib: _averaged(lib, lib.adamw(1e-3), 1e-3),
+        36,
+        sets=MODELS,
+    ),
+    "muon": Recipe("Muon", _muon, 20, eager=False, sets=("blocks",)),
 }
 
 

@@ -84,9 +84,10 @@ def run(
 
 
 def _work(name: str, recipes: Sequence[str]) -> list[tuple[str, str]]:
-    """What is measured on a set: every recipe, and then those that run outside of jit."""
-    eager = [r for r in recipes if PARAMETER_SETS[name].eager and RECIPES[r].eager]
-    return [("step", recipe) for recipe in recipes] + [("eager", recipe) for recipe in eager]
+    """What is measured on a set: every recipe for it, and then those that run outside of jit."""
+    here = [r for r in recipes if name in RECIPES[r].sets]
+    eager = [r for r in here if PARAMETER_SETS[name].eager and RECIPES[r].eager]
+    return [("step", recipe) for recipe in here] + [("eager", recipe) for recipe in eager]
 
 
 def count(sets: Sequence[str], recipes: Sequence[str]) -> int:

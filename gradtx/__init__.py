@@ -2,7 +2,7 @@
 
 from gradtx import schedules, torch, tree
 from gradtx.combinators.accumulate import AccumulateState, accumulate
-from gradtx.combinators.cautious import cautious
+from gradtx.combinators.cautious import CautiousState, cautious
 from gradtx.combinators.chain import chain, named_chain
 from gradtx.combinators.conditional import (
     ApplyIfFiniteState,
@@ -48,13 +48,13 @@ from gradtx.combinators.partition import (
     multi_transform,
     partition,
 )
-from gradtx.combinators.sam import NormalizeState, SAMState, sam
+from gradtx.combinators.sam import SAMState, sam
 from gradtx.combinators.schedule_free import (
     ScheduleFreeState,
     schedule_free,
     schedule_free_eval_params,
 )
-from gradtx.combinators.split_complex import SplitRealAndImaginaryState, split_real_and_imaginary
+from gradtx.combinators.split_complex import SplitRealAndImaginaryArrays, SplitRealAndImaginaryState, split_real_and_imaginary
 from gradtx.combinators.stateless import (
     GradientTransformationExtraArgs,
     identity,
@@ -62,6 +62,14 @@ from gradtx.combinators.stateless import (
     set_to_zero,
     stateless,
     stateless_with_tree_map,
+    AdaptiveGradClipState,
+    AddDecayedWeightsState,
+    ClipByGlobalNormState,
+    ClipState,
+    NonNegativeParamsState,
+    NormalizeState,
+    ScaleByTrustRatioState,
+    ScaleState,
     with_extra_args_support,
 )
 from gradtx.core.apply import apply_updates
@@ -156,6 +164,7 @@ from gradtx.optimizers import (
     yogi,
 )
 from gradtx.precision import (
+    Blocks, PackedBlocks, SplitFloat,
     KahanState,
     MasterWeightsState,
     StoreState,
@@ -268,6 +277,7 @@ from gradtx.transforms.optimistic import (
 from gradtx.transforms.orthogonal import MuonState, scale_by_muon
 from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
 from gradtx.transforms.polyak import MomoAdamState, MomoState, momo, momo_adam, scale_by_polyak
+from gradtx.transforms.nadam import ScaleByNadamState
 from gradtx.transforms.privacy import (
     DifferentiallyPrivateAggregateState,
     differentially_private_aggregate,
@@ -337,6 +347,19 @@ __all__ = [
     "DynamicLossScaleState",
     "EmaState",
     "EmptyState",
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
+    "ClipByGlobalNormState",
+    "ClipState",
+    "NonNegativeParamsState",
+    "ScaleByTrustRatioState",
+    "ScaleState",
+    "CautiousState",
+    "SplitRealAndImaginaryArrays",
+    "Blocks",
+    "PackedBlocks",
+    "SplitFloat",
+    "ScaleByNadamState",
     "FactoredState",
     "FiniteGuardState",
     "Fraction",

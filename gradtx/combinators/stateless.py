@@ -55,3 +55,13 @@ def with_extra_args_support(tx: Any) -> Any:
 
 # Optax's name for a transformation whose update takes extra arguments: here all do.
 GradientTransformationExtraArgs = GradientTransformation
+
+# Optax's names for the states of transformations that keep none.
+AdaptiveGradClipState = EmptyState
+AddDecayedWeightsState = EmptyState
+ClipByGlobalNormState = EmptyState
+ClipState = EmptyState
+NonNegativeParamsState = EmptyState
+NormalizeState = EmptyState
+ScaleByTrustRatioState = EmptyState
+ScaleState = EmptyState

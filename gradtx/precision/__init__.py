@@ -1,5 +1,6 @@
 """How parameters are rounded and how state is stored."""
 
+from gradtx.precision.formats import Blocks, PackedBlocks, SplitFloat
 from gradtx.precision.rounding import (
     KahanState,
     MasterWeightsState,
@@ -10,6 +11,9 @@ from gradtx.precision.rounding import (
 from gradtx.precision.store import StoreState, store
 
 __all__ = [
+    "Blocks",
+    "PackedBlocks",
+    "SplitFloat",
     "KahanState",
     "MasterWeightsState",
     "StoreState",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -66,7 +66,7 @@ def scale_by_adam(
             m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
         elif nesterov:
             m = running_mean(mu, grad, b1)
-        return m / (sqrt(n + eps_root) + eps), ScaleByAdamState(step.count, mu, nu)
+        return over_root(m, n, eps, eps_root), ScaleByAdamState(step.count, mu, nu)
 
     return Rule(init, update)
 
@@ -115,6 +115,6 @@ def scale_by_amsgrad(
         else:
             nu_max = jnp.maximum(state.nu_max, nu)
             n = step.debias(nu_max, b2)
-        return m / (sqrt(n + eps_root) + eps), ScaleByAmsgradState(step.count, mu, nu, nu_max)
+        return over_root(m, n, eps, eps_root), ScaleByAmsgradState(step.count, mu, nu, nu_max)
 
     return Rule(init, update)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, times, zeros_like
+from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -59,7 +59,7 @@ def scale_by_ademamix(
         m2 = running_mean(state.m2, grad, b3)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         mixed = step.debias(m1, b1) + times(alpha, m2)
-        u = mixed / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        u = over_root(mixed, step.debias(nu, b2), eps, eps_root)
         return u, ScaleByAdemamixState(step.count, step.count, m1, m2, nu)
 
     return Rule(init, update)
@@ -91,7 +91,7 @@ def scale_by_simplified_ademamix(
     def update(grad: Any, state: ScaleBySimplifiedAdEMAMixState, step: Any) -> Any:
         m = times(b1, state.m) + grad
         n = running_mean(state.n, abs_sq(grad), b2)
-        u = (m + times(alpha, grad)) / (sqrt(step.debias(n, b2) + eps_root) + eps)
+        u = over_root(m + times(alpha, grad), step.debias(n, b2), eps, eps_root)
         return u, ScaleBySimplifiedAdEMAMixState(step.count, m, n)
 
     return Rule(init, update)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule, one_minus_power
 from gradtx.core.state import Count, Updates
 
@@ -50,7 +50,7 @@ def scale_by_belief(
         m = step.debias(mu, b1)
         if nesterov:
             m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
-        return m / (sqrt(step.debias(nu, b2)) + eps), ScaleByBeliefState(step.count, mu, nu)
+        return over_root(m, step.debias(nu, b2), eps), ScaleByBeliefState(step.count, mu, nu)
 
     return Rule(_init, update)
 

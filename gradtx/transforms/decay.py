@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from jax import lax
+
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.kinds import NonNegative
+from gradtx.core.numerics import times
 
 
 @per_leaf
 def decay_weights(weight_decay: NonNegative) -> Any:
     """u = g + weight_decay * param"""
-    return lambda grad, param: grad + weight_decay * param
+    return lambda grad, param: lax.add(grad, times(weight_decay, param))
 
 
 @recipe

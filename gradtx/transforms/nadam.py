@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -60,7 +60,7 @@ def scale_by_nadam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         product = state.product * now
         m = later / (1 - product * later) * mu + (1 - now) / (1 - product) * grad
-        u = m / (sqrt(step.debias(nu, b2)) + eps)
+        u = over_root(m, step.debias(nu, b2), eps)
         return u, ScaleByNadamState(step.count, mu, nu, product)
 
     return Rule(init, update, gather)

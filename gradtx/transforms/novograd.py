@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeOrOff, is_off
-from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
+from gradtx.core.numerics import abs_sq, over_root, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -48,7 +48,7 @@ def scale_by_novograd(
     def plain(grad: Any, state: ScaleByNovogradState, step: Any) -> Any:
         square = jnp.sum(abs_sq(grad))
         nu = jnp.where(step.count == 1, square, running_mean(state.nu, square, b2))
-        mu = times(b1, state.mu) + grad / (sqrt(nu + eps_root) + eps)
+        mu = times(b1, state.mu) + over_root(grad, nu, eps, eps_root)
         return mu, ScaleByNovogradState(step.count, mu, nu)
 
     def decayed(grad: Any, state: ScaleByNovogradState, param: Any, step: Any) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, times
+from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
@@ -41,7 +41,7 @@ def scale_by_yogi(
         square = abs_sq(grad)
         mu = running_mean(state.mu, grad, b1)
         nu = state.nu - times(1 - b2, jnp.sign(state.nu - square) * square)
-        u = step.debias(mu, b1) / (sqrt(step.debias(nu, b2) + eps_root) + eps)
+        u = over_root(step.debias(mu, b1), step.debias(nu, b2), eps, eps_root)
         return u, ScaleByAdamState(step.count, mu, nu)
 
     return Rule(init, update)
