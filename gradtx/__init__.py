@@ -54,22 +54,26 @@ from gradtx.combinators.schedule_free import (
     schedule_free,
     schedule_free_eval_params,
 )
-from gradtx.combinators.split_complex import SplitRealAndImaginaryArrays, SplitRealAndImaginaryState, split_real_and_imaginary
+from gradtx.combinators.split_complex import (
+    SplitRealAndImaginaryArrays,
+    SplitRealAndImaginaryState,
+    split_real_and_imaginary,
+)
 from gradtx.combinators.stateless import (
+    AdaptiveGradClipState,
+    AddDecayedWeightsState,
+    ClipByGlobalNormState,
+    ClipState,
     GradientTransformationExtraArgs,
+    NonNegativeParamsState,
+    NormalizeState,
+    ScaleByTrustRatioState,
+    ScaleState,
     identity,
     init_empty_state,
     set_to_zero,
     stateless,
     stateless_with_tree_map,
-    AdaptiveGradClipState,
-    AddDecayedWeightsState,
-    ClipByGlobalNormState,
-    ClipState,
-    NonNegativeParamsState,
-    NormalizeState,
-    ScaleByTrustRatioState,
-    ScaleState,
     with_extra_args_support,
 )
 from gradtx.core.apply import apply_updates
@@ -164,9 +168,11 @@ from gradtx.optimizers import (
     yogi,
 )
 from gradtx.precision import (
-    Blocks, PackedBlocks, SplitFloat,
+    Blocks,
     KahanState,
     MasterWeightsState,
+    PackedBlocks,
+    SplitFloat,
     StoreState,
     kahan,
     master_weights,
@@ -258,6 +264,7 @@ from gradtx.transforms.monitoring import (
     monitor,
     snapshot,
 )
+from gradtx.transforms.nadam import ScaleByNadamState
 from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.normalizing import (
     ApplyEvery,
@@ -277,7 +284,6 @@ from gradtx.transforms.optimistic import (
 from gradtx.transforms.orthogonal import MuonState, scale_by_muon
 from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
 from gradtx.transforms.polyak import MomoAdamState, MomoState, momo, momo_adam, scale_by_polyak
-from gradtx.transforms.nadam import ScaleByNadamState
 from gradtx.transforms.privacy import (
     DifferentiallyPrivateAggregateState,
     differentially_private_aggregate,
@@ -329,11 +335,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccumulateState",
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
     "AddNoiseState",
     "ApplyEvery",
     "ApplyIfFiniteState",
     "BacktrackingLinesearchInfo",
+    "Blocks",
     "COCOBState",
+    "CautiousState",
+    "ClipByGlobalNormState",
+    "ClipState",
     "ConditionallyMaskState",
     "ConditionallyTransformState",
     "Count",
@@ -347,19 +359,6 @@ __all__ = [
     "DynamicLossScaleState",
     "EmaState",
     "EmptyState",
-    "AdaptiveGradClipState",
-    "AddDecayedWeightsState",
-    "ClipByGlobalNormState",
-    "ClipState",
-    "NonNegativeParamsState",
-    "ScaleByTrustRatioState",
-    "ScaleState",
-    "CautiousState",
-    "SplitRealAndImaginaryArrays",
-    "Blocks",
-    "PackedBlocks",
-    "SplitFloat",
-    "ScaleByNadamState",
     "FactoredState",
     "FiniteGuardState",
     "Fraction",
@@ -389,8 +388,10 @@ __all__ = [
     "MuonDimensionNumbers",
     "MuonState",
     "NonNegative",
+    "NonNegativeParamsState",
     "NormalizeState",
     "OptState",
+    "PackedBlocks",
     "Params",
     "PartitionState",
     "Positive",
@@ -411,6 +412,7 @@ __all__ = [
     "ScaleByDistanceOverGradientsState",
     "ScaleByLBFGSState",
     "ScaleByLionState",
+    "ScaleByNadamState",
     "ScaleByNovogradState",
     "ScaleByOptimisticGradientState",
     "ScaleByRStdDevState",
@@ -422,13 +424,17 @@ __all__ = [
     "ScaleBySM3State",
     "ScaleByScheduleState",
     "ScaleBySimplifiedAdEMAMixState",
+    "ScaleByTrustRatioState",
     "ScaleByZoomLinesearchState",
+    "ScaleState",
     "Schedule",
     "ScheduleFreeState",
     "ScheduledState",
     "ShouldSkipUpdateFunction",
     "SnapshotState",
     "SophiaState",
+    "SplitFloat",
+    "SplitRealAndImaginaryArrays",
     "SplitRealAndImaginaryState",
     "StatefulSchedule",
     "Step",

@@ -14,11 +14,8 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import EmptyState, OptState, Params, given, kept, start
+from gradtx.core.state import OptState, Params, given, kept, start
 from gradtx.core.transformation import GradientTransformation
-
-# The state of `normalize`, which keeps none.
-NormalizeState = EmptyState
 
 
 class SAMState(NamedTuple):

@@ -12,10 +12,10 @@ from gradtx.precision.store import StoreState, store
 
 __all__ = [
     "Blocks",
-    "PackedBlocks",
-    "SplitFloat",
     "KahanState",
     "MasterWeightsState",
+    "PackedBlocks",
+    "SplitFloat",
     "StoreState",
     "kahan",
     "master_weights",
