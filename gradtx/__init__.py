@@ -217,6 +217,7 @@ from gradtx.transforms.ademamix import (
     scale_by_simplified_ademamix,
 )
 from gradtx.transforms.adopt import scale_by_adopt
+from gradtx.transforms.asgd import ASGDState, scale_by_asgd
 from gradtx.transforms.belief import ScaleByBeliefState, scale_by_acprop, scale_by_belief
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -334,6 +335,7 @@ from gradtx.tree.spectral import matrix_inverse_pth_root, power_iteration
 __version__ = "0.1.0"
 
 __all__ = [
+    "ASGDState",
     "AccumulateState",
     "AdaptiveGradClipState",
     "AddDecayedWeightsState",
@@ -574,6 +576,7 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_asgd",
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_cocob",

@@ -23,6 +23,7 @@ from gradtx.schedules.polynomial import inverse_time_decay_schedule
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
 from gradtx.transforms.adamax import scale_by_adamax
+from gradtx.transforms.asgd import scale_by_asgd
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import scale_by_momentum
 from gradtx.transforms.nadam import scale_by_nadam
@@ -213,3 +214,17 @@ def rprop(
 ) -> Any:
     """torch.optim.Rprop: lr is the first step size, and a schedule of it counts at its start."""
     return chain(*_gradient(maximize, None), scale_by_rprop(lr, *etas, *step_sizes), scale(-1))
+
+
+@recipe
+def asgd(
+    lr: NonNegative = 1e-2,
+    lambd: NonNegative = 1e-4,
+    alpha: NonNegative = 0.75,
+    t0: NonNegative = 1e6,
+    weight_decay: NonNegativeOrOff = 0.0,
+    *,
+    maximize: bool = False,
+) -> Any:
+    """torch.optim.ASGD: the mean of the parameters is `gradtx.tree.get(state, "ax")`."""
+    return chain(*_gradient(maximize, weight_decay), scale_by_asgd(lr, lambd, alpha, t0))

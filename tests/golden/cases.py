@@ -172,6 +172,14 @@ CASES = {
         "maximize weight_decay": _case("Adadelta", weight_decay=0.05, maximize=True),
         "StepLR": _case("Adadelta", _STEP),
     },
+    "asgd": {
+        "default": _case("ASGD"),
+        "averaging": _case("ASGD", lr=0.1, t0=5),
+        "lambd alpha": _case("ASGD", lr=0.5, lambd=0.1, alpha=0.5, t0=20.5),
+        "weight_decay": _case("ASGD", lr=0.1, lambd=0.01, t0=0, weight_decay=0.05),
+        "maximize": _case("ASGD", lr=0.1, t0=3, weight_decay=0.05, maximize=True),
+        "StepLR": _case("ASGD", _STEP, lr=0.1, lambd=0.1, t0=10),
+    },
     "rprop": {
         "default": _case("Rprop"),
         "etas": _case("Rprop", lr=0.05, etas=(0.3, 1.5)),

@@ -1,4 +1,4 @@
-"""Run PyTorch and write the golden files: ``python -m tests.golden.make_golden``.
+"""Run PyTorch and write the golden files: ``python -m tests.golden.make_golden [optimizer ...]``.
 
 One JSON file for each optimizer and one for the schedulers. Numbers are written with as many
 digits as bring the same bits back. Needs torch; the tests that read the files do not.
@@ -6,8 +6,9 @@ digits as bring the same bits back. Needs torch; the tests that read the files d
 
 import json
 import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +39,17 @@ def optimizer_and_scheduler(case: Case, params: list[torch.Tensor]) -> tuple[Any
     return optimizer, scheduler(optimizer, **case.schedule.arguments)
 
 
-def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The parameters before the first and after each of the steps, and the steps' gradients.
+class Trajectory(NamedTuple):
+    """The parameters before the first and after each of the steps, the steps' gradients, and the
+    mean of the parameters after each, where the optimizer keeps one."""
+
+    path: np.ndarray
+    grads: np.ndarray
+    means: np.ndarray | None
+
+
+def trajectory(case: Case, scale: float, dtype: str) -> Trajectory:
+    """What PyTorch does.
 
     NAdam keeps its product of momenta in the default dtype, so that is set too.
     """
@@ -51,12 +61,12 @@ def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, np.nda
         torch.set_default_dtype(before)
 
 
-def descend(case: Case, scale: float, kind: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def descend(case: Case, scale: float, kind: torch.dtype) -> Trajectory:
     """The same, in the dtype that is the default now."""
     matrix, target = torch.tensor(MATRIX, dtype=kind), torch.tensor(TARGET, dtype=kind)
     x = torch.tensor(START, dtype=kind, requires_grad=True)
     optimizer, scheduler = optimizer_and_scheduler(case, [x])
-    path, grads = [x.detach().numpy().copy()], []
+    path, grads, means = [x.detach().numpy().copy()], [], []
     for _ in range(STEPS):
         with torch.no_grad():
             x.grad = scale * (matrix @ x - target)
@@ -65,7 +75,9 @@ def descend(case: Case, scale: float, kind: torch.dtype) -> tuple[np.ndarray, np
         if scheduler is not None:
             scheduler.step()
         path.append(x.detach().numpy().copy())
-    return np.stack(path), np.stack(grads)
+        if "ax" in optimizer.state[x]:
+            means.append(optimizer.state[x]["ax"].numpy().copy())
+    return Trajectory(np.stack(path), np.stack(grads), np.stack(means) if means else None)
 
 
 def rates(schedule: Schedule, lr: float = 0.1, steps: int = SCHEDULE_STEPS) -> list[float]:
@@ -86,8 +98,10 @@ def record(case: Case) -> dict[str, Any]:
     for dtype in DTYPES:
         runs[dtype] = {}
         for scale in SCALES:
-            path, _ = trajectory(case, scale, dtype)
+            path, _, means = trajectory(case, scale, dtype)
             runs[dtype][f"{scale:g}"] = [row(path[step]) for step in RECORDED]
+            if means is not None:
+                runs[dtype][f"{scale:g} mean"] = [row(means[step - 1]) for step in RECORDED]
     return runs
 
 
@@ -108,9 +122,14 @@ def write(name: str, content: dict[str, Any]) -> None:
     (FOLDER / f"{name}.json").write_text(text + "\n")
 
 
-def main() -> None:
+def main(*names: str) -> None:
+    """Of all optimizers and schedules, or of the optimizers named."""
     for name, cases in CASES.items():
+        if names and name not in names:
+            continue
         write(name, {"cases": {label: record(case) for label, case in cases.items()}})
+    if names:
+        return
     write(
         "schedules",
         {
@@ -123,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

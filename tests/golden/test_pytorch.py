@@ -46,7 +46,14 @@ NAMES = {
 # PyTorch's RAdam takes its rho, about t, as a difference of numbers near 2 / (1 - b2).
 LOOSER = {"radam": {"float64": 1e-9, "float32": 5e-5}}
 DEFAULT_LR = {"SGD": 1e-3, "Adagrad": 1e-2, "RMSprop": 1e-2, "Adam": 1e-3, "AdamW": 1e-3}
-DEFAULT_LR |= {"NAdam": 2e-3, "RAdam": 1e-3, "Adamax": 2e-3, "Adadelta": 1.0, "Rprop": 1e-2}
+DEFAULT_LR |= {
+    "NAdam": 2e-3,
+    "RAdam": 1e-3,
+    "Adamax": 2e-3,
+    "Adadelta": 1.0,
+    "Rprop": 1e-2,
+    "ASGD": 1e-2,
+}
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -71,18 +78,24 @@ def descend(tx: Any, scale: Any, start: Any, matrix: Any, target: Any) -> Any:
         x, state = carry
         updates, state = tx.update(scale * (matrix @ x - target), state, x)
         x = gradtx.apply_updates(x, updates)
-        return (x, state), x
+        return (x, state), (x, mean_in(state))
 
     return jax.lax.scan(step, (start, tx.init(start)), length=STEPS)[1]
 
 
-def trajectory(case: Case, scale: float, dtype: str) -> np.ndarray:
-    """The parameters after each of the steps; 64-bit types only where they are asked for."""
+def mean_in(state: Any) -> Any:
+    """The mean of the parameters that a state holds, or None."""
+    return gradtx.tree.get(state, "ax")
+
+
+def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, Any]:
+    """The parameters after each of the steps, and their mean if there is one; 64-bit types only
+    where they are asked for."""
     with jax.enable_x64(dtype == "float64"):
         arrays = [jnp.asarray(a, dtype) for a in (scale, START, MATRIX, TARGET)]
-        path = descend(optimizer(case), *arrays)
+        path, means = descend(optimizer(case), *arrays)
         assert path.dtype == dtype
-        return np.asarray(path)
+        return np.asarray(path), None if means is None else np.asarray(means)
 
 
 def assert_follows(path: np.ndarray, expected: Any, dtype: str, name: str = "") -> None:
@@ -103,9 +116,12 @@ def assert_follows(path: np.ndarray, expected: Any, dtype: str, name: str = "") 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(("name", "label"), [(n, label) for n in CASES for label in CASES[n]])
 def test_recorded_trajectory(name: str, label: str, scale: float, dtype: str) -> None:
-    path = trajectory(CASES[name][label], scale, dtype)
-    rows = path[[step - 1 for step in RECORDED]]
-    assert_follows(rows, golden(name)[label][dtype][f"{scale:g}"], dtype, name)
+    path, means = trajectory(CASES[name][label], scale, dtype)
+    recorded, at = golden(name)[label][dtype], [step - 1 for step in RECORDED]
+    assert_follows(path[at], recorded[f"{scale:g}"], dtype, name)
+    assert (means is not None) == (f"{scale:g} mean" in recorded) == (name == "asgd")
+    if means is not None:
+        assert_follows(means[at], recorded[f"{scale:g} mean"], dtype, name)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -114,7 +130,7 @@ def test_shifted_point_nesterov_is_pytorchs(scale: float) -> None:
     arguments = CASES["sgd"]["nesterov"].arguments
     with jax.enable_x64(True):
         tx = gradtx.sgd(arguments["lr"], momentum=arguments["momentum"], nesterov=True)
-        path = descend(tx, *(jnp.asarray(a) for a in (scale, START, MATRIX, TARGET)))
+        path, _ = descend(tx, *(jnp.asarray(a) for a in (scale, START, MATRIX, TARGET)))
     rows = np.asarray(path)[[step - 1 for step in RECORDED]]
     assert_follows(rows, golden("sgd")["nesterov"]["float64"][f"{scale:g}"], "float64")
 
@@ -248,7 +264,18 @@ rprop = st.fixed_dictionaries(
         "maximize": switch,
     }
 )
+asgd = st.fixed_dictionaries(
+    {
+        "lr": rate,
+        "lambd": st.floats(0.0, 0.5),
+        "alpha": st.floats(0.0, 2.0),
+        "t0": st.floats(0.0, 60.0),
+        "weight_decay": weight_decay,
+        "maximize": switch,
+    }
+)
 arguments = {
+    "ASGD": asgd,
     "SGD": sgd,
     "Adagrad": adagrad,
     "RMSprop": rmsprop,
@@ -294,7 +321,7 @@ def follow(tx: Any, path: Any, grads: Any) -> Any:
     def step(state: Any, now: Any) -> Any:
         x, grad = now
         updates, state = tx.update(grad, state, x)
-        return state, gradtx.apply_updates(x, updates)
+        return state, (gradtx.apply_updates(x, updates), mean_in(state))
 
     return jax.lax.scan(step, tx.init(path[0]), (path[:-1], grads))[1]
 
@@ -308,10 +335,14 @@ def test_live_steps(name: str, data: st.DataObject, scale: float) -> None:
     from .make_golden import trajectory as reference
 
     case = Case(name, data.draw(arguments[name]), data.draw(schedules))
-    path, grads = reference(case, scale, "float64")
+    path, grads, means = reference(case, scale, "float64")
     with jax.enable_x64(True):
-        got = np.asarray(follow(optimizer(case), path, grads))
+        got, got_means = follow(optimizer(case), path, grads)
+        got = np.asarray(got)
     assert got.dtype == np.float64
+    assert (got_means is None) == (means is None)
+    if means is not None:
+        np.testing.assert_allclose(got_means, means, rtol=1e-12, atol=1e-12 * np.max(np.abs(means)))
     moved = np.abs(path[1:] - path[:-1])
     error = np.abs(got - path[1:])
     allowed = (1e-9 if name == "RAdam" else 1e-12) * moved + 1e-15 * np.abs(path[:-1])
