@@ -15,7 +15,7 @@ from gradtx.core.kinds import NonNegative, Positive
 from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import Count, LikeParams, OptState
+from gradtx.core.state import Count, OptState, PastParams
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -29,7 +29,7 @@ class MechanicState(NamedTuple):
     m: Any
     v: Any
     s: Any
-    x0: LikeParams
+    x0: PastParams
 
 
 @per_tree

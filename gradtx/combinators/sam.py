@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import OptState, Params, given, kept, start
+from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -25,7 +25,7 @@ class SAMState(NamedTuple):
     steps_since_sync: Any
     opt_state: OptState
     adv_state: OptState
-    cache: Params | None
+    cache: Annotated[Params | None, HoldsParams()]
 
 
 @per_tree

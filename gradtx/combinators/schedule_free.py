@@ -15,7 +15,7 @@ from gradtx.core.kinds import DType, NonNegative, PositiveFraction
 from gradtx.core.leaves import map_leaves
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import CountFromOne, LikeParams, OptState, Params
+from gradtx.core.state import CountFromOne, OptState, Params, PastParams
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -28,7 +28,7 @@ class ScheduleFreeState(NamedTuple):
     step_count: CountFromOne
     max_lr: Any
     base_optimizer_state: OptState
-    z: LikeParams
+    z: PastParams
 
 
 @per_tree

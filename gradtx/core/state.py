@@ -36,12 +36,19 @@ class _LikeParams:
     """Marks a field of a tree rule's state that is a tree like the params."""
 
 
+class HoldsParams:
+    """Marks a field that holds parameters."""
+
+
 Count = Annotated[Any, _Shared()]
 # One more than the number of updates so far: for states of Optax that begin to count there.
 CountFromOne = Annotated[Any, _Shared(first=1)]
 # In the state of a rule of trees: where there is no update, the rule does not see the leaf of such
 # a field, and it stays as it is. The rule sees it in float32 or wider.
 LikeParams = Annotated[Any, _LikeParams()]
+# The same, of parameters as they were at some step. Differences from them are small beside them:
+# they are never kept in fewer bits.
+PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
 
 
 class EmptyState(NamedTuple):
@@ -95,6 +102,19 @@ def _fields_like_params(state_class: Any) -> tuple[bool, ...]:
 shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
 # Which fields of the state of a rule of trees are trees like the params.
 fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
+
+
+def _find_past_params(state_class: Any) -> frozenset[str]:
+    try:
+        marks = _marks(state_class, HoldsParams)
+    except NameError:
+        return frozenset()  # another library's annotations, which may not be for evaluation
+    pairs = zip(state_class._fields, marks, strict=True)
+    return frozenset(name for name, mark in pairs if mark is not None)
+
+
+# The names of the fields that hold parameters, in a state class of any origin.
+fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
 
 
 def is_named_tuple(x: Any) -> bool:

@@ -20,7 +20,7 @@ from gradtx.core.decorators import per_leaf, per_tree, recipe
 from gradtx.core.numerics import zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import LikeParams, OptState, Params, Updates
+from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.narrow import dither_bits, is_narrow, key_of, round_to, uniform
 
@@ -111,7 +111,7 @@ class MasterWeightsState(NamedTuple):
     themselves."""
 
     inner_state: OptState
-    master: LikeParams
+    master: PastParams
 
 
 @per_tree

@@ -11,14 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
+from jax.tree_util import (
+    DictKey,
+    GetAttrKey,
+    SequenceKey,
+    keystr,
+    tree_flatten_with_path,
+    tree_map_with_path,
+)
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.leaves import number_of
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
-from gradtx.core.state import Count, OptState, Params
+from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
 from gradtx.precision.narrow import key_of, uniform
@@ -54,7 +61,8 @@ def store(
     | `int4`       | 1/2 + 4/128           | stochastic | dynamic code, blocks of 128            |
 
     A moment is a float32 array of the state that has the shape of the parameter whose path its own
-    path ends with. Those with fewer than min_size elements stay in float32. format: one for all, or
+    path ends with; not the parameters that a state holds, such as DoG's, of which small differences
+    are taken. Those with fewer than min_size elements stay in float32. format: one for all, or
     a mapping of patterns, `{"^nu": "bfloat16", "kernel": "int8"}`, searched for in the field's name
     and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
     float32. Blocks without a negative number (second moments) get a code without sign and without
@@ -168,10 +176,29 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
         shape = np.shape(x)
         found = next(_parts(path, shapes), None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
-        if found is not None and shapes[found[1]] == shape and shape and wide:
+        fits = found is not None and shapes[found[1]] == shape and shape
+        if found is not None and fits and wide and not _holds_params(state, path):
             field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
             leaf = keystr(found[1], simple=True, separator="/")
             yield keystr(path), "/".join(filter(None, (field, leaf))), math.prod(shape)
+
+
+def _holds_params(state: OptState, path: Any) -> bool:
+    """Whether a leaf of the state lies in a field of past parameters."""
+    node = state
+    for key in path:
+        match key:
+            case GetAttrKey():
+                if is_named_tuple(node) and key.name in fields_of_past_params(type(node)):
+                    return True
+                node = getattr(node, key.name)
+            case SequenceKey():
+                node = node[key.idx]
+            case DictKey():
+                node = node[key.key]
+            case _:
+                return False  # a user's own node, which says no more
+    return False
 
 
 def _parts(path: Any, shapes: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:

@@ -10,13 +10,13 @@ from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative, Positive
 from gradtx.core.numerics import magnitude, real_full_like, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Updates
+from gradtx.core.state import PastParams, Updates
 
 
 class COCOBState(NamedTuple):
     """Where the run began, the sum of -g, the largest |g|, the sum of |g|, and the reward."""
 
-    init_particles: Updates
+    init_particles: PastParams
     cumulative_gradients: Updates
     scale: Updates
     subgradients: Updates

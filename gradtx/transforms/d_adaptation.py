@@ -13,7 +13,7 @@ from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Positive
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams
+from gradtx.core.state import Count, LikeParams, PastParams
 
 
 class DAdaptAdamWState(NamedTuple):
@@ -35,7 +35,7 @@ class ProdigyState(NamedTuple):
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
     grad_sum: LikeParams
-    params0: LikeParams
+    params0: PastParams
     estim_lr: Any
     numerator_weighted: Any
     count: Count

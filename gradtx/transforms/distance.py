@@ -16,14 +16,14 @@ from gradtx.core.dtypes import complex_dtype, real_dtype, real_dtype_of
 from gradtx.core.kinds import DType, NonNegative, Real
 from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
-from gradtx.core.state import LikeParams, Updates
+from gradtx.core.state import PastParams, Updates
 
 
 class DoGState(NamedTuple):
     """Where the run began, the longest distance from there, the sum of squared gradient norms."""
 
     is_init_step: Any
-    init_params: LikeParams
+    init_params: PastParams
     max_dist: Any
     sum_sq_norm_grads: Any
 
@@ -32,7 +32,7 @@ class DoWGState(NamedTuple):
     """Where the run began, the weighted sum of squared gradient norms, and the largest squared
     distance from the beginning, by which it is weighted."""
 
-    init_params: LikeParams
+    init_params: PastParams
     weighted_sq_norm_grads: Any
     estim_sq_dist: Any
 
@@ -42,7 +42,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 
     max_dist: Updates
     grad_sum_of_squares: Updates
-    init_params: Updates
+    init_params: PastParams
 
 
 _FIRST_STEPS = ("heuristic", "distance", "learning_rate")

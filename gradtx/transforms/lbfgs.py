@@ -13,7 +13,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams, Params, Updates
+from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -24,7 +24,7 @@ class ScaleByLBFGSState(NamedTuple):
     """
 
     count: Count
-    params: LikeParams
+    params: PastParams
     updates: LikeParams
     diff_params_memory: LikeParams
     diff_updates_memory: LikeParams

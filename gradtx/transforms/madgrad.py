@@ -11,7 +11,7 @@ from gradtx.core.dtypes import cast, scalar_dtype
 from gradtx.core.kinds import Fraction, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, Updates
+from gradtx.core.state import Count, PastParams, Updates
 
 
 class MadgradState(NamedTuple):
@@ -20,7 +20,7 @@ class MadgradState(NamedTuple):
     count: Count
     grad_sum_sq: Updates
     s: Updates
-    x0: Updates
+    x0: PastParams
 
 
 @per_leaf
