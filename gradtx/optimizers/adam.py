@@ -51,9 +51,11 @@ def nadam(
     mu_dtype: DType | None = None,
     *,
     nesterov: bool = True,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam with Nesterov momentum. Dozat, 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    moments = (b1, b2, eps, eps_root, mu_dtype)
+    return adam(learning_rate, *moments, nesterov=nesterov, nu_dtype=nu_dtype)
 
 
 @recipe
@@ -68,6 +70,7 @@ def amsgrad(
     bias_correction_nu: bool = True,
     *,
     max_of: str = "corrected",
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam whose denominator never shrinks. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
 
@@ -75,7 +78,9 @@ def amsgrad(
     """
     moments = (b1, b2, eps, eps_root, mu_dtype)
     return chain(
-        scale_by_amsgrad(*moments, bias_correction_mu, bias_correction_nu, max_of=max_of),
+        scale_by_amsgrad(
+            *moments, bias_correction_mu, bias_correction_nu, max_of=max_of, nu_dtype=nu_dtype
+        ),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -117,8 +122,8 @@ def nadamw(
     mask: Any = None,
     *,
     nesterov: bool = True,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """NAdam with decoupled weight decay. Dozat, 2016; Loshchilov & Hutter, 2019."""
-    return adamw(
-        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov
-    )
+    moments = (b1, b2, eps, eps_root, mu_dtype)
+    return adamw(learning_rate, *moments, weight_decay, mask, nesterov=nesterov, nu_dtype=nu_dtype)

@@ -24,13 +24,15 @@ def ademamix(
     mu_dtype: DType | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    *,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """AdEMAMix. Pagliardini et al., 2024, https://arxiv.org/abs/2409.03137
 
     mask: the parameters that decay, as in `masked`.
     """
     return chain(
-        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype, nu_dtype=nu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -22,6 +22,7 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: NonNegative = fourth_root,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """ADOPT. Taniguchi et al., 2024, https://arxiv.org/abs/2411.02853"""
     return chain(
@@ -33,6 +34,7 @@ def adopt(
             nesterov=nesterov,
             use_clipping=use_clipping,
             clip_value_fn=clip_value_fn,
+            nu_dtype=nu_dtype,
         ),
         scale_by_learning_rate(learning_rate),
     )

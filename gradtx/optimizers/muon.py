@@ -38,6 +38,7 @@ def muon(
     adam_learning_rate: NonNegative | None = None,
     muon_weight_dimension_numbers: Any = None,
     consistent_rms: NonNegative | None = None,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Orthogonal momentum for matrices, AdamW for all other arrays.
 
@@ -49,7 +50,7 @@ def muon(
     example 0.2, with which Adam's rates can be kept (https://arxiv.org/abs/2502.16982); without it
     a step is longer by sqrt(columns / rows) where there are more columns than rows.
     weight_decay_mask: as in `masked`, among the matrices. adam_learning_rate: without it Adam's
-    rate is learning_rate. The rest is as in `scale_by_muon` and `adamw`.
+    rate is learning_rate. nu_dtype: of AdamW. The rest is as in `scale_by_muon` and `adamw`.
     """
     numbers = muon_weight_dimension_numbers
     matrices = chain(
@@ -77,6 +78,7 @@ def muon(
         mu_dtype,
         adam_weight_decay,
         nesterov=nesterov,
+        nu_dtype=nu_dtype,
     )
     return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, numbers))
 

@@ -34,6 +34,7 @@ def optimistic_adam(
     mu_dtype: DType | None = None,
     *,
     nesterov: bool = True,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam, extrapolated: `optimistic_adam_v2` in the form of an earlier Optax.
 
@@ -42,7 +43,7 @@ def optimistic_adam(
     """
     beta = learning_rate if optimism is None else optimism
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
         scale_by_optimistic_gradient(learning_rate, beta),
         scale_by_learning_rate(1.0),
     )
@@ -60,10 +61,11 @@ def optimistic_adam_v2(
     eps_root: NonNegative = 0.0,
     mu_dtype: DType | None = None,
     nesterov: bool = True,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam, extrapolated by beta. Daskalakis et al., 2018, https://arxiv.org/abs/1711.00141"""
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
         scale_by_optimistic_gradient(alpha, beta),
         scale_by_learning_rate(learning_rate),
     )

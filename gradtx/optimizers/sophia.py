@@ -30,6 +30,8 @@ def sophia(
     mu_dtype: DType | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
+    *,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Clipped momentum over a running estimate of the Hessian's diagonal, with decoupled decay.
 
@@ -48,6 +50,7 @@ def sophia(
             mu_dtype,
             verbose,
             print_win_rate_every_n_steps,
+            nu_dtype=nu_dtype,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

@@ -82,6 +82,7 @@ def scale_by_amsgrad(
     bias_correction_nu: bool = True,
     *,
     max_of: str = "corrected",
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam whose denominator never shrinks.
 
@@ -93,7 +94,8 @@ def scale_by_amsgrad(
         nu_max <- max(nu_max, nu),                  n = nu_max / (1 - b2^t)      max_of="raw"
 
     "corrected" is Optax's order, "raw" PyTorch's. bias_correction_mu=False and
-    bias_correction_nu=False leave out 1 - b1^t and 1 - b2^t, as the paper does.
+    bias_correction_nu=False leave out 1 - b1^t and 1 - b2^t, as the paper does. mu_dtype: in which
+    mu is stored; nu_dtype: nu and nu_max.
 
     Raises: ValueError for another max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
     """
@@ -101,7 +103,7 @@ def scale_by_amsgrad(
         raise ValueError(f"scale_by_amsgrad: max_of must be 'corrected' or 'raw', got {max_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAmsgradState:
-        nu, nu_max = real_full_like(param, 0), real_full_like(param, 0)
+        nu, nu_max = real_full_like(param, 0, nu_dtype), real_full_like(param, 0, nu_dtype)
         return ScaleByAmsgradState(step.count, zeros_like(param, mu_dtype), nu, nu_max)
 
     def update(grad: Any, state: ScaleByAmsgradState, step: Any) -> Any:

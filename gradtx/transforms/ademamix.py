@@ -38,6 +38,8 @@ def scale_by_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     mu_dtype: DType | None = None,
+    *,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Adam with a second, much slower running mean in its numerator.
 
@@ -46,13 +48,15 @@ def scale_by_ademamix(
         nu <- b2 * nu + (1 - b2) * g^2
         u   = (m1 / (1 - b1^t) + alpha * m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    b3 and alpha are meant to be scheduled. mu_dtype: in which m1 and m2 are stored; float32 or
-    wider without it. Pagliardini et al., 2024, https://arxiv.org/abs/2409.03137
+    b3 and alpha are meant to be scheduled. mu_dtype, nu_dtype: in which m1 and m2, and nu, are
+    stored; float32 or wider without them. Pagliardini et al., 2024,
+    https://arxiv.org/abs/2409.03137
     """
 
     def init(param: Any, step: Any) -> ScaleByAdemamixState:
         m1, m2 = zeros_like(param, mu_dtype), zeros_like(param, mu_dtype)
-        return ScaleByAdemamixState(step.count, step.count, m1, m2, real_full_like(param, 0))
+        nu = real_full_like(param, 0, nu_dtype)
+        return ScaleByAdemamixState(step.count, step.count, m1, m2, nu)
 
     def update(grad: Any, state: ScaleByAdemamixState, step: Any) -> Any:
         m1 = running_mean(state.m1, grad, b1)

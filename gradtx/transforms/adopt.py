@@ -30,6 +30,7 @@ def scale_by_adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: NonNegative = fourth_root,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Average gradients that were divided by the root mean square of those before them.
 
@@ -40,12 +41,12 @@ def scale_by_adopt(
 
     The first step moves nothing: nu becomes g^2 and mu stays 0. clip_value_fn: a function of the
     step, or a number. use_clipping=False leaves the clip out, which complex parameters need.
-    mu_dtype: in which mu is stored; float32 or wider without it. Taniguchi et al., 2024,
-    https://arxiv.org/abs/2411.02853
+    mu_dtype, nu_dtype: in which mu and nu are stored; float32 or wider without them. Taniguchi et
+    al., 2024, https://arxiv.org/abs/2411.02853
     """
 
     def init(param: Any, step: Any) -> ScaleByAdamState:
-        mu, nu = zeros_like(param, mu_dtype), real_full_like(param, 0)
+        mu, nu = zeros_like(param, mu_dtype), real_full_like(param, 0, nu_dtype)
         return ScaleByAdamState(step.count, mu, nu)
 
     def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:

@@ -84,6 +84,8 @@ def scale_by_sophia(
     mu_dtype: DType | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
+    *,
+    nu_dtype: DType | None = None,
 ) -> Any:
     """Divide the running mean of the gradient by that of the Hessian's diagonal h, and clip.
 
@@ -94,7 +96,8 @@ def scale_by_sophia(
     h is what hessian_diagonal_fn makes of the gradients, params and extra arguments, Hutchinson's
     estimate by default, for which update needs `obj_fn=loss`. verbose prints every
     print_win_rate_every_n_steps steps how many of the elements were not clipped, which is best
-    between a tenth and a half. mu_dtype: in which mu is stored; float32 or wider without it.
+    between a tenth and a half. mu_dtype, nu_dtype: in which mu and nu are stored; float32 or wider
+    without them.
 
     Raises: ValueError for update_interval < 1, TypeError for complex leaves. Liu et al., 2023,
     https://arxiv.org/abs/2305.14342
@@ -106,7 +109,7 @@ def scale_by_sophia(
 
     def init(params: Any, step: Any) -> SophiaState:
         mu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, mu_dtype), params)
-        nu = jax.tree.map(zeros_like, params)
+        nu = jax.tree.map(lambda p: zeros_like(p, nu_dtype), params)
         return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init(params))
 
     def update(updates: Any, state: SophiaState, params: Any, step: Any, **extra: Any) -> Any:
