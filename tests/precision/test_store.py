@@ -1,7 +1,7 @@
 """`store` around transformations: it follows the float32 run, in fewer bytes."""
 
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -231,6 +231,42 @@ def test_a_pattern_that_matches_nothing() -> None:
     tx = gradtx.store(gradtx.adam(1e-3), {"mu": "int8", "nv": "int8"})
     with pytest.raises(ValueError, match=r"store: the pattern 'nv' matches no moment.*mu/bias"):
         tx.init(tree(0))
+
+
+class Elsewhere(NamedTuple):
+    """A state whose annotations cannot be read."""
+
+    mu: "NotImported"  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_parameters_in_a_state_stay_as_they_are() -> None:
+    """Differences from them are a small part of them, which a code of a few bits would drown."""
+
+    params = {"kernel": jnp.ones((32, 256))}
+    narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    by_functions = gradtx.GradientTransformation(
+        lambda params: Elsewhere(jax.tree.map(jnp.zeros_like, params)),
+        lambda updates, state, params=None: (updates, state),
+    )
+    two = gradtx.sam(gradtx.sgd(0.1, 0.9), gradtx.sgd(0.1))
+    for tx, given, expected in (
+        (gradtx.schedule_free_adamw(0.1), params, {"z"}),
+        (gradtx.prodigy(), params, {"params0"}),
+        (gradtx.mechanize(gradtx.adam(1.0)), params, {"x0"}),
+        (gradtx.madgrad(0.1), params, {"x0"}),
+        (gradtx.cocob(), params, {"init_particles"}),
+        (gradtx.chain(gradtx.partition({"": two})), params, {"cache"}),
+        (gradtx.master_weights(gradtx.adam(0.1)), narrow, {"master"}),
+        (by_functions, params, set()),
+    ):
+        state = jax.eval_shape(gradtx.store(tx, "int8", min_size=0).init, given)
+        pairs = jax.tree_util.tree_leaves_with_path(state)
+        large = {
+            str(path[-2].name) for path, x in pairs if x.shape == (32, 256) and x.dtype == "f4"
+        }
+        assert large == expected, tx
+    with pytest.raises(ValueError, match=r"dog\(.*there is nothing to store"):
+        gradtx.store(gradtx.dog(), "int8").init(params)
 
 
 def test_nothing_to_store() -> None:
