@@ -258,14 +258,16 @@ def _quadratic_minimum(a: _Point, b: _Point) -> Any:
 def _cubic_minimum(a: _Point, b: _Point, c: _Point) -> Any:
     """Where the cubic through three values with the slope at a has its minimum, or NaN.
 
-    With x from a: value(x) = a.value + a.slope x + q x^2 + p x^3.
+    With x from a: value(x) = a.value + a.slope x + q x^2 + p x^3. Where q > 0 the root is written
+    without a difference of near numbers: p, which is all rounding near a parabola, may be 0.
     """
     db, dc = b.step - a.step, c.step - a.step
     bend_b = ((b.value - a.value) / db - a.slope) / db  # q + p db
     bend_c = ((c.value - a.value) / dc - a.slope) / dc
     p = (bend_b - bend_c) / (db - dc)
     q = bend_b - p * db
-    return a.step + (jnp.sqrt(q * q - 3 * p * a.slope) - q) / (3 * p)
+    root = jnp.sqrt(q * q - 3 * p * a.slope)
+    return a.step + jnp.where(q > 0, -a.slope / (q + root), (root - q) / (3 * p))
 
 
 def _after(

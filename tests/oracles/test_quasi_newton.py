@@ -381,3 +381,63 @@ def test_a_failed_search_can_be_reported(capfd: pytest.CaptureFixture[str]) -> N
 def test_errors(call: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("lowest", [0.055, 0.06, 0.07, 0.08, 0.09])
+@pytest.mark.parametrize("curvature", [0.3, 7.0, 1e3])
+def test_the_third_point_on_a_parabola_is_its_lowest(lowest: float, curvature: float) -> None:
+    """1 is too far, and so is the middle; the cubic through the three values is the parabola,
+    whose lowest point it must not lose to rounding. Optax divides rounding by rounding there."""
+    optax = pytest.importorskip("optax")
+
+    def value_fn(p: Any) -> Any:
+        return 3 + curvature / 2 * (p - lowest) ** 2
+
+    def search(lib: Any) -> Any:
+        tx = lib.scale_by_zoom_linesearch(20, initial_guess_strategy="one")
+        params, updates = jnp.zeros(()), jnp.ones(())
+        value, grad = jax.value_and_grad(value_fn)(params)
+        state = tx.init(params)
+        return tx.update(updates, state, params, value=value, grad=grad, value_fn=value_fn)[1]
+
+    ours, theirs = search(gradtx), search(optax)
+    assert ours.info.num_linesearch_steps == 3
+    assert_close(ours.learning_rate, lowest, 1e-10)
+    assert theirs.info.num_linesearch_steps >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logistic_regression_takes_no_more_evaluations_than_optax(dtype: str) -> None:
+    """Of digits, to the same norm of the gradient; and it is traced once, where Optax is twice."""
+    optax = pytest.importorskip("optax")
+    x, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    x, y = jnp.asarray(x / 16, dtype), jax.nn.one_hot(y, 10, dtype=dtype)
+
+    def loss(p: Any) -> Any:
+        logits = jax.nn.log_softmax(x @ p["w"] + p["b"])
+        return -jnp.mean(jnp.sum(logits * y, axis=1)) + 5e-3 * jnp.sum(p["w"] ** 2)
+
+    def evaluations(lib: Any) -> tuple[int, int]:
+        tx, value_and_grad = lib.lbfgs(), lib.value_and_grad_from_state(loss)
+
+        @jax.jit
+        def step(params: Any, state: Any) -> Any:
+            value, grad = value_and_grad(params, state=state)
+            given = {"value": value, "grad": grad, "value_fn": loss}
+            updates, state = tx.update(grad, state, params, **given)
+            return lib.apply_updates(params, updates), state
+
+        params = {"w": jnp.zeros((64, 10), dtype), "b": jnp.zeros(10, dtype)}
+        state, count = tx.init(params), 1
+        for _ in range(200):
+            params, state = step(params, state)
+            count += int(state[-1].info.num_linesearch_steps)
+            if gradtx.tree.norm(state[-1].grad) < 1e-4:
+                return count, step._cache_size()
+        raise AssertionError("it does not converge")
+
+    ours, traces = evaluations(gradtx)
+    theirs, _ = evaluations(optax)
+    assert traces == 1
+    assert ours <= theirs
