@@ -170,6 +170,22 @@ def test_sm3(b1: float, b2: float, eps: float) -> None:
     check(gradtx.scale_by_sm3(b1, b2, eps), lambda g, p: sm3(g, b1, b2, eps))
 
 
+@pytest.mark.parametrize("b2", [1.0, 0.9, 0.0, 1])
+@pytest.mark.parametrize("kind", ["a Python number", "an array", "a schedule"])
+def test_sm3_weighs_a_gradient_alike_however_b2_is_given(b2: float, kind: str) -> None:
+    """A number that is known when the rule is traced takes another way to the same weight."""
+    ways = {"a Python number": b2, "an array": jnp.asarray(b2, np.float64)}
+    given = ways.get(kind, gradtx.constant_schedule(jnp.asarray(b2, np.float64)))
+    tx = gradtx.scale_by_sm3(0.9, given, 1e-8)
+    state = tx.init({name: GRADS[name][0] for name in SHAPES})
+    update = tx.update  # not compiled: a number stays the kind that it is
+    oracles = {name: sm3(GRADS[name], 0.9, b2, 1e-8) for name in SHAPES}
+    for t in range(6):
+        updates, state = update({name: jnp.asarray(GRADS[name][t]) for name in SHAPES}, state)
+        for name in SHAPES:
+            assert_close(updates[name], next(oracles[name]), 1e-12, what=name)
+
+
 @pytest.mark.parametrize("arguments", [(), (0.5, 0.9, 1e-3), (0.0, 1.0, 0.1)])
 def test_sm3_is_optax_s_where_that_runs(arguments: Any) -> None:
     """Optax has no accumulator for a scalar, and raises IndexError."""

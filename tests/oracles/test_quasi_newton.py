@@ -407,9 +407,10 @@ def test_the_third_point_on_a_parabola_is_its_lowest(lowest: float, curvature: f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_logistic_regression_takes_no_more_evaluations_than_optax(dtype: str) -> None:
-    """Of digits, to the same norm of the gradient; and it is traced once, where Optax is twice."""
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 5e-3), ("float64", 1e-4)])
+def test_logistic_regression_takes_no_more_evaluations_than_optax(dtype: str, least: float) -> None:
+    """Of digits, to the same norm of the gradient, below which rounding leads either way; and it is
+    traced once, where Optax is twice."""
     optax = pytest.importorskip("optax")
     x, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     x, y = jnp.asarray(x / 16, dtype), jax.nn.one_hot(y, 10, dtype=dtype)
@@ -433,7 +434,7 @@ def test_logistic_regression_takes_no_more_evaluations_than_optax(dtype: str) ->
         for _ in range(200):
             params, state = step(params, state)
             count += int(state[-1].info.num_linesearch_steps)
-            if gradtx.tree.norm(state[-1].grad) < 1e-4:
+            if gradtx.tree.norm(state[-1].grad) < least:
                 return count, step._cache_size()
         raise AssertionError("it does not converge")
 
