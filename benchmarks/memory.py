@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.parameters import PARAMETER_SETS, draw, size
-from benchmarks.ways import WAYS, Way, write
+from benchmarks.results import write_rows
+from benchmarks.ways import WAYS, Way
 
 HEADER = "| way | params | state | of float32 | temporary | accessed |"
 
@@ -66,8 +67,8 @@ def main() -> None:
             f"| {row['temporary']:.2f} | {row['accessed']:.1f} |",
             flush=True,
         )
-    name = f"memory-{options.name}"
-    path = write(name, f"python -m benchmarks.memory --set {options.name}", device, rows)
+    name = f"precision/memory-{options.name}"
+    path = write_rows(name, f"python -m benchmarks.memory --set {options.name}", device, rows)
     print(f"\nwritten: {path.name}")
 
 

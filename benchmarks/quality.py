@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.ways import RESULTS, WAYS, Way, write
+from benchmarks.results import write_rows
+from benchmarks.ways import WAYS, Way
 from gradtx.demo.tasks import Task, text
 from gradtx.demo.training import Trainer
 
@@ -88,8 +89,9 @@ def main() -> None:
         rows.append({"way": name, "losses": last(losses).tolist(), "seconds": round(seconds, 1)})
         print(f"| {name} | {mean:.4f} | {spread:.4f} | {100 * (part - 1):+.2f}% |", flush=True)
     command = f"python -m benchmarks.quality --steps {options.steps} --seeds {options.seeds}"
-    path = write("quality", command, jax.devices()[0], rows, task=task.about, learning_rate=RATE)
-    draw(curves, RESULTS / "quality.png")
+    facts = {"task": task.about, "learning_rate": RATE}
+    path = write_rows("precision/quality", command, jax.devices()[0], rows, **facts)
+    draw(curves, path.with_suffix(".png"))
     print(f"\nwritten: {path.name} and quality.png")
 
 

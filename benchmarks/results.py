@@ -220,6 +220,17 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {m.__name__: m.__version__ for m in modules}
 
 
+def write_rows(
+    name: str, command: str, device: Any, rows: list[dict[str, Any]], **facts: Any
+) -> Path:
+    """Write a table of another benchmark, with device, versions and command; returns where."""
+    path = FOLDER / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    heading = {"command": command, "device": device_facts(device), "versions": library_versions()}
+    path.write_text(json.dumps(_rounded({**heading, **facts, "rows": rows}), indent=1) + "\n")
+    return path
+
+
 def newest(folder: Path) -> list[Results]:
     """The newest results of each kind of device, CPU first; none on tiny sizes."""
     every = [r for r in map(Results.read, sorted(folder.glob("*.json"))) if not r.quick]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,9 +11,6 @@ import numpy as np
 import optax
 
 import gradtx
-from benchmarks.results import FOLDER, device_facts, library_versions
-
-RESULTS = FOLDER / "precision"
 
 
 @dataclass(frozen=True)
@@ -57,12 +52,3 @@ WAYS: dict[str, Way] = {
         BF16,
     ),
 }
-
-
-def write(name: str, command: str, device: Any, rows: list[dict[str, Any]], **facts: Any) -> Path:
-    """Write the rows with device, versions and command."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    heading = {"command": command, "device": device_facts(device), "versions": library_versions()}
-    path.write_text(json.dumps({**heading, **facts, "rows": rows}, indent=1) + "\n")
-    return path

@@ -56,11 +56,13 @@ def is_stored(x: Any) -> bool:
 @dataclass(frozen=True)
 class Format:
     """encode(x, dither) and decode(stored), for float32 x. dither: uniform in [0, 1), shaped like
-    x, in multiples of 2^-bits; without bits the format rounds to nearest and takes None."""
+    x, in multiples of 2^-bits; without bits the format rounds to nearest and takes None. blocks:
+    whether elements are encoded by what is largest around them."""
 
     encode: Callable[[jax.Array, Any], Any]
     decode: Callable[[Any], jax.Array]
     bits: int = 0
+    blocks: bool = False
 
 
 # -- bfloat16, alone and with a byte more --------------------------------------------------------
@@ -233,11 +235,14 @@ FORMATS = {
         lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16), _widen, bits=16
     ),
     "bfloat16+8": Format(_encode_split, _decode_split),
-    "float8": Format(_encode_float8, _decode_float8, bits=20),
+    "float8": Format(_encode_float8, _decode_float8, bits=20, blocks=True),
     "int8": Format(
-        _encode_int8, lambda stored: _decode_dynamic(stored.codes, stored.scales, 8, 256), bits=16
+        _encode_int8,
+        lambda stored: _decode_dynamic(stored.codes, stored.scales, 8, 256),
+        bits=16,
+        blocks=True,
     ),
-    "int4": Format(_encode_int4, _decode_int4, bits=16),
+    "int4": Format(_encode_int4, _decode_int4, bits=16, blocks=True),
 }
 
 

@@ -58,14 +58,14 @@ def dither_bits(dtype: Any) -> int:
 def uniform(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
     """Multiples of 2^-bits in [0, 1), float32.
 
-    A hash of each element's index and the key: unlike a generator of `jax.random` it is fused into
-    the loop that uses it and needs no memory, and it is the same however the array is sharded.
+    A hash of each element's index and the two words of the key: unlike a generator of `jax.random`
+    it is fused into the loop that uses it and needs no memory, and it is the same however the array
+    is sharded.
     """
-    words = jax.random.key_data(key)
     index = jnp.zeros(shape, np.uint32)
     for axis, size in enumerate(shape):
         index = index * np.uint32(size) + lax.broadcasted_iota(np.uint32, shape, axis)
-    mixed = _mix(_mix(index * np.uint32(0x9E3779B9) ^ words[0]) ^ words[1])
+    mixed = _mix(_mix(index * np.uint32(0x9E3779B9) ^ key[0]) ^ key[1])
     return (mixed >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)
 
 
@@ -78,8 +78,14 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def key_of(seed: int, *parts: Any) -> jax.Array:
-    """A random key for these integers. Its generator does not depend on JAX's settings."""
-    key = jax.random.key(seed, impl="threefry2x32")
-    for part in parts:
-        key = jax.random.fold_in(key, part)
-    return key
+    """Two words of 32 bits that belong to these integers.
+
+    Not a key of `jax.random`, which is some hundred operations for XLA to compile at each leaf.
+    """
+    words = jnp.asarray(_STARTS)
+    for part in (seed % 2**32, *parts):
+        words = _mix(words ^ jnp.asarray(part, np.uint32))
+    return words
+
+
+_STARTS = np.array([0x243F6A88, 0x85A308D3], np.uint32)  # two streams: the digits of pi

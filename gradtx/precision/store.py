@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import (
     DictKey,
     GetAttrKey,
@@ -103,15 +104,31 @@ def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -
     return tree_map_with_path(encode, state)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
     """One leaf; jitted so that leaves of equal shape share its trace."""
     form = FORMATS[name]
-    dither = uniform(key_of(seed, count, leaf), x.shape, form.bits) if form.bits else None
-    return form.encode(cast(x, np.float32), dither)
+
+    def encode(x: jax.Array) -> Any:
+        dither = uniform(key_of(seed, count, leaf), x.shape, form.bits) if form.bits else None
+        return form.encode(x, dither)
+
+    def materialised(x: jax.Array) -> Any:
+        # XLA for CPU would compute the new moment again from the old codes wherever it is used, and
+        # copy these to be able to: 10 temporary bytes a parameter. A branch gets it as an array: 8.
+        # That a count is not negative is more than XLA knows.
+        return lax.cond(count >= 0, encode, partial(_zeros, encode), x)
+
+    x = cast(x, np.float32)
+    return lax.platform_dependent(x, cpu=materialised if form.blocks else encode, default=encode)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def _zeros(function: Any, x: jax.Array) -> Any:
+    """Zeros like the function's result."""
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, x))
+
+
+@partial(jax.jit, static_argnums=0)
 def _decode_leaf(name: str, stored: Any) -> Any:
     return FORMATS[name].decode(stored)
 
