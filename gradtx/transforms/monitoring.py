@@ -13,6 +13,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, scalar_dtype, widen_tree
 from gradtx.core.kinds import Decay, DType
+from gradtx.core.leaves import Leaves
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import EmptyState, OptState, Params, Updates
@@ -48,7 +49,8 @@ def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> Any:
         return SnapshotState({measure_name: first})
 
     def update(updates: Any, state: Any) -> Any:
-        return updates, SnapshotState(dict.fromkeys(state.measurement, measure(updates)))
+        last, measured = state.measurement, measure(updates)
+        return updates, SnapshotState({name: _filled(x, measured) for name, x in last.items()})
 
     return Rule(init, update)
 
@@ -80,8 +82,8 @@ class MeasureWithEma(Measure):
 
     def init(self, params: Params) -> OptState:
         """No measurement yet: its running mean is zero."""
-        shapes = jax.eval_shape(self.arguments["measure"], params)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        # Zeros like something that is measured lie where that lies.
+        zeros = jax.tree.map(jnp.zeros_like, self.arguments["measure"](params))
         return EmptyState(), self._mean.init(_floating(zeros))
 
     def update(
@@ -123,7 +125,9 @@ def _monitor(measures: Mapping[str, Value]) -> Any:
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         measured, states = _measure_all(measures, updates, state.measure_states, params, extra)
-        return updates, MonitorState(measured, states)
+        last = state.measurements
+        filled = {name: _filled(last.get(name), x) for name, x in measured.items()}
+        return updates, MonitorState(filled, states)
 
     return Rule(init, update)
 
@@ -136,7 +140,8 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
     """u = g, and state.measurements holds what each of `measures` makes of g, by name.
 
     A measure is a function of the updates, `measure_with_ema(...)`, or a transformation, whose
-    updates then are the measurement. Before the first update the measurements are zero.
+    updates then are the measurement. Before the first update the measurements are zero; what is
+    measured leaf by leaf stays as it is where there is no update (None).
 
     Raises: TypeError for what is none of these.
     """
@@ -162,6 +167,16 @@ def _measure_all(
     ]
     measured = {name: x for name, (x, _) in zip(measures, made, strict=True)}
     return measured, tuple(state for _, state in made)
+
+
+def _filled(last: Any, measured: Any) -> Any:
+    """The measurement, with the last one where there was no update to measure."""
+    new = Leaves.of(measured)
+    try:
+        old = new.treedef.flatten_up_to(last)
+    except ValueError:
+        return measured  # of another structure, which the plumbing refuses by name
+    return new.tree(y if x is None else x for x, y in zip(new.values, old, strict=True))
 
 
 def _own(x: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -57,6 +58,11 @@ def norm(updates: Any) -> Any:
 def is_large(updates: Any) -> Any:
     """A flag to be averaged."""
     return gradtx.global_norm(updates) > 1.0
+
+
+def largest(updates: Any) -> Any:
+    """A number for each leaf."""
+    return jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0), updates)
 
 
 def sgd_of(lib: Any) -> Any:
@@ -256,6 +262,28 @@ EXAMPLES: tuple[Example, ...] = (
             }
         ),
         idle=("measures",),
+        unread=True,
+        written_out=False,
+    ),
+    E(
+        "monitor",
+        "transformations and numbers of each leaf",
+        lambda: gradtx.monitor(
+            {
+                "half": gradtx.scale(0.5),
+                "mean": gradtx.ema(0.9),
+                "largest": largest,
+                "mean of largest": gradtx.measure_with_ema(largest, 0.9),
+            }
+        ),
+        idle=("measures",),
+        unread=True,
+        written_out=False,
+    ),
+    E(
+        "snapshot",
+        "of each leaf",
+        lambda: gradtx.snapshot("largest", largest),
         unread=True,
         written_out=False,
     ),
