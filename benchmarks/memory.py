@@ -7,16 +7,18 @@ State and parameters from live buffers, temporary memory and bytes accessed from
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.parameters import PARAMETER_SETS, draw, size
+from benchmarks.report import markdown_table
 from benchmarks.results import write_rows
 from benchmarks.ways import WAYS, Way
 
-HEADER = "| way | params | state | of float32 | temporary | accessed |"
+HEADER = ["way", "params", "state", "of float32", "temporary", "accessed"]
 
 
 def measure(way: Way, params: Any, count: int) -> dict[str, float]:
@@ -44,8 +46,20 @@ def _bytes(tree: Any) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown."""
+    whole = rows[0]["state"]
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        figures = [f"{row[what]:.2f}" for what in ("params", "state")]
+        figures += [f"{row['state'] / whole:.3f}", f"{row['temporary']:.2f}"]
+        return [row["way"], *figures, f"{row['accessed']:.1f}"]
+
+    return markdown_table(HEADER, [cells(row) for row in rows])
+
+
 def main() -> None:
-    """Measure all and print a table."""
+    """Measure all, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--set", default="gpt2", choices=PARAMETER_SETS, dest="name")
     options = parser.parse_args()
@@ -54,19 +68,11 @@ def main() -> None:
     device = jax.devices()[0]
     params = jax.tree.map(jnp.asarray, draw(shapes, 0, 0.02, device))
     _, count = size(shapes)
-    print(f"bytes a parameter, {parameter_set.title}\n\n{HEADER}\n|{' --- |' * 6}", flush=True)
     rows: list[dict[str, Any]] = []
-    whole = 0.0
     for name, way in WAYS.items():
-        row = measure(way, params, count)
-        rows.append({"way": name, **row})
-        whole = whole or row["state"]
-        part = row["state"] / whole
-        print(
-            f"| {name} | {row['params']:.2f} | {row['state']:.2f} | {part:.3f} "
-            f"| {row['temporary']:.2f} | {row['accessed']:.1f} |",
-            flush=True,
-        )
+        print(name, file=sys.stderr, flush=True)
+        rows.append({"way": name, **measure(way, params, count)})
+    print(f"bytes a parameter, {parameter_set.title}\n\n{table(rows)}")
     name = f"precision/memory-{options.name}"
     path = write_rows(name, f"python -m benchmarks.memory --set {options.name}", device, rows)
     print(f"\nwritten: {path.name}")

@@ -7,6 +7,7 @@ parameters and state; the mean loss of the last tenth of the steps, over three s
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.report import markdown_table
 from benchmarks.results import write_rows
 from benchmarks.ways import WAYS, Way
 from gradtx.demo.tasks import Task, text
 from gradtx.demo.training import Trainer
 
 RATE = 3e-3
+HEADER = ["way", "last loss", "spread", "against float32"]
 
 
 def kept_in(task: Task, dtype: Any) -> Task:
@@ -70,24 +73,33 @@ def last(losses: np.ndarray) -> np.ndarray:
     return np.asarray(losses[:, -max(losses.shape[1] // 10, 1) :].mean(1))
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown."""
+    base = np.mean(rows[0]["losses"])
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        mean, spread = np.mean(row["losses"]), np.std(row["losses"])
+        return [row["way"], f"{mean:.4f}", f"{spread:.4f}", f"{100 * (mean / base - 1):+.2f}%"]
+
+    return markdown_table(HEADER, [cells(row) for row in rows])
+
+
 def main() -> None:
-    """Train all and print a table."""
+    """Train all, print, write and draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     task, curves, rows = text(), {}, []
-    print("| way | last loss | spread | against float32 |\n| --- | --- | --- | --- |", flush=True)
     order = ["float32", *(name for name in WAYS if name != "float32")]
     for name in order:
         began = time.perf_counter()
         losses = train(WAYS[name], task, options.steps, options.seeds)
         curves[name] = losses
-        mean, spread = last(losses).mean(), last(losses).std()
-        part = mean / last(curves["float32"]).mean()
+        rows.append({"way": name, "losses": last(losses).tolist()})
         seconds = time.perf_counter() - began
-        rows.append({"way": name, "losses": last(losses).tolist(), "seconds": round(seconds, 1)})
-        print(f"| {name} | {mean:.4f} | {spread:.4f} | {100 * (part - 1):+.2f}% |", flush=True)
+        print(f"{name}: {last(losses).mean():.4f}, {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(table(rows))
     command = f"python -m benchmarks.quality --steps {options.steps} --seeds {options.seeds}"
     facts = {"task": task.about, "learning_rate": RATE}
     path = write_rows("precision/quality", command, jax.devices()[0], rows, **facts)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from benchmarks import memory, quality, solve
 from benchmarks.bars import HEADER, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text, stroke
 from benchmarks.results import FOLDER, CaseResult, Results, newest
 
-START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
+NONE_YET = "No results yet: `{}`."
 
 
-def generated(folder: Path) -> str:
-    """All tables; the same for the same files."""
+def _libraries(folder: Path) -> str:
+    """gradtx and Optax side by side."""
     every = newest(folder)
     if not every:
-        return "No results yet: `python -m benchmarks`."
+        return NONE_YET.format("python -m benchmarks")
     return "\n\n".join(_section(results, folder) for results in every)
 
 
@@ -77,13 +81,49 @@ def _program_row(case: CaseResult, bandwidth: float) -> list[str]:
     ]
 
 
-def replaced(text: str, tables: str) -> str:
-    """The text with its tables between the markers. Raises: ValueError where they are missing."""
-    before, found_start, rest = text.partition(START)
-    _, found_end, after = rest.partition(END)
-    if not (found_start and found_end):
-        raise ValueError(f"no {START} followed by {END} in the file")
-    return f"{before}{START}\n\n{tables}\n\n{END}{after}"
+def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:
+    """The table of a smaller benchmark, and its picture if it has one."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return NONE_YET.format(f"python -m {table.__module__}")
+    data = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    about = f"{data['task']}. " if "task" in data else ""
+    where = f"{data['device']['processor']}, {data['device']['cores']} cores"
+    parts = [table(data["rows"]), f"({about}`{data['command']}`; {where}; {versions})"]
+    if path.with_suffix(".png").exists():
+        parts.append(f"![{path.stem}](benchmarks/results/{name}.png)")
+    return "\n\n".join(parts)
+
+
+# What stands between `<!-- name:start -->` and `<!-- name:end -->`; the same for the same files.
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "benchmarks": _libraries,
+    "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
+    "quality": lambda folder: _written(folder, "precision/quality", quality.table),
+    "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
+}
+
+
+def markers(section: str) -> tuple[str, str]:
+    """What a section stands between."""
+    return f"<!-- {section}:start -->", f"<!-- {section}:end -->"
+
+
+def replaced(text: str, folder: Path) -> str:
+    """The text with its sections written anew. Raises: ValueError where it has none, or half of
+    the markers of one."""
+    sections = [name for name in SECTIONS if any(marker in text for marker in markers(name))]
+    if not sections:
+        raise ValueError(f"no {' followed by '.join(markers('benchmarks'))} in the file")
+    for name in sections:
+        start, end = markers(name)
+        before, found_start, rest = text.partition(start)
+        _, found_end, after = rest.partition(end)
+        if not (found_start and found_end):
+            raise ValueError(f"no {start} followed by {end} in the file")
+        text = f"{before}{start}\n\n{SECTIONS[name](folder)}\n\n{end}{after}"
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
     try:
-        new = replaced(text, generated(options.results))
+        new = replaced(text, options.results)
     except ValueError as error:
         print(f"{options.readme}: {error}", file=sys.stderr)
         return 2

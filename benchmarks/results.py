@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -98,6 +99,12 @@ class CaseResult:
         return found
 
 
+def step_mean(cases: Sequence[CaseResult]) -> float:
+    """The geometric mean of the step's ratio over these cases."""
+    ratios = [ratio.median for case in cases if (ratio := case.ratio("step"))]
+    return statistics.geometric_mean(ratios) if ratios else math.nan
+
+
 @dataclass
 class Results:
     """A run, or several on one device with the same versions. quick: on tiny sizes."""
@@ -121,11 +128,6 @@ class Results:
     def good(self) -> list[CaseResult]:
         """The cases that ran."""
         return [case for case in self.cases if case.error is None]
-
-    def step_mean(self) -> float:
-        """The geometric mean of the step's ratio over all cases."""
-        ratios = [ratio.median for case in self.good() if (ratio := case.ratio("step"))]
-        return statistics.geometric_mean(ratios) if ratios else math.nan
 
     def join(self, other: Results) -> Results:
         """These results, with those of an earlier run for what this one did not measure.
@@ -220,13 +222,23 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {m.__name__: m.__version__ for m in modules}
 
 
+def now() -> str:
+    """The time, to the minute."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
+
+
 def write_rows(
     name: str, command: str, device: Any, rows: list[dict[str, Any]], **facts: Any
 ) -> Path:
     """Write a table of another benchmark, with device, versions and command; returns where."""
     path = FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    heading = {"command": command, "device": device_facts(device), "versions": library_versions()}
+    heading = {
+        "command": command,
+        "date": now(),
+        "device": device_facts(device),
+        "versions": library_versions(),
+    }
     path.write_text(json.dumps(_rounded({**heading, **facts, "rows": rows}), indent=1) + "\n")
     return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gc
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from benchmarks.measure import copy_bandwidth, measure, measure_eager, warm_up
 from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.recipes import LIBRARIES, RECIPES
-from benchmarks.results import CaseResult, Results, device_facts, library_versions
+from benchmarks.results import CaseResult, Results, device_facts, library_versions, now
 
 
 def missing_in(recipe: str) -> str | None:
@@ -49,9 +48,8 @@ def start(device: Any, command: str, quick: bool) -> Results:
     """Results without cases: the device and its copy bandwidth."""
     elements = 2**18 if quick else 2**26 if device.platform == "cpu" else 2**28
     bandwidth, samples = copy_bandwidth(device, elements)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     facts, versions = device_facts(device), library_versions()
-    return Results(facts, versions, now, [command], quick, 0.0, bandwidth, samples)
+    return Results(facts, versions, now(), [command], quick, 0.0, bandwidth, samples)
 
 
 def run(

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 
 from benchmarks.measure import Rounds, interleave
 from benchmarks.recipes import LIBRARIES
+from benchmarks.report import markdown_table, stroke
 from benchmarks.results import FOLDER, write_rows
 from gradtx.demo.tasks import digits
 
-HEADER = "| dtype | gradient norm | steps | evaluations | traces | step, ms |"
+HEADER = ["dtype", "gradient norm", "steps", "evaluations", "traces", "step, ms", "ratio"]
 
 
 class Problem:
@@ -119,22 +120,29 @@ def compare(dtype: str, norms: list[float], seconds: float) -> list[dict[str, An
     ]
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown; figures with a stroke are gradtx / Optax."""
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        counts = [
+            stroke(str(row[name][what]) for name in LIBRARIES)
+            for what in ("steps", "evaluations", "traces")
+        ]
+        seconds = stroke(f"{1e3 * s:.2f}" for s in row["step_s"].values())
+        return [row["dtype"], f"{row['norm']:g}", *counts, seconds, f"{row['ratio']:.2f}"]
+
+    return markdown_table(HEADER, [cells(row) for row in rows])
+
+
 def main() -> None:
-    """Compare and print a table; figures with a stroke are gradtx / Optax."""
+    """Compare, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.solve", description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for each dtype")
     options = parser.parse_args()
     rows = compare("float32", [1e-2, 1e-3, 1e-4], options.seconds)
     with jax.enable_x64(True):
         rows += compare("float64", [1e-2, 1e-4, 1e-6, 1e-8], options.seconds)
-    print(f"{HEADER}\n|{' --- |' * 6}")
-    for row in rows:
-        ours, theirs = row["gradtx"], row["optax"]
-        figures = [f"{ours[key]} / {theirs[key]}" for key in ("steps", "evaluations", "traces")]
-        figures.append(
-            " / ".join(f"{1e3 * s:.2f}" for s in row["step_s"].values()) + f" ({row['ratio']:.2f})"
-        )
-        print(f"| {row['dtype']} | {row['norm']:g} | {' | '.join(figures)} |")
+    print(table(rows))
     path = write_rows("solve/lbfgs", "python -m benchmarks.solve", jax.devices()[0], rows)
     print(f"\nwritten: {path.relative_to(FOLDER)}")
 
