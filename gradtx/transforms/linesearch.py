@@ -14,7 +14,7 @@ from jax import lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
 from gradtx.core.kinds import NonNegative, Number, Positive
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
@@ -152,6 +152,17 @@ class _Backtracking(NamedTuple):
     error: Any
 
 
+def _unsearched(params: Params, store_grad: bool) -> ScaleByBacktrackingLinesearchState:
+    """The state before the first search."""
+    dtype = scalar_dtype_of(params)
+    return ScaleByBacktrackingLinesearchState(
+        learning_rate=jnp.ones((), dtype),
+        value=jnp.full((), jnp.inf, dtype),
+        grad=tree.zeros_like(params) if store_grad else None,
+        info=BacktrackingLinesearchInfo(no_steps(), jnp.full((), jnp.inf, dtype)),
+    )
+
+
 @per_tree
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: int,
@@ -188,13 +199,7 @@ def scale_by_backtracking_linesearch(
     check_steps("scale_by_backtracking_linesearch: max_backtracking_steps", max_backtracking_steps)
 
     def init(params: Any) -> ScaleByBacktrackingLinesearchState:
-        dtype = scalar_dtype_of(params)
-        return ScaleByBacktrackingLinesearchState(
-            learning_rate=jnp.ones((), dtype),
-            value=jnp.full((), jnp.inf, dtype),
-            grad=tree.zeros_like(params) if store_grad else None,
-            info=BacktrackingLinesearchInfo(no_steps(), jnp.full((), jnp.inf, dtype)),
-        )
+        return _unsearched(params, store_grad)
 
     def update(
         updates: Any,
@@ -233,9 +238,8 @@ def scale_by_backtracking_linesearch(
         reached = jnp.where(failed, line.value, found.value)
         new_grad = line.look(rate)[2] if store_grad else None
         if verbose:
-            report(
-                found.error > absolute, "scale_by_backtracking_linesearch", line, rate, found.error
-            )
+            missed = found.error > absolute
+            report(missed, "scale_by_backtracking_linesearch", line, rate, found.error)
         info = BacktrackingLinesearchInfo(found.count, found.error)
         new = ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info)
         return scaled(rate, updates), new
@@ -305,7 +309,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
         )
 
         def strong() -> tuple[Any, Updates]:
-            return jax.tree.map(lambda x: cast(x, x.dtype), compute())
+            return jax.tree.map(strengthen, compute())  # a constant objective returns a float
 
         return lax.cond(jnp.isfinite(found[0].value), lambda: kept, strong)
 

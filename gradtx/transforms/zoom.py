@@ -12,7 +12,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.kinds import NonNegative, Positive
 from gradtx.core.rule import Rule
-from gradtx.core.state import LikeParams, Updates
+from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.transforms.linesearch import (
     Curvature,
     Growth,
@@ -149,16 +149,6 @@ def scale_by_zoom_linesearch(
             f"got {initial_guess_strategy!r}"
         )
 
-    def init(params: Any) -> ScaleByZoomLinesearchState:
-        dtype = scalar_dtype_of(params)
-        unknown = [jnp.full((), jnp.inf, dtype) for _ in range(3)]
-        return ScaleByZoomLinesearchState(
-            learning_rate=jnp.ones((), dtype),
-            value=unknown[0],
-            grad=tree.zeros_like(params),
-            info=ZoomLinesearchInfo(no_steps(), *unknown[1:]),
-        )
-
     def update(
         updates: Any,
         state: Any,
@@ -190,10 +180,7 @@ def scale_by_zoom_linesearch(
             return _after(s, new, new_grad, criteria, at_most, (max_linesearch_steps, precision))
 
         found = lax.while_loop(lambda s: ~(s.done | s.failed), step, _beginning(line))
-        best, end = found.best, _Best(found.last.step, found.last.value, found.grad)
-        # Out of the domain there is no gradient to go on from: if need be, stay.
-        use_best = found.failed & ((best.step > 0) | jnp.isinf(found.decrease_error))
-        rate, reached, new_grad = tree.where(use_best, best, end)
+        rate, reached, new_grad = _taken(found)
         if verbose:
             missed = found.decrease_error > accepted
             report(missed, "scale_by_zoom_linesearch", line, rate, found.decrease_error)
@@ -201,7 +188,28 @@ def scale_by_zoom_linesearch(
         new = ScaleByZoomLinesearchState(rate, reached, new_grad, info)
         return scaled(rate, updates), new
 
-    return Rule(init, update)
+    return Rule(_unsearched, update)
+
+
+def _unsearched(params: Params) -> ScaleByZoomLinesearchState:
+    """The state before the first search."""
+    dtype = scalar_dtype_of(params)
+    unknown = [jnp.full((), jnp.inf, dtype) for _ in range(3)]
+    return ScaleByZoomLinesearchState(
+        learning_rate=jnp.ones((), dtype),
+        value=unknown[0],
+        grad=tree.zeros_like(params),
+        info=ZoomLinesearchInfo(no_steps(), *unknown[1:]),
+    )
+
+
+def _taken(found: _Zoom) -> _Best:
+    """The last point, or after a failure the best, where there is one."""
+    best, end = found.best, _Best(found.last.step, found.last.value, found.grad)
+    # Out of the domain there is no gradient to go on from: if need be, stay.
+    use_best = found.failed & ((best.step > 0) | jnp.isinf(found.decrease_error))
+    taken: _Best = tree.where(use_best, best, end)
+    return taken
 
 
 def _beginning(line: Line) -> _Zoom:
