@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import Definition
-from gradtx.core.dtypes import cast, is_inexact, scalar_dtype
+from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation
-from gradtx.core.kinds import DType, Number
+from gradtx.core.kinds import DType, Instance, Number
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import FunctionSchedule, Schedule
@@ -115,6 +115,11 @@ class Injected(Whole):
         numbers: dict[str, Any] = self.arguments["numbers"]
         return numbers
 
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        """What is passed on as it is."""
+        return dict(thaw(self.arguments["others"])) | self.arguments["keys"]
+
     @functools.cached_property
     def _schedules(self) -> dict[str, Any]:
         """The scheduled hyperparameters, each with a state."""
@@ -138,7 +143,7 @@ class Injected(Whole):
 
     def _inner(self, hyperparams: dict[str, Any]) -> GradientTransformation:
         factory = self.arguments["factory"]
-        arguments = dict(thaw(self.arguments["others"])) | hyperparams
+        arguments = self._fixed | hyperparams
         signature = inspect.signature(factory)
         # In the order of the signature: a factory may have arguments without a name.
         ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
@@ -148,7 +153,7 @@ class Injected(Whole):
 
     def replace(self, **changes: Any) -> Any:
         """With some of the factory's arguments changed."""
-        given = dict(thaw(self.arguments["others"])) | self._numbers | changes
+        given = self._fixed | self._numbers | changes
         own = self.arguments
         return inject_hyperparams(own["factory"], own["static_args"], own["hyperparam_dtype"])(
             **given
@@ -158,7 +163,7 @@ class Injected(Whole):
         return name in inspect.signature(self.arguments["factory"]).parameters
 
     def __repr__(self) -> str:
-        arguments = dict(thaw(self.arguments["others"])) | self._numbers
+        arguments = self._fixed | self._numbers
         names = inspect.signature(self.arguments["factory"]).parameters
         shown = ", ".join(f"{n}={show(arguments[n])}" for n in names if n in arguments)
         return f"inject_hyperparams({_name(self.arguments['factory'])})({shown})"
@@ -176,10 +181,18 @@ def _name(factory: Any) -> str:
 _Numbers = Annotated[Any, Number("finite numbers", np.isfinite)]
 
 
+_Keys = Annotated[Any, Instance()]
+
+
 def _injected(
-    factory: Any, static_args: Any, numbers: _Numbers, others: Any, hyperparam_dtype: DType | None
+    factory: Any,
+    static_args: Any,
+    numbers: _Numbers,
+    keys: _Keys,
+    others: Any,
+    hyperparam_dtype: DType | None,
 ) -> Any:
-    return factory, static_args, numbers, others, hyperparam_dtype
+    return factory, static_args, numbers, keys, others, hyperparam_dtype
 
 
 _injected.__name__ = "inject_hyperparams"
@@ -225,10 +238,12 @@ def inject_hyperparams(
             for name, value in bound.arguments.items()
             if name not in names and _is_kept(inner_factory, parameters[name], value)
         }
-        others = {n: x for n, x in bound.arguments.items() if n not in numbers}
+        rest = {n: x for n, x in bound.arguments.items() if n not in numbers}
+        keys = {n: x for n, x in rest.items() if is_random_key(x)}
+        others = {n: x for n, x in rest.items() if n not in keys}
         if isinstance(inner_factory, Definition):
             inner_factory(*args, **kwargs)  # checks the numbers, which later are not known
-        return _INJECTED(inner_factory, names, numbers, others, hyperparam_dtype)
+        return _INJECTED(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected
 
@@ -244,7 +259,7 @@ def inject_stateful_hyperparams(
 
 def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:
     """Whether an argument of a factory is a number for the state."""
-    if value is None or isinstance(value, bool | np.bool_):
+    if value is None or isinstance(value, bool | np.bool_) or is_random_key(value):
         return False
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return False

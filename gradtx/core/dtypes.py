@@ -56,6 +56,11 @@ def is_inexact(x: Any) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 
 
+def is_random_key(x: Any) -> bool:
+    """Whether x is a key, or an array of keys, as `jax.random.key` makes it."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
 def cast(x: Any, dtype: Any) -> jax.Array:
     """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
@@ -91,10 +96,13 @@ def strengthen(x: Any) -> jax.Array:
 def bind_numbers(tree: Any, dtype: Any, where: str) -> Any:
     """Numbers ready for maths in `dtype`: arrays cast to it, Python numbers left exact.
 
-    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64.
+    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64. A whole
+    number that does not fit into JAX's int32 becomes a floating one.
     """
 
     def bind(number: Any) -> Any:
+        if isinstance(number, int) and not -(2**31) <= number < 2**31:
+            return float(number)
         if isinstance(number, int | float):
             return number
         if np.ndim(number) != 0:

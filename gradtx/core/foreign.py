@@ -70,7 +70,7 @@ def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> d
     missing = [name for name in needed if name not in extra]
     if missing:
         given = ", ".join(f"{name}=..." for name in missing)
-        raise ValueError(f"{who} {show(function)}: call update(grads, state, params, {given})")
+        raise TypeError(f"{who} {show(function)}: call update(grads, state, params, {given})")
     return _accepted(function, extra)
 
 

@@ -290,8 +290,10 @@ def run_leafwise(
             for b, row in zip(chosen, rows, strict=True):
                 b.rows.rows[i] = row
     return [
-        join_count(b.count, state, b.rows.write(work.leaves.treedef))
-        for b, state in zip(bound, states, strict=True)
+        state
+        if link.transformation.keeps_nothing
+        else join_count(b.count, state, b.rows.write(work.leaves.treedef))
+        for link, b, state in zip(links, bound, states, strict=True)
     ]
 
 

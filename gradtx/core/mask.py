@@ -75,9 +75,16 @@ class Mask:
         if isinstance(mask, matching):
             return mask.select(leaves.paths, where)
         tree = leaves.tree(leaves.values)
-        if callable(mask):
+        if _is_function(mask):
             mask = mask(tree)
         return _broadcast(mask, leaves, where)
+
+
+def _is_function(mask: Any) -> bool:
+    """Whether it makes the mask. A module, as of equinox, can be called but is a tree."""
+    return callable(mask) and (
+        isinstance(mask, jax.tree_util.Partial) or jax.tree_util.all_leaves([mask])
+    )
 
 
 def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:

@@ -32,10 +32,10 @@ def update(
     """One step. `rounded=False` leaves the updates in float32 or wider, for a combinator."""
     links = tx._links()
     states = tx._split(state)
+    for link in links:
+        link.check_given(params is not None, extra)
     work = Work(tx.definition.name, updates, params)
     work.check_shapes(_given_per_example(links, work))
-    for link in links:
-        link.check_given(work.has_params, extra)
     selections = [work.selected(link.masks) for link in links]
     work.check_floating(selections)
     if _leaves_unrounded(links, selections, work):

@@ -59,6 +59,8 @@ def safe_increment(count: Any) -> jax.Array:
         raise ValueError(
             f"safe_increment: count must be of an integer or floating dtype, got {count.dtype}"
         )
+    # As an array of the dtype: a Python number of 32 bits without a sign is not an int32.
+    top = np.asarray(top, count.dtype)
     return jnp.where(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))
 
 

@@ -12,7 +12,7 @@ from gradtx.core.kinds import Number
 from gradtx.core.mask import Mask
 from gradtx.core.rule import Asks, Rule, as_rule, asks, increment
 from gradtx.core.schedule import Schedule, at
-from gradtx.core.state import OptState, Params, Updates, show_state, split_count
+from gradtx.core.state import EmptyState, OptState, Params, Updates, show_state, split_count
 from gradtx.core.value import Value
 
 
@@ -44,8 +44,8 @@ class GradientTransformation(Value):
     ) -> tuple[Updates, OptState]:
         """The transformed updates, in the dtypes of params (of updates without it), and the state.
 
-        Raises: ValueError where trees or shapes differ (with the leaf's path), TypeError where an
-        argument that a part needs (params, or an extra argument such as value=) is missing.
+        Raises: ValueError where trees or shapes differ (with the leaf's path) or params that a part
+        needs are missing, TypeError where an extra argument that it needs, such as value=, is.
         """
         from gradtx.core.run import update
 
@@ -60,6 +60,10 @@ class GradientTransformation(Value):
     def __iter__(self) -> Iterator[Any]:
         yield self.init
         yield self.update
+
+    def __getitem__(self, index: int) -> Any:
+        """tx[0] is init, tx[1] is update."""
+        return (self.init, self.update)[index]
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
@@ -193,7 +197,7 @@ class Ruled(GradientTransformation):
         missing = sorted(self.asks.required_extra - extra.keys())
         if missing:
             given = ", ".join(f"{name}=..." for name in missing)
-            raise ValueError(
+            raise TypeError(
                 f"{who} needs {', '.join(missing)}: call update(grads, state, params, {given})"
             )
 
@@ -206,10 +210,17 @@ class Ruled(GradientTransformation):
 
     def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
         """The rule's own state, the count before this step and the count with it."""
+        if self.keeps_nothing and not jax.tree.leaves(state):
+            return EmptyState(), None, None  # None or () do in its place
         old, own = split_count(state)
         if (self.counted and old is None) or not isinstance(own, tuple):
             raise self.foreign_state(state)
         return own, old, None if old is None else increment(old)
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether its state is empty."""
+        return self.rule.init is None and not self.counted
 
     def _schedules(self) -> list[Schedule]:
         numbers = [self.arguments[n] for n in self.arguments if self.definition.is_number(n)]

@@ -83,6 +83,8 @@ class TreeTransformation(Ruled):
             raise self.foreign_state(state) from error
         updates, new = split_result(rule, result, self.definition.name)
         work.put(updates, selected, self.definition.name, self.per_example)
+        if self.keeps_nothing:
+            return state
         new = with_unseen(own, new, tree)
         return join_count(count, state, _like(own, new, self.definition.name))
 
@@ -96,7 +98,9 @@ def _like(old: Any, new: Any, where: str) -> Any:
                 f"{where}: the state{jax.tree_util.keystr(path)} changed its shape from "
                 f"{np.shape(before)} to {np.shape(after)}"
             )
-        return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
+        written = hasattr(before, "dtype")  # not a number that a user set in the state
+        inexact = written and is_inexact(before)
+        return cast(after, before.dtype) if inexact else strengthen(after)
 
     structure: Any = jax.tree.structure(old)
     if structure != jax.tree.structure(new):

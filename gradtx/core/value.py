@@ -25,7 +25,7 @@ class Frozen:
 
     def __init__(self, tree: Any):
         leaves, treedef = jax.tree.flatten(tree)
-        self._key = (tuple(leaves), treedef)
+        self._key = (tuple(map(_boolean, leaves)), treedef)
         hash(self._key)
 
     def thaw(self) -> Any:
@@ -41,6 +41,12 @@ class Frozen:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Frozen, (self.thaw(),)
+
+
+def _boolean(leaf: Any) -> Any:
+    """An array that holds one boolean, as masks may, cannot be hashed: it becomes Python's."""
+    known = isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return bool(leaf) if known and leaf.shape == () and leaf.dtype == bool else leaf
 
 
 def thaw(argument: Any) -> Any:
@@ -149,6 +155,8 @@ def _leaf_identity(leaf: Any) -> Any:
     if isinstance(leaf, jax.core.Tracer):
         return (jax.core.Tracer, id(leaf))
     if isinstance(leaf, np.ndarray | jax.Array):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return (str(leaf.dtype), _leaf_identity(jax.random.key_data(leaf)))
         array = np.asarray(leaf)
         return (array.shape, str(array.dtype), array.tobytes())
     return leaf

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype
 from gradtx.core.kinds import NonNegative
 from gradtx.core.numerics import abs_sq, root_mean_square, sqrt, times
 from gradtx.core.rule import Rule
@@ -141,7 +141,7 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
         sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
 
     grads: a tree of arrays whose first axis is the example. Returns the sums, in the dtypes of
-    grads, and how many examples were shrunk.
+    grads (whole numbers in float32), and how many examples were shrunk.
 
     Raises: ValueError where the first axes differ. Abadi et al., 2016,
     https://arxiv.org/abs/1607.00133
@@ -159,7 +159,8 @@ def _weighted_sum(weights: jax.Array, x: Any) -> jax.Array:
     x = jnp.asarray(x)
     dtype = compute_dtype(x.dtype)
     weights = cast(cast(weights, real_dtype(dtype)), dtype)
-    return cast(jnp.tensordot(weights, cast(x, dtype), axes=1), x.dtype)
+    total = jnp.tensordot(weights, cast(x, dtype), axes=1)
+    return cast(total, x.dtype) if is_inexact(x) else total
 
 
 def per_example_layer_norm_clip(

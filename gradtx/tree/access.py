@@ -32,12 +32,13 @@ def get_all_with_path(
 
     It is called so by the field or the dict key that holds it, or as a NamedTuple of that class. A
     path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
-    NamedTuple; `jax.tree_util.keystr` prints it. filtering(path, value): which of them to keep.
+    NamedTuple; `jax.tree_util.keystr` prints it. What a node itself holds comes before what lies
+    deeper. filtering(path, value): which of them to keep.
     """
     return [
         (path, value)
-        for path, value in _nodes((), tree)
-        if _is_called(key, path, value) and (filtering is None or filtering(path, value))
+        for path, value in _called(key, (), tree)
+        if filtering is None or filtering(path, value)
     ]
 
 
@@ -82,11 +83,14 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     return replaced((), tree)
 
 
-def _nodes(path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any]]:
-    """The node itself and everything below it."""
-    yield path, node
-    for entry, child in _children(node)[0]:
-        yield from _nodes((*path, entry), child)
+def _called(key: Any, path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any]]:
+    """What is called `key` in this node: its fields, then what lies below them."""
+    if _is_of_class(key, node) and not _is_at(key, path):
+        yield path, node
+    children = [((*path, entry), child) for entry, child in _children(node)[0]]
+    yield from (found for found in children if _is_at(key, found[0]))
+    for below, child in children:
+        yield from _called(key, below, child)
 
 
 def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
@@ -105,8 +109,14 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 
 def _is_called(key: Any, path: KeyPath, node: Any) -> bool:
-    if is_named_tuple(node) and type(node).__name__ == key:
-        return True
+    return _is_of_class(key, node) or _is_at(key, path)
+
+
+def _is_of_class(key: Any, node: Any) -> bool:
+    return is_named_tuple(node) and type(node).__name__ == key
+
+
+def _is_at(key: Any, path: KeyPath) -> bool:
     match path[-1] if path else None:
         case NamedTupleKey(name=name) | jax.tree_util.GetAttrKey(name=name):
             return bool(name == key)

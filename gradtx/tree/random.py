@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.dtypes import is_random_key
+
 
 def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
     """A key for each leaf."""
@@ -40,7 +42,6 @@ def unwrap_random_key_data(input_tree: Any) -> Any:
     """Typed random keys as the integers they hold; other leaves as they are."""
 
     def unwrap(x: Any) -> Any:
-        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return jax.random.key_data(x) if is_key else x
+        return jax.random.key_data(x) if is_random_key(x) else x
 
     return jax.tree.map(unwrap, input_tree)

@@ -53,6 +53,7 @@ def test_a_pair_of_functions_is_a_transformation() -> None:
     assert state == ()
     init, update = tx
     assert update(GRADS, init(PARAMS))[0]["b"] == 1.0
+    assert tx[1](GRADS, tx[0](PARAMS))[0]["b"] == 1.0
 
 
 def test_it_goes_into_a_chain_and_under_a_mask() -> None:
@@ -215,7 +216,7 @@ def test_our_extra_arguments_through_optax() -> None:
 
     tx = optax.chain(optax.scale(2.0), to_optax(scale_by_loss()))
     assert run(tx, 1, value=3.0)[0]["b"] == -6.0
-    with pytest.raises(ValueError, match=r"scale_by_loss\(\) needs value"):
+    with pytest.raises(TypeError, match=r"scale_by_loss\(\) needs value"):
         run(tx, 1)
 
 

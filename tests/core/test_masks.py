@@ -1,6 +1,7 @@
 """Which leaves a transformation acts on, and that Optax's masks mean the same."""
 
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -68,10 +69,32 @@ PREFIX = {"encoder": True, "decoder": [False, {"scale": True}]}
         (~~matching("scale"), ["decoder/1/scale"]),
         (~matching("."), []),
         (lambda params: np.bool_(True), PATHS),
+        (np.array(True), PATHS),
+        (
+            {"encoder": jnp.array(True), "decoder": np.array(False)},
+            ["encoder/bias", "encoder/kernel"],
+        ),
+        (jax.tree_util.Partial(lambda params: True), PATHS),
     ],
 )
 def test_a_mask_selects(mask: Any, paths: list[str]) -> None:
     assert touched(mask) == paths
+
+
+def test_a_module_that_can_be_called_is_a_tree() -> None:
+    @jax.tree_util.register_dataclass
+    @dataclass
+    class Module:
+        kernel: Any
+        bias: Any
+
+        def __call__(self, x: Any) -> Any:
+            return self.kernel @ x + self.bias
+
+    tx = gradtx.masked(gradtx.scale(2.0), Module(kernel=True, bias=False))
+    params = Module(kernel=jnp.ones((2, 2)), bias=jnp.ones(2))
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert (updates.kernel[0, 0], updates.bias[0]) == (2, 1)
 
 
 def test_paths_of_other_containers() -> None:

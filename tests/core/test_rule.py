@@ -283,6 +283,17 @@ def test_debias_divides_by_what_a_running_mean_has_gathered() -> None:
     assert np.isfinite(slope)
 
 
+@pytest.mark.parametrize("nothing", [None, (), {}])
+def test_a_rule_without_state_takes_any_empty_one_and_returns_it(nothing: Any) -> None:
+    decay = gradtx.stateless(lambda updates, params: updates)
+    for tx in (gradtx.clip(1.0), gradtx.clip_by_global_norm(1.0), decay):
+        updates, state = tx.update(GRADS, nothing, PARAMS)
+        assert state == nothing
+        assert updates["b"].shape == PARAMS["b"].shape
+    with pytest.raises(ValueError, match="is not one that its init makes"):
+        gradtx.trace(0.9).update(GRADS, None)
+
+
 # -- gather --------------------------------------------------------------------------------------
 
 
@@ -411,7 +422,7 @@ def test_an_extra_argument_is_given_by_name(by_loss: Any) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.chain(gradtx.clip(1.0), tx)])
 def test_an_extra_argument_that_is_missing_is_named(by_loss: Any, wrap: Any) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(TypeError) as caught:
         run(wrap(by_loss()), temperature=1.0)
     assert str(caught.value) == (
         "scale_by_loss(factor=1.0) needs loss: call update(grads, state, params, loss=...)"
@@ -446,7 +457,7 @@ def test_several_missing_arguments_are_named() -> None:
 
         return update
 
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(TypeError) as caught:
         run(search())
     assert str(caught.value) == (
         "search() needs grad, value: call update(grads, state, params, grad=..., value=...)"

@@ -133,6 +133,13 @@ def test_values_are_found_where_optax_finds_them(key: str) -> None:
     assert len(ours) == len(theirs)
 
 
+def test_what_a_node_holds_itself_is_found_first() -> None:
+    nested = {"a": {"b": {"x": 1}, "x": 2}, "x": 3}
+    ours, theirs = (lib.tree.get_all_with_path(nested, "x") for lib in (gradtx, optax))
+    assert ours == theirs
+    assert [value for _, value in ours] == [3, 2, 1]
+
+
 def test_get() -> None:
     state = state_of(gradtx)
     assert tree.get(state, "nu") is state[0][0].nu
@@ -237,11 +244,11 @@ def test_periodic_update() -> None:
 
 
 def test_safe_increment() -> None:
-    for dtype in (np.int8, np.int32, np.uint8, np.float32):
+    for dtype in (np.int8, np.int32, np.uint8, np.uint32, np.float32):
         top = np.finfo(dtype).max if dtype == np.float32 else np.iinfo(dtype).max
         assert gradtx.safe_increment(jnp.asarray(3, dtype)) == 4
         at_top = gradtx.safe_increment(jnp.asarray(top, dtype))
-        assert at_top == top
+        assert at_top.item() == top
         assert at_top.dtype == dtype
     assert gradtx.safe_int32_increment is gradtx.safe_increment
     with pytest.raises(ValueError, match="integer or floating dtype, got complex64"):

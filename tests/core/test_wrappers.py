@@ -103,7 +103,7 @@ def test_conditions_are_checked() -> None:
     with pytest.raises(TypeError, match=r"must return one boolean, got float32 of shape \(\)"):
         jitted(gradtx.conditionally_mask(gradtx.sgd(0.1), lambda step: 1.0 * step))
     tx = gradtx.conditionally_mask(gradtx.sgd(0.1), lambda step, *, value: value > 1, True)
-    with pytest.raises(ValueError, match=r"value=\.\.\."):
+    with pytest.raises(TypeError, match=r"value=\.\.\."):
         jitted(tx)
     updates, _ = jitted(tx, value=2.0, other=3.0)
     np.testing.assert_allclose(updates["b"], -0.05, rtol=1e-6)
@@ -201,6 +201,24 @@ def test_layers_that_do_not_fit(by: Any, error: type[Exception], message: str) -
 
 
 # -- injected numbers ----------------------------------------------------------------------------
+
+
+def test_a_random_key_is_passed_on_as_it_is() -> None:
+    key = jax.random.key(3)
+    tx = gradtx.inject_hyperparams(gradtx.noisy_sgd)(0.1, key=key)
+    assert tx == gradtx.inject_hyperparams(gradtx.noisy_sgd)(0.1, key=jax.random.key(3))
+    assert tx != gradtx.inject_hyperparams(gradtx.noisy_sgd)(0.1, key=jax.random.key(4))
+    updates, state = jitted(tx)
+    assert "key" not in state.hyperparams
+    expected, _ = jitted(gradtx.noisy_sgd(0.1, key=key))
+    np.testing.assert_allclose(updates["w"], expected["w"], rtol=1e-6)
+
+    def noisy(key: Any, size: Any) -> Any:
+        noise = gradtx.stateless(lambda u, _: jax.tree.map(lambda x: size * x, u))
+        return gradtx.chain(gradtx.add_noise(1.0, 0.0, key), noise)
+
+    _, state = jitted(gradtx.inject_hyperparams(noisy)(key=key, size=0.5))
+    assert list(state.hyperparams) == ["size"]
 
 
 def test_injected_numbers_are_read_and_set_inside_jit() -> None:

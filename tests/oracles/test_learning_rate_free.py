@@ -570,6 +570,7 @@ X = jnp.ones(2)
         refuse(
             r"momo: .*value=\.\.\.|momo.*needs value",
             lambda: gradtx.momo().update(X, gradtx.momo().init(X), X),
+            TypeError,
         ),
         refuse(
             "value must be one real number",
@@ -578,6 +579,7 @@ X = jnp.ones(2)
         refuse(
             "needs obj_fn",
             lambda: gradtx.sophia(0.1).update(X, gradtx.sophia(0.1).init(X), X),
+            TypeError,
         ),
     ],
 )

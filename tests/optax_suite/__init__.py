@@ -1,0 +1,1 @@
+"""Optax's own tests, run on gradtx."""
