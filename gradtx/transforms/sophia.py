@@ -109,7 +109,7 @@ def scale_by_sophia(
 
     def init(params: Any, step: Any) -> SophiaState:
         mu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, mu_dtype), params)
-        nu = jax.tree.map(lambda p: zeros_like(p, nu_dtype), params)
+        nu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, nu_dtype), params)
         return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init(params))
 
     def update(updates: Any, state: SophiaState, params: Any, step: Any, **extra: Any) -> Any:

@@ -5,7 +5,7 @@ fast run there are four, one for each kind of use that is made of moments.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,22 +136,33 @@ def stacked(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
-def errors(updates: Any, exact: Any) -> np.ndarray:
-    """By leaf: root mean square and mean of the errors, as parts of the update's own."""
+class Errors(NamedTuple):
+    """Of one leaf, as parts of the root mean square of the exact update."""
+
+    rms: float
+    mean: float
+    along: float  # the mean of what lies along the update: how much longer it has become
+    number: float  # of elements that make up the root mean square: a few, where signs have changed
+
+
+def errors(updates: Any, exact: Any) -> list[Errors]:
     rows = []
     for name in SHAPES:
         got, expected = np.asarray(updates[name], np.float64), np.asarray(exact[name], np.float64)
         unit = np.sqrt(np.mean(expected**2)) or 1.0
         off = (got - expected) / unit
-        rows.append((np.sqrt(np.mean(off**2)), np.mean(off)))
-    return np.asarray(rows)
+        squares = off**2
+        number = np.sum(squares) ** 2 / (np.sum(squares**2) or 1.0)
+        along = np.mean(off * expected / unit)
+        rows.append(Errors(np.sqrt(np.mean(squares)), np.mean(off), along, max(number, 1.0)))
+    return rows
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @with_moments
 def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
-    """No farther from the float32 step than twice what a disturbance of the state makes that is
-    as large as the format's gaps: a bound for any formula, be it as steep as a sign."""
+    """No farther from the float32 step than a disturbance of the state by the format's gaps takes
+    it, whatever the formula, be it as steep as a sign; and right on average."""
     if not moments(example):
         pytest.skip("no moments")
     params, state = warmed(example)
@@ -176,11 +187,16 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
         state,
     )
     got, like = (errors(many(grads, s, params)[0], exact) for s in (decoded, model))
-    # Sums in another order, in the program of many: a few roundings of float32.
-    assert np.all(got[:, 0] <= 2 * like[:, 0] + 1e-5), (got, like)
-    # Right on average but for what a formula's bend makes of any noise; five standard errors.
-    chance = 5 * like[:, 0] / np.sqrt(SEEDS * 4096)
-    assert np.all(np.abs(got[:, 1]) <= 2 * np.abs(like[:, 1]) + chance + 1e-5), (got, like)
+    for mine, bound in zip(got, like, strict=True):
+        # Half the variance, where gaps are small: 0.71; a bend of the formula may take the rest.
+        # Numbers of the whole tree have but one error a draw.
+        slack = 2.0 if example.couples else 1.1 + 5 / np.sqrt(min(mine.number, bound.number))
+        # Sums in another order, in the program of many: a few roundings of float32.
+        assert mine.rms <= slack * bound.rms + 1e-5, (got, like)
+        # Five standard errors; and what a bend makes of any noise, right on average as it may be.
+        chance = 5 * bound.rms / np.sqrt(SEEDS * (1 if example.couples else 4096))
+        assert abs(mine.mean) <= 2 * abs(bound.mean) + chance + 1e-5, (got, like)
+        assert abs(mine.along) <= 2 * abs(bound.along) + chance + 1e-5, (got, like)
 
 
 # -- store: as it is used --------------------------------------------------------------------------
@@ -245,7 +261,7 @@ class Rounded:
         self.traces = 0
 
     def steps(self) -> Any:
-        """(state before, state after, target in float32, parameters landed on) of each step."""
+        """Of each step and leaf: its name, both states, the target, where it landed, `reach`."""
 
         def step(params: Any, state: Any, grads: Any) -> Any:
             self.traces += 1
@@ -270,7 +286,9 @@ class Rounded:
             assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == avals
             for name in SHAPES:
                 r = np.asarray(landed[name], np.float64)
-                yield name, state, new, target[name], r
+                # What the sum of parameter and update cannot reach, where r is far smaller.
+                reach = 2.0**-24 * np.abs(np.asarray(params[name], np.float64))
+                yield name, state, new, target[name], r, reach
             params, state = landed, new
         assert self.traces == 1
 
@@ -280,11 +298,12 @@ def test_stochastic_rounding(example: Example) -> None:
     """On one of the two neighbours of the float32 result, and right on average."""
     tx = gradtx.chain(example.make(), gradtx.stochastic_rounding(1))
     run = Rounded(example, tx, lambda state: state[0], lambda state, params: in_float32(params))
-    for _, _, _, target, r in run.steps():
+    for _, _, _, target, r, reach in run.steps():
         off = (r - target) / unit(target)
         # A target a rounding of float32 above or below a power of two has another unit.
-        assert np.max(np.abs(off)) <= 1.001
-        assert abs(np.mean(off)) <= 5 * 0.5 / np.sqrt(off.size)
+        assert np.all(np.abs(off) <= 1.001 + reach / unit(target))
+        near = reach < 1e-3 * unit(target)
+        assert abs(np.mean(off[near])) <= 5 * 0.5 / np.sqrt(np.sum(near))
 
 
 @with_moments
@@ -296,12 +315,12 @@ def test_kahan(example: Example) -> None:
     def kept(state: Any, name: str) -> np.ndarray:
         return np.asarray(state[1].inner_state.compensation[name], np.float64)
 
-    for name, old, new, target, r in run.steps():
+    for name, old, new, target, r, reach in run.steps():
         wanted = target + kept(old, name)
-        assert np.max(np.abs(r - wanted) / unit(wanted)) <= 0.501
-        lost = np.abs(r + kept(new, name) - wanted) / unit(wanted)
+        assert np.all(np.abs(r - wanted) <= 0.501 * unit(wanted) + reach)
+        lost = np.abs(r + kept(new, name) - wanted)
         # Half a unit is kept to 2^-9 of itself; the sum in float32 is off by 2^-17 of a unit.
-        assert np.max(lost) <= 0.5 * 2.0**-9 + 2.0**-16
+        assert np.all(lost <= (0.5 * 2.0**-9 + 2.0**-16) * unit(wanted) + 2 * reach)
 
 
 @with_moments
@@ -309,7 +328,7 @@ def test_master_weights(example: Example) -> None:
     """The master is the float32 run, the parameters are its rounding."""
     tx = gradtx.master_weights(example.make())
     run = Rounded(example, tx, lambda state: state.inner_state, lambda state, params: state.master)
-    for name, _, new, target, r in run.steps():
+    for name, _, new, target, r, reach in run.steps():
         master = np.asarray(new.master[name])
         np.testing.assert_allclose(master, target, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(r, master.astype(jnp.bfloat16).astype(np.float64))
+        assert np.all(np.abs(r - master.astype(jnp.bfloat16).astype(np.float64)) <= reach)

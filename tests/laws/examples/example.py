@@ -19,6 +19,7 @@ class Example:
     rates: tuple[float, float] | None = None  # learning rates: for a quadratic, for Rosenbrock
     twin: Callable[[], Any] | None = None  # the same in Optax
     narrow: bool = False  # asks for a state narrower than float32
+    narrow_squares: bool = False  # of second moments alone, which are real for complex leaves too
     coded: bool = False  # keeps arrays as codes, which say nothing byte by byte; complex ones not
     narrow_params: bool = False  # for parameters narrower than float32; the laws' are refused
     float32: bool = False  # keeps a part of its state in float32 under x64 too, as Optax does

@@ -13,10 +13,25 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.scale_by_adam(nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
-    E("adam", "nu bf16", lambda: gradtx.adam(0.1, nu_dtype=BF16), narrow=True, written_out=False),
-    E("nadam", "nu bf16", lambda: gradtx.nadam(0.1, nu_dtype=BF16), narrow=True, written_out=False),
+    E(
+        "adam",
+        "nu bf16",
+        lambda: gradtx.adam(0.1, nu_dtype=BF16),
+        narrow=True,
+        narrow_squares=True,
+        written_out=False,
+    ),
+    E(
+        "nadam",
+        "nu bf16",
+        lambda: gradtx.nadam(0.1, nu_dtype=BF16),
+        narrow=True,
+        narrow_squares=True,
+        written_out=False,
+    ),
     E(
         "adamw",
         "both bf16",
@@ -31,6 +46,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.nadamw(0.1, nu_dtype=BF16),
         needs_params=True,
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -38,6 +54,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.scale_by_amsgrad(nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -45,6 +62,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.amsgrad(0.1, max_of="raw", nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -52,6 +70,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.scale_by_ademamix(nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -60,6 +79,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.ademamix(0.1, weight_decay=0.1, nu_dtype=BF16),
         needs_params=True,
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -67,6 +87,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.scale_by_adopt(nu_dtype=BF16, use_clipping=False),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
         idle=("eps", "clip_value_fn"),
     ),
@@ -75,6 +96,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.adopt(0.1, nu_dtype=BF16, use_clipping=False),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
         idle=("eps", "clip_value_fn"),
     ),
@@ -83,6 +105,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.optimistic_adam(0.1, nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -90,6 +113,7 @@ EXAMPLES: tuple[Example, ...] = (
         "nu bf16",
         lambda: gradtx.optimistic_adam_v2(0.1, nu_dtype=BF16),
         narrow=True,
+        narrow_squares=True,
         written_out=False,
     ),
     E(
@@ -122,6 +146,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.muon(0.1, ns_steps=2, nu_dtype=BF16),
         needs_params=True,
         narrow=True,
+        narrow_squares=True,
         written_out=False,
         idle=("eps",),
     ),
