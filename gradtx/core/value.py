@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 import numpy as np
 
+from gradtx.core.dtypes import is_random_key
+
 if TYPE_CHECKING:
     from gradtx.core.definition import Definition
 
@@ -155,7 +157,7 @@ def _leaf_identity(leaf: Any) -> Any:
     if isinstance(leaf, jax.core.Tracer):
         return (jax.core.Tracer, id(leaf))
     if isinstance(leaf, np.ndarray | jax.Array):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_random_key(leaf):
             return (str(leaf.dtype), _leaf_identity(jax.random.key_data(leaf)))
         array = np.asarray(leaf)
         return (array.shape, str(array.dtype), array.tobytes())
