@@ -349,3 +349,9 @@ def test_roots_of_special_matrices() -> None:
     for bad in (0, 2.5, True):
         with pytest.raises(ValueError, match="p must be a whole number >= 1"):
             gradtx.matrix_inverse_pth_root(jnp.eye(2), bad)
+
+
+def test_whole_numbers_of_single_examples_are_clipped_in_float32() -> None:
+    sums, shrunk = gradtx.per_example_global_norm_clip([jnp.array([[3, 4], [0, 0]])], 1.0)
+    np.testing.assert_allclose(sums[0], [0.6, 0.8], rtol=1e-6)
+    assert shrunk == 1

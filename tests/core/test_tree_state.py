@@ -82,3 +82,14 @@ def test_given_and_kept() -> None:
     assert given(updates, {"a": [1, 2], "b": 3}) == {"a": None, "b": 3}
     assert given(updates, None) is None
     assert kept(updates, {"a": [1, 2], "b": 3}, {"a": None, "b": 4}) == {"a": [1, 2], "b": 4}
+
+
+def test_a_plain_number_may_be_set_in_the_state_of_a_search() -> None:
+    tx = gradtx.scale_by_backtracking_linesearch(max_backtracking_steps=5)
+    params = jnp.ones(2)
+    state = gradtx.tree.set(tx.init(params), learning_rate=0.5)
+    value, grad = jax.value_and_grad(lambda x: (x**2).sum())(params)
+    _, state = tx.update(
+        -grad, state, params, value=value, grad=grad, value_fn=lambda x: (x**2).sum()
+    )
+    assert state.learning_rate.dtype == jnp.float32

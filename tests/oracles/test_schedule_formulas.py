@@ -194,3 +194,8 @@ def test_annealing_is_periodic() -> None:
 def test_restarts_begin_where_they_should() -> None:
     schedule = gradtx.warm_restarts_schedule(1.0, 10, 2, 0.1)
     assert [t for t in range(100) if float(schedule(t)) == 1.0] == [0, 10, 30, 70]
+
+
+def test_lengths_beyond_32_bits() -> None:
+    schedule = jax.jit(gradtx.cosine_decay_schedule(1000.0, 10**10))
+    assert float(schedule(10**9)) == pytest.approx(500 * (1 + np.cos(np.pi / 10)), rel=1e-6)
