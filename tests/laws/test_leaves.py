@@ -180,7 +180,7 @@ def test_params_are_optional_where_no_part_needs_them(example: Example) -> None:
 @for_every(where=lambda e: e.extra)
 def test_missing_extra_argument_is_named(example: Example) -> None:
     tx, (name, *_) = example.make(), example.extra
-    with pytest.raises(ValueError, match=rf"{name}=\.\.\."):
+    with pytest.raises(TypeError, match=rf"{name}=\.\.\."):
         tx.update(first(grads(of=example)), tx.init(params()), params())
 
 
