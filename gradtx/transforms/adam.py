@@ -51,7 +51,8 @@ def scale_by_adam(
 
     nesterov: m = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t), Dozat, 2016,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. mu_dtype, nu_dtype: in which mu and nu
-    are stored; float32 or wider without them. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
+    are stored, rounded to nearest (a bfloat16 nu with b2 = 0.999 does not decay: `store` rounds
+    stochastically); float32 or wider without them. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
     """
 
     def init(param: Any, step: Any) -> ScaleByAdamState:

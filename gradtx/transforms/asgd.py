@@ -12,7 +12,7 @@ from gradtx.core.dtypes import cast, number_dtype, scalar_dtype
 from gradtx.core.kinds import NonNegative
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams
+from gradtx.core.state import Count, PastParams
 
 
 class ASGDState(NamedTuple):
@@ -21,7 +21,7 @@ class ASGDState(NamedTuple):
 
     count: Count
     eta: Any
-    ax: LikeParams
+    ax: PastParams
 
 
 @per_tree
