@@ -15,7 +15,7 @@ import gradtx
 LIBRARIES: dict[str, Any] = {"gradtx": gradtx, "optax": optax}
 
 PLAIN_SETS = ("mlp", "small", "vector", "resnet50", "gpt2", "matrices", "llama1b")
-MODELS = ("mlp", "resnet50", "gpt2", "llama1b")
+SOME_SETS = ("mlp", "gpt2", "llama1b")
 
 
 @dataclass(frozen=True)
@@ -103,22 +103,30 @@ RECIPES: dict[str, Recipe] = {
     "accumulate_8": Recipe(
         "AdamW every 8", lambda lib: _accumulate(lib, lib.adamw(1e-3), 8), 14, cycle=8, eager=False
     ),
-    "lamb": Recipe("LAMB", _lamb, 28, sets=MODELS),
-    "lion": Recipe("Lion", lambda lib: lib.lion(1e-4), 20, sets=MODELS),
-    "adafactor": Recipe("Adafactor", lambda lib: lib.adafactor(1e-3), 12, sets=MODELS),
-    "partition_2": Recipe("AdamW, 2 groups", lambda lib: _grouped(lib, 2), 28, sets=MODELS),
-    "partition_12": Recipe("AdamW, 12 groups", lambda lib: _grouped(lib, 12), 28, sets=MODELS),
+    "lamb": Recipe("LAMB", _lamb, 28, eager=False, sets=SOME_SETS),
+    "lion": Recipe("Lion", lambda lib: lib.lion(1e-4), 20, eager=False, sets=SOME_SETS),
+    "adafactor": Recipe(
+        "Adafactor", lambda lib: lib.adafactor(1e-3), 12, eager=False, sets=SOME_SETS
+    ),
+    "partition_2": Recipe(
+        "AdamW, 2 groups", lambda lib: _grouped(lib, 2), 28, eager=False, sets=SOME_SETS
+    ),
+    "partition_12": Recipe(
+        "AdamW, 12 groups", lambda lib: _grouped(lib, 12), 28, eager=False, sets=SOME_SETS
+    ),
     "if_finite": Recipe(
         "apply if finite, AdamW",
         lambda lib: lib.apply_if_finite(lib.adamw(1e-3), 5),
         32,
-        sets=MODELS,
+        eager=False,
+        sets=SOME_SETS,
     ),
     "averaged": Recipe(
         "AdamW, average of parameters",
         lambda lib: _averaged(lib, lib.adamw(1e-3), 1e-3),
         36,
-        sets=MODELS,
+        eager=False,
+        sets=SOME_SETS,
     ),
     "muon": Recipe("Muon", _muon, 20, eager=False, sets=("blocks",)),
 }
