@@ -137,7 +137,9 @@ class _Group(Mask):
 
     def select(self, leaves: Leaves, where: str) -> list[bool]:
         """For each leaf, whether it has the label."""
-        return [label == self.label for label in self.given.of(leaves)]
+        if self.given not in leaves.memo:
+            leaves.memo[self.given] = self.given.of(leaves)
+        return [label == self.label for label in leaves.memo[self.given]]
 
 
 class Partition(GradientTransformation):

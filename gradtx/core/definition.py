@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 
-from gradtx.core.kinds import Kind, Number, is_decay, kind_of
+from gradtx.core.kinds import Kind, Number, is_decay, is_factor, kind_of
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.value import Frozen, Value, show, thaw
 
@@ -44,6 +44,7 @@ class Definition(Generic[P, V]):
             if parameter.default is None or type(None) in typing.get_args(hints.get(name))
         }
         self.decays = tuple(name for name, kind in self.parameters.items() if is_decay(kind))
+        self.factors = tuple(name for name, kind in self.parameters.items() if is_factor(kind))
         self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:

@@ -53,13 +53,18 @@ class Kind:
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number, an array or a schedule, or a tuple or dict of these."""
+    """A number, an array or a schedule, or a tuple or dict of these.
+
+    factor: the rule only multiplies an array by it. Rounding it to the array's dtype beforehand
+    changes nothing then, and rules that differ in factors alone can share their traces.
+    """
 
     text: str
     accepts: Callable[[np.ndarray], Any]
     example: float = 0.5
     scheduled: bool = True
     off_at_zero: bool = False
+    factor: bool = False
     dynamic = True
 
     def convert(self, where: str, value: Any) -> Any:
@@ -152,12 +157,15 @@ def _finite(x: np.ndarray) -> Any:
     return np.isfinite(x)
 
 
+_REAL = Number("a finite number", _finite)
 _NON_NEGATIVE = Number("finite and >= 0", lambda x: _finite(x) & (x >= 0))
 _DECAY = Number("in [0, 1)", lambda x: (x >= 0) & (x < 1))
 _FRACTION = Number("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 
-Real = Annotated[Any, Number("a finite number", _finite)]
+Real = Annotated[Any, _REAL]
+RealFactor = Annotated[Any, replace(_REAL, factor=True)]
 NonNegative = Annotated[Any, _NON_NEGATIVE]
+NonNegativeFactor = Annotated[Any, replace(_NON_NEGATIVE, factor=True)]
 Positive = Annotated[Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
 Decay = Annotated[Any, _DECAY]
 Fraction = Annotated[Any, _FRACTION]
@@ -194,6 +202,11 @@ def _search(annotation: Any) -> Kind | None:
             alone = typing.get_origin(annotation) in (Annotated, typing.Union, types.UnionType)
             return found if alone or not isinstance(found, Instance) else Instance()
     return None
+
+
+def is_factor(kind: Kind) -> bool:
+    """Whether an argument of this kind only multiplies an array."""
+    return isinstance(kind, Number) and kind.factor
 
 
 def is_decay(kind: Kind) -> bool:

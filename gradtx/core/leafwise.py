@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -141,6 +141,30 @@ class Spec:
             name: bind_numbers(value, dtype, f"{self.name}: {name}")
             for name, value in jax.tree.unflatten(self.treedef, leaves).items()
         }
+
+    @cached_property
+    def form(self) -> Spec:
+        """The rule with its factors not known, which it has in common with others."""
+        factors = self._factors
+        return replace(self, known=tuple(None if i in factors else k for i, k in self._numbered))
+
+    def arguments_of_form(self, traced: Sequence[Any]) -> list[Any]:
+        """The numbers that are not known in the form of the rule."""
+        arrays, factors = iter(traced), self._factors
+        return [
+            next(arrays) if known is None else known
+            for i, known in self._numbered
+            if known is None or i in factors
+        ]
+
+    @property
+    def _numbered(self) -> list[tuple[int, Any]]:
+        return list(enumerate(self.known))
+
+    @cached_property
+    def _factors(self) -> frozenset[int]:
+        numbers = jax.tree.unflatten(self.treedef, range(len(self.known)))
+        return frozenset(jax.tree.leaves([numbers[name] for name in self.definition.factors]))
 
     def rule(self, numbers: dict[str, Any]) -> Rule:
         """The rule with these numbers."""
@@ -275,6 +299,7 @@ def run_leafwise(
 ) -> list[OptState]:
     """Neighbouring rules on every leaf of the work; returns their new states."""
     bound = [_bind(link, state, work, extra) for link, state in zip(links, states, strict=True)]
+    bound = _with_common_forms(bound)
     jobs: dict[Any, list[int]] = {}
     for i, value in enumerate(work.values):
         active = tuple(j for j, b in enumerate(bound) if b.selected[i])
@@ -362,6 +387,22 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
     shared = _Shared(traced, count, biases, gathered, tx.asks.of(work.visible(extra, link.masks)))
     rows = Rows.read(own, work.leaves, tx.definition.name)
     return _Bound(spec, shared, count, rows, selected, tx.rule.batched)
+
+
+def _with_common_forms(bound: list[_Bound]) -> list[_Bound]:
+    """Rules that differ in factors alone, as those of groups do, in the form that they share."""
+    specs: dict[Spec, set[Spec]] = {}
+    for b in bound:
+        specs.setdefault(b.spec.form, set()).add(b.spec)
+    return [
+        b
+        if len(specs[b.spec.form]) == 1
+        else b._replace(
+            spec=b.spec.form,
+            shared=b.shared._replace(numbers=b.spec.arguments_of_form(b.shared.numbers)),
+        )
+        for b in bound
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

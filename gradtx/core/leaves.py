@@ -47,6 +47,11 @@ class Leaves:
         """The path of each leaf."""
         return paths(jax.tree.unflatten(self.treedef, range(len(self.values))))
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What was found out about this tree, by who asked: several masks share it."""
+        return {}
+
     def tree(self, values: Iterable[Any]) -> Any:
         """These values in this structure."""
         return jax.tree.unflatten(self.treedef, values)

@@ -34,6 +34,7 @@ class Work:
         ]
         self._compute_dtypes = [None if v is None else _wide_dtype(v, p) for v, p in pairs]
         self._selections: dict[tuple[Mask, ...], list[bool]] = {}
+        self._left: dict[tuple[bool, ...], Leaves] = {}
 
     def _aligned_params(self, params: Params) -> list[Any]:
         aligned = align(self.leaves, params, f"{self.name}: params")
@@ -88,8 +89,10 @@ class Work:
             selected = [True] * len(seen)
             # From the outermost, the last, inwards: each sees the leaves that are left, as in init.
             for mask in reversed(masks):
-                leaves = Leaves.of(hide(self.leaves, seen, selected))
-                flags = iter(mask.select(leaves, f"{self.name}: mask"))
+                left = tuple(selected)
+                if left not in self._left:
+                    self._left[left] = Leaves.of(hide(self.leaves, seen, selected))
+                flags = iter(mask.select(self._left[left], f"{self.name}: mask"))
                 selected = [s and next(flags) for s in selected]
             self._selections[masks] = selected
         return self._selections[masks]

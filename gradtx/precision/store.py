@@ -119,9 +119,9 @@ def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
         # That a count is not negative is more than XLA knows.
         return lax.cond(count >= 0, encode, partial(_zeros, encode), x)
 
-    # A barrier, since XLA would otherwise compute the code of a constant, the first moments, element
-    # by element while it compiles.
-    x = lax.optimization_barrier(cast(x, np.float32))
+    # A barrier, since XLA would otherwise encode a constant, the first moment, element by element
+    # while it compiles.
+    x = lax.optimization_barrier(cast(x, np.float32))  # type: ignore[no-untyped-call]
     return lax.platform_dependent(x, cpu=materialised if form.blocks else encode, default=encode)
 
 

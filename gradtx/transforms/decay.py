@@ -8,12 +8,12 @@ from jax import lax
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
-from gradtx.core.kinds import NonNegative
+from gradtx.core.kinds import NonNegative, NonNegativeFactor
 from gradtx.core.numerics import times
 
 
 @per_leaf
-def decay_weights(weight_decay: NonNegative) -> Any:
+def decay_weights(weight_decay: NonNegativeFactor) -> Any:
     """u = g + weight_decay * param"""
     return lambda grad, param: lax.add(grad, times(weight_decay, param))
 

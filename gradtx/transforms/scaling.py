@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import NonNegative, Real
+from gradtx.core.kinds import NonNegativeFactor, RealFactor
 from gradtx.core.numerics import times
 
 
 @per_leaf
-def scale(step_size: Real) -> Any:
+def scale(step_size: RealFactor) -> Any:
     """u = step_size * g"""
     return lambda grad: times(step_size, grad)
 
 
 @per_leaf
-def scale_by_schedule(step_size_fn: Real) -> Any:
+def scale_by_schedule(step_size_fn: RealFactor) -> Any:
     """u = step_size_fn(t) * g, where t is the number of updates before this one."""
     return lambda grad: times(step_size_fn, grad)
 
 
 @per_leaf
 def scale_by_learning_rate(
-    learning_rate: NonNegative | None = None, *, flip_sign: bool = True
+    learning_rate: NonNegativeFactor | None = None, *, flip_sign: bool = True
 ) -> Any:
     """u = -learning_rate * g, downhill; with flip_sign=False u = learning_rate * g.
 

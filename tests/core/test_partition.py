@@ -210,3 +210,42 @@ def test_selective_transform_and_freeze_print() -> None:
     assert tx.assignment(PARAMS)["head/bias"] == "freeze"
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert repr(gradtx.freeze("a")) == "masked(inner=set_to_zero(), mask='a')"
+
+
+def test_groups_that_differ_in_factors_share_one_trace() -> None:
+    traces = []
+
+    @gradtx.per_leaf
+    def noted() -> Any:
+        def update(grad: Any) -> Any:
+            traces.append(grad.shape)
+            return grad
+
+        return update
+
+    params = {f"w{i:02}": jnp.full(3, 1.5) for i in range(12)}
+    tx = gradtx.partition(
+        {key: gradtx.chain(noted(), gradtx.sgd(0.1 / (i + 1))) for i, key in enumerate(params)}
+    )
+    state = tx.init(params)
+    traces.clear()
+    jax.jit(tx.update).lower(params, state, params)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_group_steps_as_its_transformation_alone(dtype: str) -> None:
+    groups = {
+        "^a": gradtx.adamw(1e-3, weight_decay=0.1),
+        "^b": gradtx.adamw(3e-3, weight_decay=0.01),
+        "^c": gradtx.adamw(gradtx.linear_schedule(1e-3, 0.0, 9), weight_decay=0.03),
+    }
+    random = np.random.default_rng(0)
+    params = {key: jnp.asarray(random.standard_normal(7), dtype) for key in "abc"}
+    grads = {key: jnp.asarray(random.standard_normal(7), dtype) for key in "abc"}
+    together = gradtx.partition(groups)
+    updates, _ = jax.jit(together.update)(grads, together.init(params), params)
+    for key in "abc":
+        alone, (grad, param) = groups[f"^{key}"], (grads[key], params[key])
+        expected, _ = jax.jit(alone.update)(grad, alone.init(param), param)
+        np.testing.assert_array_equal(np.float32(updates[key]), np.float32(expected))
