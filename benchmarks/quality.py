@@ -45,24 +45,30 @@ def train(way: Way, task: Task, steps: int, seeds: int) -> np.ndarray:
 
 
 def draw(curves: dict[str, np.ndarray], path: Any) -> None:
-    """The mean losses, smoothed, and the last losses as parts of float32's."""
+    """The losses against float32's, while training and at the end."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    window = max(next(iter(curves.values())).shape[1] // 20, 1)
-    for name, losses in curves.items():
-        mean = np.convolve(losses.mean(0), np.ones(window) / window, "valid")
-        left.plot(np.arange(len(mean)) + window, mean, linewidth=1, label=name)
+    window = max(next(iter(curves.values())).shape[1] // 10, 1)
+    weights = np.ones(window) / window
+    smooth = {name: np.convolve(x.mean(0), weights, "valid") for name, x in curves.items()}
+    colours = [colormaps["tab20"](i / 20) for i in range(len(curves))]
+    for (name, losses), colour in zip(smooth.items(), colours, strict=True):
+        steps = np.arange(len(losses)) + window
+        apart = 100 * (losses / smooth["float32"] - 1)
+        left.plot(steps, apart, linewidth=1.2, color=colour, label=name)
     left.set_xlabel("step")
-    left.set_title("training loss, mean over seeds", fontsize=9, loc="left")
-    left.legend(fontsize=6, frameon=False)
+    left.set_title(f"loss against float32, %, mean of {window} steps", fontsize=9, loc="left")
     base = last(curves["float32"]).mean()
     ratios = [100 * (last(losses).mean() / base - 1) for losses in curves.values()]
-    right.barh(list(curves), ratios, color="#0072b2")
+    right.barh(list(curves), ratios, color=colours)
     right.invert_yaxis()
     right.tick_params(axis="y", labelsize=7)
-    right.set_title("last loss against float32, %", fontsize=9, loc="left")
+    right.set_title("at the end", fontsize=9, loc="left")
+    left.axhline(0, linewidth=0.5, color="0.7")
+    right.axvline(0, linewidth=0.5, color="0.7")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
