@@ -133,9 +133,9 @@ def measure_eager(
 
 
 def _compile(both: list[Contender], sides: list[Side], start: float, seconds: float) -> None:
-    """Trace, lower and compile: with compilation at most three times, without it some more."""
+    """Trace, lower and compile, once at least: thrice at most, without compilation some more."""
     full = Rounds(1, 3, start + 0.35 * seconds)
-    rest = Rounds(1, 7, start + 0.5 * seconds)
+    rest = Rounds(0, 7, start + 0.5 * seconds)
     for compile_too, rounds in ((True, full), (False, rest)):
         timers = [lambda c=c, also=compile_too: c.trace_and_lower(also) for c in both]
         for side, samples in zip(sides, interleave(timers, rounds), strict=True):
