@@ -391,6 +391,8 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
 
 def _with_common_forms(bound: list[_Bound]) -> list[_Bound]:
     """Rules that differ in factors alone, as those of groups do, in the form that they share."""
+    if len({b.spec.definition for b in bound}) == len(bound):
+        return bound  # as in most chains: nothing is to be compared
     specs: dict[Spec, set[Spec]] = {}
     for b in bound:
         specs.setdefault(b.spec.form, set()).add(b.spec)
