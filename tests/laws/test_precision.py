@@ -142,6 +142,7 @@ class Errors(NamedTuple):
     rms: float
     mean: float
     along: float  # the mean of what lies along the update: how much longer it has become
+    spread: float  # root mean square of what `along` is the mean of
     number: float  # of elements that make up the root mean square: a few, where signs have changed
 
 
@@ -153,8 +154,9 @@ def errors(updates: Any, exact: Any) -> list[Errors]:
         off = (got - expected) / unit
         squares = off**2
         number = np.sum(squares) ** 2 / (np.sum(squares**2) or 1.0)
-        along = np.mean(off * expected / unit)
-        rows.append(Errors(np.sqrt(np.mean(squares)), np.mean(off), along, max(number, 1.0)))
+        along = off * expected / unit
+        means = (np.sqrt(np.mean(squares)), np.mean(off), np.mean(along))
+        rows.append(Errors(*means, np.sqrt(np.mean(along**2)), max(number, 1.0)))
     return rows
 
 
@@ -194,9 +196,9 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
         # Sums in another order, in the program of many: a few roundings of float32.
         assert mine.rms <= slack * bound.rms + 1e-5, (got, like)
         # Five standard errors; and what a bend makes of any noise, right on average as it may be.
-        chance = 5 * bound.rms / np.sqrt(SEEDS * (1 if example.couples else 4096))
-        assert abs(mine.mean) <= 2 * abs(bound.mean) + chance + 1e-5, (got, like)
-        assert abs(mine.along) <= 2 * abs(bound.along) + chance + 1e-5, (got, like)
+        chance = 5 / np.sqrt(SEEDS * (1 if example.couples else 4096))
+        assert abs(mine.mean) <= 2 * abs(bound.mean) + chance * bound.rms + 1e-5, (got, like)
+        assert abs(mine.along) <= 2 * abs(bound.along) + chance * bound.spread + 1e-5, (got, like)
 
 
 # -- store: as it is used --------------------------------------------------------------------------

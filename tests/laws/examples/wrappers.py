@@ -171,7 +171,7 @@ EXAMPLES: tuple[Example, ...] = (
         "growing",
         lambda: gradtx.dynamic_loss_scale(gradtx.sgd(0.1, 0.9), 2.0, 1, 4.0, 0.25),
         idle=("growth_interval", *_BOUNDS),
-        unmoved=("init_scale",),
+        unmoved=("init_scale", "growth_factor", "backoff_factor"),
         couples=True,
         written_out=False,
     ),
