@@ -127,11 +127,6 @@ def test_size_of_the_state(name: str) -> None:
     assert size(stored) / size(exact) <= ratio[name]
 
 
-# The new moments as float32 where blocks are measured before they are encoded; otherwise what is
-# decoded and encoded in place twice, since XLA for CPU reads the old codes for both.
-TEMPORARIES = {"bfloat16": 4, "bfloat16+8": 6, "float8": 8, "int8": 8, "int4": 8}
-
-
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the figures of XLA for CPU")
 @pytest.mark.parametrize("shape", [(2**20,), (1000, 768)], ids=str)
 @every_format
@@ -145,7 +140,8 @@ def test_temporary_memory_of_a_step(name: str, shape: tuple[int, ...]) -> None:
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
     memory = jitted.lower(params, tx.init(params), params).compile().memory_analysis()
-    assert memory.temp_size_in_bytes <= (TEMPORARIES[name] + 0.05) * params.size
+    # The new moments in float32, and no copy of the old codes; some versions of XLA need less.
+    assert memory.temp_size_in_bytes <= 8.05 * params.size
 
 
 def test_formats_by_field_and_by_path() -> None:
