@@ -28,7 +28,8 @@ class AccumulateState(NamedTuple):
     """Where in its cycle an accumulation is.
 
     mini_step: micro-batches of this cycle so far; gradient_step: steps of the inner optimizer;
-    acc_grads: the mean of the accepted gradients of this cycle; accepted: how many those are;
+    acc_grads: the mean of the accepted gradients of this cycle, between cycles memory without a
+    meaning; accepted: how many those are;
     skipped: how many micro-batches were ever dropped because of a NaN or an infinity.
     """
 
@@ -135,8 +136,10 @@ def cycle(
 ) -> tuple[Updates, OptState, Updates]:
     """Add a gradient to the mean and, if it is due, run the inner optimizer on it.
 
-    The mean is taken outside of the branches, where XLA updates it in place; it is not set back to
-    zero after a step, because the next cycle's first gradient replaces it.
+    The mean is taken outside of the branches, where XLA updates it in place. Once the inner
+    optimizer has read it, it is not needed: the next cycle's first gradient replaces it. So the
+    inner update leaves its branch in the place of the mean, and a step needs no memory of its own;
+    an accumulator in a narrower dtype, which would round the update, stays as it is.
     """
     leaves = Leaves.of(updates)
     old_mean = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
@@ -144,18 +147,18 @@ def cycle(
         old if g is None else cast(add(cast(old, g.dtype), g), old.dtype)
         for g, old in zip(leaves.values, old_mean, strict=True)
     )
+    lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
     def step(mean: Updates, inner_state: OptState, count: Any) -> Any:
-        grads = jax.tree.map(
-            lambda g, m: None if g is None else cast(m, g.dtype),
-            updates,
-            mean,
-            is_leaf=lambda x: x is None,
-        )
+        grads = jax.tree.map(lambda g, m: cast(m, g.dtype), updates, mean)
         return update_inner(inner, grads, inner_state, params, extra, rounded=False)
 
     def hold(mean: Updates, inner_state: OptState, count: Any) -> Any:
-        return idle_zeros(updates, count), inner_state
+        zeros = idle_zeros(updates, count)
+        return jax.tree.map(
+            lambda is_lent, m, z: m if is_lent else z, lent, mean, zeros
+        ), inner_state
 
-    u, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
-    return u, inner_state, mean
+    left, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
+    u = jax.tree.map(lambda x: jnp.where(emit, x, 0), left)
+    return u, inner_state, jax.tree.map(lambda is_lent, m, x: x if is_lent else m, lent, mean, left)

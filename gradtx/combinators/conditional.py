@@ -16,7 +16,7 @@ from gradtx.core.foreign import known_to
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
-from gradtx.core.skipping import all_finite, idle_zeros, none
+from gradtx.core.skipping import all_finite, all_zero, idle_zeros, zero_if_finite
 from gradtx.core.state import OptState, start
 from gradtx.core.transformation import GradientTransformation
 
@@ -196,4 +196,6 @@ def _holding(updates: Any, count: Any) -> Callable[..., Any]:
 def _stays_finite(old: OptState, new: OptState) -> Any:
     """Whether no element stopped being finite. Some states hold infinities from their start."""
     pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-    return none([jnp.isfinite(x) & ~jnp.isfinite(y) for x, y in pairs if is_inexact(y)])
+    return all_zero(
+        [jnp.where(jnp.isfinite(x), zero_if_finite(y), 0) for x, y in pairs if is_inexact(y)]
+    )

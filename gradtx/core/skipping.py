@@ -17,16 +17,26 @@ from gradtx.core.state import Updates
 def all_finite(tree: Any) -> Any:
     """Whether no leaf holds a NaN or an infinity."""
     arrays = map(jnp.asarray, jax.tree.leaves(tree))
-    return none([~jnp.isfinite(x) for x in arrays if is_inexact(x)])
+    return all_zero([zero_if_finite(x) for x in arrays if is_inexact(x)])
 
 
-def none(flags: list[Any]) -> Any:
-    """Whether no element of any of these boolean arrays is true."""
-    counts = [cast(jnp.any(x), np.float32) for x in flags]
-    count = functools.reduce(lax.add, counts, jnp.zeros((), np.float32))
+def zero_if_finite(x: jax.Array) -> jax.Array:
+    """0 where x is finite, NaN where it is not; real."""
+    difference = x - x
+    return difference.real + difference.imag if jnp.iscomplexobj(x) else difference
+
+
+def all_zero(arrays: list[jax.Array]) -> Any:
+    """Whether arrays of zeros and NaNs are all zero.
+
+    Their sum says it in one vectorised pass over each. To ask every element takes two passes, the
+    first of which stores flags; and the maximum of an array loses a NaN in XLA:CPU.
+    """
+    sums = [cast(lax.reduce_sum(x, tuple(range(x.ndim))), np.float32) for x in arrays]
+    total = functools.reduce(lax.add, sums, jnp.zeros((), np.float32))
     # XLA copies a cheap scalar into the loop of every leaf that uses it, and this one is a sum over
     # all leaves. A square root is not cheap, so it is computed once.
-    return jnp.sqrt(count) == 0
+    return jnp.sqrt(total) == 0
 
 
 def idle_zeros(like: Updates, count: Any) -> Updates:
