@@ -69,7 +69,14 @@ def scale_by_lion(
         return jnp.tanh(times(smooth_beta, c))
 
     def update(grad: Any, state: ScaleByLionState) -> Any:
-        u = direction(running_mean(state.mu, grad, b1))
-        return u, state._replace(mu=running_mean(state.mu, grad, b2))
+        mu = running_mean(state.mu, grad, b2)
+        if isinstance(b1, float) and isinstance(b2, float) and 0 < b2 >= b1:
+            # The same c, as a mean that begins at the new mu: b1 mu_old + (1 - b1) g with
+            # mu_old = (mu - (1 - b2) g) / b2. If nothing but its own loop reads the old mu,
+            # XLA:CPU updates it in place; otherwise it copies it first.
+            c = running_mean(mu, grad, b1 / b2)
+        else:
+            c = running_mean(state.mu, grad, b1)
+        return direction(c), state._replace(mu=mu)
 
     return Rule(init, update)
