@@ -65,9 +65,16 @@ def cast(x: Any, dtype: Any) -> jax.Array:
     """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
         return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return cast_shape(x, dtype)
     if np.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"a complex array became {dtype}: its imaginary part would be lost")
     return lax.convert_element_type(x, dtype)
+
+
+def cast_shape(x: jax.ShapeDtypeStruct, dtype: Any) -> Any:
+    """The shape of an array in `dtype`: `init` may be given shapes in place of parameters."""
+    return x.update(dtype=np.dtype(dtype))
 
 
 def widen(x: Any, dtype: Any) -> jax.Array:
@@ -81,7 +88,8 @@ def widen_tree(tree: Any) -> Any:
     """The arrays of a tree in float32 or wider."""
 
     def wide(x: Any) -> Any:
-        inexact = isinstance(x, jax.Array | np.ndarray | np.generic) and is_inexact(x)
+        arrays = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+        inexact = isinstance(x, arrays) and is_inexact(x)
         return cast(x, compute_dtype(x.dtype)) if inexact else x
 
     return jax.tree.map(wide, tree)

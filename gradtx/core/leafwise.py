@@ -26,7 +26,15 @@ from gradtx.core.dtypes import (
     strengthen,
     widen,
 )
-from gradtx.core.leaves import Leaves, at, check_arrays, check_floating, describe, number_of
+from gradtx.core.leaves import (
+    Leaves,
+    at,
+    check_arrays,
+    check_floating,
+    describe,
+    number_of,
+    values_needed,
+)
 from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
 from gradtx.core.state import (
     EmptyState,
@@ -61,7 +69,7 @@ class LeafTransformation(Ruled):
         own: Any = EmptyState()
         if self.rule.init is not None:
             leaves = Leaves.of(params)
-            values = check_arrays(leaves, self.definition.name)
+            values = check_arrays(leaves, self.definition.name, shapes_too=True)
             check_floating(leaves, values, self.definition.name)
             own = self._rows(leaves, values).write(leaves.treedef)
         return new_state(own, counted=self.counted)
@@ -87,12 +95,13 @@ class LeafTransformation(Ruled):
             "step": Step(start()),
             "stored_dtype": param.dtype,
         }
+        where = f"{self.definition.name}: {at(path)} ({describe(param)})"
         try:
-            return jax.tree.map(strengthen, self.init_asks.call(init, available))
+            with values_needed(where, [param]):
+                return jax.tree.map(strengthen, self.init_asks.call(init, available))
         except ValueError as error:
             if type(error) is not ValueError:
                 raise  # JAX's own errors explain themselves
-            where = f"{self.definition.name}: {at(path)} ({describe(param)})"
             raise ValueError(f"{where}: {error}") from error
 
     def _spec(self, numbers: dict[str, Any], state_class: type) -> tuple[Spec, list[Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,12 +120,34 @@ def map_leaves(where: str, function: Callable[[Any], Any], tree: Any) -> Any:
     return leaves.tree(at_leaf(i, x) for i, x in enumerate(leaves.values))
 
 
-def check_arrays(leaves: Leaves, where: str) -> list[Any]:
-    """The leaves as arrays; what is no array is refused by path."""
+def check_arrays(leaves: Leaves, where: str, shapes_too: bool = False) -> list[Any]:
+    """The leaves as arrays; what is no array is refused by path. shapes_too: a ShapeDtypeStruct
+    is let through as it is."""
     return [
-        x if x is None else _array(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
+        x
+        if x is None or (shapes_too and is_shape(x))
+        else _array(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
         for i, x in enumerate(leaves.values)
     ]
+
+
+def is_shape(x: Any) -> bool:
+    """Whether x is the shape and dtype of an array without its values."""
+    return isinstance(x, jax.ShapeDtypeStruct)
+
+
+@contextmanager
+def values_needed(where: str, params: Iterable[Any]) -> Iterator[None]:
+    """Say so if an init fails because it was given shapes and needs values."""
+    try:
+        yield
+    except (TypeError, AttributeError) as error:
+        if not any(map(is_shape, params)):
+            raise
+        raise TypeError(
+            f"{where}: its state begins with the values of the parameters, and init was given only "
+            "their shapes. For the shapes of the state call jax.eval_shape(tx.init, params)"
+        ) from error
 
 
 def check_floating(leaves: Leaves, values: list[Any], where: str) -> None:
@@ -140,17 +163,10 @@ def check_floating(leaves: Leaves, values: list[Any], where: str) -> None:
 def _array(x: Any, where: Any) -> Any:
     if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:
         return x
-    if isinstance(x, jax.Array | np.ndarray | np.generic) or hasattr(x, "__jax_array__"):
-        array = x if isinstance(x, jax.Array) else jax.numpy.asarray(x)
-    elif isinstance(x, float | complex) and not isinstance(x, bool):
-        array = jax.numpy.asarray(x)
-    else:
-        raise TypeError(
-            f"{where()}: expected an array, got {describe(x)}"
-            + (
-                ". To see the state's shapes call jax.eval_shape(tx.init, params)"
-                if isinstance(x, jax.ShapeDtypeStruct)
-                else ""
-            )
-        )
-    return array
+    if isinstance(x, jax.Array):
+        return x
+    if isinstance(x, np.ndarray | np.generic) or hasattr(x, "__jax_array__"):
+        return jax.numpy.asarray(x)
+    if isinstance(x, float | complex) and not isinstance(x, bool):
+        return jax.numpy.asarray(x)
+    raise TypeError(f"{where()}: expected an array, got {describe(x)}")

@@ -34,7 +34,11 @@ class GradientTransformation(Value):
         return from_functions(init, update)
 
     def init(self, params: Params) -> OptState:
-        """The state before the first update; arrays in it are shaped and placed like params."""
+        """The state before the first update; arrays in it are shaped and placed like params.
+
+        params may be `ShapeDtypeStruct`s where the state does not begin with their values. Raises:
+        TypeError where it does, and, with the leaf's path, for what is no floating array.
+        """
         from gradtx.core.run import init
 
         return init(self, params)

@@ -15,7 +15,7 @@ from gradtx.core.dtypes import (
     strengthen,
     widen_tree,
 )
-from gradtx.core.leaves import Leaves, check_arrays, check_floating
+from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
 from gradtx.core.rule import Rule, Step, as_rule, split_result
 from gradtx.core.state import (
     EmptyState,
@@ -40,7 +40,7 @@ class TreeTransformation(Ruled):
         own: Any = EmptyState()
         if self.rule.init is not None:
             leaves = Leaves.of(params)
-            values = check_arrays(leaves, self.definition.name)
+            values = check_arrays(leaves, self.definition.name, shapes_too=True)
             check_floating(leaves, values, self.definition.name)
             rule = self._rule(start(), real_dtype_of(values))
             init: Any = rule.init
@@ -50,8 +50,8 @@ class TreeTransformation(Ruled):
                 "stored_params": stored,
                 "step": Step(start()),
             }
-            own = self.init_asks.call(init, available)
-            own = jax.tree.map(strengthen, own)
+            with values_needed(self.definition.name, values):
+                own = jax.tree.map(strengthen, self.init_asks.call(init, available))
         return new_state(own, counted=self.counted)
 
     def _rule(self, count: Any, dtype: Any) -> Rule:
