@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jax import lax
 
 
+@cache
 def compute_dtype(*dtypes: Any) -> np.dtype:
     """The dtype in which the maths of arrays of these dtypes is done: float32 or wider."""
     # By size, not by JAX's promotion: that may be set to "strict" and refuse.
@@ -21,6 +23,7 @@ def compute_dtype(*dtypes: Any) -> np.dtype:
     return np.dtype(f"c{2 * size}" if is_complex else f"f{size}")
 
 
+@cache
 def real_dtype(dtype: Any) -> np.dtype:
     """The dtype of a real number beside numbers of `dtype`: float32 for complex64."""
     return np.zeros((), dtype).real.dtype
@@ -53,7 +56,12 @@ def number_dtype(number: Any) -> np.dtype:
 
 def is_inexact(x: Any) -> bool:
     """Whether x is floating or complex."""
-    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+    return _is_inexact_dtype(x.dtype)
+
+
+@cache
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def is_random_key(x: Any) -> bool:

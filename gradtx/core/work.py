@@ -49,12 +49,11 @@ class Work:
         for i, (value, param) in enumerate(zip(self.values, self.params, strict=True)):
             if value is None:
                 continue
-            where = f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(value)}"
             fits = param is not None and value.shape[per_example[i] :] == param.shape
             if self.has_params and not fits:
                 needed = "one more axis, of examples, before" if per_example[i] else ""
                 raise ValueError(
-                    f"{where} do not fit the parameter "
+                    f"{self._at(i)} do not fit the parameter "
                     f"{'None' if param is None else describe(param)}; they must have "
                     + (f"{needed} its shape{_HINT}" if needed else "the same shape")
                 )
@@ -63,9 +62,12 @@ class Work:
                 if not length or known not in (None, length):
                     expected = f"{known or 'at least one'} along the first axis"
                     raise ValueError(
-                        f"{where} must be gradients of single examples, {expected}{_HINT}"
+                        f"{self._at(i)} must be gradients of single examples, {expected}{_HINT}"
                     )
                 known = length
+
+    def _at(self, i: int) -> str:
+        return f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(self.values[i])}"
 
     def compute_dtype(self, i: int) -> Any:
         """The dtype in which the maths of leaf i is done."""
