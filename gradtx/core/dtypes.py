@@ -82,7 +82,7 @@ def cast(x: Any, dtype: Any) -> jax.Array:
 
 def cast_shape(x: jax.ShapeDtypeStruct, dtype: Any) -> Any:
     """The shape of an array in `dtype`: `init` may be given shapes in place of parameters."""
-    return x.update(dtype=np.dtype(dtype))
+    return x.update(dtype=np.dtype(dtype))  # type: ignore[no-untyped-call]
 
 
 def widen(x: Any, dtype: Any) -> jax.Array:

@@ -145,7 +145,7 @@ def values_needed(where: str, params: Iterable[Any]) -> Iterator[None]:
         if not any(map(is_shape, params)):
             raise
         raise TypeError(
-            f"{where}: its state begins with the values of the parameters, and init was given only "
+            f"{where}: its init computes with the values of the parameters and was given only "
             "their shapes. For the shapes of the state call jax.eval_shape(tx.init, params)"
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,13 @@ def zeros_like(param: jax.Array, dtype: Any = None) -> jax.Array:
 def real_full_like(param: jax.Array, value: Any, dtype: Any = None) -> jax.Array:
     """A real number in the shape of `param`: a first second moment, real for complex params."""
     return jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype))
+
+
+def zeros_like_result(function: Callable[[jax.Array], Any], param: jax.Array) -> Any:
+    """Zeros like what a function makes of `param`, placed as that is."""
+    if isinstance(param, jax.ShapeDtypeStruct):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, param))
+    return jax.tree.map(jnp.zeros_like, function(param))
 
 
 def abs_sq(x: jax.Array) -> jax.Array:

@@ -36,8 +36,8 @@ class GradientTransformation(Value):
     def init(self, params: Params) -> OptState:
         """The state before the first update; arrays in it are shaped and placed like params.
 
-        params may be `ShapeDtypeStruct`s where the state does not begin with their values. Raises:
-        TypeError where it does, and, with the leaf's path, for what is no floating array.
+        params may be `ShapeDtypeStruct`s where nothing is computed with their values. Raises:
+        TypeError where something is, and, with the leaf's path, for what is no floating array.
         """
         from gradtx.core.run import init
 

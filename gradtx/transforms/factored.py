@@ -11,7 +11,7 @@ import numpy as np
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
 from gradtx.core.kinds import NonNegative, Real
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -62,7 +62,9 @@ def scale_by_factored_rms(
             return FactoredState(
                 step.count, _unused(param), _unused(param), real_full_like(param, 0)
             )
-        row, column = (jnp.zeros_like(jnp.mean(abs_sq(param), axis)) for axis in axes)
+        row, column = zeros_like_result(
+            lambda x: tuple(jnp.mean(abs_sq(x), axis) for axis in axes), param
+        )
         return FactoredState(step.count, row, column, _unused(param))
 
     # The parameter is asked for because a transposed gradient would fit the state.

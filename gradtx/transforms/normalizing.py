@@ -9,7 +9,7 @@ import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import AtLeastOne, NonNegative, Real
-from gradtx.core.numerics import times, zeros_like
+from gradtx.core.numerics import times, zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.tree import global_norm
@@ -74,7 +74,7 @@ def zero_nans() -> Any:
     """u = g, but 0 where g is NaN; `state.found_nan` tells which arrays had one."""
 
     def init(param: Any) -> ZeroNansState:
-        return ZeroNansState(jnp.zeros_like(jnp.any(jnp.isnan(param))))  # placed as param is
+        return ZeroNansState(zeros_like_result(lambda x: jnp.any(jnp.isnan(x)), param))
 
     def update(grad: Any, state: ZeroNansState) -> Any:
         bad = jnp.isnan(grad)

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeOrOff, is_off
-from gradtx.core.numerics import abs_sq, over_root, running_mean, times, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    over_root,
+    running_mean,
+    times,
+    zeros_like,
+    zeros_like_result,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -42,7 +49,7 @@ def scale_by_novograd(
     """
 
     def init(param: Any, step: Any) -> ScaleByNovogradState:
-        nu = jnp.zeros_like(jnp.sum(abs_sq(param)))  # it lies where the parameter lies
+        nu = zeros_like_result(lambda x: jnp.sum(abs_sq(x)), param)
         return ScaleByNovogradState(step.count, zeros_like(param, mu_dtype), nu)
 
     def plain(grad: Any, state: ScaleByNovogradState, step: Any) -> Any:

@@ -10,7 +10,7 @@ from jax import lax
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, Fraction, NonNegative
-from gradtx.core.numerics import abs_sq, running_mean, zeros_like
+from gradtx.core.numerics import abs_sq, running_mean, zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
@@ -35,8 +35,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
     """
 
     def init(param: Any) -> ScaleBySM3State:
-        # Zeros like something that is computed lie where the parameter lies.
-        mu = [jnp.zeros_like(x) for x in _largest(abs_sq(param))]
+        mu = zeros_like_result(lambda x: _largest(abs_sq(x)), param)
         return ScaleBySM3State(mu, zeros_like(param))
 
     def update(grad: Any, state: ScaleBySM3State) -> Any:

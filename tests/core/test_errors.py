@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,13 +172,25 @@ def test_what_is_no_array_is_refused_by_path(leaf: Any, shown: str) -> None:
     assert error(lambda: update(gradtx.clip(1.0), tree, None)) == f"TypeError: clip: {problem}"
 
 
-def test_shapes_without_arrays_get_advice() -> None:
-    shapes = jax.eval_shape(lambda: {"w": jnp.ones(2)})
-    assert error(lambda: gradtx.adam(0.1).init(shapes)) == (
-        "TypeError: scale_by_adam: at w: expected an array, got float32[2]. "
-        "To see the state's shapes call jax.eval_shape(tx.init, params)"
+def test_shapes_in_place_of_parameters() -> None:
+    shapes = jax.eval_shape(lambda: {"w": jnp.ones((3, 2), jnp.bfloat16), "b": jnp.ones(2)})
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    for tx in (gradtx.adamw(0.1), gradtx.lbfgs(), gradtx.novograd(0.1), gradtx.sm3(0.1)):
+        chex.assert_trees_all_equal(tx.init(shapes), tx.init(params), strict=True)
+    # State that begins with the parameters has nothing to begin with.
+    assert error(lambda: gradtx.dog(1.0).init(shapes)) == (
+        "TypeError: scale_by_dog: its init computes with the values of the parameters and was "
+        "given only their shapes. For the shapes of the state call jax.eval_shape(tx.init, params)"
     )
-    assert jax.eval_shape(gradtx.adam(0.1).init, shapes)[0].mu["w"].shape == (2,)
+    assert error(lambda: gradtx.madgrad(0.1).init(shapes)) == (
+        "TypeError: scale_by_madgrad: at b (float32[2]): its init computes with the values of the "
+        "parameters and was given only their shapes. For the shapes of the state call "
+        "jax.eval_shape(tx.init, params)"
+    )
+    assert jax.eval_shape(gradtx.madgrad(0.1).init, shapes)[1].s["w"].shape == (3, 2)
+    assert error(lambda: update(gradtx.adam(0.1), shapes)) == (
+        "TypeError: adam: at b: expected an array, got float32[2]"
+    )
 
 
 # -- states --------------------------------------------------------------------------------------

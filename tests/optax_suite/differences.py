@@ -98,9 +98,6 @@ DIFFERENT = {
         "a ValueError that says what a mask is; the test looks for the words of an older JAX and "
         "fails with Optax too"
     ),
-    r"sharding_test.*test_init_with_abstract_input_(?!(sgd|fromage)$)": (
-        "init takes arrays; for shapes the error points to jax.eval_shape(tx.init, params)"
-    ),
     # What things are.
     r"base_test.*test_isinstance": "every transformation takes extra arguments: one class",
     r"_masking_test.*test_masked_state_structure": (
