@@ -150,7 +150,7 @@ def measure_eager(
     for contender in both:
         contender.run(contender.step)  # compiles the operations
     timers = [lambda c=c: c.run(c.step) for c in both]
-    times = interleave(timers, Rounds(3, 20, start + seconds))
+    times = interleave(timers, Rounds(3, 50, start + max(seconds, 1.0)))
     result.gradtx.eager_s, result.optax.eager_s = times
 
 

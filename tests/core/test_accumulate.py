@@ -127,8 +127,27 @@ def test_no_micro_batches_are_refused() -> None:
             gradtx.accumulate(gradtx.sgd(1.0), bad)
 
 
+def test_an_accumulator_in_a_narrower_dtype_does_not_round_the_update() -> None:
+    third = gradtx.scale(1 / 3)
+    grads = [jax.tree.map(jnp.ones_like, PARAMS)] * 4
+    for dtype in (jnp.bfloat16, jnp.float16, None):
+        seen, state = run(gradtx.accumulate(third, 2, accumulator_dtype=dtype), grads)
+        assert state.acc_grads["w"].dtype == (dtype or np.float32)
+        for i, expected in enumerate((0.0, np.float32(1) / 3, 0.0, np.float32(1) / 3)):
+            np.testing.assert_array_equal(seen[i]["w"], np.full((3, 2), expected, np.float32))
+
+
+def test_an_update_that_is_not_finite_does_not_reach_the_next_cycle() -> None:
+    broken_once = gradtx.scale_by_schedule(lambda step: jnp.where(step == 0, jnp.inf, 1.0))
+    grads = batches(4)
+    seen, _ = run(gradtx.accumulate(broken_once, 2), grads)
+    assert np.all(np.isinf(seen[1]["w"]))
+    expected = mean(grads[2:])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6), seen[3], expected)
+
+
 def test_what_it_moves() -> None:
-    """One temporary, the updates; no buffer of the state is copied."""
+    """No temporary, no zeros; no buffer of the state is copied."""
     params = {f"w{i}": jnp.ones((64, 64)) for i in range(8)}
     size = 8 * 64 * 64
     figures = {}
@@ -145,8 +164,8 @@ def test_what_it_moves() -> None:
         program = lowered.compile()
         temporary = program.memory_analysis().temp_size_in_bytes / size
         figures[library] = (program.cost_analysis()["bytes accessed"] / size, temporary)
-    assert figures[gradtx][0] < 71 < figures[optax][0]
-    assert figures[gradtx][1] < 4.2 < figures[optax][1]
+    assert figures[gradtx][0] < 69 < figures[optax][0]
+    assert figures[gradtx][1] < 0.1 < figures[optax][1]
 
 
 def test_a_batched_rule_makes_one_product_of_equal_shapes() -> None:
