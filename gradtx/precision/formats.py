@@ -99,9 +99,11 @@ def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _scale(blocks: jax.Array) -> jax.Array:
-    """The largest magnitude of each block; negative where no element is."""
+    """The largest magnitude of each block; negative where no element is, NaN where one is not
+    finite: an extreme is no place to look for a NaN, XLA:CPU may lose it there."""
     highest, lowest = jnp.max(blocks, axis=-1), jnp.min(blocks, axis=-1)
-    return jnp.where(lowest >= 0, -highest, jnp.maximum(highest, -lowest))
+    zero_if_finite = jnp.sum(blocks - blocks, axis=-1)
+    return jnp.where(lowest >= 0, -highest, jnp.maximum(highest, -lowest)) + zero_if_finite
 
 
 def _over(blocks: jax.Array, scales: jax.Array) -> jax.Array:

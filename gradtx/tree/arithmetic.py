@@ -133,12 +133,17 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
 
 def max(tree: Any) -> jax.Array:
     """The largest element of all leaves, in float32 or wider; -inf where there is none."""
-    return _extreme(tree, jnp.max, jnp.maximum, -jnp.inf)
+    return _extreme(tree, _largest, jnp.maximum, -jnp.inf)
 
 
 def min(tree: Any) -> jax.Array:
     """The smallest element of all leaves, in float32 or wider; inf where there is none."""
-    return _extreme(tree, jnp.min, jnp.minimum, jnp.inf)
+    return _extreme(tree, lambda x: -_largest(-x), jnp.minimum, jnp.inf)
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """The maximum, NaN where an element is one: XLA:CPU may lose it in the maximum of an array."""
+    return jnp.where(jnp.any(jnp.isnan(x)), jnp.nan, jnp.max(x, initial=-jnp.inf))
 
 
 def _extreme(tree: Any, of_leaf: Any, of_two: Any, of_none: float) -> jax.Array:
@@ -182,7 +187,7 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
     if ord == 1:
         result = _total(tree, _sum_of_magnitudes)
     elif ord in (jnp.inf, "inf", "infinity"):
-        largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+        largest = [jnp.maximum(_largest(jnp.abs(x)), 0) for x in jax.tree.leaves(tree)]
         result = jnp.max(jnp.asarray(largest)) if largest else jnp.zeros(())
     else:
         raise ValueError(f"tree.norm: ord must be None, 1, 2 or inf, got {ord!r}")

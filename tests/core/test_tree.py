@@ -355,3 +355,13 @@ def test_whole_numbers_of_single_examples_are_clipped_in_float32() -> None:
     sums, shrunk = gradtx.per_example_global_norm_clip([jnp.array([[3, 4], [0, 0]])], 1.0)
     np.testing.assert_allclose(sums[0], [0.6, 0.8], rtol=1e-6)
     assert shrunk == 1
+
+
+def test_extremes_show_a_nan() -> None:
+    # XLA:CPU loses one in the maximum of a long array.
+    x = {"a": jnp.ones(100_000).at[0].set(jnp.nan), "b": jnp.full(3, 2.0)}
+    for function in (tree.max, tree.min, lambda x: tree.norm(x, ord=jnp.inf)):
+        assert np.isnan(function(x))
+        assert np.isnan(jax.jit(function)(x))
+    assert tree.max({"a": jnp.asarray([jnp.inf, 1.0])}) == np.inf
+    assert tree.min({"a": jnp.asarray([-jnp.inf, 1.0])}) == -np.inf

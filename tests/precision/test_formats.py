@@ -134,3 +134,17 @@ def test_compiled_as_written(name: str) -> None:
     for a, b in zip(eager, compiled, strict=True):
         same = np.asarray(a) == np.asarray(b)
         assert np.mean(same) > 0.999  # another rounding of the quotient may cross a dither
+
+
+@every_format
+@pytest.mark.parametrize("shape", [(256,), (5000,), (64, 2048)], ids=str)
+def test_what_is_not_finite_is_not_lost(name: str, shape: tuple[int, ...]) -> None:
+    form = FORMATS[name]
+    kept = jax.jit(lambda x: form.decode(form.encode(x, dither(name, shape))))
+    for sign in (1, -1):
+        x = np.ones(shape, np.float32) * np.where(np.arange(shape[-1]) % 2, sign, 1)
+        for bad in (np.nan, np.inf, -np.inf):
+            for position in (0, 100, 255):
+                spoilt = x.copy()
+                spoilt[..., position] = bad
+                assert not np.isfinite(kept(jnp.asarray(spoilt))[..., position]).any()
