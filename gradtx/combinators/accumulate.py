@@ -28,9 +28,9 @@ class AccumulateState(NamedTuple):
     """Where in its cycle an accumulation is.
 
     mini_step: micro-batches of this cycle so far; gradient_step: steps of the inner optimizer;
-    acc_grads: the mean of the accepted gradients of this cycle, between cycles memory without a
-    meaning; accepted: how many those are;
-    skipped: how many micro-batches were ever dropped because of a NaN or an infinity.
+    acc_grads: the mean of the accepted gradients of this cycle, without a meaning between cycles;
+    accepted: how many those are; skipped: how many micro-batches were ever dropped because of a NaN
+    or an infinity.
     """
 
     mini_step: Any
