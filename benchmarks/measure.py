@@ -37,16 +37,16 @@ class Rounds:
 def interleave(
     timers: Sequence[Callable[[], Any]],
     rounds: Rounds,
-    every_other: Callable[[], None] = lambda: None,
+    every_third: Callable[[], None] = lambda: None,
 ) -> list[list[Any]]:
-    """The results of each timer, run in turns; who goes first alternates. `every_other`: done
-    before every other round but the first."""
+    """The results of each timer, run in turns; who goes first alternates. `every_third`: done
+    before every third round but the first, so that who goes first after it alternates too."""
     samples: list[list[Any]] = [[] for _ in timers]
     order, longest, done = list(range(len(timers))), 0.0, 0
     while rounds.more(done, longest):
         start = time.perf_counter()
-        if done and done % 2 == 0:
-            every_other()
+        if done and done % 3 == 0:
+            every_third()
         for i in order:
             samples[i].append(timers[i]())
         longest = max(longest, time.perf_counter() - start)
@@ -94,10 +94,14 @@ class Contender:
         total = 0.0
         for _ in range(self.recipe.cycle):
             start = time.perf_counter()
-            self.params, self.state = step(self.params, self.state, self.grads)
-            jax.block_until_ready((self.params, self.state))  # type: ignore[no-untyped-call]
+            self.step_once(step)
             total += time.perf_counter() - start
         return total / self.recipe.cycle
+
+    def step_once(self, step: Callable[..., tuple[Any, Any]]) -> None:
+        """One step, awaited."""
+        self.params, self.state = step(self.params, self.state, self.grads)
+        jax.block_until_ready((self.params, self.state))  # type: ignore[no-untyped-call]
 
     def describe(self, side: Side, parameters: int) -> None:
         """Write down what the program says of itself."""
@@ -120,7 +124,7 @@ def measure(result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds
         contender.traced = None
         contender.run(contender.compiled)  # the first call pays for what later ones find ready
     result.difference = _difference(both, params)
-    rounds = Rounds(4 if recipe.cycle == 1 else 2, 100, start + seconds)
+    rounds = Rounds(5 if recipe.cycle == 1 else 2, 100, start + seconds)
     timers = [lambda c=c: c.run(c.compiled) for c in both]
     samples = interleave(timers, rounds, lambda: _begin_elsewhere(both, params))
     for side, times in zip(sides, samples, strict=True):
@@ -135,6 +139,7 @@ def _begin_elsewhere(both: list[Contender], params: Any) -> None:
     both.reverse()  # the next to choose is the other one
     for contender in both:
         contender.begin(params)
+        contender.step_once(contender.compiled)  # what it touches first is not measured
 
 
 def measure_eager(
