@@ -142,10 +142,10 @@ def cycle(
     an accumulator in a narrower dtype, which would round the update, stays as it is.
     """
     leaves = Leaves.of(updates)
-    old_mean = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
+    kept = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
     mean = leaves.tree(
-        old if g is None else cast(add(cast(old, g.dtype), g), old.dtype)
-        for g, old in zip(leaves.values, old_mean, strict=True)
+        None if g is None else cast(add(cast(old, g.dtype), g), old.dtype)
+        for g, old in zip(leaves.values, kept, strict=True)
     )
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
@@ -155,10 +155,16 @@ def cycle(
 
     def hold(mean: Updates, inner_state: OptState, count: Any) -> Any:
         zeros = idle_zeros(updates, count)
-        return jax.tree.map(
-            lambda is_lent, m, z: m if is_lent else z, lent, mean, zeros
-        ), inner_state
+        return _choose(lent, mean, zeros), inner_state
 
     left, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
     u = jax.tree.map(lambda x: jnp.where(emit, x, 0), left)
-    return u, inner_state, jax.tree.map(lambda is_lent, m, x: x if is_lent else m, lent, mean, left)
+    new = Leaves.of(_choose(lent, left, mean)).values
+    # What the mean of an absent gradient was, it stays.
+    acc = leaves.tree(old if m is None else m for m, old in zip(new, kept, strict=True))
+    return u, inner_state, acc
+
+
+def _choose(flags: Any, a: Updates, b: Updates) -> Updates:
+    """The leaves of a where the flag of the leaf is true, otherwise those of b."""
+    return jax.tree.map(lambda flag, x, y: x if flag else y, flags, a, b)

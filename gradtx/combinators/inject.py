@@ -231,7 +231,12 @@ def inject_hyperparams(
 
     @functools.wraps(inner_factory)
     def injected(*args: Any, **kwargs: Any) -> GradientTransformation:
-        bound = inspect.signature(inner_factory).bind(*args, **kwargs)
+        try:
+            bound = inspect.signature(inner_factory).bind(*args, **kwargs)
+        except TypeError as error:
+            takes = ", ".join(parameters)
+            where = f"inject_hyperparams({_name(inner_factory)})"
+            raise TypeError(f"{where}: {error}; it takes {takes}") from None
         bound.apply_defaults()
         numbers = {
             name: value

@@ -127,6 +127,16 @@ def test_no_micro_batches_are_refused() -> None:
             gradtx.accumulate(gradtx.sgd(1.0), bad)
 
 
+def test_the_mean_of_an_absent_gradient_stays() -> None:
+    for dtype in (jnp.bfloat16, None):
+        tx = gradtx.accumulate(gradtx.adam(0.1), 2, accumulator_dtype=dtype)
+        _, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS), PARAMS)
+        for _ in range(2):
+            updates, state = tx.update({"w": jnp.ones((3, 2)), "b": None}, state, PARAMS)
+            assert updates["b"] is None
+            np.testing.assert_array_equal(state.acc_grads["b"], np.ones(2))
+
+
 def test_an_accumulator_in_a_narrower_dtype_does_not_round_the_update() -> None:
     third = gradtx.scale(1 / 3)
     grads = [jax.tree.map(jnp.ones_like, PARAMS)] * 4

@@ -44,6 +44,16 @@ def misplaced(tree: Any, shardings: Any) -> list[str]:
     return wrong
 
 
+def comparable(tree: Any) -> Any:
+    """Without what a search notes of its error: a difference of two values of the function, small
+    beside their rounding, which depends on the order of a sum."""
+
+    def but_errors(path: Any, x: Any) -> Any:
+        return jnp.zeros_like(x) if getattr(path[-1], "name", "") == "decrease_error" else x
+
+    return jax.tree_util.tree_map_with_path(but_errors, tree)
+
+
 @for_every(where=lambda e: not e.foreign)
 def test_init_places_the_state_with_the_params(example: Example, shardings: Any) -> None:
     state = example.make().init(jax.device_put(some_tree(), shardings))
@@ -65,7 +75,7 @@ def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     of_gradient = jax.tree.map(behind, shardings)
     placed = jax.device_put((gradient, params), (of_gradient, shardings))
     updates, state, params = step(placed[0], tx.init(placed[1]), placed[1])
-    assert_same((updates, state, params), expected, 1e-5)
+    assert_same(comparable((updates, state, params)), comparable(expected), 1e-5)
     # Updates may be constants, which lie nowhere in particular.
     assert misplaced((state, params), shardings) == []
 

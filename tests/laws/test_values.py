@@ -1,6 +1,7 @@
 """A transformation is a value: readable, comparable, adjustable, picklable."""
 
 import copy
+import inspect
 import itertools
 import pickle
 from typing import Any
@@ -219,9 +220,15 @@ def test_replacing_an_unknown_argument_lists_the_known(example: Example) -> None
     with pytest.raises(TypeError, match=tx.definition.name) as raised:
         tx.replace(surely_not=1)
     assert "surely_not" in str(raised.value)
-    # A chain changes the arguments of its parts, so it is they that it lists.
-    of_parts = tx.definition.name in ("chain", "named_chain")
-    names = [p.definition.name for p in tx.parts] if of_parts else tx.definition.parameters
+    # A chain changes the arguments of its parts, so it is they that it lists; what is injected
+    # changes those of its factory.
+    match tx.definition.name:
+        case "chain" | "named_chain":
+            names = [part.definition.name for part in tx.parts]
+        case "inject_hyperparams":
+            names = list(inspect.signature(tx.arguments["factory"]).parameters)
+        case _:
+            names = list(tx.definition.parameters)
     for name in names:
         assert name in str(raised.value)
 
