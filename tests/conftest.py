@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -34,3 +35,13 @@ def x64() -> Iterator[None]:
     """64-bit types in one test; the setting is as it was afterwards, also where the test fails."""
     with jax.enable_x64(True):
         yield
+
+
+_finished = itertools.count(1)
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget what was compiled, every thousand tests: each program is a few memory mappings, of
+    which Linux allows a process 65,530, and XLA aborts where there are no more."""
+    if next(_finished) % 1000 == 0:
+        jax.clear_caches()
