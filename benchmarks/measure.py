@@ -124,7 +124,7 @@ def measure(result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds
         contender.traced = None
         contender.run(contender.compiled)  # the first call pays for what later ones find ready
     result.difference = _difference(both, params)
-    rounds = Rounds(5 if recipe.cycle == 1 else 2, 100, start + seconds)
+    rounds = Rounds(4 if recipe.cycle == 1 else 2, 100, start + seconds)
     timers = [lambda c=c: c.run(c.compiled) for c in both]
     samples = interleave(timers, rounds, lambda: _begin_elsewhere(both, params))
     for side, times in zip(sides, samples, strict=True):
