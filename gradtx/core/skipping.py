@@ -36,7 +36,8 @@ def all_zero(arrays: list[jax.Array]) -> Any:
     total = functools.reduce(lax.add, sums, jnp.zeros((), np.float32))
     # XLA copies a cheap scalar into the loop of every leaf that uses it, and this one is a sum over
     # all leaves. A square root is not cheap, so it is computed once.
-    return jnp.sqrt(total) == 0
+    # Its derivative at 0, which nobody uses, would be an infinity for jax_debug_nans to trip over.
+    return jnp.sqrt(lax.stop_gradient(total)) == 0
 
 
 def idle_zeros(like: Updates, count: Any) -> Updates:
