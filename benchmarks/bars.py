@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import PLAIN_SETS, RECIPES
-from benchmarks.results import Ratio, Results, step_mean
+from benchmarks.results import CaseResult, Ratio, Results, step_mean
 
 # How a measure is called in a table; bytes and temps are gradtx's own, the others gradtx / Optax.
 MEASURES = {
@@ -65,6 +65,12 @@ MEAN_LIMITS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
     ("the first nine recipes", lambda recipe: RECIPES[recipe].sets == PLAIN_SETS, 0.75),
     ("everything", lambda recipe: True, 0.7),
 )
+
+
+def judged(case: CaseResult) -> set[str]:
+    """The measures of a case that a bar is set for."""
+    return {bar.measure for bar in BARS if (bar.set, bar.recipe) == (case.set, case.recipe)}
+
 
 HEADER = ["recipe", "parameters", "measure", "bar", "measured", "quartiles", "met"]
 

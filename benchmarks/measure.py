@@ -6,7 +6,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,13 @@ def interleave(
     timers: Sequence[Callable[[], Any]],
     rounds: Rounds,
     every_third: Callable[[], None] = lambda: None,
+    longest: float = 0.0,
 ) -> list[list[Any]]:
     """The results of each timer, run in turns; who goes first alternates. `every_third`: done
-    before every third round but the first, so that who goes first after it alternates too."""
+    before every third round but the first, so that who goes first after it alternates too.
+    longest: the seconds that a round is known to take."""
     samples: list[list[Any]] = [[] for _ in timers]
-    order, longest, done = list(range(len(timers))), 0.0, 0
+    order, done = list(range(len(timers))), 0
     while rounds.more(done, longest):
         start = time.perf_counter()
         if done and done % 3 == 0:
@@ -72,12 +74,26 @@ class Contender:
         """Take a copy of the parameters and a fresh state."""
         self.params = jax.tree.map(jnp.copy, params)
         self.state = self.tx.init(self.params)
+        self.structure: Any = jax.tree.structure(self.state)
+
+    def release(self) -> None:
+        """Let go of the parameters and the state."""
+        self.params = self.state = None
+
+    def take_over(self, other: Contender) -> None:
+        """Go on with the other's arrays, if it has any."""
+        if other is not self and other.params is not None:
+            self.params = other.params
+            self.state = jax.tree.unflatten(self.structure, jax.tree.leaves(other.state))
+            other.release()
 
     def trace_and_lower(self, compile_too: bool) -> tuple[float, float, float | None]:
         """Seconds to trace, to lower and, if asked, to compile, with nothing cached."""
         self.traced = None
         jax.clear_caches()  # type: ignore[no-untyped-call]
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()  # what earlier cases left is not searched for garbage in this one's time
         times = [time.perf_counter()]
         jitted = jax.jit(self.step, donate_argnums=(0, 1))
         self.traced = jitted.trace(self.params, self.state, self.grads)
@@ -89,14 +105,13 @@ class Contender:
         self.compiled = lowered.compile()
         return times[1] - times[0], times[2] - times[1], time.perf_counter() - times[2]
 
-    def run(self, step: Callable[..., tuple[Any, Any]]) -> float:
-        """The mean seconds of a step over one cycle of the recipe, each awaited."""
-        total = 0.0
-        for _ in range(self.recipe.cycle):
-            start = time.perf_counter()
+    def run(self, step: Callable[..., tuple[Any, Any]], cycles: int = 1) -> float:
+        """The mean seconds of a step over so many cycles of the recipe, each step awaited."""
+        steps = cycles * self.recipe.cycle
+        start = time.perf_counter()
+        for _ in range(steps):
             self.step_once(step)
-            total += time.perf_counter() - start
-        return total / self.recipe.cycle
+        return (time.perf_counter() - start) / steps
 
     def step_once(self, step: Callable[..., tuple[Any, Any]]) -> None:
         """One step, awaited."""
@@ -113,33 +128,71 @@ class Contender:
         side.kernels = count_kernels(self.compiled.as_text())
 
 
-def measure(result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds: float) -> None:
-    """Fill in a case, in about the seconds given: at least one compilation and a few rounds."""
+SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take about this
+# The seconds that each measure of a case gets at least, and those that it gets where a bar is set.
+SECONDS = {"compile": 0.0, "trace_lower": 0.5, "step": 0.5}
+JUDGED_SECONDS = {"compile": 8.0, "trace_lower": 3.0, "step": 2.0}
+
+
+def measure(
+    result: CaseResult,
+    recipe: Recipe,
+    params: Any,
+    grads: Any,
+    seconds: float,
+    judged: Collection[str] = (),
+) -> None:
+    """Fill in a case, in about the seconds given, if that is not less than each measure gets."""
     start = time.perf_counter()
     sides = [result.gradtx, result.optax]
     both = [Contender(library, recipe, params, grads) for library in LIBRARIES]
-    _compile(both, sides, start, seconds)
+    least = {what: (JUDGED_SECONDS if what in judged else SECONDS)[what] for what in SECONDS}
+    _compile(both, sides, start, seconds, least)
+    first = []
     for contender, side in zip(both, sides, strict=True):
         contender.describe(side, result.parameters)
         contender.traced = None
-        contender.run(contender.compiled)  # the first call pays for what later ones find ready
+        # The first call pays for what later ones find ready.
+        first.append(recipe.cycle * contender.run(contender.compiled))
     result.difference = _difference(both, params)
-    rounds = Rounds(4 if recipe.cycle == 1 else 2, 100, start + seconds)
-    timers = [lambda c=c: c.run(c.compiled) for c in both]
-    samples = interleave(timers, rounds, lambda: _begin_elsewhere(both, params))
+    cycles = max(1, round(SAMPLE_SECONDS / max(first)))
+    at_least = 3 if sum(first) < 5 else 2
+    rounds = Rounds(at_least, 100, max(start + seconds, time.perf_counter() + least["step"]))
+    memory = Memory(both, params)
+    timers = [lambda c=c: memory.of(c).run(c.compiled, cycles) for c in both]
+    samples = interleave(timers, rounds, memory.begin_elsewhere)
     for side, times in zip(sides, samples, strict=True):
         side.step_s = times
 
 
-def _begin_elsewhere(both: list[Contender], params: Any) -> None:
-    """Let both begin anew, on other memory. Where large arrays happen to lie makes the same program
-    up to 1.4 times as fast, and would be taken for a difference of the libraries."""
-    for contender in both:
-        contender.params = contender.state = None
-    both.reverse()  # the next to choose is the other one
-    for contender in both:
-        contender.begin(params)
-        contender.step_once(contender.compiled)  # what it touches first is not measured
+class Memory:
+    """Whose arrays lie where. Where large arrays happen to lie makes the same program up to 1.4
+    times as fast, and would be taken for a difference of the libraries."""
+
+    def __init__(self, both: list[Contender], params: Any):
+        self.both = list(both)
+        self.params = params
+        kinds = [list(map(jax.typeof, jax.tree.leaves(one.state))) for one in both]
+        self.shared = kinds[0] == kinds[1]
+        if self.shared:
+            both[1].release()
+
+    def of(self, contender: Contender) -> Contender:
+        """The contender with arrays to step. If both have a state of the same arrays they step
+        the same ones, in turns."""
+        if self.shared:
+            for other in self.both:
+                contender.take_over(other)
+        return contender
+
+    def begin_elsewhere(self) -> None:
+        """Let both begin anew on other memory, and touch it for the first time."""
+        self.both.reverse()  # the next to choose is the other one
+        for contender in self.both:
+            contender.release()
+        for contender in self.both[: 1 if self.shared else 2]:
+            contender.begin(self.params)
+            contender.step_once(contender.compiled)
 
 
 def measure_eager(
@@ -159,16 +212,25 @@ def measure_eager(
     result.gradtx.eager_s, result.optax.eager_s = times
 
 
-def _compile(both: list[Contender], sides: list[Side], start: float, seconds: float) -> None:
-    """Trace, lower and compile, once at least: thrice at most, without compilation some more."""
-    full = Rounds(1, 3, start + 0.35 * seconds)
-    rest = Rounds(0, 7, start + 0.5 * seconds)
-    for compile_too, rounds in ((True, full), (False, rest)):
-        timers = [lambda c=c, also=compile_too: c.trace_and_lower(also) for c in both]
-        for side, samples in zip(sides, interleave(timers, rounds), strict=True):
-            side.trace_s += [trace for trace, _, _ in samples]
-            side.lower_s += [lower for _, lower, _ in samples]
-            side.compile_s += [compiled for _, _, compiled in samples if compiled is not None]
+def _compile(
+    both: list[Contender],
+    sides: list[Side],
+    start: float,
+    seconds: float,
+    least: dict[str, float],
+) -> None:
+    """Trace, lower and compile, at least once and at most thrice; without compilation some more."""
+    plan = (("compile", 0.35, 1, 3), ("trace_lower", 0.5, 0, 7))
+    longest = 0.0
+    for what, part, at_least, at_most in plan:
+        until = max(start + part * seconds, time.perf_counter() + least[what])
+        timers = [lambda c=c, also=what == "compile": c.trace_and_lower(also) for c in both]
+        samples = interleave(timers, Rounds(at_least, at_most, until), longest=longest)
+        for side, times in zip(sides, samples, strict=True):
+            side.trace_s += [trace for trace, _, _ in times]
+            side.lower_s += [lower for _, lower, _ in times]
+            side.compile_s += [compiled for _, _, compiled in times if compiled is not None]
+        longest = sum(side.trace_s[0] + side.lower_s[0] for side in sides)
 
 
 def _difference(both: list[Contender], before: Any, leaves: int = 8) -> float:

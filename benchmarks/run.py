@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.bars import judged
 from benchmarks.measure import copy_bandwidth, measure, measure_eager, warm_up
 from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.recipes import LIBRARIES, RECIPES
@@ -104,7 +105,7 @@ def _measure_or_note(what: str, case: CaseResult, params: Any, grads: Any, secon
         return
     try:
         if what == "step":
-            measure(case, RECIPES[case.recipe], params, grads, seconds)
+            measure(case, RECIPES[case.recipe], params, grads, seconds, judged(case))
         else:
             measure_eager(case, RECIPES[case.recipe], params, grads, seconds)
     except Exception as error:

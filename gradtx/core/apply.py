@@ -42,7 +42,9 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 def _add(param: Any, update: Any) -> Any:
     """One leaf."""
     if _is_wide(param) and _is_wide(update) and param.dtype == update.dtype:
-        return lax.add(param, update)
+        # To trace a call of a jitted function costs more than an addition; to make one, less.
+        traced = isinstance(param, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
+        return lax.add(param, update) if traced else _add_and_round(param, update)
     param, update = jnp.asarray(param), jnp.asarray(update)
     if not is_inexact(param):
         return param + cast(update, param.dtype)

@@ -41,9 +41,12 @@ def all_zero(arrays: list[jax.Array]) -> Any:
 
 
 def idle_zeros(like: Updates, count: Any) -> Updates:
-    """Zeros that XLA does not know to be equal: of one zero shared by leaves of equal shape it
-    would make a temporary and a copy for each leaf. `count` is never negative."""
-    leaves, treedef = jax.tree.flatten(like)
-    zeros = [cast(count == -1 - i, x.dtype) for i, x in enumerate(leaves)]
-    full = [jnp.broadcast_to(zero, x.shape) for zero, x in zip(zeros, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, full)
+    """Zeros, each made from its own leaf in a way that XLA does not see through. `count` is never
+    negative. Of one zero shared by leaves of equal shape XLA would make a temporary and a copy for
+    each leaf, and zeros told apart by constants would be compiled one by one."""
+
+    def zero(x: Any) -> Any:
+        x = jnp.asarray(x)
+        return lax.select(jnp.broadcast_to(count < 0, x.shape), x, lax.full_like(x, 0))
+
+    return jax.tree.map(zero, like)
