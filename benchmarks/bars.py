@@ -72,7 +72,7 @@ def judged(case: CaseResult) -> set[str]:
     return {bar.measure for bar in BARS if (bar.set, bar.recipe) == (case.set, case.recipe)}
 
 
-HEADER = ["recipe", "parameters", "measure", "bar", "measured", "quartiles", "met"]
+HEADER = ["recipe", "parameters", "measure", "bar", "measured", "95% interval", "met"]
 
 
 def bar_rows(results: Results) -> list[list[str]]:
@@ -95,12 +95,13 @@ def bar_rows(results: Results) -> list[list[str]]:
 
 
 def _judged(value: float, limit: float, ratio: Ratio | None = None) -> list[str]:
-    """Judged as it is printed: two decimals. A timing whose quartiles lie on both sides of the bar
-    is told apart from one that misses it."""
+    """Judged as it is printed: two decimals. A timing that misses its bar by less than what it is
+    certain to is told apart from one that misses it."""
     met = "yes" if round(value, 2) <= limit else "no"
-    if ratio and met == "no" and round(ratio.low, 2) <= limit:
-        met = "within the quartiles"
-    return [f"<= {limit:g}", f"{value:.2f}", spread(ratio) if ratio else "", met]
+    if ratio and met == "no" and round(ratio.least, 2) <= limit:
+        met = "cannot be told"
+    interval = f"{ratio.least:.2f} .. {ratio.most:.2f}" if ratio else ""
+    return [f"<= {limit:g}", f"{value:.2f}", interval, met]
 
 
 def _value(results: Results, bar: Bar) -> tuple[float | None, Ratio | None]:
@@ -111,8 +112,3 @@ def _value(results: Results, bar: Bar) -> tuple[float | None, Ratio | None]:
             ratio = case.ratio(bar.measure)
             return (ratio.median if ratio else None), ratio
     return None, None
-
-
-def spread(ratio: Ratio) -> str:
-    """The quartiles."""
-    return f"{ratio.low:.2f} .. {ratio.high:.2f}"

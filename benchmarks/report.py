@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from benchmarks.bars import HEADER, bar_rows, spread
+from benchmarks.bars import HEADER, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.results import CaseResult, Results, Side
@@ -63,7 +63,7 @@ def _figures(case: CaseResult, bandwidth: float) -> list[str]:
     return [
         _both(case, "step", 1e3),
         f"{step.median:.2f}" if step else "",
-        spread(step) if step else "",
+        f"{step.low:.2f} .. {step.high:.2f}" if step else "",
         stroke(f"{case.of_bandwidth(s, bandwidth):.2f}" for s in sides),
         stroke(f"{s.bytes:.1f}" for s in sides),
         f"{case.floor_bytes:g}",

@@ -45,11 +45,27 @@ class Side:
 
 
 class Ratio(NamedTuple):
-    """gradtx / Optax: the median of the ratios of neighbours in time, and their quartiles."""
+    """gradtx / Optax: the median of the ratios of neighbours in time. low, high: their quartiles.
+    least, most: the 95% interval of the median; of fewer than six, which cannot say it, the range.
+    """
 
     median: float
     low: float
     high: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        """Of at least one."""
+        ordered, n = sorted(ratios), len(ratios)
+        twice = ordered if n > 1 else 2 * ordered
+        low, median, high = statistics.quantiles(twice, method="inclusive")
+        # How many of n lie below the true median is binomial: leave out as many at each end as
+        # happens in at most 2.5%.
+        tails = [sum(math.comb(n, j) for j in range(k + 1)) / 2**n for k in range(n)]
+        out = max(0, sum(tail <= 0.025 for tail in tails) - 1)
+        return cls(median, low, high, ordered[out], ordered[-1 - out])
 
 
 TIMES = ("trace", "lower", "trace_lower", "compile", "step", "eager")
@@ -72,13 +88,8 @@ class CaseResult:
     def ratio(self, what: str) -> Ratio | None:
         """gradtx / Optax of a time; None where it was not measured."""
         pairs = zip(self.gradtx.times(what), self.optax.times(what), strict=True)
-        ratios = sorted(ours / theirs for ours, theirs in pairs)
-        if not ratios:
-            return None
-        quarters = [ratios[0]] * 3
-        if len(ratios) > 1:
-            quarters = statistics.quantiles(ratios, method="inclusive")
-        return Ratio(quarters[1], quarters[0], quarters[2])
+        ratios = [ours / theirs for ours, theirs in pairs]
+        return Ratio.of(ratios) if ratios else None
 
     def of_bandwidth(self, side: Side, bandwidth: float) -> float:
         """The part of the copy bandwidth that the floor's bytes reach in a step."""

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bars import BARS, bar_rows
+from benchmarks.bars import BARS, _judged, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.readme import SECTIONS, main, markers
 from benchmarks.recipes import RECIPES
 from benchmarks.report import full_report
-from benchmarks.results import CaseResult, Results, Side, newest, step_mean
+from benchmarks.results import CaseResult, Ratio, Results, Side, newest, step_mean
 
 ROOT = Path(__file__).parents[2]
 START, END = markers("benchmarks")
@@ -54,12 +54,29 @@ def test_written_and_read_again(tmp_path):
 
 def test_figures():
     (case,) = sample().good()
-    assert case.ratio("step") == (0.5, 0.5, 0.5)
+    assert case.ratio("step") == (0.5,) * 5
     assert case.ratio("trace_lower").median == pytest.approx(0.75)
     assert case.ratio("eager") is None
     assert case.of_bandwidth(case.optax, 56e9) == pytest.approx(28e9 / 2 / 56e9)
     assert step_mean(sample().good()) == pytest.approx(0.5)
     assert sample("NVIDIA H200").file_name == "nvidia-h200-0.10.2.json"
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "most"),
+    [(1, 1, 1), (5, 1, 5), (6, 1, 6), (9, 2, 8), (12, 3, 10), (20, 6, 15)],
+)
+def test_between_which_samples_the_median_lies(count, least, most):
+    # Ranks from tables of the sign test at 5%.
+    ratio = Ratio.of([float(rank) for rank in range(count, 0, -1)])
+    assert (ratio.least, ratio.most) == (least, most)
+    assert ratio.median == (count + 1) / 2
+
+
+def test_a_bar_within_what_is_certain():
+    rows = [_judged(1.02, 1.0, Ratio.of([1.02] * 5 + [0.99] * count)) for count in (1, 4)]
+    assert [row[-1] for row in rows] == ["cannot be told", "cannot be told"]
+    assert _judged(1.02, 1.0, Ratio.of([1.02] * 9 + [0.99]))[-1] == "no"
 
 
 def test_bars_stand_next_to_what_was_measured():
