@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from gradtx.core.batches import parts
 from gradtx.core.dtypes import (
     bind_numbers,
     cast,
@@ -226,8 +228,9 @@ def _update_batch(
     """Leaves of equal shape as one batch, so that their products are batched products."""
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *leaves)
     one_leaf = functools.partial(_one_leaf, specs, out_dtype, once)
-    results = jax.vmap(one_leaf)(*stacked)
-    return [jax.tree.map(lambda x, i=i: x[i], results) for i in range(len(leaves))]
+    results, treedef = jax.tree.flatten(jax.vmap(one_leaf)(*stacked))
+    rows = zip(*(parts(x, [1] * len(leaves)) for x in results), strict=True)
+    return [jax.tree.unflatten(treedef, [lax.squeeze(x, (0,)) for x in row]) for row in rows]
 
 
 def _apply(

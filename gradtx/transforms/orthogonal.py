@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from gradtx.core.batches import parts
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
 from gradtx.core.kinds import Decay, DType, NonNegative, Number
@@ -211,11 +211,9 @@ def orthogonalize(
             short, long = sorted((layout.rows, layout.columns))
             batches.setdefault((short, long, str(x.dtype)), []).append((i, layout))
     for members in batches.values():
-        parts = [_lying(layout.split(arrays[i]), layout) for i, layout in members]
-        done = newton_schulz(jnp.concatenate(parts), table, preconditioning, eps)
-        ends = np.cumsum([len(part) for part in parts])
-        for (i, layout), part, end in zip(members, parts, ends, strict=True):
-            own = lax.slice_in_dim(done, int(end) - len(part), int(end))
+        lying = [_lying(layout.split(arrays[i]), layout) for i, layout in members]
+        done = newton_schulz(jnp.concatenate(lying), table, preconditioning, eps)
+        for (i, layout), own in zip(members, parts(done, list(map(len, lying))), strict=True):
             made[i] = layout.join(_lying(own, layout))
     return made
 
@@ -240,7 +238,7 @@ def newton_schulz(x: jax.Array, table: Sequence[Any], preconditioning: str, eps:
             norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
             size = sqrt(jnp.maximum(norm, eps))
             x, gram = _divided(x, size), _divided(gram, size * size)
-        x = times(a, x) + (times(b, gram) + times(c, gram) @ gram) @ x
+        x = times(a, x) + (times(b, gram) + times(c, gram @ gram)) @ x
     return x
 
 
