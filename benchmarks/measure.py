@@ -46,9 +46,9 @@ def interleave(
     samples: list[list[Any]] = [[] for _ in timers]
     order, done = list(range(len(timers))), 0
     while rounds.more(done, longest):
-        start = time.perf_counter()
         if done and done % 3 == 0:
             every_third()
+        start = time.perf_counter()
         for i in order:
             samples[i].append(timers[i]())
         longest = max(longest, time.perf_counter() - start)
@@ -156,7 +156,7 @@ def measure(
         first.append(recipe.cycle * contender.run(contender.compiled))
     result.difference = _difference(both, params)
     cycles = max(1, round(SAMPLE_SECONDS / max(first)))
-    at_least = 3 if sum(first) < 5 else 2
+    at_least = 6 if sum(first) < 0.2 else 3 if sum(first) < 5 else 2
     rounds = Rounds(at_least, 100, max(start + seconds, time.perf_counter() + least["step"]))
     memory = Memory(both, params)
     timers = [lambda c=c: memory.of(c).run(c.compiled, cycles) for c in both]
