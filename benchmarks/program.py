@@ -74,6 +74,19 @@ def count_kernels(hlo: str) -> int:
     return count(entry)
 
 
+def count_texts(hlo: str) -> int:
+    """How many different fused loops an optimized program has: XLA compiles those of one text, up
+    to names, once."""
+    plain = re.sub(r", metadata=\{[^}]*\}", "", hlo)
+    bodies = re.findall(r"^%(?:fused|wrapped)\S* \([^\n]*\{\n(.*?)^\}", plain, re.S | re.M)
+    return len(set(map(_without_names, bodies)))
+
+
+def _without_names(body: str) -> str:
+    names: dict[str, str] = {}
+    return re.sub(r"%[\w.\-]+", lambda m: names.setdefault(m[0], f"%{len(names)}"), body)
+
+
 def _computations(hlo: str) -> tuple[dict[str, list[list[str] | None]], str]:
     """For each computation its instructions that are not free: what they call, or None."""
     found: dict[str, list[list[str] | None]] = {}

@@ -28,6 +28,7 @@ from gradtx.core.dtypes import (
     strengthen,
     widen,
 )
+from gradtx.core.hidden import hidden
 from gradtx.core.leaves import (
     Leaves,
     at,
@@ -343,7 +344,7 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
         (
             work.values[i],
             work.params[i] if asked & {"param", "stored_dtype"} else None,
-            number_of(work.leaves.paths[i]) if "leaf" in asked else None,
+            hidden([number_of(work.leaves.paths[i])])[0] if "leaf" in asked else None,
             [b.rows.rows[i] for b in bound],
         )
         for i in indices

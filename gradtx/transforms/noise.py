@@ -10,6 +10,7 @@ import numpy as np
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype
+from gradtx.core.hidden import hidden
 from gradtx.core.kinds import NonNegative, RandomKey
 from gradtx.core.leaves import Leaves, number_of
 from gradtx.core.numerics import sqrt, times
@@ -84,4 +85,4 @@ def normal_like(key: Any, tree: Any) -> Any:
 
 def fold(key: Any, path: str) -> Any:
     """The key of one leaf."""
-    return jax.random.fold_in(key, number_of(path))
+    return jax.random.fold_in(key, hidden([number_of(path)])[0])
