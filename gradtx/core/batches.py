@@ -15,7 +15,7 @@ def parts(batch: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
     """The batch cut along its first axis into parts of these lengths."""
     if len(lengths) == 1:
         return [batch]
-    offsets = hidden(list(np.cumsum([0, *lengths[:-1]], dtype=np.int32)))
+    offsets = hidden(list(np.cumsum([0, *lengths[:-1]], dtype=np.int32)), batch)
     zeros = [np.int32(0)] * (batch.ndim - 1)
     return [
         lax.dynamic_slice(

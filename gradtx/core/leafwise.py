@@ -160,11 +160,11 @@ class Spec:
         factors = self._factors
         return replace(self, known=tuple(None if i in factors else k for i, k in self._numbered))
 
-    def arguments_of_form(self, traced: Sequence[Any]) -> list[Any]:
-        """The numbers that are not known in the form of the rule."""
+    def arguments_of_form(self, traced: Sequence[Any], beside: Any) -> list[Any]:
+        """The numbers that are not known in the form of the rule, to be used with `beside`."""
         arrays, factors = iter(traced), self._factors
         return [
-            next(arrays) if known is None else known
+            next(arrays) if known is None else hidden([known], beside)[0]
             for i, known in self._numbered
             if known is None or i in factors
         ]
@@ -312,7 +312,7 @@ def run_leafwise(
 ) -> list[OptState]:
     """Neighbouring rules on every leaf of the work; returns their new states."""
     bound = [_bind(link, state, work, extra) for link, state in zip(links, states, strict=True)]
-    bound = _with_common_forms(bound)
+    bound = _with_common_forms(bound, work)
     jobs: dict[Any, list[int]] = {}
     for i, value in enumerate(work.values):
         active = tuple(j for j, b in enumerate(bound) if b.selected[i])
@@ -344,7 +344,9 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
         (
             work.values[i],
             work.params[i] if asked & {"param", "stored_dtype"} else None,
-            hidden([number_of(work.leaves.paths[i])])[0] if "leaf" in asked else None,
+            hidden([number_of(work.leaves.paths[i])], work.values[i])[0]
+            if "leaf" in asked
+            else None,
             [b.rows.rows[i] for b in bound],
         )
         for i in indices
@@ -402,22 +404,20 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
     return _Bound(spec, shared, count, rows, selected, tx.rule.batched)
 
 
-def _with_common_forms(bound: list[_Bound]) -> list[_Bound]:
+def _with_common_forms(bound: list[_Bound], work: Work) -> list[_Bound]:
     """Rules that differ in factors alone, as those of groups do, in the form that they share."""
     if len({b.spec.definition for b in bound}) == len(bound):
         return bound  # as in most chains: nothing is to be compared
     specs: dict[Spec, set[Spec]] = {}
     for b in bound:
         specs.setdefault(b.spec.form, set()).add(b.spec)
-    return [
-        b
-        if len(specs[b.spec.form]) == 1
-        else b._replace(
-            spec=b.spec.form,
-            shared=b.shared._replace(numbers=b.spec.arguments_of_form(b.shared.numbers)),
-        )
-        for b in bound
-    ]
+    some = next((x for x in work.values if x is not None), None)
+
+    def common(b: _Bound) -> _Bound:
+        arguments = b.spec.arguments_of_form(b.shared.numbers, some)
+        return b._replace(spec=b.spec.form, shared=b.shared._replace(numbers=arguments))
+
+    return [b if len(specs[b.spec.form]) == 1 else common(b) for b in bound]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

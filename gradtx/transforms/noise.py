@@ -78,11 +78,11 @@ def normal_like(key: Any, tree: Any) -> Any:
     leaves = Leaves.of(tree)
     pairs = zip(leaves.values, leaves.paths, strict=True)
     return leaves.tree(
-        None if x is None else jax.random.normal(fold(key, path), x.shape, x.dtype)
+        None if x is None else jax.random.normal(fold(key, path, x), x.shape, x.dtype)
         for x, path in pairs
     )
 
 
-def fold(key: Any, path: str) -> Any:
+def fold(key: Any, path: str, leaf: Any) -> Any:
     """The key of one leaf."""
-    return jax.random.fold_in(key, hidden([number_of(path)])[0])
+    return jax.random.fold_in(key, hidden([number_of(path)], leaf)[0])

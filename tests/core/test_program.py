@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from benchmarks.program import count_texts
 
 SIDE, LEAVES = 256, 20
 
@@ -113,6 +114,33 @@ def test_eager_steps_are_traced_once(counting: Any, factor: Any) -> None:
 def test_the_body_of_a_rule_is_lowered_once() -> None:
     texts = [lower(gradtx.adamw(1e-3), leaves).as_text() for leaves in (5, 20)]
     assert [text.count("stablehlo.sqrt") for text in texts] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("build", "dtype"),
+    [
+        (lambda leaves: gradtx.muon(0.1), jnp.float32),
+        (
+            lambda leaves: gradtx.chain(gradtx.adamw(0.1), gradtx.stochastic_rounding()),
+            jnp.bfloat16,
+        ),
+        (lambda leaves: gradtx.noisy_sgd(0.1), jnp.float32),
+        (lambda leaves: gradtx.apply_if_finite(gradtx.adamw(0.1), 3), jnp.float32),
+        (
+            lambda leaves: gradtx.partition(
+                {f"w{i:02d}": gradtx.adamw(0.1 / (i + 1)) for i in range(leaves)}
+            ),
+            jnp.float32,
+        ),
+    ],
+    ids=["batches", "keys", "noise", "skipped steps", "groups"],
+)
+def test_loops_are_compiled_once_a_shape(build: Any, dtype: Any) -> None:
+    """XLA compiles loops of one text once: it must find no number of a leaf's own in them."""
+    few, many = (
+        count_texts(lower(build(leaves), leaves, dtype).compile().as_text()) for leaves in (12, 24)
+    )
+    assert few == many > 0
 
 
 def test_no_retrace_where_only_numbers_change() -> None:

@@ -11,8 +11,6 @@ import optax
 import pytest
 
 import gradtx
-from benchmarks.program import count_texts
-from benchmarks.recipes import step_of
 from gradtx import GaLoreDimensionNumbers, MuonDimensionNumbers
 from gradtx.transforms.orthogonal import DION, STANDARD
 
@@ -153,18 +151,6 @@ def test_one_batched_product_for_all_matrices_of_a_shape(library: Any, products:
     tx = library.muon(0.1)
     program = jax.jit(tx.update).lower(params, tx.init(params), params).compile()
     assert len(re.findall(r"\bdot\(", program.as_text())) == products
-
-
-def test_loops_are_compiled_once_for_all_matrices_of_a_shape() -> None:
-    """A result taken from its batch at a place that XLA knows would be a loop of its own."""
-
-    def texts(leaves: int) -> int:
-        params = {f"{i:02}": jnp.ones((64, 48)) for i in range(leaves)}
-        tx = gradtx.muon(0.1)
-        program = jax.jit(step_of(gradtx, tx), donate_argnums=(0, 1))
-        return count_texts(program.lower(params, tx.init(params), params).compile().as_text())
-
-    assert texts(9) == texts(18) > 0
 
 
 def test_what_is_no_matrix_is_refused_by_path() -> None:

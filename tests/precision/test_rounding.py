@@ -11,8 +11,6 @@ import optax
 import pytest
 
 import gradtx
-from benchmarks.program import count_texts
-from benchmarks.recipes import step_of
 
 SGD = functools.partial(gradtx.sgd, 1e-3)
 WAYS: dict[str, Any] = {
@@ -191,18 +189,6 @@ def test_kahan_beside_float8_keeps_its_companion_in_bfloat16() -> None:
 def test_float32_parameters_are_refused(way: str) -> None:
     with pytest.raises(ValueError, match=f"{way} rounds parameters narrower than float32.*cast"):
         WAYS[way](SGD()).init(tree(jnp.float32))
-
-
-def test_loops_are_compiled_once_for_all_leaves_of_a_shape() -> None:
-    """A loop that knew its leaf's key would be one of its own."""
-
-    def texts(leaves: int) -> int:
-        params = {f"{i:02}": jnp.ones((64, 48), jnp.bfloat16) for i in range(leaves)}
-        tx = gradtx.chain(gradtx.adamw(0.1), gradtx.stochastic_rounding())
-        program = jax.jit(step_of(gradtx, tx), donate_argnums=(0, 1))
-        return count_texts(program.lower(params, tx.init(params), params).compile().as_text())
-
-    assert texts(2) == texts(5) > 0
 
 
 def test_rounding_comes_last() -> None:
