@@ -131,7 +131,7 @@ class Contender:
 SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take about this
 # The seconds that each measure of a case gets at least, and those that it gets where a bar is set.
 SECONDS = {"compile": 0.0, "trace_lower": 0.5, "step": 0.5}
-JUDGED_SECONDS = {"compile": 8.0, "trace_lower": 3.0, "step": 2.0}
+JUDGED_SECONDS = {"compile": 5.0, "trace_lower": 2.0, "step": 3.0}
 
 
 def measure(
@@ -156,13 +156,14 @@ def measure(
         first.append(recipe.cycle * contender.run(contender.compiled))
     result.difference = _difference(both, params)
     cycles = max(1, round(SAMPLE_SECONDS / max(first)))
-    at_least = 6 if sum(first) < 0.2 else 3 if sum(first) < 5 else 2
+    slow = sum(first) > 5  # what the first call pays for is nothing beside it: it counts
+    at_least = 1 if slow else 3 if sum(first) > 0.2 else 6
     rounds = Rounds(at_least, 100, max(start + seconds, time.perf_counter() + least["step"]))
     memory = Memory(both, params)
     timers = [lambda c=c: memory.of(c).run(c.compiled, cycles) for c in both]
     samples = interleave(timers, rounds, memory.begin_elsewhere)
-    for side, times in zip(sides, samples, strict=True):
-        side.step_s = times
+    for side, seconds_of_first, times in zip(sides, first, samples, strict=True):
+        side.step_s = [seconds_of_first / recipe.cycle] * slow + times
 
 
 class Memory:
