@@ -162,8 +162,8 @@ def measure(
     memory = Memory(both, params)
     timers = [lambda c=c: memory.of(c).run(c.compiled, cycles) for c in both]
     samples = interleave(timers, rounds, memory.begin_elsewhere)
-    for side, seconds_of_first, times in zip(sides, first, samples, strict=True):
-        side.step_s = [seconds_of_first / recipe.cycle] * slow + times
+    for side, cycle, times in zip(sides, first, samples, strict=True):
+        side.step_s = [cycle / recipe.cycle, *times] if slow else times
 
 
 class Memory:
