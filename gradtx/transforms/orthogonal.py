@@ -82,7 +82,7 @@ def scale_by_muon(
         m   = mu / (1 - beta^t)             with nesterov what `scale_by_adam` takes for it
         u   = newton_schulz(m)              u = <m, u> u with adaptive
 
-    Newton-Schulz: X = M / (||M|| + eps), then X <- a X + (b A + c A^2) X with A = X X^T, ns_steps
+    Newton-Schulz: X = M / (||M|| + eps), then X <- (a I + b A + c A^2) X with A = X X^T, ns_steps
     times with the three ns_coeffs (a, b, c), or once for each triple of a tuple of them. It moves
     the singular values towards 1. Matrices of equal shape, transposed or not, are one batch.
 
@@ -238,7 +238,8 @@ def newton_schulz(x: jax.Array, table: Sequence[Any], preconditioning: str, eps:
             norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
             size = sqrt(jnp.maximum(norm, eps))
             x, gram = _divided(x, size), _divided(gram, size * size)
-        x = times(a, x) + (times(b, gram) + times(c, gram @ gram)) @ x
+        identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+        x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x
     return x
 
 
