@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx.core.batches import parts
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import widen
+from gradtx.core.dtypes import real_dtype, widen
 from gradtx.core.kinds import Decay, DType, NonNegative, Number
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
@@ -120,16 +121,26 @@ def scale_by_muon(
         old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
         mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
 
-        def current(m: Any, g: Any) -> Any:
-            if nesterov:
-                return running_mean(step.next.debias(m, beta), step.debias(g, beta), beta)
-            return step.debias(m, beta)
+        # Newton-Schulz sees a factor of its matrix in eps only. Without it the loops over the
+        # arrays have one scalar less, and XLA writes, and so compiles, those of a shape alike.
+        def scale(dtype: Any) -> Any:
+            return (1 - beta if nesterov else 1) / step.bias(beta, dtype)
 
-        means = Leaves.of(jax.tree.map(current, mu, updates)).values
-        made = orthogonalize(means, layouts, table, preconditioning, eps)
+        def scaled(m: jax.Array, g: jax.Array) -> jax.Array:
+            """m / scale"""
+            if not nesterov:
+                return m
+            now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
+            return lax.add(times(beta / (1 - beta) * now / then, m), g)
+
+        def made_orthogonal(x: jax.Array) -> jax.Array:
+            return newton_schulz(x, table, preconditioning, eps, scale(real_dtype(x.dtype)))
+
+        means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
+        made = in_batches(made_orthogonal, means, layouts)
         if adaptive:
             made = [
-                x if x is None else jnp.sum(m.conj() * x) * x
+                x if x is None else scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
                 for m, x in zip(means, made, strict=True)
             ]
         return leaves.tree(made), MuonState(step.count, mu, state.ns_coeffs)
@@ -192,17 +203,15 @@ def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layou
     return layouts
 
 
-def orthogonalize(
+def in_batches(
+    function: Callable[[jax.Array], jax.Array],
     arrays: Sequence[Any],
     layouts: Sequence[Layout | None],
-    table: Sequence[Any],
-    preconditioning: str,
-    eps: Any,
 ) -> list[Any]:
-    """Every matrix of the arrays through Newton-Schulz: one batch for each shape of them all.
+    """The function of (batch, rows, columns) on every matrix of the arrays, one batch a shape.
 
-    The iteration of a transposed matrix is the transposed iteration, so that each is laid on its
-    longer side, where A is smallest.
+    It does to a transposed matrix what it does to the matrix, transposed: each is laid on its
+    longer side, where its Gram matrix is smallest.
     """
     made = list(arrays)
     batches: dict[Any, list[tuple[int, Layout]]] = {}
@@ -212,7 +221,7 @@ def orthogonalize(
             batches.setdefault((short, long, str(x.dtype)), []).append((i, layout))
     for members in batches.values():
         lying = [_lying(layout.split(arrays[i]), layout) for i, layout in members]
-        done = newton_schulz(jnp.concatenate(lying), table, preconditioning, eps)
+        done = function(jnp.concatenate(lying))
         for (i, layout), own in zip(members, parts(done, list(map(len, lying))), strict=True):
             made[i] = layout.join(_lying(own, layout))
     return made
@@ -222,8 +231,11 @@ def _lying(matrices: jax.Array, layout: Layout) -> jax.Array:
     return matrices.mT if layout.rows > layout.columns else matrices
 
 
-def newton_schulz(x: jax.Array, table: Sequence[Any], preconditioning: str, eps: Any) -> jax.Array:
-    """A batch of matrices, (batch, rows, columns), through one iteration for each (a, b, c)."""
+def newton_schulz(
+    x: jax.Array, table: Sequence[Any], preconditioning: str, eps: Any, scale: Any = 1
+) -> jax.Array:
+    """The matrices scale * x, (batch, rows, columns), through one iteration for each (a, b, c)."""
+    eps, eps_sq = eps / scale, eps / scale**2  # beside x, and beside its Gram matrix
     if preconditioning == "frobenius":
         x = _divided(x, sqrt(jnp.sum(abs_sq(x), axis=(1, 2), keepdims=True)) + eps)
     elif preconditioning == "spectral":
@@ -232,11 +244,11 @@ def newton_schulz(x: jax.Array, table: Sequence[Any], preconditioning: str, eps:
     for i, (a, b, c) in enumerate(table):
         gram = x @ x.mT.conj()
         if i == 0 and preconditioning == "aol":
-            size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps))
+            size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps_sq))
             x, gram = _divided(x, size), _divided(_divided(gram, size), size.mT)
         elif i == 0 and preconditioning == "schatten":
             norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
-            size = sqrt(jnp.maximum(norm, eps))
+            size = sqrt(jnp.maximum(norm, eps_sq))
             x, gram = _divided(x, size), _divided(gram, size * size)
         identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
         x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x
