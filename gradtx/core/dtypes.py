@@ -105,7 +105,7 @@ def widen_tree(tree: Any) -> Any:
 
 def strengthen(x: Any) -> jax.Array:
     """`x` as an array that is not weakly typed, so that its aval can stay the same for ever."""
-    array = jnp.asarray(x)
+    array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     return cast(array, array.dtype)
 
 

@@ -8,7 +8,7 @@ share its trace and its lowering, in a jitted program and outside of one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -79,33 +79,39 @@ class LeafTransformation(Ruled):
 
     def _rows(self, leaves: Leaves, values: list[Any]) -> Rows:
         """The first state of each leaf; of an absent leaf, absent."""
+        init = self._leaf_init()
         states = [
-            None if x is None else self._init_leaf(x, path)
+            None if x is None else init(x, path)
             for x, path in zip(values, leaves.paths, strict=True)
         ]
-        present = [s for s in states if s is not None] or [jax.eval_shape(self._init_leaf, _DUMMY)]
+        present = [s for s in states if s is not None] or [jax.eval_shape(init, _DUMMY)]
         rows = Rows.of_leaf_states(present)
         absent = (None,) * len(rows.rows[0])
         made = iter(rows.rows)
         return Rows(rows.state_class, [absent if s is None else next(made) for s in states])
 
-    def _init_leaf(self, param: Any, path: str = "") -> Any:
-        dtype = compute_dtype(param.dtype)
-        spec, traced = self._spec(self.numbers_at(start()), EmptyState)
-        init: Any = spec.rule(spec.numbers(traced, real_dtype(dtype))).init
-        available = {
-            "param": cast(param, dtype),
-            "step": Step(start()),
-            "stored_dtype": param.dtype,
-        }
-        where = f"{self.definition.name}: {at(path)} ({describe(param)})"
-        try:
-            with values_needed(where, [param]):
-                return jax.tree.map(strengthen, self.init_asks.call(init, available))
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise  # JAX's own errors explain themselves
-            raise ValueError(f"{where}: {error}") from error
+    def _leaf_init(self) -> Callable[..., Any]:
+        """The init of one array; what it has in common with the others is made once."""
+        step = Step(start())
+        spec, traced = self._spec(self.numbers_at(step.count), EmptyState)
+
+        @functools.cache
+        def init_in(dtype: Any) -> Any:
+            return spec.rule(spec.numbers(traced, real_dtype(dtype))).init
+
+        def init(param: Any, path: str = "") -> Any:
+            dtype = compute_dtype(param.dtype)
+            available = {"param": cast(param, dtype), "step": step, "stored_dtype": param.dtype}
+            where = f"{self.definition.name}: {at(path)} ({describe(param)})"
+            try:
+                with values_needed(where, [param]):
+                    return jax.tree.map(strengthen, self.init_asks.call(init_in(dtype), available))
+            except ValueError as error:
+                if type(error) is not ValueError:
+                    raise  # JAX's own errors explain themselves
+                raise ValueError(f"{where}: {error}") from error
+
+        return init
 
     def _spec(self, numbers: dict[str, Any], state_class: type) -> tuple[Spec, list[Any]]:
         """The rule as static structure, and the numbers that are not known when it is traced."""
