@@ -111,8 +111,10 @@ def _total(tree: Any, reduction: Callable[[jax.Array], jax.Array]) -> jax.Array:
     return functools.reduce(lax.add, [_cast_array(x, dtype) for x in terms], jnp.zeros((), dtype))
 
 
+@functools.partial(jax.jit, inline=True)
 def _sum_of_squares(x: jax.Array) -> jax.Array:
-    # Of lax, like what follows it: a jnp function is traced again for each shape.
+    # Jitted so that outside of jit it is one call; of lax, since a jnp function is traced again for
+    # each shape.
     return lax.reduce_sum(abs_sq(x), tuple(range(x.ndim)))
 
 
