@@ -75,7 +75,7 @@ def schedule_free(
         )
         z = jax.tree.map(lambda z, u: _as_stored(z + u, state_dtype), state.z, u)
         # The step of z as it is stored, so that y is made of the z that is there next time.
-        dz = u if state_dtype is None else tree.sub(z, state.z)
+        dz = tree.sub(z, state.z)
         # z - x, from y and z as they are: right also where something else moved the params.
         gap = jax.tree.map(lambda z, y: (z - y) / state.b1, state.z, params)
 

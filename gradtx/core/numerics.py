@@ -93,7 +93,7 @@ def plus(scalar: Any, x: jax.Array) -> jax.Array:
 
 def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -> jax.Array:
     """mean / (sqrt(square + eps_root) + eps), the step of Adam and its kin"""
-    if not _is_zero(eps_root):
+    if not is_zero(eps_root):
         square = plus(eps_root, square)
     return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
 
@@ -103,5 +103,6 @@ def _number_beside(x: jax.Array, scalar: Any) -> Any:
     return np.asarray(scalar, x.dtype) if known else cast(scalar, x.dtype)
 
 
-def _is_zero(scalar: Any) -> bool:
+def is_zero(scalar: Any) -> bool:
+    """Whether it is known to be 0."""
     return isinstance(scalar, int | float) and scalar == 0

@@ -9,12 +9,14 @@ from jax import lax
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.kinds import NonNegative, NonNegativeFactor
-from gradtx.core.numerics import times
+from gradtx.core.numerics import is_zero, times
 
 
 @per_leaf
 def decay_weights(weight_decay: NonNegativeFactor) -> Any:
     """u = g + weight_decay * param"""
+    if is_zero(weight_decay):
+        return lambda grad, param: grad  # the parameters are not read
     return lambda grad, param: lax.add(grad, times(weight_decay, param))
 
 

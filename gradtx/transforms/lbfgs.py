@@ -65,9 +65,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
 
     def update(updates: Any, state: ScaleByLBFGSState, params: Any, step: Any) -> Any:
         first = step.count == 1
-        dw = _zero_if(first, tree.sub(params, state.params))
-        du = _zero_if(first, tree.sub(updates, state.updates))
-        product = _inner(dw, du)
+        dw, du = tree.sub(params, state.params), tree.sub(updates, state.updates)
+        product = jnp.where(first, 0, _inner(dw, du))
         # A product that is too small to have a reciprocal belongs to no step at all.
         usable = jnp.abs(product) > np.finfo(product.dtype).tiny
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
@@ -75,7 +74,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
         dws, dus, weights = jax.tree.map(
             lambda memory, x: jnp.asarray(memory).at[newest].set(cast(x, memory.dtype)),
             (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
-            (dw, du, weight),
+            (_zero_if(first, dw), _zero_if(first, du), weight),
         )
         gamma: Any = 1.0
         if scale_init_precond:
