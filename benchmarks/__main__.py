@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="", help="cpu, gpu, gpu:1, ...; default: JAX's first")
     add("--json", type=Path, help="where to write the results, with a .png beside them")
     add("--append", action="store_true", help="keep what --json has of other recipes and sets")
-    add("--seconds", type=float, default=60.0, help="to aim at; a minimum is always done")
+    add("--seconds", type=float, default=45.0, help="to aim at; a minimum is always done")
     add("--quick", action="store_true", help="tiny sizes, for tests")
     add("--list", action="store_true", help="list recipes, sets and devices")
     add("--show", type=Path, metavar="JSON", help="print the table of results that are there")
