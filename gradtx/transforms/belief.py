@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    over_root,
+    real_full_like,
+    running_mean,
+    sqrt,
+    times,
+    zeros_like,
+)
 from gradtx.core.rule import Rule, one_minus_power
 from gradtx.core.state import Count, Updates
 
@@ -46,7 +54,9 @@ def scale_by_belief(
 
     def update(grad: Any, state: ScaleByBeliefState, step: Any) -> Any:
         mu = running_mean(state.mu, grad, b1)
-        nu = running_mean(state.nu, abs_sq(grad - mu), b2) + eps_root
+        # The sum of two arrays comes last: XLA would compute a last `+ eps_root` again in the step,
+        # from a copy of the old nu.
+        nu = times(b2, state.nu) + (times(1 - b2, abs_sq(grad - mu)) + eps_root)
         m = step.debias(mu, b1)
         if nesterov:
             m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)

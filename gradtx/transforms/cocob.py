@@ -49,7 +49,9 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Any:
         start = state.init_particles
         largest = jnp.maximum(state.scale, magnitude(grad))
         total = state.subgradients + magnitude(grad)
-        reward = jnp.maximum(state.reward - jnp.real(jnp.conj(grad) * (param - start)), 0)
+        loss = jnp.real(jnp.conj(grad) * (param - start))
+        # max(R - loss, 0), but a difference of two arrays last: see `scale_by_belief`.
+        reward = state.reward - jnp.minimum(loss, state.reward)
         theta = state.cumulative_gradients - grad
         bet = theta / (largest * jnp.maximum(total + largest, alpha * largest))
         u = start - param + bet * (largest + reward)
