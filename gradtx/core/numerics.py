@@ -74,7 +74,9 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 
 def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     """decay * mean + (1 - decay) * x"""
-    return lax.add(times(decay, mean), times(1 - decay, x))
+    # A difference, since of a sum with a decay of 0.5 XLA makes 0.5 * (mean + x), a multiple of one
+    # array, which it computes wherever it is used: from a copy of the old mean.
+    return lax.sub(times(decay, mean), times(decay - 1, x))
 
 
 # Unlike jnp's operators, which are functions of their own, those of lax are not traced anew for

@@ -106,7 +106,7 @@ def test_an_update_without_its_param() -> None:
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [
-        ((3,), "add got incompatible shapes for broadcasting: (2,), (3,). "
+        ((3,), "sub got incompatible shapes for broadcasting: (2,), (3,). "
                "(updates float32[3], state: float32[2], float32[2])"),
         ((1,), "updates of shape (1,) became (2,); "
                "was the state made by init on params of these shapes?"),

@@ -212,12 +212,15 @@ def test_schedules_are_computed_once_a_tree(tx: Any) -> None:
         (gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)), 16.5),
         (clipped_adamw(gradtx), 46.0),
         (gradtx.lion(1e-4), 28.5),
+        (gradtx.adam(1e-3, b1=0.5), 40.5),
+        (gradtx.adabelief(1e-3), 44.5),
+        (gradtx.cocob(), 84.5),
         # The inner step and, before it, g read twice and the mean read and written.
         (gradtx.accumulate(gradtx.adamw(1e-3), 8), 68.5),
     ],
     ids=[
         *("sgd", "momentum", "adamw", "scheduled adamw", "clipped sgd", "clipped adamw"),
-        *("lion", "accumulation"),
+        *("lion", "adam with b1 = 0.5", "adabelief", "cocob", "accumulation"),
     ],
 )
 def test_figures_of_a_donated_step(tx: Any, bytes_accessed: float) -> None:

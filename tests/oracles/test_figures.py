@@ -32,8 +32,6 @@ ALL = TRANSFORMATIONS | OPTIMIZERS
 LOOP = "of a loop XLA counts the body once, whatever is done outside of it"
 # A name, what stands in its arguments, and why it moves more.
 MORE = (
-    ("rprop", "", "Optax's update is that of the step before, which is there already"),
-    ("scale_by_rprop", "", "Optax's update is that of the step before, which is there already"),
     ("mechanize", "", "x0 is what the params are at the first update"),
     ("muon", "dion", LOOP),
     ("scale_by_zoom_linesearch", "", LOOP),
