@@ -131,7 +131,7 @@ class Contender:
 SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take about this
 # The seconds that each measure of a case gets at least, and those that it gets where a bar is set.
 SECONDS = {"compile": 0.0, "trace_lower": 0.25, "step": 0.5}
-JUDGED_SECONDS = {"compile": 8.0, "trace_lower": 4.0, "step": 3.5}
+JUDGED_SECONDS = {"compile": 20.0, "trace_lower": 4.0, "step": 5.0}
 
 
 def measure(
