@@ -79,7 +79,8 @@ class LeafTransformation(Ruled):
 
     def _rows(self, leaves: Leaves, values: list[Any]) -> Rows:
         """The first state of each leaf; of an absent leaf, absent."""
-        init = self._leaf_init()
+        step = Step(start())
+        init = self._leaf_init(step)
         states = [
             None if x is None else init(x, path)
             for x, path in zip(values, leaves.paths, strict=True)
@@ -87,12 +88,15 @@ class LeafTransformation(Ruled):
         present = [s for s in states if s is not None] or [jax.eval_shape(init, _DUMMY)]
         rows = Rows.of_leaf_states(present)
         absent = (None,) * len(rows.rows[0])
-        made = iter(rows.rows)
+        # A buffer can be donated once: a rule that keeps the step as it is has one for each leaf.
+        own = [
+            jax.tree.map(lambda x: jnp.copy(x) if x is step.count else x, row) for row in rows.rows
+        ]
+        made = iter(own)
         return Rows(rows.state_class, [absent if s is None else next(made) for s in states])
 
-    def _leaf_init(self) -> Callable[..., Any]:
+    def _leaf_init(self, step: Step) -> Callable[..., Any]:
         """The init of one array; what it has in common with the others is made once."""
-        step = Step(start())
         spec, traced = self._spec(self.numbers_at(step.count), EmptyState)
 
         @functools.cache

@@ -270,3 +270,18 @@ def test_a_fresh_state_can_be_donated(tx: Any) -> None:
     params, state = jax.jit(step, donate_argnums=(0, 1))(params, state, grads)
     assert all(x.is_deleted() for x in old)
     assert np.isfinite(params["a"]).all()
+
+
+def test_a_rule_that_keeps_the_step_has_a_buffer_for_each_leaf() -> None:
+    class Seen(NamedTuple):
+        seen: Any
+
+    @gradtx.per_leaf
+    def keeps_the_step() -> Any:
+        return gradtx.Rule(
+            lambda param, step: Seen(step.count), lambda grad, state, step: (grad, Seen(step.count))
+        )
+
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    arrays = jax.tree.leaves(keeps_the_step().init(params))
+    assert len({x.unsafe_buffer_pointer() for x in arrays}) == len(arrays) == 3
