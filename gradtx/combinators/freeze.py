@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import Partition, partition
-from gradtx.combinators.stateless import set_to_zero
+from gradtx.core.decorators import recipe
+from gradtx.core.definition import Definition
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask
-from gradtx.core.state import Params
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.state import EmptyState, OptState, Params
+from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import Frozen, show, thaw
+from gradtx.core.work import Work
 
 
-def freeze(mask: Any = True) -> GradientTransformation:
-    """u = 0 where the mask holds, u = g elsewhere; it keeps no state.
+class Freeze(GradientTransformation):
+    """Takes its leaves off the line of links: those behind it see no gradient there."""
 
-    mask: as of `masked`. Last in a chain it keeps a transformation before it, such as weight
-    decay, from moving those leaves; that one's state stays. `partition` and `selective_transform`
-    save the state too.
+    def _init(self, params: Params) -> OptState:
+        return EmptyState()
+
+    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+        work.freeze(work.selected(link.masks))
+        return state
+
+
+@functools.partial(Definition, value_class=Freeze)
+def freeze_all() -> Any:
+    """u = 0, and whatever follows leaves it so."""
+
+
+@recipe
+def freeze(mask: Any = True) -> Any:
+    """u = 0 where the mask holds, wherever in a chain it stands; u = g elsewhere.
+
+    Behind it a frozen leaf is absent: weight decay or noise that follows does not move it, a norm
+    that follows does not count it. What stands before it sees the leaf's gradient still. A NaN in
+    the gradient of a leaf that is frozen first does not make `finite_guard`, `apply_if_finite`,
+    `accumulate`, `MultiSteps` or `dynamic_loss_scale` around it skip a step.
+
+    It keeps no state. What others in the chain keep for a frozen leaf stays as it is; `partition`
+    and `selective_transform` do not keep it in the first place.
+
+    mask: as of `masked`.
     """
-    return masked(set_to_zero(), mask)
+    return masked(freeze_all(), mask)
 
 
 def selective_transform(optimizer: Any, *, freeze_mask: Any) -> Partition:
@@ -34,7 +60,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: Any) -> Partition:
         hash(freeze_mask)
     except TypeError:
         freeze_mask = Frozen(freeze_mask)
-    groups = {"train": optimizer, "freeze": set_to_zero()}
+    groups = {"train": optimizer, "freeze": freeze_all()}
     return partition(groups, _ByMask(freeze_mask))
 
 

@@ -48,8 +48,7 @@ def update(
             new_states += run_leafwise(group, old, work, extra, leaving)
         else:
             new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
-    result = work.result() if rounded else work.wide_result()
-    return result, tx._join(iter(new_states))
+    return work.result(rounded=rounded), tx._join(iter(new_states))
 
 
 def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:

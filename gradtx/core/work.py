@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
@@ -35,6 +36,7 @@ class Work:
         self._compute_dtypes = [None if v is None else _wide_dtype(v, p) for v, p in pairs]
         self._selections: dict[tuple[Mask, ...], list[bool]] = {}
         self._left: dict[tuple[bool, ...], Leaves] = {}
+        self._frozen: dict[int, jax.Array] = {}
 
     def _aligned_params(self, params: Params) -> list[Any]:
         aligned = align(self.leaves, params, f"{self.name}: params")
@@ -119,7 +121,7 @@ class Work:
             v if v is None or v.dtype == d else cast(v, d)
             for v, d in zip(self.values, self._compute_dtypes, strict=True)
         ]
-        return hide(self.leaves, self.values, selected)
+        return self._hide(self.values, selected)
 
     def params_tree(self, selected: list[bool]) -> Params | None:
         """The params as a tree, in float32 or wider."""
@@ -127,7 +129,13 @@ class Work:
 
     def stored_params_tree(self, selected: list[bool]) -> Params | None:
         """The params as a tree, in the dtypes in which they were given."""
-        return hide(self.leaves, self.params, selected) if self.has_params else None
+        return self._hide(self.params, selected) if self.has_params else None
+
+    def _hide(self, values: list[Any], selected: list[bool]) -> Any:
+        # An absent leaf is not hidden: what a mask says of it now may differ from what it said of
+        # the parameter in init, and the state may hold the leaf.
+        absent = (value is None for value in self.values)
+        return hide(self.leaves, values, [s or a for s, a in zip(selected, absent, strict=True)])
 
     def put(
         self, tree: Updates, selected: list[bool], where: str, per_example: bool = False
@@ -145,19 +153,22 @@ class Work:
                 )
             self.values[i] = cast(new, self._compute_dtypes[i])
 
-    def result(self) -> Updates:
-        """The updates as they leave: each in the dtype of its parameter."""
-        return jax.tree.unflatten(
-            self.leaves.treedef,
-            [
-                v if v is None or v.dtype == d else cast(v, d)
-                for v, d in zip(self.values, self.out_dtypes, strict=True)
-            ],
-        )
+    def freeze(self, selected: list[bool]) -> None:
+        """These leaves are absent to what follows, and their updates leave as zeros."""
+        for i, (value, chosen) in enumerate(zip(self.values, selected, strict=True)):
+            if chosen and value is not None:
+                self._frozen[i] = cast(jnp.zeros_like(value), self._compute_dtypes[i])
+                self.values[i] = None
 
-    def wide_result(self) -> Updates:
-        """The updates unrounded, for a combinator that goes on with them."""
-        return self.tree([True] * len(self.values))
+    def result(self, *, rounded: bool = True) -> Updates:
+        """The updates as they leave: each in the dtype of its parameter, or unrounded for a
+        combinator that goes on with them."""
+        dtypes = self.out_dtypes if rounded else self._compute_dtypes
+        leaving = [self._frozen.get(i, v) for i, v in enumerate(self.values)]
+        return self.leaves.tree(
+            v if v is None or v.dtype == d else cast(v, d)
+            for v, d in zip(leaving, dtypes, strict=True)
+        )
 
 
 def _wide_dtype(update: Any, param: Any) -> Any:

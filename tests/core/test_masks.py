@@ -270,3 +270,30 @@ def test_optax_masks_our_transformations_and_we_mask_theirs() -> None:
     for a, b, c in zip(*results, strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-6)
         np.testing.assert_allclose(b, c, rtol=1e-6)
+
+
+def _by_shape(params: Any) -> Any:
+    return jax.tree.map(lambda x: "matrix" if x.ndim == 2 else "other", params)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.muon(0.1),
+        gradtx.partition(
+            {"matrix": gradtx.finite_guard(gradtx.adam(0.1)), "other": gradtx.sgd(0.1, 0.9)},
+            _by_shape,
+        ),
+        gradtx.masked(gradtx.lbfgs(0.1, linesearch=None), kernels),
+        gradtx.galore(0.1, rank=1),
+    ],
+    ids=lambda tx: tx.definition.name,
+)
+def test_an_absent_gradient_of_a_leaf_that_a_mask_knows_by_its_parameter(tx: Any) -> None:
+    state = tx.init(PARAMS)
+    absent = {**PARAMS, "encoder": {"kernel": None, "bias": None}}
+    for update in (tx.update, jax.jit(tx.update)):
+        updates, new = update(absent, state, PARAMS)
+        assert updates["encoder"] == {"kernel": None, "bias": None}
+        assert np.all(np.isfinite(updates["decoder"][0]["kernel"]))
+        assert jax.tree.structure(new) == jax.tree.structure(state)

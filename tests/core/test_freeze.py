@@ -1,0 +1,91 @@
+"""What is frozen stays as it is, wherever in a chain that is said."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+PARAMS: Any = {"body": {"kernel": jnp.full((2, 3), 3.0), "bias": jnp.ones(3)}, "head": jnp.ones(2)}
+GRADS: Any = {"body": {"kernel": jnp.full((2, 3), 0.5), "bias": jnp.ones(3)}, "head": jnp.ones(2)}
+
+BEHIND = {
+    "adamw": gradtx.adamw(0.1, weight_decay=0.1),
+    "lamb": gradtx.lamb(0.1, weight_decay=0.1),
+    "noise": gradtx.chain(gradtx.sgd(0.1), gradtx.add_noise(0.1, 0.5, seed=0)),
+    "decay": gradtx.add_decayed_weights(0.1),
+    "guarded": gradtx.finite_guard(gradtx.adamw(0.1, weight_decay=0.1)),
+    "lookahead": gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.cautious(gradtx.adam(0.1))),
+    "stored": gradtx.store(gradtx.adamw(0.1, weight_decay=0.1), "bfloat16"),
+    "accumulated": gradtx.accumulate(gradtx.adamw(0.1, weight_decay=0.1), 2),
+    "muon": gradtx.muon(0.1, weight_decay=0.1),
+    "momentum": gradtx.sgd(0.1, momentum=0.9),
+    "frozen twice": gradtx.freeze("body"),
+    "partition": gradtx.partition({"body": gradtx.adamw(0.1), ".*": gradtx.sgd(0.1)}),
+}
+
+
+@pytest.mark.parametrize(
+    ("behind", "dtype"), [*((name, "float32") for name in BEHIND), ("adamw", "bfloat16")]
+)
+def test_nothing_behind_moves_a_frozen_leaf(behind: str, dtype: str) -> None:
+    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    tx = gradtx.chain(gradtx.freeze("body"), BEHIND[behind])
+    state, moved = tx.init(params), params
+    update = jax.jit(tx.update)
+    for _ in range(3):
+        updates, state = update(GRADS, state, moved)
+        moved = gradtx.apply_updates(moved, updates)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, moved["body"], params["body"]))
+    assert behind == "frozen twice" or not jnp.array_equal(moved["head"], params["head"])
+
+
+@pytest.mark.parametrize("behind", ["adamw", "decay", "muon", "partition"])
+def test_the_others_step_as_if_the_frozen_were_not_there(behind: str) -> None:
+    tx = gradtx.chain(gradtx.freeze("body"), gradtx.clip_by_global_norm(0.5), BEHIND[behind])
+    alone = gradtx.chain(gradtx.clip_by_global_norm(0.5), BEHIND[behind])
+    absent = {"body": {"kernel": None, "bias": None}, "head": GRADS["head"]}
+    updates, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    expected, expected_state = alone.update(absent, alone.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(updates["head"], expected["head"])
+    same = jax.tree.map(jnp.array_equal, state[1:], expected_state)
+    assert jax.tree.all(same)
+
+
+def test_what_stands_before_sees_the_gradient() -> None:
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.freeze("head"))
+    updates, _ = tx.update(GRADS, tx.init(PARAMS))
+    norm = np.sqrt(6 * 0.25 + 3 + 2)
+    np.testing.assert_allclose(updates["body"]["bias"], 1 / norm, rtol=1e-6)
+    np.testing.assert_array_equal(updates["head"], 0)
+
+
+def test_it_is_a_value_and_its_update_has_the_dtype_of_the_parameter() -> None:
+    tx = gradtx.freeze({"body": True, "head": False})
+    assert tx == gradtx.freeze({"body": True, "head": False})
+    assert hash(tx) == hash(tx.replace())
+    assert tx != gradtx.freeze()
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), PARAMS)
+    for update in (tx.update, jax.jit(tx.update)):
+        updates, _ = update(GRADS, tx.init(params), params)
+        assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
+        assert not any(x.weak_type for x in jax.tree.leaves(updates))
+    assert jax.tree.leaves(tx.init(params)) == []
+
+
+def test_zero_followed_by_decay_is_still_a_chain() -> None:
+    tx = gradtx.chain(gradtx.set_to_zero(), gradtx.add_decayed_weights(0.1))
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["body"]["kernel"], 0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rounding", [gradtx.stochastic_rounding(), gradtx.kahan()], ids=str)
+def test_a_rounding_behind_leaves_it_too(rounding: Any) -> None:
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), PARAMS)
+    tx = gradtx.chain(gradtx.freeze("body"), gradtx.adamw(0.1, weight_decay=0.1), rounding)
+    updates, _ = tx.update(GRADS, tx.init(params), params)
+    assert not np.any(np.float32(updates["body"]["kernel"]))
+    assert np.all(np.float32(updates["head"]))
