@@ -21,6 +21,9 @@ from gradtx.core.work import Work
 class Freeze(GradientTransformation):
     """Takes its leaves off the line of links: those behind it see no gradient there."""
 
+    def _can_ignore(self) -> bool:
+        return True
+
     def _init(self, params: Params) -> OptState:
         return EmptyState()
 

@@ -68,6 +68,9 @@ class LeafTransformation(Ruled):
                 "the norm of an example is over the whole tree"
             )
 
+    def _can_ignore(self) -> bool:
+        return "grad" not in self.asks.names and not self.sees_the_tree
+
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
         if self.rule.init is not None:
@@ -288,6 +291,8 @@ def _apply(
             spec.name, f"{error} (updates {describe(grad)}, state: {shapes})"
         ) from error
     update, state = split_result(rule, result, spec.name)
+    if isinstance(update, int | float):
+        update = jnp.full_like(grad, update)
     if isinstance(update, tuple | list | dict) or update is None:
         kind = type(update).__name__
         raise TypeError(f"{spec.name}: update must return one array a leaf, it returned a {kind}")

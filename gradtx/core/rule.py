@@ -23,11 +23,13 @@ class Rule:
     """The maths of one array (`per_leaf`) or of one tree (`per_tree`).
 
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
-    Without `init` the rule keeps no state and `update` returns the update alone. Each function
+    Without `init` the rule keeps no state and `update` returns the update alone. A Python number as
+    the update of a leaf stands for all of its elements. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
     in which the parameter is kept, and `leaf`, an integer made from its path; of a tree
-    `stored_params`, the params in their own dtypes, for an inner transformation: one that rounds
+    `needed`, the updates with zeros for gradients at which the transformation inside does not look,
+    as of a frozen leaf, and `stored_params`, the params in their own dtypes, for an inner transformation: one that rounds
     the parameters can be inside of a rule only if that asks for them, and lets the updates leave
     as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
     `**extra` takes all.
@@ -118,6 +120,7 @@ _PROVIDED = frozenset(
     (
         "grad",
         "updates",
+        "needed",
         "state",
         "param",
         "params",

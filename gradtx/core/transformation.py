@@ -89,6 +89,14 @@ class GradientTransformation(Value):
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
+    def _can_ignore(self) -> bool:
+        """Whether there may be leaves whose gradients it does not look at."""
+        return False
+
+    def _ignored(self, work: Any, selected: list[bool]) -> list[bool]:
+        """Which of the selected leaves these are."""
+        return [chosen and self._can_ignore() for chosen in selected]
+
     # How a composite lies along the line of links: see core/run.py.
 
     def _links(self) -> tuple[Link, ...]:

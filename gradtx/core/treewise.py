@@ -34,7 +34,20 @@ from gradtx.core.work import Work
 class TreeTransformation(Ruled):
     """A transformation given by the maths of one tree."""
 
-    names = ("updates", "state", "params", "stored_params", "step")
+    names = ("updates", "needed", "state", "params", "stored_params", "step")
+
+    def _can_ignore(self) -> bool:
+        return "needed" in self.asks.names and any(
+            link.transformation._can_ignore() for tx in self._inside for link in tx._links()
+        )
+
+    def _ignored(self, work: Work, selected: list[bool]) -> list[bool]:
+        if not self._can_ignore():
+            return [False] * len(selected)
+        inside = work.seen_by(selected)
+        flags = [inside.ignored_by(tx._links()) for tx in self._inside]
+        together = iter(map(all, zip(*flags, strict=True)))
+        return [next(together) if shown else False for shown in work.shown(selected)]
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
@@ -70,6 +83,7 @@ class TreeTransformation(Ruled):
         seen = seen_by_rule(own, tree, self.definition.name)
         available = self.asks.of(work.visible(extra, link.masks)) | {
             "updates": tree,
+            "needed": work.needed_tree(selected, self._ignored(work, selected)),
             "state": seen,
             "params": work.params_tree(selected),
             "stored_params": work.stored_params_tree(selected),

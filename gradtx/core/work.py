@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, wide
 from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
 from gradtx.core.mask import Mask, hide
 from gradtx.core.state import Params, Updates
+
+if TYPE_CHECKING:
+    from gradtx.core.transformation import Link
 
 _HINT = ", as jax.vmap(jax.grad(loss), (None, 0)) makes them"
 
@@ -131,11 +135,39 @@ class Work:
         """The params as a tree, in the dtypes in which they were given."""
         return self._hide(self.params, selected) if self.has_params else None
 
+    def needed_tree(self, selected: list[bool], ignored: list[bool]) -> Updates:
+        """The updates so far, with zeros where the gradient is ignored."""
+        if not any(ignored):
+            return self.tree(selected)
+        pairs = zip(self.values, ignored, strict=True)
+        shown = [None if v is None else jnp.zeros_like(v) if i else v for v, i in pairs]
+        return self._hide(shown, selected)
+
+    def ignored_by(self, links: Sequence[Link]) -> list[bool]:
+        """For each leaf, whether the first link that acts on it does not look at its gradient."""
+        ignored = [False] * len(self.values)
+        if not any(link.transformation._can_ignore() for link in links):
+            return ignored
+        undecided = [value is not None for value in self.values]
+        for link in links:
+            selected = self.selected(link.masks)
+            here = link.transformation._ignored(self, selected)
+            for i, chosen in enumerate(selected):
+                if chosen and undecided[i]:
+                    ignored[i], undecided[i] = here[i], False
+        return ignored
+
+    def seen_by(self, selected: list[bool]) -> Work:
+        """What a transformation inside of a link sees."""
+        return Work(self.name, self.tree(selected), self.stored_params_tree(selected))
+
+    def shown(self, selected: list[bool]) -> list[bool]:
+        """Which leaves a link is shown. An absent one always: what a mask says of it now may differ
+        from what it said of the parameter in init, and the state may hold the leaf."""
+        return [s or v is None for s, v in zip(selected, self.values, strict=True)]
+
     def _hide(self, values: list[Any], selected: list[bool]) -> Any:
-        # An absent leaf is not hidden: what a mask says of it now may differ from what it said of
-        # the parameter in init, and the state may hold the leaf.
-        absent = (value is None for value in self.values)
-        return hide(self.leaves, values, [s or a for s, a in zip(selected, absent, strict=True)])
+        return hide(self.leaves, values, self.shown(selected))
 
     def put(
         self, tree: Updates, selected: list[bool], where: str, per_example: bool = False

@@ -83,7 +83,7 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
          "bad: gather asks for 'grads'; it may ask for updates, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_tree, lambda: lambda grad: grad,
-         "bad: update asks for 'grad'; it may ask for updates, state, params, "
+         "bad: update asks for 'grad'; it may ask for updates, needed, state, params, "
          "stored_params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: 3,
