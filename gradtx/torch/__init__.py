@@ -18,6 +18,18 @@ from gradtx.torch.schedules import (
     cosine_annealing_warm_restarts,
     step_lr,
 )
+from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names they print)
+    scale_by_adadelta,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_nadam,
+    scale_by_radam,
+    scale_by_rms,
+    scale_by_rprop,
+    scale_by_rss,
+    scale_by_stddev,
+)
 
 __all__ = [
     "adadelta",
