@@ -131,6 +131,13 @@ def check_arrays(leaves: Leaves, where: str, shapes_too: bool = False) -> list[A
     ]
 
 
+def is_array_or_number(x: Any) -> bool:
+    """Whether x is one leaf to compute with: not a tree, not a string."""
+    return isinstance(x, int | float | complex) or any(
+        hasattr(x, name) for name in ("dtype", "__jax_array__")
+    )
+
+
 def is_shape(x: Any) -> bool:
     """Whether x is the shape and dtype of an array without its values."""
     return isinstance(x, jax.ShapeDtypeStruct)

@@ -384,3 +384,31 @@ def test_apply_updates_names_the_leaf() -> None:
         "ValueError: apply_updates: params and the updates differ in structure: "
         "dense/bias is in params only. " + BOTH
     )
+
+
+@pytest.mark.parametrize(
+    ("updates", "said"),
+    [
+        ({"dense": 1}, "at dense: the update 1 (int) does not fit the parameter a dict"),
+        ({"dense": 1.0}, "at dense: the update 1.0 (float) does not fit the parameter a dict"),
+        ({"dense": "x"}, "at dense: the update 'x' (str) does not fit the parameter a dict"),
+        ({"dense": jnp.ones(())}, "at dense: the update float32[] does not fit"),
+        ({"dense": {"w": "x", "b": None}}, "at dense/w: the update 'x' (str) does not fit"),
+        ({"dense": {"w": object(), "b": None}}, "at dense/w: the update a object does not fit"),
+        ({"dense": {"w": np.ones(3), "b": None}}, "the parameter float32[2]; updates are a tree"),
+        (1.0, "at the root: the update 1.0 (float) does not fit the parameter a dict"),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_updates_of_another_structure_are_refused_by_path(
+    updates: Any, said: str, jit: bool
+) -> None:
+    params = {"dense": {"w": jnp.ones(2), "b": jnp.ones(())}}
+    apply = jax.jit(lambda p: gradtx.apply_updates(p, updates)) if jit else None
+    with pytest.raises(ValueError, match="apply_updates") as raised:
+        apply(params) if apply else gradtx.apply_updates(params, updates)
+    assert said in str(raised.value)
+
+
+def test_updates_may_be_plain_numbers() -> None:
+    assert gradtx.apply_updates({"x": 1.0, "n": 2}, {"x": 0.5, "n": 1}) == {"x": 1.5, "n": 3}
