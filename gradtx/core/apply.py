@@ -27,12 +27,12 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     def apply(i: int, update: Any, param: Any) -> Any:
         if update is None or getattr(update, "dtype", None) == jax.dtypes.float0:
             return param
-        arrays = is_array_or_number(param) and is_array_or_number(update)
-        if not arrays or np.shape(param) != np.shape(update):
+        arrays = is_array_or_number(update) and (param is None or is_array_or_number(param))
+        if not arrays or param is None or np.shape(param) != np.shape(update):
             raise ValueError(
                 f"apply_updates: {at(leaves.paths[i])}: the update {describe(update)} does not "
-                f"fit the parameter {'None' if param is None else describe(param)}; updates are a "
-                "tree like params, with an array of its shape, or None, for each parameter"
+                f"fit the parameter {'None' if param is None else describe(param)}"
+                + ("" if arrays else "; updates are a tree like params, of arrays or None")
             )
         return _add(param, update)
 

@@ -394,8 +394,8 @@ def test_apply_updates_names_the_leaf() -> None:
         ({"dense": "x"}, "at dense: the update 'x' (str) does not fit the parameter a dict"),
         ({"dense": jnp.ones(())}, "at dense: the update float32[] does not fit"),
         ({"dense": {"w": "x", "b": None}}, "at dense/w: the update 'x' (str) does not fit"),
-        ({"dense": {"w": object(), "b": None}}, "at dense/w: the update a object does not fit"),
-        ({"dense": {"w": np.ones(3), "b": None}}, "the parameter float32[2]; updates are a tree"),
+        ({"dense": {"w": object(), "b": None}}, "float32[2]; updates are a tree like params"),
+        ({"dense": {"w": np.ones(3), "b": None}}, "does not fit the parameter float32[2]"),
         (1.0, "at the root: the update 1.0 (float) does not fit the parameter a dict"),
     ],
 )
