@@ -15,7 +15,7 @@ P = ParamSpec("P")
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """A named composition, as `gradtx.recipe` makes it."""
-    return Definition(function, Recipe, namespace=NAMESPACE)  # type: ignore[return-value]
+    return Definition(function, Recipe, namespace=NAMESPACE)
 
 
 def schedule(function: Callable[P, Any]) -> Definition[P, Schedule]:

@@ -51,7 +51,7 @@ def in_two_reals(
     function.__module__ = __name__  # where pickle finds it
     doc = definition.__doc__ or ""
     function.__doc__ = f"{doc.rstrip()}\n\n    A complex array is two real ones.\n    "
-    return Definition(function, LeafTransformation, namespace=NAMESPACE)  # type: ignore[return-value]
+    return Definition(function, LeafTransformation, namespace=NAMESPACE)
 
 
 def _lifted(rule: Rule) -> Rule:

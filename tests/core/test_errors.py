@@ -412,3 +412,20 @@ def test_updates_of_another_structure_are_refused_by_path(
 
 def test_updates_may_be_plain_numbers() -> None:
     assert gradtx.apply_updates({"x": 1.0, "n": 2}, {"x": 0.5, "n": 1}) == {"x": 1.5, "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ({"dense": 1.0}, "at dense: new_tensors has 1.0 (float), old_tensors a dict; both must"),
+        ({"dense": {"w": "x", "b": None}}, "at dense/w: new_tensors has 'x' (str), old_tensors"),
+        ({"dense": {"w": jnp.ones(2)}}, "dense/b is in old_tensors only"),
+        ({"dense": {"w": jnp.ones(2), "b": 1.0, "c": 1.0}}, "dense/c is in new_tensors only"),
+    ],
+)
+def test_averages_of_trees_of_another_structure_are_refused_by_path(new: Any, said: str) -> None:
+    old = {"dense": {"w": jnp.ones(2), "b": jnp.ones(())}}
+    for name, arguments in (("incremental_update", (0.5,)), ("periodic_update", (0, 2))):
+        with pytest.raises(ValueError, match=f"^{name}: ") as raised:
+            getattr(gradtx, name)(new, old, *arguments)
+        assert said in str(raised.value)
