@@ -1,6 +1,6 @@
 """Gradient transformations for JAX: optimizers as values."""
 
-from gradtx import schedules, torch, tree
+from gradtx import inspection, interop, schedules, torch, tree
 from gradtx.combinators.accumulate import AccumulateState, accumulate
 from gradtx.combinators.cautious import CautiousState, cautious
 from gradtx.combinators.chain import chain, named_chain
@@ -506,6 +506,8 @@ __all__ = [
     "init_empty_state",
     "inject_hyperparams",
     "inject_stateful_hyperparams",
+    "inspection",
+    "interop",
     "inverse_sqrt_schedule",
     "inverse_time_decay_schedule",
     "join_schedules",

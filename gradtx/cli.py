@@ -5,6 +5,8 @@ it is asked for. A request that cannot be met is one line on standard error and 
 """
 
 import argparse
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,14 +36,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 for a request that cannot be met."""
+    """Run the command; the exit code is 0, or 2 for a request that cannot be met.
+
+    Where nobody reads on, as behind `| head`, or the user stops it, it is 128 and the signal's
+    number, as the shell has it.
+    """
     parser = _parser()
     try:
+        _write_what_the_terminal_can()
         arguments = parser.parse_args(argv)
         if arguments.command is None:
             parser.print_help()
         else:
             arguments.run(arguments)
+        if sys.stdout is not None:  # as where it was closed before the start
+            sys.stdout.flush()  # a reader that is gone is noticed here, not while Python ends
+    except BrokenPipeError:
+        _abandon_output()
+        return 141
+    except OSError as error:
+        _abandon_output()
+        print(f"gradtx: {error}", file=sys.stderr)
+        return 2
     except MissingPackageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,6 +67,18 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _write_what_the_terminal_can() -> None:
+    """A character that the output has no code for becomes a question mark, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _abandon_output() -> None:
+    """What is left of it is flushed once more when Python ends: to where that does no harm."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

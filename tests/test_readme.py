@@ -10,6 +10,7 @@ import ast
 import contextlib
 import io
 import re
+import subprocess
 import sys
 import tokenize
 import types
@@ -105,6 +106,26 @@ def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, obje
 def test_readme(namespace: dict[str, object]) -> None:
     for block in blocks(README.read_text()):
         run_block(block, namespace)
+
+
+def test_every_name_of_the_readme_is_there() -> None:
+    """In a process that has imported gradtx alone: gradtx.NAME, and the table of what there is."""
+    text = README.read_text()
+    dotted = set(re.findall(r"\bgradtx((?:\.[a-z_]\w*)+)", text)) - {".egg"}
+    table = text.split("## What is there")[1].split("\n\n")[2]
+    listed = set(re.findall(r"`\*{0,2}([a-zA-Z_]\w*)`", table))
+    assert {".tree", ".inspection", ".interop", ".torch"} <= dotted
+    assert len(listed) > 100
+    code = f"""
+import operator, gradtx
+for name in {sorted(dotted)!r}:
+    operator.attrgetter(name[1:])(gradtx)
+for name in {sorted(listed)!r}:
+    assert hasattr(gradtx, name) or hasattr(gradtx.torch, name), name
+assert {{"tree", "inspection", "interop", "torch", "schedules"}} <= set(dir(gradtx))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 SAMPLE = """

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
-from gradtx.core.leaves import Leaves, align, at, describe
+from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
 from gradtx.core.state import Params, Updates
 
 
@@ -27,10 +27,12 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     def apply(i: int, update: Any, param: Any) -> Any:
         if update is None or getattr(update, "dtype", None) == jax.dtypes.float0:
             return param
-        if param is None or np.shape(param) != np.shape(update):
+        arrays = is_array_or_number(update) and (param is None or is_array_or_number(param))
+        if not arrays or param is None or np.shape(param) != np.shape(update):
             raise ValueError(
                 f"apply_updates: {at(leaves.paths[i])}: the update {describe(update)} does not "
                 f"fit the parameter {'None' if param is None else describe(param)}"
+                + ("" if arrays else "; updates are a tree like params, of arrays or None")
             )
         return _add(param, update)
 

@@ -25,13 +25,20 @@ V = TypeVar("V", bound=Value)
 class Definition(Generic[P, V]):
     """Call it to make a value; it carries the name, the formula and the signature."""
 
-    def __init__(self, function: Callable[P, Any], value_class: type[V], stored_as: str = ""):
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        value_class: type[V],
+        stored_as: str = "",
+        namespace: str = "",
+    ):
         functools.update_wrapper(self, function)
         # Where its module keeps it, if not under the function's name: pickle looks there.
         self._stored_as = stored_as
         self.function = function
         self.value_class = value_class
-        self.name: str = function.__name__
+        # By which it is reached: torch.adam, where adam is another.
+        self.name: str = f"{namespace}.{function.__name__}".lstrip(".")
         self.signature = inspect.signature(function)
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters: dict[str, Kind] = {

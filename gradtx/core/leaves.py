@@ -76,8 +76,8 @@ def describe(x: Any) -> str:
     return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
 
 
-def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
-    """The parts of `tree` at each leaf of `leaves`; `what` names it in the error."""
+def align(leaves: Leaves, tree: Any, what: str, other: str = "the updates") -> list[Any]:
+    """The parts of `tree` at each leaf of `leaves`; `what` and `other` name them in the error."""
     try:
         return leaves.treedef.flatten_up_to(tree)
     except ValueError:
@@ -85,10 +85,10 @@ def align(leaves: Leaves, tree: Any, what: str) -> list[Any]:
     mine, theirs = dict.fromkeys(leaves.paths), dict.fromkeys(paths(tree))
     missing = [p for p in mine if p not in theirs]
     surplus = [p for p in theirs if p not in mine]
-    differences = [f"{p or 'the root'} is in the updates only" for p in missing[:3]]
+    differences = [f"{p or 'the root'} is in {other} only" for p in missing[:3]]
     differences += [f"{p or 'the root'} is in {what.split(': ')[-1]} only" for p in surplus[:3]]
     raise ValueError(
-        f"{what} and the updates differ in structure: "
+        f"{what} and {other} differ in structure: "
         + ("; ".join(differences) or "the containers are of different types")
         + ". Both must be trees like the params that init was given, with None for an absent leaf"
     )
@@ -129,6 +129,12 @@ def check_arrays(leaves: Leaves, where: str, shapes_too: bool = False) -> list[A
         else _array(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
         for i, x in enumerate(leaves.values)
     ]
+
+
+def is_array_or_number(x: Any) -> bool:
+    """Whether x is one leaf to compute with: not a tree, not a string."""
+    known = hasattr(x, "dtype") or hasattr(x, "__jax_array__")
+    return known or isinstance(x, int | float | complex)
 
 
 def is_shape(x: Any) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -150,7 +150,13 @@ def _console(stderr: bool = False) -> Any:
     console = load("rich.console", command="compare").Console(stderr=stderr)
     # A pipe has no width; a narrow terminal wraps lines better than a table drops digits.
     console.width = max(console.width, 90) if console.is_terminal else 100
+    console.on_broken_pipe = _reader_is_gone
     return console
+
+
+def _reader_is_gone() -> NoReturn:
+    """Left to the command, which knows how to end then; rich would end it by itself."""
+    raise BrokenPipeError
 
 
 @contextmanager

@@ -5,6 +5,7 @@ drawn.
 """
 
 import math
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ def ready_to_draw(out: Path, *, command: str) -> None:
         raise CommandError(f"cannot write {out}: the name must end in {', '.join(_SUFFIXES)}")
     if not out.absolute().parent.is_dir():
         raise CommandError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+    if out.is_dir():
+        raise CommandError(f"cannot write {out}: it is a folder")
+    if not os.access(out if out.exists() else out.absolute().parent, os.W_OK):
+        raise CommandError(f"cannot write {out}: no permission")
 
 
 def new_figure(command: str, width: float, height: float) -> "Figure":
@@ -48,7 +53,10 @@ def new_figure(command: str, width: float, height: float) -> "Figure":
 
 def save(figure: "Figure", out: Path) -> None:
     """Write the picture; the suffix says the format."""
-    figure.savefig(out)
+    try:
+        figure.savefig(out)
+    except OSError as error:
+        raise CommandError(f"cannot write {out}: {error.strerror or error}") from None
 
 
 def headline(figure: "Figure", title: str, subtitle: str) -> None:

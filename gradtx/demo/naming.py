@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 import gradtx
 from gradtx.demo.errors import CommandError, unknown
 
@@ -36,6 +38,11 @@ def _makes(function: Any, kind: type) -> bool:
 def make_transformation(name: str, words: Sequence[str]) -> Any:
     """The transformation of that name, at a learning rate of 0.001 where it needs one."""
     known = transformations()
+    if name not in known and name in gradtx.__all__:
+        raise CommandError(
+            f"{name} cannot be made from words on a command line; in Python, "
+            f"gradtx.inspection.describe(tx) says what a transformation is made of"
+        )
     if name not in known:
         raise unknown("transformation", name, known)
     given = keywords(words)
@@ -50,7 +57,14 @@ def make_schedule(name: str, words: Sequence[str]) -> Any:
     known = schedules()
     if name not in known:
         raise unknown("schedule", name, known)
-    return _call(name, known[name], keywords(words))
+
+    def tried(**given: Any) -> Any:
+        """Also at a step: what is inside of an argument may be looked at only then."""
+        schedule = known[name](**given)
+        jax.eval_shape(schedule, 0)
+        return schedule
+
+    return _call(name, tried, keywords(words))
 
 
 def keywords(words: Sequence[str]) -> dict[str, Any]:
@@ -79,6 +93,6 @@ def signature(name: str, function: Callable[..., Any]) -> str:
 def _call(name: str, function: Callable[..., Any], given: dict[str, Any]) -> Any:
     try:
         return function(**given)
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise CommandError(reason if name in reason else f"{name}: {reason}") from None

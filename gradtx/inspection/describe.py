@@ -7,36 +7,26 @@ import textwrap
 from typing import Any
 
 import jax
-import numpy as np
 
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
-
-_SIDE = 1024
+from gradtx.inspection.state_size import state_bytes_per_parameter
 
 
 def describe(tx: GradientTransformation) -> str:
     """The parts of a transformation, each with its formula, its hyperparameters and its state.
 
     The formulas are the docstrings of the parts. The size of the state is given in bytes a
-    parameter, as for a large float32 matrix, and compared with the parameters themselves.
+    parameter, as for large float32 arrays, and compared with the parameters themselves; several
+    lines of it, of groups for example, add up where they speak of the same leaf.
     """
     return "\n".join(_lines(tx, number=""))
-
-
-def state_bytes_per_parameter(tx: GradientTransformation) -> float:
-    """Bytes of state for each parameter of a 1024 x 1024 float32 matrix (scalars left out)."""
-    param: Any = jax.ShapeDtypeStruct((_SIDE, _SIDE), np.float32)  # type: ignore[no-untyped-call]
-    # Link by link, because a mask would have to fit a tree that is not known here.
-    states = [jax.eval_shape(link.transformation.init, param) for link in tx._links()]
-    arrays = [x for x in jax.tree.leaves(states) if x.ndim > 0]
-    return float(sum(x.size * x.dtype.itemsize for x in arrays)) / _SIDE**2
 
 
 def _lines(tx: GradientTransformation, number: str) -> list[str]:
     title = tx.definition.name
     lines = [f"{number} {title}".strip()]
-    body = [*_formula(tx), *_hyperparameters(tx), f"state: {_state(tx)}"]
+    body = [*_formula(tx), *_hyperparameters(tx), *_state(tx)]
     lines += [f"    {line}".rstrip() for line in body]
     for i, part in enumerate(tx.parts, start=1):
         lines += ["", *_lines(part, f"{number}{i}.")]
@@ -61,8 +51,15 @@ def _holds_transformations(x: Any) -> bool:
     return any(isinstance(y, GradientTransformation) for y in leaves)
 
 
-def _state(tx: GradientTransformation) -> str:
-    size = state_bytes_per_parameter(tx)
-    if size == 0:
-        return "nothing a parameter"
-    return f"{size:g} bytes a parameter, {size / 4:g} times the float32 parameters"
+def _state(tx: GradientTransformation) -> list[str]:
+    try:
+        sizes = state_bytes_per_parameter(tx)
+    except Exception:
+        return ["state: as jax.eval_shape(tx.init, params) says, since it depends on the tree"]
+    lines = [
+        f"{size:g} bytes a parameter{place and ' '}{place}, {size / 4:.3g} times the float32 "
+        "parameters"
+        for place, size in sizes.items()
+    ]
+    first, *others = lines or ["nothing a parameter"]
+    return [f"state: {first}", *(f"       {line}" for line in others)]

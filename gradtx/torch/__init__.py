@@ -1,4 +1,26 @@
-"""PyTorch's optimizers and schedules, exactly: its names, defaults and order of operations."""
+"""PyTorch's optimizers and schedules, exactly: its names, defaults and order of operations.
+
+A complex parameter is two real ones, as in PyTorch, and its state is complex: of `nu` the real part
+belongs to the real part, the imaginary part to the imaginary one. The gradient is `p.grad` as
+PyTorch has it, which points uphill: of a real loss the conjugate of what `jax.grad` returns.
+
+PyTorch counts the steps of each parameter, gradtx those of the optimizer. That makes a difference
+where a gradient is None at first, to whatever looks at the count: the Adam family, Adagrad with
+lr_decay, SGD with dampening, ASGD. Parameters whose gradients come later get an optimizer of their
+own that waits with its count:
+
+    >>> from gradtx import conditionally_transform, partition, torch
+    >>> waiting = conditionally_transform(torch.adam(), lambda step: step >= 100)
+    >>> tx = partition({"head": waiting, ".*": torch.adam()})
+
+or, where it is not known beforehand at which steps they come, one that is told:
+
+    >>> def given(step, *, head):
+    ...     return head
+    >>> told = conditionally_transform(torch.adam(), given, forward_extra_args=True)
+    >>> tx = partition({"head": told, ".*": torch.adam()})
+    >>> # tx.update(grads, state, params, head=grads["head"] is not None)
+"""
 
 from gradtx.torch.optimizers import (
     adadelta,
@@ -17,6 +39,18 @@ from gradtx.torch.schedules import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
     step_lr,
+)
+from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names they print)
+    scale_by_adadelta,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_nadam,
+    scale_by_radam,
+    scale_by_rms,
+    scale_by_rprop,
+    scale_by_rss,
+    scale_by_stddev,
 )
 
 __all__ = [

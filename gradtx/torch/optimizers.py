@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.combinators.chain import chain
-from gradtx.core.decorators import recipe
 from gradtx.core.kinds import (
     Decay,
     FractionOrOff,
@@ -20,17 +19,23 @@ from gradtx.core.kinds import (
 )
 from gradtx.core.transformation import GradientTransformation
 from gradtx.schedules.polynomial import inverse_time_decay_schedule
-from gradtx.transforms.adadelta import scale_by_adadelta
-from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
-from gradtx.transforms.adamax import scale_by_adamax
+from gradtx.torch.definitions import recipe
+from gradtx.torch.transforms import (
+    scale_by_adadelta,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_nadam,
+    scale_by_radam,
+    scale_by_rms,
+    scale_by_rprop,
+    scale_by_rss,
+    scale_by_stddev,
+)
 from gradtx.transforms.asgd import scale_by_asgd
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import scale_by_momentum
-from gradtx.transforms.nadam import scale_by_nadam
-from gradtx.transforms.radam import scale_by_radam
-from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_schedule
-from gradtx.transforms.second_moment import scale_by_rms, scale_by_rss, scale_by_stddev
 
 Parts = list[GradientTransformation]
 

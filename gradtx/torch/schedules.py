@@ -6,13 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.core.definition import schedule
 from gradtx.core.kinds import AtLeastOne, NonNegative, PositiveSteps
 from gradtx.schedules.cosine import (
     cosine_annealing_schedule,
     warm_restarts_schedule,
 )
 from gradtx.schedules.polynomial import whole_periods
+from gradtx.torch.definitions import schedule
 
 
 @schedule

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
+from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
 from gradtx.core.numerics import times
 from gradtx.tree.casting import cast_like
 
@@ -28,7 +29,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
         result = times(weight, cast(new, dtype)) + times(1 - weight, cast(old, dtype))
         return cast(result, old.dtype) if is_inexact(old) else result
 
-    return jax.tree.map(average, new_tensors, old_tensors, is_leaf=lambda x: x is None)
+    leaves, old = _side_by_side("incremental_update", new_tensors, old_tensors)
+    return leaves.tree(map(average, leaves.values, old))
 
 
 def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
@@ -36,6 +38,7 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_perio
 
     Mnih et al., 2013, https://arxiv.org/abs/1312.5602
     """
+    _side_by_side("periodic_update", new_tensors, old_tensors)
     return jax.lax.cond(
         jnp.mod(steps, update_period) == 0,
         lambda new, old: cast_like(new, old),
@@ -43,3 +46,16 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_perio
         new_tensors,
         old_tensors,
     )
+
+
+def _side_by_side(who: str, new_tensors: Any, old_tensors: Any) -> tuple[Leaves, list[Any]]:
+    """The leaves of new and, at each, what old has there; a tree there is an error."""
+    leaves = Leaves.of(new_tensors)
+    aligned = align(leaves, old_tensors, f"{who}: old_tensors", "new_tensors")
+    for i, (new, old) in enumerate(zip(leaves.values, aligned, strict=True)):
+        if new is not None and not (is_array_or_number(new) and is_array_or_number(old)):
+            raise ValueError(
+                f"{who}: {at(leaves.paths[i])}: new_tensors has {describe(new)}, old_tensors "
+                f"{describe(old)}; both must be trees of arrays of one structure"
+            )
+    return leaves, aligned

@@ -384,3 +384,48 @@ def test_apply_updates_names_the_leaf() -> None:
         "ValueError: apply_updates: params and the updates differ in structure: "
         "dense/bias is in params only. " + BOTH
     )
+
+
+@pytest.mark.parametrize(
+    ("updates", "said"),
+    [
+        ({"dense": 1}, "at dense: the update 1 (int) does not fit the parameter a dict"),
+        ({"dense": 1.0}, "at dense: the update 1.0 (float) does not fit the parameter a dict"),
+        ({"dense": "x"}, "at dense: the update 'x' (str) does not fit the parameter a dict"),
+        ({"dense": jnp.ones(())}, "at dense: the update float32[] does not fit"),
+        ({"dense": {"w": "x", "b": None}}, "at dense/w: the update 'x' (str) does not fit"),
+        ({"dense": {"w": object(), "b": None}}, "float32[2]; updates are a tree like params"),
+        ({"dense": {"w": np.ones(3), "b": None}}, "does not fit the parameter float32[2]"),
+        (1.0, "at the root: the update 1.0 (float) does not fit the parameter a dict"),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_updates_of_another_structure_are_refused_by_path(
+    updates: Any, said: str, jit: bool
+) -> None:
+    params = {"dense": {"w": jnp.ones(2), "b": jnp.ones(())}}
+    apply = jax.jit(lambda p: gradtx.apply_updates(p, updates)) if jit else None
+    with pytest.raises(ValueError, match="apply_updates") as raised:
+        apply(params) if apply else gradtx.apply_updates(params, updates)
+    assert said in str(raised.value)
+
+
+def test_updates_may_be_plain_numbers() -> None:
+    assert gradtx.apply_updates({"x": 1.0, "n": 2}, {"x": 0.5, "n": 1}) == {"x": 1.5, "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ({"dense": 1.0}, "at dense: new_tensors has 1.0 (float), old_tensors a dict; both must"),
+        ({"dense": {"w": "x", "b": None}}, "at dense/w: new_tensors has 'x' (str), old_tensors"),
+        ({"dense": {"w": jnp.ones(2)}}, "dense/b is in old_tensors only"),
+        ({"dense": {"w": jnp.ones(2), "b": 1.0, "c": 1.0}}, "dense/c is in new_tensors only"),
+    ],
+)
+def test_averages_of_trees_of_another_structure_are_refused_by_path(new: Any, said: str) -> None:
+    old = {"dense": {"w": jnp.ones(2), "b": jnp.ones(())}}
+    for name, arguments in (("incremental_update", (0.5,)), ("periodic_update", (0, 2))):
+        with pytest.raises(ValueError, match=f"^{name}: ") as raised:
+            getattr(gradtx, name)(new, old, *arguments)
+        assert said in str(raised.value)

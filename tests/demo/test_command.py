@@ -17,15 +17,15 @@ _ROOT = Path(gradtx.__file__).parents[1]
 
 @pytest.fixture
 def command(tmp_path):
-    def run(*words):
+    def run(*words, **streams):
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, "-m", "gradtx", *words],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": path},
-            capture_output=True,
             text=True,
             timeout=300,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams,
         )
 
     return run
@@ -68,3 +68,43 @@ def test_help_has_an_example_for_every_subcommand(command):
     assert done.returncode == 0
     for name in ("compare", "landscape", "describe", "schedule"):
         assert f"\n  gradtx {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "describe sgd",
+        "describe --list",
+        "schedule --list",
+        "schedule constant_schedule value=1",
+        "compare --steps 2 --optimizers sgd --no-optax",
+    ],
+)
+def test_a_reader_that_goes_away_ends_the_command_quietly(command, words):
+    """As the shell reports a command that SIGPIPE ended: 128 and 13."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = command(*words.split(), stdout=writing)
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        done = command("describe", "sgd", stdout=full)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left" in done.stderr
+
+
+def test_output_without_all_characters_and_without_any_input(command, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = command(
+        "compare", "--steps", "2", "--optimizers", "sgd", "--no-optax", "--seeds", "0,1",
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 seeds" in done.stdout

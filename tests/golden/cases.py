@@ -4,6 +4,9 @@ The problem is an ill-conditioned quadratic in eight dimensions, its gradient mu
 scale: ``scale (A x - b)`` with the eigenvalues of A between 0.01 and 1. The gradient depends on
 the parameters, so an error of one step is seen by the next. Half of the parameters start at zero:
 they are the sum of their updates, to full relative precision however small those are.
+
+In complex numbers it is the same with a Hermitian A, which mixes the real and imaginary parts; the
+gradient is PyTorch's, which points uphill. It is recorded where no scheduler is at work.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ STEPS = 50
 RECORDED = (1, 2, 3, 4, 5, 10, 20, 30, 40, 50)
 SCALES = (1.0, 1e-4, 1e-8)
 DTYPES = ("float64", "float32")
+COMPLEX_DTYPES = ("complex128", "complex64")
 
 _mirror = np.arange(1.0, 9.0)
 _mirror /= np.linalg.norm(_mirror)
@@ -22,6 +26,23 @@ _rotation = np.eye(8) - 2 * np.outer(_mirror, _mirror)
 MATRIX = _rotation @ np.diag(np.logspace(-2, 0, 8)) @ _rotation
 TARGET = np.array([1.0, -2.0, 0.5, 3.0, -1.0, 0.25, -0.75, 2.0])
 START = np.array([0.0, 1.0, 0.0, -2.0, 0.0, 0.5, 0.0, 3.0])
+
+_complex_mirror = _mirror * np.exp(1j * np.arange(8.0))
+_complex_rotation = np.eye(8) - 2 * np.outer(_complex_mirror, _complex_mirror.conj())
+
+
+def problem(dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, b and where the descent begins, in real or in complex numbers."""
+    if np.dtype(dtype).kind == "f":
+        return tuple(x.astype(dtype) for x in (MATRIX, TARGET, START))
+    matrix = _complex_rotation @ np.diag(np.logspace(-2, 0, 8)) @ _complex_rotation.conj().T
+    target, start = TARGET + 1j * TARGET[::-1], START - 0.5j * START[::-1]
+    return tuple(x.astype(dtype) for x in (matrix, target, start))
+
+
+def as_reals(x: np.ndarray) -> np.ndarray:
+    """The parts of complex numbers one by one; real numbers as they are."""
+    return np.ascontiguousarray(x).view(x.real.dtype)
 
 
 class Schedule(NamedTuple):

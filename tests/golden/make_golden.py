@@ -15,17 +15,17 @@ import torch
 
 from .cases import (
     CASES,
+    COMPLEX_DTYPES,
     DTYPES,
-    MATRIX,
     RECORDED,
     SCALES,
     SCHEDULE_STEPS,
     SCHEDULES,
-    START,
     STEPS,
-    TARGET,
     Case,
     Schedule,
+    as_reals,
+    problem,
 )
 
 FOLDER = Path(__file__).parent
@@ -54,17 +54,18 @@ def trajectory(case: Case, scale: float, dtype: str) -> Trajectory:
     NAdam keeps its product of momenta in the default dtype, so that is set too.
     """
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_default_dtype(torch.float32 if dtype in ("float32", "complex64") else torch.float64)
     try:
-        return descend(case, scale, getattr(torch, dtype))
+        return descend(case, scale, *map(torch.tensor, problem(dtype)))
     finally:
         torch.set_default_dtype(before)
 
 
-def descend(case: Case, scale: float, kind: torch.dtype) -> Trajectory:
-    """The same, in the dtype that is the default now."""
-    matrix, target = torch.tensor(MATRIX, dtype=kind), torch.tensor(TARGET, dtype=kind)
-    x = torch.tensor(START, dtype=kind, requires_grad=True)
+def descend(
+    case: Case, scale: float, matrix: torch.Tensor, target: torch.Tensor, start: torch.Tensor
+) -> Trajectory:
+    """The same, of this problem."""
+    x = start.clone().requires_grad_()
     optimizer, scheduler = optimizer_and_scheduler(case, [x])
     path, grads, means = [x.detach().numpy().copy()], [], []
     for _ in range(STEPS):
@@ -95,9 +96,12 @@ def rates(schedule: Schedule, lr: float = 0.1, steps: int = SCHEDULE_STEPS) -> l
 def record(case: Case) -> dict[str, Any]:
     """The case itself, so that a changed table is noticed, and its trajectories."""
     runs: dict[str, Any] = {"case": as_json(case)}
-    for dtype in DTYPES:
+    for dtype in (*DTYPES, *COMPLEX_DTYPES):
+        is_complex = dtype in COMPLEX_DTYPES
+        if is_complex and case.schedule is not None:
+            continue
         runs[dtype] = {}
-        for scale in SCALES:
+        for scale in SCALES[:1] if is_complex else SCALES:
             path, _, means = trajectory(case, scale, dtype)
             runs[dtype][f"{scale:g}"] = [row(path[step]) for step in RECORDED]
             if means is not None:
@@ -107,7 +111,7 @@ def record(case: Case) -> dict[str, Any]:
 
 def row(values: np.ndarray) -> list[float]:
     """Shortest digits that bring the value's bits back, in its own precision."""
-    return [float(str(v)) for v in values]
+    return [float(str(v)) for v in as_reals(values)]
 
 
 def as_json(case: Case | Schedule) -> Any:

@@ -24,20 +24,21 @@ import gradtx.torch
 
 from .cases import (
     CASES,
+    COMPLEX_DTYPES,
     DTYPES,
-    MATRIX,
     RECORDED,
     SCALES,
     SCHEDULE_STEPS,
     SCHEDULES,
-    START,
     STEPS,
-    TARGET,
     Case,
     Schedule,
+    as_reals,
+    problem,
 )
 
 TOLERANCES = {"float64": 5e-13, "float32": 5e-5}
+PARTS = {"complex128": "float64", "complex64": "float32"}
 NAMES = {
     "StepLR": "step_lr",
     "CosineAnnealingLR": "cosine_annealing_lr",
@@ -91,10 +92,11 @@ def mean_in(state: Any) -> Any:
 def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, Any]:
     """The parameters after each of the steps, and their mean if there is one; 64-bit types only
     where they are asked for."""
-    with jax.enable_x64(dtype == "float64"):
-        arrays = [jnp.asarray(a, dtype) for a in (scale, START, MATRIX, TARGET)]
-        path, means = descend(optimizer(case), *arrays)
+    with jax.enable_x64(dtype in ("float64", "complex128")):
+        matrix, target, start = map(jnp.asarray, problem(dtype))
+        path, means = descend(optimizer(case), jnp.asarray(scale), start, matrix, target)
         assert path.dtype == dtype
+        assert means is None or means.dtype == dtype
         return np.asarray(path), None if means is None else np.asarray(means)
 
 
@@ -124,13 +126,28 @@ def test_recorded_trajectory(name: str, label: str, scale: float, dtype: str) ->
         assert_follows(means[at], recorded[f"{scale:g} mean"], dtype, name)
 
 
+@pytest.mark.parametrize("dtype", COMPLEX_DTYPES)
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [(n, label) for n in CASES for label, case in CASES[n].items() if case.schedule is None],
+)
+def test_recorded_complex_trajectory(name: str, label: str, dtype: str) -> None:
+    """Each part by itself follows PyTorch's."""
+    path, means = trajectory(CASES[name][label], 1.0, dtype)
+    recorded, at = golden(name)[label][dtype], [step - 1 for step in RECORDED]
+    assert_follows(as_reals(path[at]), recorded["1"], PARTS[dtype], name)
+    if means is not None:
+        assert_follows(as_reals(means[at]), recorded["1 mean"], PARTS[dtype], name)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_shifted_point_nesterov_is_pytorchs(scale: float) -> None:
     """gradtx.sgd keeps Optax's form of Nesterov momentum: the same trajectory."""
     arguments = CASES["sgd"]["nesterov"].arguments
     with jax.enable_x64(True):
         tx = gradtx.sgd(arguments["lr"], momentum=arguments["momentum"], nesterov=True)
-        path, _ = descend(tx, *(jnp.asarray(a) for a in (scale, START, MATRIX, TARGET)))
+        matrix, target, start = map(jnp.asarray, problem("float64"))
+        path, _ = descend(tx, jnp.asarray(scale), start, matrix, target)
     rows = np.asarray(path)[[step - 1 for step in RECORDED]]
     assert_follows(rows, golden("sgd")["nesterov"]["float64"][f"{scale:g}"], "float64")
 
@@ -328,18 +345,22 @@ def follow(tx: Any, path: Any, grads: Any) -> Any:
 
 @pytest.mark.parametrize("name", arguments)
 @few
-@given(data=st.data(), scale=st.sampled_from(SCALES))
-def test_live_steps(name: str, data: st.DataObject, scale: float) -> None:
+@given(
+    data=st.data(),
+    scale=st.sampled_from(SCALES),
+    dtype=st.sampled_from(["float64", "complex128"]),
+)
+def test_live_steps(name: str, data: st.DataObject, scale: float, dtype: str) -> None:
     """1e-12 of the step, and what is lost by adding it to a parameter."""
     pytest.importorskip("torch")
     from .make_golden import trajectory as reference
 
     case = Case(name, data.draw(arguments[name]), data.draw(schedules))
-    path, grads, means = reference(case, scale, "float64")
+    path, grads, means = reference(case, scale, dtype)
     with jax.enable_x64(True):
         got, got_means = follow(optimizer(case), path, grads)
-        got = np.asarray(got)
-    assert got.dtype == np.float64
+    assert got.dtype == dtype
+    got, path = as_reals(np.asarray(got)), as_reals(path)
     assert (got_means is None) == (means is None)
     if means is not None:
         np.testing.assert_allclose(got_means, means, rtol=1e-12, atol=1e-12 * np.max(np.abs(means)))

@@ -280,4 +280,4 @@ def test_complex_leaves_without_a_meaning_are_refused_by_path(example: Example) 
     parameters = {**params(), "b": jnp.ones((2,), jnp.complex64)}
     with pytest.raises((TypeError, ValueError), match=r"\bat b\b.*complex") as raised:
         update(example, gradient, init(example, params()), parameters)
-    assert example.name.removeprefix("torch.") in str(raised.value)
+    assert example.name in str(raised.value)

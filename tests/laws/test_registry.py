@@ -5,7 +5,7 @@ import pytest
 import gradtx
 from gradtx import GradientTransformation, Schedule
 
-from .registry import EXAMPLES, SCHEDULES, public
+from .registry import EXAMPLES, SCHEDULES, definitions, public
 
 TRANSFORMATIONS = sorted(public(GradientTransformation))
 PUBLIC_SCHEDULES = sorted(public(Schedule))
@@ -37,6 +37,16 @@ def test_examples_are_of_public_names() -> None:
     assert {e.name for e in EXAMPLES} - own <= set(TRANSFORMATIONS)
     # Expressions are made by the operators and methods of the class.
     assert {e.name for e in SCHEDULES} <= {*PUBLIC_SCHEDULES, "Schedule"}
+
+
+@pytest.mark.parametrize("kind", [GradientTransformation, Schedule])
+def test_definitions_are_called_what_they_are_reached_by(kind: type) -> None:
+    """So that a repr can be evaluated and an error says which of two it is."""
+    found = definitions(kind)
+    assert any(name.startswith("torch.") for name, _ in found)
+    for name, definition in found:
+        assert definition.name == name
+        assert repr(definition).startswith(f"<{name}(")
 
 
 def test_labels_tell_examples_apart() -> None:

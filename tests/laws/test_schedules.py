@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import torch as gt
 
 from .registry import ScheduleExample, for_every_schedule
 from .running import assert_close, assert_finite
 
 STEPS = np.arange(16)  # beyond the ends and restarts of the examples
-NAMESPACE = vars(gradtx) | {name: getattr(gt, name) for name in gt.__all__ if "_lr" in name}
-NAMESPACE["cosine_annealing_warm_restarts"] = gt.cosine_annealing_warm_restarts
 
 
 def values(schedule: Any) -> np.ndarray:
@@ -75,7 +72,7 @@ def test_repr_names_every_argument_and_can_be_evaluated(example: ScheduleExample
     schedule = example.make()
     for name in () if example.infix else schedule.definition.parameters:
         assert f"{name}=" in repr(schedule)
-    assert eval(repr(schedule), dict(NAMESPACE)) == schedule
+    assert eval(repr(schedule), dict(vars(gradtx))) == schedule
 
 
 @for_every_schedule()

@@ -320,7 +320,6 @@ EXAMPLES: tuple[Example, ...] = (
         "default",
         lambda: gt.rprop(),
         rates=(0.1, 0.01),
-        real=True,
         unmoved=("lr", "etas"),
         idle=("step_sizes",),
     ),

@@ -1,0 +1,125 @@
+"""How much state a transformation keeps for a parameter, whatever the parameters are.
+
+A transformation may treat kinds of arrays differently, as Adafactor does, and groups of leaves, as
+`partition` does. So the answer is a table: a leaf's state is the sum of the lines that speak of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.combinators.masked import Masked
+from gradtx.combinators.partition import Partition
+from gradtx.combinators.stateless import identity
+from gradtx.core.mask import Mask
+from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
+from gradtx.core.value import show, thaw
+
+KINDS = {"a matrix": (1024, 1024), "a convolution kernel": (4, 4, 256, 256), "a vector": (2**20,)}
+Names = tuple[str, ...]
+
+
+def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
+    """Bytes of state for each parameter of large float32 arrays (scalars left out), by where.
+
+        {"": 8.0}                                                   adamw
+        {"in group 'muon'": 4.0, "in group 'adam'": 8.0}            muon
+        {"of a matrix": 0.0078125, ..., "of a vector": 4.0}         adafactor
+
+    What all leaves have stands under ""; what a mask or a group has beside that, under its name.
+    What has no state is left out. Raises: what `init` raises where it refuses every kind of array,
+    as where it needs the parameters themselves: then `jax.eval_shape(tx.init, params)` tells.
+    """
+    table: dict[str, float] = {}
+    for (masks, inner), parts in _parts(tx).items():
+        place = ", ".join((*map(_name, reversed(masks)), *inner))
+        for kinds, size in _by_kind(parts).items():
+            where = " ".join(filter(None, (kinds, place)))
+            names = itertools.chain([where], (f"{where} ({i})" for i in itertools.count(2)))
+            if size:  # masks that differ may read alike
+                table[next(name for name in names if name not in table)] = size
+    return table
+
+
+def _parts(
+    tx: GradientTransformation,
+) -> dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]]:
+    """What keeps state, by the masks that it lies under and the groups inside of a link."""
+    found: dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]] = {}
+    for link in tx._links():
+        for inner, part in _by_group(link.transformation):
+            if not (isinstance(part, Ruled) and part.keeps_nothing):
+                found.setdefault((link.masks, inner), []).append(part)
+    return found
+
+
+def _by_group(tx: GradientTransformation) -> Iterator[tuple[Names, GradientTransformation]]:
+    """The transformation as each group of leaves sees it: without masks and groups inside of it."""
+    match tx:
+        case Recipe():
+            yield from _by_group(tx.body)
+        case Partition() | Masked():
+            for name, part in _groups(tx):
+                yield from ((name + names, seen) for names, seen in _by_group(part))
+        case _:
+            arguments, treedef = jax.tree.flatten(tx, lambda x: x is not tx and _is_inner(x))
+            choices = (_by_group(x) if _is_inner(x) else [((), x)] for x in arguments)
+            for chosen in itertools.product(*choices):
+                names: Names = sum((own for own, _ in chosen), ())
+                yield names, jax.tree.unflatten(treedef, [part for _, part in chosen])
+
+
+def _groups(tx: Partition | Masked) -> Iterator[tuple[Names, GradientTransformation]]:
+    if isinstance(tx, Partition):
+        for link_group, part in zip(tx.transforms, tx.parts, strict=True):
+            yield (_group(link_group),), part
+    else:
+        yield (_name(tx._mask),), tx.inner
+        yield (f"not {_name(tx._mask)}",), identity()
+
+
+def _is_inner(x: Any) -> bool:
+    return isinstance(x, GradientTransformation)
+
+
+def _group(label: Any) -> str:
+    return f"in group {show(label)}"
+
+
+def _name(mask: Mask) -> str:
+    """A mask in words; a tree of booleans would be long."""
+    if hasattr(mask, "label"):
+        return _group(mask.label)
+    given = thaw(mask.given)
+    return f"under the mask {show(given)}" if isinstance(given, str) else "under the mask"
+
+
+def _by_kind(parts: list[GradientTransformation]) -> dict[str, float]:
+    """Bytes a parameter by kind of array, kinds of equal size in one; "" where all are."""
+    sizes: dict[str, float] = {}
+    refusal: Exception | None = None
+    for kind, shape in KINDS.items():
+        try:
+            sizes[kind] = float(f"{sum(_bytes(part, shape) for part in parts):.4g}")
+        except Exception as error:  # a rule of matrices, for example, refuses a vector
+            refusal = error
+    if not sizes and refusal is not None:
+        raise refusal
+    if len(set(sizes.values())) == 1 and len(sizes) == len(KINDS):
+        return {"": next(iter(sizes.values()))}
+    alike: dict[float, list[str]] = {}
+    for kind, size in sizes.items():
+        alike.setdefault(size, []).append(kind)
+    return {f"of {' or '.join(kinds)}": size for size, kinds in alike.items()}
+
+
+def _bytes(tx: GradientTransformation, shape: tuple[int, ...]) -> float:
+    param: Any = jax.ShapeDtypeStruct(shape, np.float32)  # type: ignore[no-untyped-call]
+    arrays = [x for x in jax.tree.leaves(jax.eval_shape(tx.init, param)) if x.ndim > 0]
+    return float(sum(x.size * x.dtype.itemsize for x in arrays)) / math.prod(shape)

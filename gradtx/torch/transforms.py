@@ -1,0 +1,101 @@
+"""The links in which PyTorch sees a complex number as two real ones.
+
+Those that are not here, momentum and weight decay for example, are linear with real factors: to
+them one complex number and two real ones are the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core.definition import Definition
+from gradtx.core.dtypes import cast_shape, is_inexact, real_dtype
+from gradtx.core.leafwise import LeafTransformation
+from gradtx.core.leaves import is_shape
+from gradtx.core.rule import Rule, as_rule
+from gradtx.core.transformation import GradientTransformation
+from gradtx.torch.definitions import NAMESPACE
+from gradtx.transforms import (
+    adadelta,
+    adam,
+    adamax,
+    nadam,
+    radam,
+    rprop,
+    second_moment,
+)
+
+P = ParamSpec("P")
+
+
+def in_two_reals(
+    definition: Definition[P, GradientTransformation],
+) -> Definition[P, GradientTransformation]:
+    """The same rule, run on the real and on the imaginary part of each complex array.
+
+    The state of such an array is complex too: its real part is the state of the real part, its
+    imaginary part that of the imaginary one, as in PyTorch. Real arrays do not see a difference.
+    """
+
+    @functools.wraps(definition.function)
+    def function(*args: P.args, **kwargs: P.kwargs) -> Rule:
+        return _lifted(as_rule(definition.function(*args, **kwargs), name))
+
+    name = definition.name
+    function.__module__ = __name__  # where pickle finds it
+    doc = definition.__doc__ or ""
+    function.__doc__ = f"{doc.rstrip()}\n\n    A complex array is two real ones.\n    "
+    return Definition(function, LeafTransformation, namespace=NAMESPACE)
+
+
+def _lifted(rule: Rule) -> Rule:
+    return replace(rule, init=rule.init and _on_parts(rule.init), update=_on_parts(rule.update))
+
+
+def _on_parts(function: Any) -> Any:
+    """A rule's init or update, on both parts of its inputs where one of them is complex."""
+
+    @functools.wraps(function)
+    def run(**given: Any) -> Any:
+        if not any(map(_is_complex, given.values())):
+            return function(**given)
+        real, imaginary = (function(**jax.tree.map(part, given)) for part in (_real, _imaginary))
+        return jax.tree.map(_whole, real, imaginary)
+
+    return run
+
+
+def _is_complex(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.complexfloating)
+
+
+def _real(x: Any) -> Any:
+    if is_shape(x):
+        return cast_shape(x, real_dtype(x.dtype))
+    return lax.real(x) if _is_complex(x) else x
+
+
+def _imaginary(x: Any) -> Any:
+    return lax.imag(x) if _is_complex(x) and not is_shape(x) else _real(x)
+
+
+def _whole(real: Any, imaginary: Any) -> Any:
+    return lax.complex(real, imaginary) if is_inexact(real) else real
+
+
+scale_by_adadelta = in_two_reals(adadelta.scale_by_adadelta)
+scale_by_adam = in_two_reals(adam.scale_by_adam)
+scale_by_adamax = in_two_reals(adamax.scale_by_adamax)
+scale_by_amsgrad = in_two_reals(adam.scale_by_amsgrad)
+scale_by_nadam = in_two_reals(nadam.scale_by_nadam)
+scale_by_radam = in_two_reals(radam.scale_by_radam)
+scale_by_rms = in_two_reals(second_moment.scale_by_rms)
+scale_by_rprop = in_two_reals(rprop.scale_by_rprop)
+scale_by_rss = in_two_reals(second_moment.scale_by_rss)
+scale_by_stddev = in_two_reals(second_moment.scale_by_stddev)
