@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from gradtx.core.definition import schedule
 from gradtx.core.kinds import Fraction, NonNegative, Number, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
+from gradtx.schedules.transition import Left, half_wave, straight, transition
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ def piecewise_constant_schedule(
     """init_value, multiplied by a scale from each boundary on: {boundary: scale}."""
 
     def value(t: Any) -> Any:
-        result = init_value
+        result = reached = init_value
         for boundary, scale in sorted((boundaries_and_scales or {}).items()):
-            result = jnp.where(t < boundary, 1, scale) * result
+            reached = reached * scale
+            result = jnp.where(t < boundary, result, reached)
         return result
 
     return value
@@ -85,25 +87,32 @@ def piecewise_interpolate_schedule(
             "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', "
             f"got {interpolate_type!r}"
         )
-    knots = sorted((boundaries_and_scales or {}).items())
-    return lambda t: _interpolate(t, init_value, knots, interpolate_type)
+    left = straight if interpolate_type == "linear" else half_wave()
+
+    def value(t: Any) -> Any:
+        begins, values = [0], [init_value]
+        for boundary, scale in sorted((boundaries_and_scales or {}).items()):
+            begins.append(boundary)
+            values.append(values[-1] * scale)
+        return _through(t, begins, values, left)
+
+    return value
 
 
-def _interpolate(t: Any, init_value: Any, knots: list[tuple[Any, Any]], how: str) -> Any:
+def _through(t: Any, begins: Sequence[Any], values: Sequence[Any], left: Left) -> Any:
+    """From value to value, each reached at its step."""
     # From the last interval to the first: the earliest interval that holds t wins.
-    begins, values = [0], [init_value]
-    for boundary, scale in knots:
-        begins.append(boundary)
-        values.append(values[-1] * scale)
     result = values[-1]
-    for i in reversed(range(len(knots))):
-        length = jnp.maximum(begins[i + 1] - begins[i], 1)
-        s = (t - begins[i]) / length
-        if how == "cosine":
-            s = (1 - jnp.cos(math.pi * s)) / 2
-        inside = values[i] + (values[i + 1] - values[i]) * s
+    for i in reversed(range(len(begins) - 1)):
+        length = begins[i + 1] - begins[i]
+        inside = transition(t - begins[i], values[i], values[i + 1], length, left)
         result = jnp.where(t < begins[i + 1], inside, result)
     return result
+
+
+def _floor(x: Any) -> Any:
+    """Of a known number in float64: rounded to float32, 28.999999999999996 is 29."""
+    return math.floor(x) if isinstance(x, int | float) else jnp.floor(x)
 
 
 @schedule
@@ -125,12 +134,10 @@ def linear_onecycle_schedule(
     """
 
     def value(t: Any) -> Any:
-        knots = [
-            (jnp.floor(pct_start * transition_steps), div_factor),
-            (jnp.floor(pct_final * transition_steps), 1 / div_factor),
-            (transition_steps, 1 / final_div_factor),
-        ]
-        return _interpolate(t, peak_value / div_factor, knots, "linear")
+        turns = (_floor(pct * transition_steps) for pct in (pct_start, pct_final))
+        start, end = peak_value / div_factor, peak_value / (div_factor * final_div_factor)
+        values = (start, peak_value, start, end)
+        return _through(t, (0, *turns, transition_steps), values, straight)
 
     return value
 
@@ -152,10 +159,8 @@ def cosine_onecycle_schedule(
     """
 
     def value(t: Any) -> Any:
-        knots = [
-            (jnp.floor(pct_start * transition_steps), div_factor),
-            (transition_steps, 1 / (div_factor * final_div_factor)),
-        ]
-        return _interpolate(t, peak_value / div_factor, knots, "cosine")
+        begins = (0, _floor(pct_start * transition_steps), transition_steps)
+        start, end = peak_value / div_factor, peak_value / (div_factor * final_div_factor)
+        return _through(t, begins, (start, peak_value, end), half_wave())
 
     return value
