@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import schedule
-from gradtx.core.kinds import Fraction, NonNegative, Number, Positive, PositiveSteps, Real
+from gradtx.core.definition import Definition, schedule
+from gradtx.core.kinds import Fraction, NonNegative, Numbers, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
+from gradtx.core.value import show
 from gradtx.schedules.transition import Left, half_wave, straight, transition
 
 
 @dataclass(frozen=True)
-class _Boundaries(Number):
+class _Boundaries(Numbers):
     """Numbers of steps, as a sequence or as one array."""
 
     def convert(self, where: str, value: Any) -> Any:
@@ -33,22 +36,37 @@ Boundaries = Annotated[
 ]
 
 
-@schedule
+class Joined(Schedule):
+    """Schedules one after the other."""
+
+    def _check(self) -> None:
+        count, given = len(self.schedules), len(self.boundaries)
+        if given not in (count - 1, count):
+            raise ValueError(
+                f"join_schedules: {count} schedules need {count - 1} boundaries between them, "
+                f"got {given}"
+            )
+        if given == count:
+            warnings.warn(
+                f"join_schedules: {count} schedules need {count - 1} boundaries between them, got "
+                f"{given}: no schedule begins at the last, {show(self.boundaries[-1])}, which is "
+                "ignored",
+                stacklevel=3,  # where the user calls the definition
+            )
+
+
+@functools.partial(Definition, value_class=Joined)
 def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
     boundaries: the steps at which the next one takes over, a sequence or an array; one less than
-    there are schedules. Raises: ValueError where the numbers do not match.
+    there are schedules. As many as schedules are taken with a warning: the last is ignored. Raises:
+    ValueError where the numbers do not match.
     """
-    if len(boundaries) != len(schedules) - 1:
-        raise ValueError(
-            f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries "
-            f"between them, got {len(boundaries)}"
-        )
 
     def value(t: Any) -> Any:
         result = schedules[0](t)
-        for boundary, following in zip(boundaries, schedules[1:], strict=True):
+        for boundary, following in zip(boundaries, schedules[1:], strict=False):
             result = jnp.where(t < boundary, result, following(t - boundary))
         return result
 
