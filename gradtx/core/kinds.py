@@ -228,11 +228,12 @@ def _several(kind: Kind, annotation: Any) -> Kind:
     """The kind of a container of arguments of this kind."""
     if isinstance(kind, Instance):
         return Instance()
-    if type(kind) is not Number:
-        return kind
     inner = typing.get_args(annotation)
     fixed = typing.get_origin(annotation) is tuple and Ellipsis not in inner
-    return Numbers(**vars(kind), count=len(inner) if fixed else None)
+    count = len(inner) if fixed else None
+    if isinstance(kind, Numbers):
+        return replace(kind, count=count)
+    return Numbers(**vars(kind), count=count) if isinstance(kind, Number) else kind
 
 
 def is_factor(kind: Kind) -> bool:

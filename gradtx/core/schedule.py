@@ -44,7 +44,7 @@ class Schedule(Value):
             return self._number(step)
         # Mapped, so that the steps are scalars too: arrays among the arguments are not theirs.
         dtype = scalar_dtype()
-        mapped = jax.vmap(lambda t: jnp.asarray(self._number(t), dtype))
+        mapped: Any = jax.vmap(lambda t: jnp.asarray(self._number(t), dtype))
         return mapped(jnp.ravel(_as_array(step))).reshape(shape)
 
     def _number(self, step: Any) -> Any:
@@ -175,11 +175,10 @@ def _explained(schedule: Schedule) -> Iterator[None]:
 
 def _check_number(schedule: Schedule, value: Any) -> None:
     """Refuse what a schedule returned unless it is one real number."""
-    dtype = getattr(value, "dtype", None)
-    is_array = isinstance(value, np.generic | np.ndarray | jax.Array) and (
-        dtype == bool or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
-    )
-    if not (is_array or isinstance(value, numbers.Real)):
+    dtype = getattr(value, "dtype", np.dtype(object))
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    real = any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
+    if not (real if is_array else isinstance(value, numbers.Real)):
         got = f"{show(value)} ({type(value).__name__})" if value is not None else "None"
         raise ScheduleError(schedule, f"must return a number, it returned {got}")
     if np.shape(value) != ():
