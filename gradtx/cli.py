@@ -219,14 +219,19 @@ def _add_schedule(commands: Any) -> None:
     parser = commands.add_parser(
         "schedule",
         help="draw the value of a schedule against the step",
-        description="Draw the value of a schedule against the step, and print some of its values.",
+        description=(
+            "Draw the value of a schedule against the step, and print some of its values: the\n"
+            "whole of it, or some periods of one that never ends."
+        ),
         epilog=(
             "example:\n  gradtx schedule warmup_cosine_decay_schedule init_value=0 "
-            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200 --steps 250"
+            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200"
         ),
     )
     _add_name_and_arguments(parser, "schedules")
-    parser.add_argument("--steps", type=_positive, default=200, metavar="N", help="default: 200")
+    parser.add_argument(
+        "--steps", type=_positive, metavar="N", help="default: to a little after its end"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -238,7 +243,7 @@ def _add_schedule(commands: Any) -> None:
 
 
 def _schedule(arguments: argparse.Namespace) -> None:
-    from gradtx.demo import figures, naming
+    from gradtx.demo import figures, naming, schedules
 
     if arguments.list:
         for name, definition in naming.schedules().items():
@@ -247,7 +252,7 @@ def _schedule(arguments: argparse.Namespace) -> None:
     name, words = _name_and_words(arguments)
     schedule = naming.make_schedule(name, words)
     figures.ready_to_draw(arguments.out, command="schedule")
-    figures.show_schedule(schedule, arguments.steps, arguments.out)
+    schedules.show_schedule(schedule, arguments.steps, arguments.out)
 
 
 # -------------------------------------------------------------------------- arguments

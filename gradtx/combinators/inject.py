@@ -14,7 +14,7 @@ import numpy as np
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation
-from gradtx.core.kinds import DType, Instance, Number
+from gradtx.core.kinds import DType, Instance, Numbers
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import FunctionSchedule, Schedule
@@ -178,7 +178,7 @@ def _name(factory: Any) -> str:
     return getattr(factory, "__name__", None) or repr(factory)
 
 
-_Numbers = Annotated[Any, Number("finite numbers", np.isfinite)]
+_Numbers = Annotated[Any, Numbers("finite numbers", np.isfinite)]
 
 
 _Keys = Annotated[Any, Instance()]

@@ -19,9 +19,16 @@ NonZero = Annotated[
 ]
 AnySteps = Annotated[Any, Number("a finite number", np.isfinite, example=1, scheduled=False)]
 
-# The sign of each operation and how strongly it binds: brackets are printed where they are needed.
-_SIGNS = {"plus": ("+", 1), "minus": ("-", 1), "times": ("*", 2), "divided_by": ("/", 2)}
-_NEGATED, _CALLED = 3, 4
+# The sign of each operation, how strongly it binds, and how strongly its operands must bind to be
+# printed without brackets: a - b - c is (a - b) - c, a ** b ** c is a ** (b ** c).
+_SIGNS = {
+    "plus": ("+", 1, 1, 2),
+    "minus": ("-", 1, 1, 2),
+    "times": ("*", 2, 2, 3),
+    "divided_by": ("/", 2, 2, 3),
+    "power": ("**", 4, 5, 3),
+}
+_NEGATED, _CALLED = 3, 5
 
 
 class Expression(Schedule):
@@ -31,24 +38,25 @@ class Expression(Schedule):
         name = self.definition.name
         first, *others = self.arguments.values()
         if name in _SIGNS:
-            sign, strength = _SIGNS[name]
-            return f"{_shown(first, strength)} {sign} {_shown(others[0], strength + 1)}"
+            sign, _, left, right = _SIGNS[name]
+            return f"{_shown(first, left)} {sign} {_shown(others[0], right)}"
         if name == "negated":
-            return f"-{_shown(first, _NEGATED)}"
+            return f"-{_shown(first, _CALLED)}"
         given = list(self.arguments.items())[1:]
         call = ", ".join(f"{name}={show(x)}" for name, x in given if x is not None)
         return f"{_shown(first, _CALLED)}.{name}({call})"
 
-    @property
-    def _strength(self) -> int:
-        name = self.definition.name
-        return _SIGNS[name][1] if name in _SIGNS else _NEGATED if name == "negated" else _CALLED
-
 
 def _shown(x: Any, strength: int) -> str:
     """x as an operand, in brackets if it binds less strongly."""
-    weaker = isinstance(x, Expression) and x._strength < strength
-    return f"({x!r})" if weaker else show(x)
+    return f"({show(x)})" if _strength(x) < strength else show(x)
+
+
+def _strength(x: Any) -> int:
+    if isinstance(x, Expression):
+        name = x.definition.name
+        return _SIGNS[name][1] if name in _SIGNS else _NEGATED if name == "negated" else _CALLED
+    return _NEGATED if show(x).startswith("-") else _CALLED
 
 
 def _plus(left: Real, right: Real) -> Any:
@@ -69,6 +77,12 @@ def _times(left: Real, right: Real) -> Any:
 def _divided_by(left: Real, right: NonZero) -> Any:
     """left / right"""
     return lambda t: left / right
+
+
+def _power(left: Real, right: Real) -> Any:
+    """left ** right"""
+    # In the dtype of the step: of two Python numbers it may be complex.
+    return lambda t: jnp.asarray(left, t.dtype) ** right
 
 
 def _negated(of: Real) -> Any:
@@ -97,7 +111,7 @@ def _expression(function: Any) -> Definition[Any, Expression]:
 
 
 PLUS, MINUS, TIMES = _expression(_plus), _expression(_minus), _expression(_times)
-DIVIDED_BY, NEGATED = _expression(_divided_by), _expression(_negated)
+DIVIDED_BY, POWER, NEGATED = map(_expression, (_divided_by, _power, _negated))
 CLIP, SHIFT = _expression(_clip), _expression(_shift)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
-from gradtx.core.kinds import Number
+from gradtx.core.kinds import Number, Numbers
 from gradtx.core.leafwise import LeafTransformation
 from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
 from gradtx.core.treewise import TreeTransformation
@@ -22,7 +22,8 @@ def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation
     schedules) and static options, and returns a `Rule`, or only an update function when there is
     no state. See `Rule` for what init and update may ask for by name.
 
-    Raises at decoration: TypeError if the rule asks for a name that nobody provides.
+    Raises at decoration: TypeError if the rule asks for a name that nobody provides, or if a
+    hyperparameter has the name of an attribute of transformations, such as `init`.
     """
     return _probed(Definition(function, LeafTransformation))
 
@@ -34,17 +35,20 @@ def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """Define a named composition: a function that returns a chain and has no maths of its own."""
-    return Definition(function, Recipe)
+    definition = Definition(function, Recipe)
+    definition.check_names()
+    return definition  # type: ignore[return-value]
 
 
 def _probed(definition: Definition[P, T]) -> Definition[P, GradientTransformation]:
     """Build one value with defaults and example numbers, so that wrong names fail at once."""
+    definition.check_names()
     arguments: dict[str, Any] = {}
     for name, parameter in definition.signature.parameters.items():
         kind = definition.parameters[name]
         if parameter.default is not parameter.empty:
             arguments[name] = parameter.default
-        elif isinstance(kind, Number):
+        elif isinstance(kind, Number) and not isinstance(kind, Numbers):
             arguments[name] = kind.example
         else:
             return definition  # type: ignore[return-value]

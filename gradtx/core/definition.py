@@ -82,6 +82,16 @@ class Definition(Generic[P, V]):
         bound = inspect.BoundArguments(self.signature, given)
         return self(*bound.args, **bound.kwargs)
 
+    def check_names(self) -> None:
+        """Refuse an argument that could not be read: the class of the values has its name."""
+        reserved = {*dir(self.value_class), *Value.__annotations__}
+        for name in self.parameters:
+            if name in reserved:
+                raise TypeError(
+                    f"{self.name}: an argument cannot be called {name!r}: that is an attribute of "
+                    f"every {self.value_class.__name__}. Call it {name}_ or something else"
+                )
+
     def unknown(self, name: str) -> TypeError:
         """The error for an argument that there is not."""
         return TypeError(f"{self.name} has no argument {name!r}; it takes {self._takes()}")
@@ -147,5 +157,9 @@ def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P,
 
     The step arrives as a scalar in float32 (float64 under x64), arrays among the arguments in
     the same dtype, Python numbers as they are.
+
+    Raises at decoration: TypeError for an argument with the name of an attribute of schedules.
     """
-    return Definition(function, Schedule)
+    definition = Definition(function, Schedule)
+    definition.check_names()
+    return definition

@@ -2,7 +2,8 @@
 
 A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may be given as a
 Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
-as a schedule. Traced arrays are not checked: their values are not known.
+as a schedule. Traced arrays are not checked: their values are not known. Numbers in a container
+are announced as such, `betas: tuple[Decay, Decay]`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number, an array or a schedule, or a tuple or dict of these.
+    """A number, an array or a schedule.
 
     factor: the rule only multiplies an array by it. Rounding it to the array's dtype beforehand
     changes nothing then, and rules that differ in factors alone can share their traces.
@@ -68,10 +69,7 @@ class Number(Kind):
     dynamic = True
 
     def convert(self, where: str, value: Any) -> Any:
-        """The checked numbers; NumPy scalars become Python's."""
-        return jax.tree.map(lambda leaf: self._leaf(where, leaf), value, is_leaf=_is_schedule)
-
-    def _leaf(self, where: str, value: Any) -> Any:
+        """The checked number; NumPy's scalars become Python's."""
         if _is_schedule(value) and self.scheduled:
             return value
         if isinstance(value, jax.core.Tracer):
@@ -86,6 +84,28 @@ class Number(Kind):
         if not np.all(self.accepts(np.asarray(value, np.float64))):
             raise ValueError(f"{where} must be {self.text}, got {show(value)}")
         return Off() if self.off_at_zero and is_number and value == 0 else value
+
+
+@dataclass(frozen=True)
+class Numbers(Number):
+    """A tuple, list or dict of numbers, arrays and schedules, to any depth, or one of them: where
+    the annotation says so, `Mapping[int, Real]`.
+
+    count: how many, of `tuple[Decay, Decay]`; then they are a tuple, a list or one array.
+    """
+
+    count: int | None = None
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The checked numbers in their containers."""
+        sizes = (len(value),) if isinstance(value, tuple | list) else np.shape(value)
+        if self.count is not None and sizes[:1] != (self.count,):
+            raise TypeError(
+                f"{where} must be a tuple of {self.count} numbers, got {show(value)} "
+                f"({type(value).__name__})"
+            )
+        convert = super().convert
+        return jax.tree.map(lambda x: convert(where, x), value, is_leaf=_is_schedule)
 
 
 @dataclass(frozen=True)
@@ -200,8 +220,20 @@ def _search(annotation: Any) -> Kind | None:
     for inner in typing.get_args(annotation):
         if not isinstance(inner, Kind) and (found := _search(inner)) is not None:
             alone = typing.get_origin(annotation) in (Annotated, typing.Union, types.UnionType)
-            return found if alone or not isinstance(found, Instance) else Instance()
+            return found if alone else _several(found, annotation)
     return None
+
+
+def _several(kind: Kind, annotation: Any) -> Kind:
+    """The kind of a container of arguments of this kind."""
+    if isinstance(kind, Instance):
+        return Instance()
+    inner = typing.get_args(annotation)
+    fixed = typing.get_origin(annotation) is tuple and Ellipsis not in inner
+    count = len(inner) if fixed else None
+    if isinstance(kind, Numbers):
+        return replace(kind, count=count)
+    return Numbers(**vars(kind), count=count) if isinstance(kind, Number) else kind
 
 
 def is_factor(kind: Kind) -> bool:
@@ -211,4 +243,4 @@ def is_factor(kind: Kind) -> bool:
 
 def is_decay(kind: Kind) -> bool:
     """Whether an argument of this kind is the decay of a running mean."""
-    return kind == _DECAY
+    return isinstance(kind, Number) and kind.accepts is _DECAY.accepts

@@ -6,10 +6,17 @@ a link needs the whole tree; what lies between two cuts runs leaf by leaf, as on
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import jax
+from jax.tree_util import GetAttrKey, keystr
 
 from gradtx.core.leafwise import LeafTransformation, run_leafwise
 from gradtx.core.leaves import at
+from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.work import Work
@@ -17,7 +24,8 @@ from gradtx.core.work import Work
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
     """The state before the first update."""
-    return tx._init(params)
+    with _schedules_named(tx):
+        return tx._init(params)
 
 
 def update(
@@ -30,6 +38,18 @@ def update(
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
     """One step. `rounded=False` leaves the updates in float32 or wider, for a combinator."""
+    with _schedules_named(tx):
+        return _update(tx, updates, state, params, extra, rounded)
+
+
+def _update(
+    tx: GradientTransformation,
+    updates: Updates,
+    state: OptState,
+    params: Params | None,
+    extra: dict[str, Any],
+    rounded: bool,
+) -> tuple[Updates, OptState]:
     links = tx._links()
     states = tx._split(state)
     for link in links:
@@ -49,6 +69,37 @@ def update(
         else:
             new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
     return work.result(rounded=rounded), tx._join(iter(new_states))
+
+
+@contextmanager
+def _schedules_named(tx: GradientTransformation) -> Iterator[None]:
+    """The error of a schedule under the name of the hyperparameter that the user gave it to."""
+    try:
+        yield
+    except ScheduleError as error:
+        place = _place(tx, error.schedule)
+        if place is None:
+            raise
+        raise TypeError(f"{place}: {error}") from error.__cause__
+
+
+def _place(tx: GradientTransformation, schedule: Schedule) -> str | None:
+    """Whose argument a schedule is: "adamw: learning_rate"."""
+
+    def found(x: Any) -> bool:
+        return isinstance(x, Schedule) and x == schedule
+
+    for name, value in tx.arguments.items():
+        for path, x in jax.tree.leaves_with_path(
+            value, is_leaf=lambda x: found(x) or isinstance(x, GradientTransformation)
+        ):
+            if found(x):
+                keys = itertools.takewhile(lambda key: not isinstance(key, GetAttrKey), path)
+                return f"{tx.definition.name}: {name}{keystr(tuple(keys))}"
+            inner = _place(x, schedule) if isinstance(x, GradientTransformation) else None
+            if inner is not None:
+                return inner
+    return None
 
 
 def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:

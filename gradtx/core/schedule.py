@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
-from gradtx.core.value import Value
+from gradtx.core.value import Value, show
+
+
+class ScheduleError(TypeError):
+    """What a schedule does with the step, or returns, cannot be a number of a compiled program.
+
+    It is raised again with the name of the hyperparameter where that is known: see core/run.py.
+    """
+
+    def __init__(self, schedule: Schedule, problem: str):
+        super().__init__(f"the schedule {schedule!r} {problem}")
+        self.schedule = schedule
 
 
 class Schedule(Value):
     """A function `step -> number` that can be printed, compared, mapped and differentiated.
 
     `step` is the number of updates so far (0 at the first one): a Python or NumPy number or a
-    (traced) array. The result is a scalar in float32, or float64 under x64.
+    (traced) array. The result is a number in float32, or float64 under x64, for each step.
     """
 
     def _check(self) -> None:
         self.definition.call(self.arguments)
 
     def __call__(self, step: Any) -> Any:
-        """The number at this step."""
+        """The number at this step, or at each of an array of steps, in its shape."""
+        shape = np.shape(step)
+        if shape == ():
+            return self._number(step)
+        # Mapped, so that the steps are scalars too: arrays among the arguments are not theirs.
+        dtype = scalar_dtype()
+        mapped: Any = jax.vmap(lambda t: jnp.asarray(self._number(t), dtype))
+        return mapped(jnp.ravel(_as_array(step))).reshape(shape)
+
+    def _number(self, step: Any) -> Any:
+        """The number at one step."""
+        with _explained(self):
+            value = self._evaluate(step)
+        _check_number(self, value)
+        return value if isinstance(value, int | float) else jnp.asarray(value, scalar_dtype())
+
+    def _evaluate(self, step: Any) -> Any:
         dtype = scalar_dtype()
         arguments = {
             name: bind_numbers(at(value, step), dtype, f"{self.definition.name}: {name}")
@@ -32,8 +63,7 @@ class Schedule(Value):
             for name, value in self.arguments.items()
         }
         # The step is cast first: an int32 divided by an int would be float32 even under x64.
-        value = self.definition.call(arguments)(jnp.asarray(step, dtype))
-        return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
+        return self.definition.call(arguments)(jnp.asarray(step, dtype))
 
     # -- arithmetic: a schedule with a number, an array or a schedule is a schedule --------------
 
@@ -62,6 +92,12 @@ class Schedule(Value):
 
     def __rtruediv__(self, other: Any) -> Any:
         return _arithmetic().operate(_arithmetic().DIVIDED_BY, other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().POWER, self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return _arithmetic().operate(_arithmetic().POWER, other, self)
 
     def __neg__(self) -> Schedule:
         return _arithmetic().NEGATED(self)
@@ -96,10 +132,55 @@ def at(tree: Any, step: Any) -> Any:
 class FunctionSchedule(Schedule):
     """A user's plain function of the step, kept as it is."""
 
-    def __call__(self, step: Any) -> Any:
-        """What the function returns for this step."""
+    def _evaluate(self, step: Any) -> Any:
         return self.arguments["function"](step)
 
     def __repr__(self) -> str:
-        function = self.arguments["function"]
-        return getattr(function, "__qualname__", None) or repr(function)
+        return show(self.arguments["function"])
+
+
+# -- what a user's function may do ---------------------------------------------------------------
+
+
+def _as_array(steps: Any) -> jax.Array:
+    """Steps of NumPy as JAX keeps them; those that do not fit into its int32 become floating."""
+    wide = isinstance(steps, np.ndarray) and steps.dtype.kind in "iu" and steps.size > 0
+    if wide and not np.can_cast(np.min_scalar_type(np.abs(steps).max()), np.int32):
+        return jnp.asarray(steps, scalar_dtype())
+    return jnp.asarray(steps)
+
+
+@contextmanager
+def _explained(schedule: Schedule) -> Iterator[None]:
+    """JAX's errors about the use of a traced step, as what to write in its place."""
+    try:
+        yield
+    except jax.errors.TracerArrayConversionError as error:
+        problem = "it calls NumPy on the step. Write jnp.cos(step) in place of np.cos(step)"
+        raise ScheduleError(schedule, f"cannot be traced: {problem}") from error
+    except jax.errors.TracerBoolConversionError as error:
+        problem = (
+            "it uses Python's if, and, or, min or max on the step. Write jnp.where(step < n, a, b) "
+            "or jax.lax.cond in place of if, jnp.minimum in place of min"
+        )
+        raise ScheduleError(schedule, f"cannot be traced: {problem}") from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
+        problem = (
+            "it makes a Python number of the step, as math.cos, float, int, range and an index of "
+            "a list do. Write jnp.cos(step) in place of math.cos(step), jnp.asarray(list)[step] in "
+            "place of list[step]"
+        )
+        raise ScheduleError(schedule, f"cannot be traced: {problem}") from error
+
+
+def _check_number(schedule: Schedule, value: Any) -> None:
+    """Refuse what a schedule returned unless it is one real number."""
+    dtype = getattr(value, "dtype", np.dtype(object))
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    real = any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
+    if not (real if is_array else isinstance(value, numbers.Real)):
+        got = f"{show(value)} ({type(value).__name__})" if value is not None else "None"
+        raise ScheduleError(schedule, f"must return a number, it returned {got}")
+    if np.shape(value) != ():
+        got = f"an array of shape {np.shape(value)}"
+        raise ScheduleError(schedule, f"must return one number for a step, it returned {got}")

@@ -11,18 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from gradtx.demo.errors import CommandError
 from gradtx.demo.extras import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from gradtx import Schedule
 
 # Told apart by colour-blind readers too (after Okabe and Ito), and on white paper.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
@@ -136,27 +130,3 @@ def _apart(at: Sequence[float], gap: float) -> list[float]:
             count += size
         blocks.append((centre, count))
     return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(count)]
-
-
-def show_schedule(schedule: "Schedule", steps: int, out: Path) -> None:
-    """Draw a schedule's value at steps 0 to ``steps``, and print a few of them."""
-    at = np.arange(steps + 1)
-    values = np.broadcast_to(np.asarray(jax.vmap(schedule)(jnp.asarray(at))), at.shape)
-    _schedule_picture(repr(schedule), at, values, out)
-    print(schedule)
-    for step in np.unique(np.linspace(0, steps, 9).astype(int)):
-        print(f"  step {step:>6}  {values[step]:.6g}")
-    print(f"wrote {out}")
-
-
-def _schedule_picture(name: str, at: np.ndarray, values: np.ndarray, out: Path) -> None:
-    figure = new_figure("schedule", 8.0, 4.2)
-    axes = figure.add_subplot()
-    quiet(axes, "\n".join(textwrap.wrap(name, 90)))
-    axes.plot(at, values, color=PALETTE[0], linewidth=2.2)
-    axes.fill_between(at, values, color=PALETTE[0], alpha=0.1, linewidth=0)
-    axes.set_xlabel("step", color=MUTED)
-    axes.set_xlim(0, at[-1])
-    if values.min() >= 0:
-        axes.set_ylim(0, 1.05 * float(values.max()) or None)
-    save(figure, out)

@@ -20,7 +20,7 @@ from gradtx.transforms.second_moment import scale_by_rms
 @schedule
 def rise(value: NonNegative, steps: Positive) -> Any:
     """value min(1, (t + 1) / steps): the first of `steps` steps is already one of them."""
-    return lambda t: value * jnp.minimum(1, (t + 1) / steps)
+    return lambda t: jnp.where(t + 1 >= steps, value, value * ((t + 1) / steps))
 
 
 @recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from gradtx.core.kinds import AtLeastOne, NonNegative, Positive, PositiveSteps, 
 from gradtx.core.schedule import Schedule
 from gradtx.schedules.piecewise import join_schedules
 from gradtx.schedules.polynomial import exponential_decay, linear_schedule
+from gradtx.schedules.transition import half_wave, straight, transition
 
 
 @schedule
@@ -28,9 +28,9 @@ def cosine_annealing_schedule(
     """
 
     def value(t: Any) -> Any:
-        # Whole periods are taken off first: a cosine of a large float32 is inexact.
-        phase = jnp.mod(t, 2 * half_period) / half_period
-        return end_value + (init_value - end_value) * (1 + jnp.cos(math.pi * phase)) / 2
+        within = jnp.mod(t, 2 * half_period)
+        down_or_up = jnp.minimum(within, 2 * half_period - within)
+        return transition(down_or_up, init_value, end_value, half_period, half_wave())
 
     return value
 
@@ -46,14 +46,11 @@ def cosine_decay_schedule(
 
     Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
-    return lambda t: init_value * _cosine_decay(t, decay_steps, alpha, exponent)
 
+    def value(t: Any) -> Any:
+        return transition(t, init_value, alpha * init_value, decay_steps, half_wave(exponent))
 
-def _cosine_decay(t: Any, decay_steps: Any, alpha: Any, exponent: Any) -> Any:
-    wave = (1 + jnp.cos(math.pi * jnp.minimum(t, decay_steps) / decay_steps)) / 2
-    if not (isinstance(exponent, int | float) and exponent == 1):
-        wave = jnp.where(wave > 0, jnp.where(wave > 0, wave, 1) ** exponent, 0)
-    return (1 - alpha) * wave + alpha
+    return value
 
 
 @schedule
@@ -85,8 +82,8 @@ def warm_restarts_schedule(
         i = jnp.floor(jnp.where(grows, guess, cycles))
         # The logarithm may be off by a rounding just where a period begins.
         i = jnp.where(t >= start(i + 1), i + 1, jnp.where(t < start(i), i - 1, i))
-        phase = (t - start(i)) / (first_period * period_multiplier**i)
-        return end_value + (init_value - end_value) * (1 + jnp.cos(math.pi * phase)) / 2
+        period = first_period * period_multiplier**i
+        return transition(t - start(i), init_value, end_value, period, half_wave())
 
     return value
 
@@ -124,9 +121,10 @@ def warmup_cosine_decay_schedule(
         )
 
     def value(t: Any) -> Any:
-        warm = linear_schedule(init_value, peak_value, warmup_steps)(t)
-        wave = _cosine_decay(t - warmup_steps, decay_steps - warmup_steps, 0, exponent)
-        return jnp.where(t < warmup_steps, warm, end_value + (peak_value - end_value) * wave)
+        warm = transition(t, init_value, peak_value, warmup_steps, straight)
+        since, length = t - warmup_steps, decay_steps - warmup_steps
+        wave = transition(since, peak_value, end_value, length, half_wave(exponent))
+        return jnp.where(t < warmup_steps, warm, wave)
 
     return value
 
@@ -145,11 +143,11 @@ def warmup_exponential_decay_schedule(
     """Linear warm-up from init_value to peak_value, then `exponential_decay` from peak_value."""
 
     def value(t: Any) -> Any:
-        warm = linear_schedule(init_value, peak_value, warmup_steps)
+        warm = transition(t, init_value, peak_value, warmup_steps, straight)
         decay = exponential_decay(
             peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
         )
-        return jnp.where(t < warmup_steps, warm(t), decay(t - warmup_steps))
+        return jnp.where(t < warmup_steps, warm, decay(t - warmup_steps))
 
     return value
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import schedule
-from gradtx.core.kinds import Fraction, NonNegative, Number, Positive, PositiveSteps, Real
+from gradtx.core.definition import Definition, schedule
+from gradtx.core.kinds import Fraction, NonNegative, Numbers, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
+from gradtx.core.value import show
+from gradtx.schedules.transition import Left, half_wave, straight, transition
 
 
 @dataclass(frozen=True)
-class _Boundaries(Number):
+class _Boundaries(Numbers):
     """Numbers of steps, as a sequence or as one array."""
 
     def convert(self, where: str, value: Any) -> Any:
@@ -32,22 +36,37 @@ Boundaries = Annotated[
 ]
 
 
-@schedule
+class Joined(Schedule):
+    """Schedules one after the other."""
+
+    def _check(self) -> None:
+        count, given = len(self.schedules), len(self.boundaries)
+        if given not in (count - 1, count):
+            raise ValueError(
+                f"join_schedules: {count} schedules need {count - 1} boundaries between them, "
+                f"got {given}"
+            )
+        if given == count:
+            warnings.warn(
+                f"join_schedules: {count} schedules need {count - 1} boundaries between them, got "
+                f"{given}: no schedule begins at the last, {show(self.boundaries[-1])}, which is "
+                "ignored",
+                stacklevel=3,  # where the user calls the definition
+            )
+
+
+@functools.partial(Definition, value_class=Joined)
 def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
     boundaries: the steps at which the next one takes over, a sequence or an array; one less than
-    there are schedules. Raises: ValueError where the numbers do not match.
+    there are schedules. As many as schedules are taken with a warning: the last is ignored. Raises:
+    ValueError where the numbers do not match.
     """
-    if len(boundaries) != len(schedules) - 1:
-        raise ValueError(
-            f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries "
-            f"between them, got {len(boundaries)}"
-        )
 
     def value(t: Any) -> Any:
         result = schedules[0](t)
-        for boundary, following in zip(boundaries, schedules[1:], strict=True):
+        for boundary, following in zip(boundaries, schedules[1:], strict=False):
             result = jnp.where(t < boundary, result, following(t - boundary))
         return result
 
@@ -61,9 +80,10 @@ def piecewise_constant_schedule(
     """init_value, multiplied by a scale from each boundary on: {boundary: scale}."""
 
     def value(t: Any) -> Any:
-        result = init_value
+        result = reached = init_value
         for boundary, scale in sorted((boundaries_and_scales or {}).items()):
-            result = jnp.where(t < boundary, 1, scale) * result
+            reached = reached * scale
+            result = jnp.where(t < boundary, result, reached)
         return result
 
     return value
@@ -85,25 +105,32 @@ def piecewise_interpolate_schedule(
             "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', "
             f"got {interpolate_type!r}"
         )
-    knots = sorted((boundaries_and_scales or {}).items())
-    return lambda t: _interpolate(t, init_value, knots, interpolate_type)
+    left = straight if interpolate_type == "linear" else half_wave()
+
+    def value(t: Any) -> Any:
+        begins, values = [0], [init_value]
+        for boundary, scale in sorted((boundaries_and_scales or {}).items()):
+            begins.append(boundary)
+            values.append(values[-1] * scale)
+        return _through(t, begins, values, left)
+
+    return value
 
 
-def _interpolate(t: Any, init_value: Any, knots: list[tuple[Any, Any]], how: str) -> Any:
+def _through(t: Any, begins: Sequence[Any], values: Sequence[Any], left: Left) -> Any:
+    """From value to value, each reached at its step."""
     # From the last interval to the first: the earliest interval that holds t wins.
-    begins, values = [0], [init_value]
-    for boundary, scale in knots:
-        begins.append(boundary)
-        values.append(values[-1] * scale)
     result = values[-1]
-    for i in reversed(range(len(knots))):
-        length = jnp.maximum(begins[i + 1] - begins[i], 1)
-        s = (t - begins[i]) / length
-        if how == "cosine":
-            s = (1 - jnp.cos(math.pi * s)) / 2
-        inside = values[i] + (values[i + 1] - values[i]) * s
+    for i in reversed(range(len(begins) - 1)):
+        length = begins[i + 1] - begins[i]
+        inside = transition(t - begins[i], values[i], values[i + 1], length, left)
         result = jnp.where(t < begins[i + 1], inside, result)
     return result
+
+
+def _floor(x: Any) -> Any:
+    """Of a known number in float64: rounded to float32, 28.999999999999996 is 29."""
+    return math.floor(x) if isinstance(x, int | float) else jnp.floor(x)
 
 
 @schedule
@@ -125,12 +152,10 @@ def linear_onecycle_schedule(
     """
 
     def value(t: Any) -> Any:
-        knots = [
-            (jnp.floor(pct_start * transition_steps), div_factor),
-            (jnp.floor(pct_final * transition_steps), 1 / div_factor),
-            (transition_steps, 1 / final_div_factor),
-        ]
-        return _interpolate(t, peak_value / div_factor, knots, "linear")
+        turns = (_floor(pct * transition_steps) for pct in (pct_start, pct_final))
+        start, end = peak_value / div_factor, peak_value / (div_factor * final_div_factor)
+        values = (start, peak_value, start, end)
+        return _through(t, (0, *turns, transition_steps), values, straight)
 
     return value
 
@@ -152,10 +177,8 @@ def cosine_onecycle_schedule(
     """
 
     def value(t: Any) -> Any:
-        knots = [
-            (jnp.floor(pct_start * transition_steps), div_factor),
-            (transition_steps, 1 / (div_factor * final_div_factor)),
-        ]
-        return _interpolate(t, peak_value / div_factor, knots, "cosine")
+        begins = (0, _floor(pct_start * transition_steps), transition_steps)
+        start, end = peak_value / div_factor, peak_value / (div_factor * final_div_factor)
+        return _through(t, begins, (start, peak_value, end), half_wave())
 
     return value

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
 from gradtx.core.kinds import NonNegative, Real, Steps
+from gradtx.schedules.transition import Left, polynomial, straight, transition
 
 
 @schedule
@@ -31,19 +32,16 @@ def polynomial_schedule(
 
     With transition_steps = 0 it stays at init_value.
     """
-    return lambda t: _polynomial(
-        t, init_value, end_value, power, transition_steps, transition_begin
-    )
+    return _polynomial(init_value, end_value, transition_steps, transition_begin, polynomial(power))
 
 
-def _polynomial(t: Any, start: Any, end: Any, power: Any, steps: Any, begin: Any) -> Any:
-    # Steps are subtracted before they are divided: exactly 0 at the end, never below it.
-    remaining = jnp.clip(begin + steps - t, 0, steps) / jnp.maximum(steps, 1)
-    remaining = jnp.where(jnp.asarray(steps) == 0, 1, remaining)
-    if not (isinstance(power, int | float) and power == 1):
-        # The derivative of 0^power is not needed and may be infinite.
-        remaining = jnp.where(remaining > 0, jnp.where(remaining > 0, remaining, 1) ** power, 0)
-    return end + (start - end) * remaining
+def _polynomial(start: Any, end: Any, steps: Any, begin: Any, left: Left) -> Any:
+    def value(t: Any) -> Any:
+        return jnp.where(
+            jnp.asarray(steps) == 0, start, transition(t - begin, start, end, steps, left)
+        )
+
+    return value
 
 
 @schedule
@@ -57,7 +55,7 @@ def linear_schedule(
 
     With transition_steps = 0 it stays at init_value.
     """
-    return lambda t: _polynomial(t, init_value, end_value, 1, transition_steps, transition_begin)
+    return _polynomial(init_value, end_value, transition_steps, transition_begin, straight)
 
 
 def whole_periods(t: Any, period: Any) -> Any:

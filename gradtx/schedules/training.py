@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
 from gradtx.core.kinds import Positive, PositiveSteps, Real, Steps
-from gradtx.core.numerics import sqrt
-from gradtx.schedules.cosine import cosine_decay_schedule
-from gradtx.schedules.polynomial import linear_schedule, whole_periods
+from gradtx.schedules.polynomial import whole_periods
+from gradtx.schedules.transition import half_wave, one_minus_sqrt, straight, transition
 
-_DECAYS = ("linear", "cosine", "sqrt")
+_DECAYS = {"linear": straight, "cosine": half_wave(), "sqrt": one_minus_sqrt}
 _MODES = ("triangular", "triangular2", "exp_range")
 
 
@@ -43,15 +42,9 @@ def wsd_schedule(
         raise ValueError(f"wsd_schedule: decay must be 'linear', 'cosine' or 'sqrt', got {decay!r}")
 
     def value(t: Any) -> Any:
-        elapsed = jnp.clip(t - (warmup_steps + stable_steps), 0, decay_steps)
-        if decay == "cosine":
-            left = cosine_decay_schedule(1.0, decay_steps)(elapsed)
-        else:
-            s = elapsed / decay_steps
-            # At the first of its steps the square root has no derivative: here it is 0.
-            left = 1 - (sqrt(s) if decay == "sqrt" else s)
-        warm = linear_schedule(init_value, peak_value, warmup_steps)(t)
-        after = end_value + (peak_value - end_value) * left
+        warm = transition(t, init_value, peak_value, warmup_steps, straight)
+        since = t - (warmup_steps + stable_steps)
+        after = transition(since, peak_value, end_value, decay_steps, _DECAYS[decay])
         return jnp.where(t < warmup_steps, warm, after)
 
     return value
@@ -74,8 +67,8 @@ def inverse_sqrt_schedule(
     def value(t: Any) -> Any:
         scale = jnp.maximum(warmup_steps, 1) if timescale is None else timescale
         since = jnp.maximum(t - warmup_steps, 0)
-        warm = linear_schedule(init_value, peak_value, warmup_steps)(t)
-        return jnp.where(t < warmup_steps, warm, peak_value * jnp.sqrt(scale / (scale + since)))
+        warm = transition(t, init_value, peak_value, warmup_steps, straight)
+        return jnp.where(t <= warmup_steps, warm, peak_value * jnp.sqrt(scale / (scale + since)))
 
     return value
 
@@ -110,14 +103,15 @@ def cyclic_schedule(
         period = up_steps + down
         # Whole cycles are taken off first: they may be many.
         within = jnp.mod(t, period)
-        # Exactly 1 at the top: compiled, up_steps / up_steps may be less.
-        falling = 1 - (within - up_steps) / down
-        height = jnp.where(within < up_steps, within / up_steps, falling)
-        factor: Any = 1.0
+        top = peak_value
         if mode == "triangular2":
-            factor = jnp.exp2(-whole_periods(t, period))
+            cycles = whole_periods(t, period)
+            lower = init_value + (peak_value - init_value) * jnp.exp2(-cycles)
+            top = jnp.where(cycles == 0, peak_value, lower)
         elif mode == "exp_range":
-            factor = decay_rate**t
-        return init_value + (peak_value - init_value) * height * factor
+            top = init_value + (peak_value - init_value) * decay_rate**t
+        rising = transition(within, init_value, top, up_steps, straight)
+        falling = transition(within - up_steps, top, init_value, down, straight)
+        return jnp.where(within < up_steps, rising, falling)
 
     return value

@@ -44,7 +44,7 @@ class ProdigyState(NamedTuple):
 @per_tree
 def dadapt_adamw(
     learning_rate: NonNegative = 1.0,
-    betas: Decay = (0.9, 0.999),
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
@@ -93,7 +93,7 @@ def dadapt_adamw(
 @per_tree
 def prodigy(
     learning_rate: NonNegative = 1.0,
-    betas: Decay = (0.9, 0.999),
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
     beta3: Decay | None = None,
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,

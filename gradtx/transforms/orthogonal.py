@@ -14,7 +14,7 @@ from jax import lax
 from gradtx.core.batches import parts
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype, widen
-from gradtx.core.kinds import Decay, DType, NonNegative, Number
+from gradtx.core.kinds import Decay, DType, NonNegative, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
@@ -35,7 +35,7 @@ PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
 
 
 @dataclass(frozen=True)
-class CoefficientsKind(Number):
+class CoefficientsKind(Numbers):
     """Three numbers, a tuple of triples, or the name of a preset."""
 
     def convert(self, where: str, value: Any) -> Any:

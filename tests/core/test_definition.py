@@ -168,6 +168,46 @@ def test_a_schedule_sees_float64_under_x64() -> None:
         assert abs(float(value) - 2 / 3) < 1e-15
 
 
+RESERVED = ("init", "update", "rule", "parts", "unrounded", "arguments", "definition", "replace")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("decorator", [gradtx.per_leaf, gradtx.per_tree, gradtx.recipe])
+def test_an_argument_that_an_attribute_would_hide_is_refused(decorator: Any, name: str) -> None:
+    if (decorator, name) == (gradtx.recipe, "rule"):
+        return  # a recipe has none
+    function = eval(f"lambda {name}=1.0: lambda grad: grad")
+    function.__name__ = "shadowed"
+    with pytest.raises(TypeError, match=f"^shadowed: an argument cannot be called '{name}'"):
+        decorator(function)
+
+
+def test_an_argument_of_a_schedule_that_an_attribute_would_hide_is_refused() -> None:
+    for name in ("clip", "shift", "replace", "definition"):
+        function = eval(f"lambda {name}=1.0: lambda t: t")
+        with pytest.raises(TypeError, match=f"an argument cannot be called '{name}'"):
+            gradtx.schedule(function)
+
+
+def test_names_that_are_nobodys_are_free() -> None:
+    free = (
+        "count",
+        "inner",
+        "step",
+        "index",
+        "value",
+        "name",
+        "shift",
+        "clip",
+        "asked",
+        "momentum",
+    )
+    arguments = ", ".join(f"{name}=1.0" for name in free)
+    for decorator in (gradtx.per_leaf, gradtx.per_tree):
+        tx = decorator(eval(f"lambda {arguments}: lambda updates=0, grad=0: grad"))
+        assert [getattr(tx(), name) for name in free] == [1.0] * len(free)
+
+
 def test_annotations_may_be_strings() -> None:
     def function(rate, kind="plain"):  # type: ignore[no-untyped-def]
         return lambda grad: rate * grad

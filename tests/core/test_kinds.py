@@ -1,5 +1,6 @@
 """What a hyperparameter may be, kind by kind, and what its error says."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -121,17 +122,61 @@ def test_traced_numbers_are_not_checked() -> None:
     assert jax.jit(lambda x: rule(gradtx.Decay)(x).x)(5.0) == 5.0
 
 
-def test_numbers_in_tuples_and_dicts() -> None:
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        tuple[gradtx.Decay, ...],
+        list[gradtx.Decay],
+        dict[str, gradtx.Decay],
+        Mapping[str, tuple[gradtx.Decay, dict[str, gradtx.Decay]]],
+        tuple[gradtx.Decay, ...] | None,
+    ],
+)
+def test_numbers_in_tuples_and_dicts_where_the_annotation_says_so(annotation: Any) -> None:
     schedule = gradtx.constant_schedule(0.5)
-    tx = rule(gradtx.Decay)((0.5, {"a": schedule, "b": np.float32(0.25)}))
+    tx = rule(annotation)((0.5, {"a": schedule, "b": np.float32(0.25)}))
     assert tx.x == (0.5, {"a": schedule, "b": 0.25})
     assert jax.tree.leaves(tx) == [0.5, 0.5, 0.25]
     with pytest.raises(ValueError, match=r"rule: x must be in \[0, 1\), got 1.5"):
-        rule(gradtx.Decay)((0.5, 1.5))
+        rule(annotation)((0.5, 1.5))
     with pytest.raises(
         TypeError, match=r"rule: x must be a number, an array or a schedule, got 'a'"
     ):
-        rule(gradtx.Decay)({"key": "a"})
+        rule(annotation)({"key": "a"})
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in GOOD.values()], ids=GOOD)
+def test_a_container_is_no_number(kind: Any) -> None:
+    for annotation in (kind, kind | None):
+        for container in ((1,), [1], {"a": 1}, ()):
+            with pytest.raises(TypeError) as caught:
+                rule(annotation)(container)
+            assert str(caught.value).startswith("rule: x must be a number")
+            assert f"got {container} ({type(container).__name__})" in str(caught.value)
+
+
+def test_a_tuple_says_how_many() -> None:
+    pair = rule(tuple[gradtx.Decay, gradtx.Decay])
+    assert pair((0.5, 0.25)).x == (0.5, 0.25)
+    assert pair(np.array([0.5, 0.25])).x.shape == (2,)
+    for bad in (0.5, (0.5,), [0.1, 0.2, 0.3], {"a": 0.5}, np.ones(3), lambda step: (0.5, 0.5)):
+        with pytest.raises(TypeError, match="rule: x must be a tuple of 2 numbers, got "):
+            pair(bad)
+
+
+def test_decays_in_a_tuple_have_their_biases_corrected() -> None:
+    """1 - b^t of each, in a rule that takes two."""
+
+    @gradtx.per_leaf
+    def biases(betas: tuple[gradtx.Decay, gradtx.Decay] = (0.9, 0.5)) -> Any:
+        def update(grad: Any, step: Any) -> Any:
+            return step.debias(step.debias(grad, betas[0]), betas[1])
+
+        return update
+
+    tx = biases((0.75, 0.5))
+    update, _ = tx.update(jnp.float32(1.0), tx.init(0.0))
+    assert float(update) == pytest.approx(1 / (0.25 * 0.5), rel=1e-6)
 
 
 def test_a_literal_zero_switches_off() -> None:

@@ -2,11 +2,12 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 import gradtx
 from gradtx.cli import main
-from gradtx.demo import naming
+from gradtx.demo import naming, schedules
 from gradtx.demo.functions import FUNCTIONS
 from gradtx.demo.road import ROAD
 from gradtx.demo.tasks import TASKS
@@ -168,6 +169,44 @@ def test_schedules_are_listed_and_torchs_can_be_drawn(capsys, tmp_path):
     assert main(["schedule", *words, "--out", "step.png"]) == 0
     assert "step     40  0.0625" in capsys.readouterr().out
     assert_drawn(tmp_path / "step.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        ("linear_schedule init_value=1 end_value=0 transition_steps=30 transition_begin=10", 44),
+        ("wsd_schedule init_value=0 peak_value=1 warmup_steps=100 stable_steps=400 "
+         "decay_steps=500", 1100),
+        ("warmup_cosine_decay_schedule init_value=0 peak_value=1 warmup_steps=20 "
+         "decay_steps=1000", 1100),
+        ("piecewise_constant_schedule init_value=1 boundaries_and_scales={100:0.1,3000:0.5}", 3300),
+        ("cosine_annealing_schedule init_value=1 half_period=50", 200),  # goes on for ever
+        ("constant_schedule value=1", 200),
+        ("linear_schedule init_value=1 end_value=0 transition_steps=1000 --steps 5", 5),
+    ],
+)  # fmt: skip
+def test_a_schedule_is_drawn_to_a_little_after_its_end(capsys, tmp_path, words, last):
+    assert main(["schedule", *words.split()]) == 0
+    steps = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "  step" in line]
+    assert [steps[0], steps[-1]] == ["0", str(last)]
+    assert_drawn(tmp_path / "schedule.png")
+
+
+def test_schedules_of_schedules_have_the_lengths_of_their_parts():
+    line = gradtx.linear_schedule(1.0, 0.0, 100)
+    for schedule in (0.5 * line, line.clip(0.0, 2.0), gradtx.sgd(line).learning_rate):
+        assert schedules.whole_length(schedule) == 110
+    assert schedules.whole_length(line.shift(900)) == 1100
+    assert schedules.whole_length(gradtx.join_schedules((line, line), (100,))) == 220
+
+
+def test_a_staircase_is_level_and_a_slope_is_not():
+    at, stairs = np.arange(6), np.array([1.0, 1.0, 0.5, 0.5, 0.25, 0.25])
+    x, y = schedules.with_jumps(at, stairs)
+    assert x.tolist() == [0, 1, 2, 2, 3, 4, 4, 5]
+    assert y.tolist() == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
+    slope = np.array([1.0, 1.0, 0.75, 0.5, 0.5, 0.5])
+    assert [z.tolist() for z in schedules.with_jumps(at, slope)] == [at.tolist(), slope.tolist()]
 
 
 def test_no_command_prints_the_help(capsys):

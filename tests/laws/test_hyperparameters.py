@@ -9,6 +9,8 @@ import pytest
 
 import gradtx
 from gradtx import GradientTransformation, Schedule
+from gradtx.core.kinds import Numbers
+from gradtx.core.value import thaw
 
 from .registry import EXAMPLES, SCHEDULES, definitions
 
@@ -127,6 +129,10 @@ BAD = [
     (None, TypeError),
     ([object()], TypeError),
     (0.1 + 1j, TypeError),
+    # A container, although of good numbers: only where the annotation says so.
+    ((0.5, 0.5), TypeError),
+    ([0.5], TypeError),
+    ({"a": 0.5}, TypeError),
 ]
 
 
@@ -185,6 +191,46 @@ def test_numbers_inside_tuples_and_dicts_are_checked() -> None:
         gradtx.piecewise_constant_schedule(0.1, {3: -1.0})
     with pytest.raises(ValueError, match="join_schedules: boundaries must be finite"):
         gradtx.join_schedules((gradtx.constant_schedule(0.1),) * 2, (-1,))
+
+
+CONTAINERS = [
+    pytest.param(name, argument, id=f"{name}-{argument}")
+    for kind in (GradientTransformation, Schedule)
+    for name, definition in definitions(kind)
+    for argument, found in definition.parameters.items()
+    if isinstance(found, Numbers)
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), CONTAINERS)
+def test_a_container_of_numbers_is_announced(name: str, argument: str) -> None:
+    """By the annotation, which says what is in it, or by a name of its own."""
+    kinds = ((GradientTransformation, definitions), (Schedule, definitions))
+    definition = next(d for kind, all_of in kinds for n, d in all_of(kind) if n == name)
+    annotation = str(inspect.signature(definition).parameters[argument].annotation)
+    assert annotation.startswith(("tuple[", "Mapping[", "Coefficients", "Boundaries"))
+
+
+@pytest.mark.parametrize(
+    "betas", [0.9, (0.9,), (0.9, 0.99, 0.999), {"b1": 0.9}, jnp.asarray(0.9), lambda step: 0.9]
+)
+def test_a_tuple_of_two_numbers_has_two(betas: Any) -> None:
+    for optimizer in (gradtx.torch.adam, gradtx.torch.adamw, gradtx.dadapt_adamw, gradtx.prodigy):
+        with pytest.raises(TypeError, match=r"\w+: betas must be a tuple of 2 numbers, got "):
+            optimizer(betas=betas)
+    for good in ([0.9, 0.99], jnp.asarray([0.9, 0.99]), (gradtx.constant_schedule(0.9), 0.99)):
+        gradtx.torch.adam(betas=good)
+
+
+def test_every_argument_can_be_read() -> None:
+    """No attribute of the value stands before it."""
+    for kind, examples in ((GradientTransformation, EXAMPLES), (Schedule, SCHEDULES)):
+        for name, definition in definitions(kind):
+            tx = next(e for e in examples if e.name == name).make()
+            for argument in definition.parameters if tx.definition is definition else ():
+                assert getattr(tx, argument) is thaw(tx.arguments[argument]) or (
+                    getattr(tx, argument) == thaw(tx.arguments[argument])
+                )
 
 
 def flags() -> list[Any]:

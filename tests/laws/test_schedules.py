@@ -45,6 +45,48 @@ def test_values_are_scalars_in_the_dtype_of_scalars(example: ScheduleExample) ->
         assert value.dtype == dtype
 
 
+SIX = [[0, 3, 5], [7, 9, 15]]  # arrays of one size share the programs of their operations
+ARRAYS = (
+    np.asarray(SIX, np.int64),
+    np.ravel(SIX).astype(np.float32),
+    jnp.asarray(SIX, jnp.int32).reshape(3, 1, 2),
+    np.zeros((0, 2), np.int32),
+)
+
+
+@for_every_schedule()
+def test_steps_in_an_array_are_taken_one_by_one(example: ScheduleExample) -> None:
+    schedule = example.make()
+    by_step = {t: float(schedule(t)) for t in np.ravel(SIX)}
+    for steps in ARRAYS:
+        expected = np.reshape([by_step[int(t)] for t in np.ravel(steps)], steps.shape)
+        got = schedule(steps)
+        assert got.shape == steps.shape
+        assert got.dtype == np.float32
+        assert_close(got, expected, 1e-6, f"{steps.dtype}{steps.shape}")
+    compiled = jax.jit(lambda s, arrays: [s(t) for t in arrays])(schedule, ARRAYS)
+    for steps, got in zip(ARRAYS, compiled, strict=True):
+        expected = np.reshape([by_step[int(t)] for t in np.ravel(steps)], steps.shape)
+        assert got.shape == steps.shape
+        assert_close(got, expected, 1e-6, f"compiled, {steps.dtype}{steps.shape}")
+
+
+@for_every_schedule()
+def test_arrays_among_its_numbers_are_not_those_of_the_steps(example: ScheduleExample) -> None:
+    """Three schedules in one are mapped over; three steps do not tell them apart."""
+    many = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 3), example.make())
+    with pytest.raises(ValueError, match="must be scalars when they are used"):
+        many(np.arange(3))
+    mapped = jax.vmap(lambda s: s(np.arange(3)))(many)
+    expected = example.make()(np.arange(3))
+    assert_close(mapped, np.stack([expected] * 3), 1e-6)
+
+
+def test_whole_numbers_of_steps_beyond_32_bits() -> None:
+    schedule = gradtx.linear_schedule(0.0, 1.0, 10**10)
+    assert_close(schedule(np.asarray([5 * 10**9, 10**10])), [0.5, 1.0], 1e-6)
+
+
 @for_every_schedule()
 def test_compiled_steps_under_x64_are_exact(example: ScheduleExample, x64: None) -> None:
     """The step is an int32: divided by an int it would be float32."""

@@ -1,6 +1,7 @@
 """Warm-up, plateau and decay; inverse square roots; cycles; arithmetic: against plain Python."""
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -180,6 +181,22 @@ a, b = gradtx.linear_schedule(0.5, 0.1, 10), gradtx.cosine_decay_schedule(0.4, 3
         (np.float32(0.5) * a, lambda t: 0.5 * A(t), "0.5 * {a}"),
         (np.float64(3.0) / a, lambda t: 3 / A(t), "3.0 / {a}"),
         (jnp.float32(0.5) * a, lambda t: 0.5 * A(t), "0.5 * {a}"),
+        (a**2, lambda t: A(t) ** 2, "{a} ** 2"),
+        (a**-1.5, lambda t: A(t) ** -1.5, "{a} ** -1.5"),
+        (a**b, lambda t: A(t) ** B(t), "{a} ** {b}"),
+        (2**a, lambda t: 2 ** A(t), "2 ** {a}"),
+        (np.float64(0.5) ** a, lambda t: 0.5 ** A(t), "0.5 ** {a}"),
+        ((a + b) ** 2, lambda t: (A(t) + B(t)) ** 2, "({a} + {b}) ** 2"),
+        (-(a**2), lambda t: -(A(t) ** 2), "-({a} ** 2)"),
+        ((-a) ** 2, lambda t: A(t) ** 2, "(-{a}) ** 2"),
+        ((a**b) ** 3, lambda t: A(t) ** (3 * B(t)), "({a} ** {b}) ** 3"),
+        (a ** (b**2), lambda t: A(t) ** B(t) ** 2, "{a} ** {b} ** 2"),
+        (a**-b, lambda t: A(t) ** -B(t), "{a} ** -{b}"),
+        ((-2.0) ** (0 * a), lambda t: 1.0, "(-2.0) ** (0 * {a})"),
+        (3 * a**2, lambda t: 3 * A(t) ** 2, "3 * {a} ** 2"),
+        ((3 * a) ** 2, lambda t: 9 * A(t) ** 2, "(3 * {a}) ** 2"),
+        ((a**2).clip(0.1), lambda t: max(A(t) ** 2, 0.1), "({a} ** 2).clip(low=0.1)"),
+        (gradtx.constant_schedule(-8.0) ** 3, lambda t: -512.0, None),
         (a * gradtx.constant_schedule(2.0), lambda t: 2 * A(t), None),
         (a + (lambda t: 0.1 * t), lambda t: A(t) + 0.1 * t, None),
     ],
@@ -188,6 +205,9 @@ def test_arithmetic(schedule: Any, oracle: formulas.Schedule, text: str | None) 
     assert_follows(schedule, oracle)
     if text:
         assert repr(schedule) == text.format(a=a, b=b)
+        again = eval(repr(schedule), dict(vars(gradtx)))
+        assert repr(again) == repr(schedule)
+        assert float(again(7)) == float(schedule(7))
 
 
 def test_arithmetic_with_anything_else_is_refused() -> None:
@@ -211,3 +231,22 @@ def test_boundaries_as_arrays() -> None:
     assert gradtx.join_schedules((a, b, a), np.array([5, 20])) == tuples
     joined = jax.jit(lambda x, t: gradtx.join_schedules((a, b, a), x)(t))
     assert joined(jnp.array([5, 20]), 7) == tuples(7)
+
+
+def test_one_boundary_too_many_is_taken_with_a_warning() -> None:
+    """As Levanter gives them: the last one after everything."""
+    plain = gradtx.join_schedules((a, b, a), (5, 20))
+    with pytest.warns(UserWarning, match="need 2 boundaries between them, got 3.*last, 30,") as all:
+        joined = gradtx.join_schedules((a, b, a), (5, 20, 30))
+    assert [w.filename for w in all] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it has been said once
+        steps = jnp.arange(40)
+        np.testing.assert_array_equal(joined(steps), plain(steps))
+        np.testing.assert_array_equal(
+            jax.jit(lambda s, t: s(t))(joined, steps), jax.jit(lambda s, t: s(t))(plain, steps)
+        )
+        gradtx.sgd(joined).init(jnp.ones(2))
+        gradtx.join_schedules((a, b, a), (5, 20))
+    with pytest.raises(ValueError, match="3 schedules need 2 boundaries between them, got 4"):
+        gradtx.join_schedules((a, b, a), (5, 20, 30, 40))
