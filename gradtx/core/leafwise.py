@@ -38,6 +38,7 @@ from gradtx.core.leaves import (
     number_of,
     values_needed,
 )
+from gradtx.core.origin import show_state
 from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
 from gradtx.core.state import (
     EmptyState,
@@ -48,7 +49,6 @@ from gradtx.core.state import (
     leaf_row,
     leaf_state,
     new_state,
-    show_state,
     start,
 )
 from gradtx.core.transformation import Link, Ruled
@@ -392,8 +392,6 @@ class _Bound(NamedTuple):
 def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bound:
     tx = link.transformation
     own, old_count, count = tx.read_count(state)
-    if (tx.rule.init is None) != isinstance(own, EmptyState):
-        raise tx.foreign_state(state)
     spec, traced = tx._spec(tx.numbers_at(old_count), type(own))
     numbers = spec.numbers(traced, work.widest_real_dtype())
     biases = []

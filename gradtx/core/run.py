@@ -10,6 +10,7 @@ from typing import Any
 
 from gradtx.core.leafwise import LeafTransformation, run_leafwise
 from gradtx.core.leaves import at
+from gradtx.core.origin import in_classes_of, told_by
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.work import Work
@@ -17,6 +18,11 @@ from gradtx.core.work import Work
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
     """The state before the first update."""
+    if params is None:
+        raise ValueError(
+            f"{tx.definition.name}: init needs the parameters, a tree of arrays (which may be "
+            "empty, as {} is), got None"
+        )
     return tx._init(params)
 
 
@@ -30,11 +36,12 @@ def update(
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
     """One step. `rounded=False` leaves the updates in float32 or wider, for a combinator."""
-    links = tx._links()
-    states = tx._split(state)
+    links, name = tx._links(), tx.definition.name
+    with told_by(name, state):
+        held = tx._split(state, "")
     for link in links:
         link.check_given(params is not None, extra)
-    work = Work(tx.definition.name, updates, params)
+    work = Work(name, updates, params)
     work.check_shapes(_given_per_example(links, work))
     selections = [work.selected(link.masks) for link in links]
     work.check_floating(selections)
@@ -42,14 +49,15 @@ def update(
         rounded = False
     new_states: list[OptState] = []
     for first, last in _cuts(links):
-        group, old = links[first:last], states[first:last]
+        group, old = links[first:last], [own for own, _ in held[first:last]]
         if isinstance(group[0].transformation, LeafTransformation):
             leaving = rounded and last == len(links)
             new_states += run_leafwise(group, old, work, extra, leaving)
         else:
-            new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
+            with told_by(name, state, held[first]):
+                new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
     result = work.result() if rounded else work.wide_result()
-    return result, tx._join(iter(new_states))
+    return result, in_classes_of(state, tx._join(iter(new_states)))
 
 
 def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:
