@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
-from gradtx.core.origin import Held, wrong
+from gradtx.core.origin import Held, restored_hint, wrong
 from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show
@@ -69,13 +69,10 @@ class Chain(GradientTransformation):
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         plain = isinstance(state, tuple | list) and not is_named_tuple(state)
         if not plain or len(state) != len(self.parts):
-            raise wrong(state, f"the tuple of {len(self.parts)} that {self._called} keeps", path)
+            parts = ", ".join(part.definition.name for part in self.parts)
+            kept = f"the tuple of {len(self.parts)} that {self.definition.name}({parts}) keeps"
+            raise wrong(state, kept, path, restored_hint(state, self._keys))
         return tuple(state)
-
-    @property
-    def _called(self) -> str:
-        names = (part.definition.name for part in self.parts)
-        return f"{self.definition.name}({', '.join(names)})"
 
     def __repr__(self) -> str:
         return f"{self.definition.name}({', '.join(map(show, self.parts))})"

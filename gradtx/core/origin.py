@@ -4,12 +4,13 @@ classes in which they came, so that a state of Optax goes in and out of a step a
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core.leaves import children
 from gradtx.core.state import OptState, is_named_tuple
 
 
@@ -108,25 +109,15 @@ def in_classes_of(old: Any, new: Any) -> Any:
     """The new state with its containers in the classes of the old one, where these are alike."""
     if jax.tree.structure(old) == jax.tree.structure(new):  # type: ignore[operator]
         return new
-    mine, outer = _one_level(old)
-    theirs, new_outer = _one_level(new)
-    if is_named_tuple(old):
-        if not is_like(new, type(old)):
-            return new
-        theirs = [getattr(new, name) for name in old._fields]
-    elif outer != new_outer and not (_is_sequence(old) and _is_sequence(new)):
+    if not jax.tree.leaves(old) and not jax.tree.leaves(new):
+        return old  # one way and another to hold nothing
+    if is_named_tuple(old) and not is_like(new, type(old)):
         return new
-    if len(mine) != len(theirs) or not mine and not is_named_tuple(old):
+    mine, outer = children(old)
+    theirs, _ = children(new)
+    if mine.keys() != theirs.keys():
         return new
-    return jax.tree.unflatten(outer, map(in_classes_of, mine, theirs))
-
-
-def _one_level(x: Any) -> tuple[list[Any], Any]:
-    return jax.tree.flatten(x, is_leaf=lambda y: y is not x)
-
-
-def _is_sequence(x: Any) -> bool:
-    return isinstance(x, tuple | list) and not is_named_tuple(x)
+    return jax.tree.unflatten(outer, (in_classes_of(x, theirs[key]) for key, x in mine.items()))
 
 
 def _fields(state_class: Any) -> tuple[str, ...]:
@@ -160,9 +151,8 @@ def wrong(state: Any, expected: str, path: str, hint: str = "") -> StateError:
     return StateError.of("", f"{show_state(state)}, not {expected}{hint}", path, state)
 
 
-def restored_hint(state: Any, state_class: Any) -> str:
-    """A word on a state that has what the class has, but in plain containers."""
-    plain = isinstance(state, Mapping) or _is_sequence(state)
-    if plain and len(state) == len(_fields(state_class)):
-        return " (a checkpoint restored without its classes? Restore it into init's state)"
+def restored_hint(state: Any, keys: Iterable[Any]) -> str:
+    """A word on a dict that holds by name what the state has, as readers of checkpoints make it."""
+    if isinstance(state, Mapping) and set(state) == set(map(str, keys)):
+        return " (restored without its classes? Restore a checkpoint into the state of init)"
     return ""

@@ -237,7 +237,7 @@ class Ruled(GradientTransformation):
             return wrong(state, f"one that the init of {name} makes", path)
         counts = self.counted and not any(shared_fields(own))
         kept = own if not counts else ScaleByScheduleState if own is EmptyState else ScheduledState
-        hint = restored_hint(state, kept)
+        hint = restored_hint(state, kept._fields)
         if counts and self._schedules() and (is_nothing(state) or is_like(state, own)):
             hint = ": a schedule in place of a number adds a step count to the state"
         return wrong(state, f"the {show_class(kept)} of {name}", path, hint)

@@ -8,8 +8,11 @@ import pytest
 
 import gradtx
 
+from gradtx.core.origin import is_nothing
+from gradtx.core.transformation import Ruled
+
 from .registry import Example, for_every
-from .running import params, spec
+from .running import given, params, spec
 
 
 def classes(state: Any) -> set[type]:
@@ -46,3 +49,62 @@ def empty(lib: Any) -> list[str]:
 def test_empty_states_of_optax_are_empty_here(name: str) -> None:
     assert getattr(gradtx, name) is gradtx.EmptyState
     assert name in gradtx.__all__
+
+
+# -- what is no state of it ------------------------------------------------------------------------
+
+# Of every shape that a state may have: a rule's, a chain's, a mask's, a wrapper's, none at all.
+OTHERS = {
+    "adamw": gradtx.adamw(0.1),
+    "lion": gradtx.lion(0.1),
+    "momentum": gradtx.trace(0.9),
+    "adafactor": gradtx.adafactor(0.1),
+    "scheduled": gradtx.trace(gradtx.constant_schedule(0.9)),
+    "one in a chain": gradtx.chain(gradtx.scale_by_amsgrad()),
+    "named": gradtx.named_chain(("adam", gradtx.adam(0.1))),
+    "masked": gradtx.masked(gradtx.adam(0.1), True),
+    "groups": gradtx.partition({".*": gradtx.adam(0.1)}),
+    "accumulated": gradtx.accumulate(gradtx.adam(0.1), 2),
+    "injected": gradtx.inject_hyperparams(gradtx.adam)(0.1),
+}
+
+
+def plain(tx: Any, state: Any) -> Any:
+    """The structure of a state, without a count that a plain number leaves unused."""
+    if isinstance(tx, Ruled) and not tx.counted and isinstance(state, gradtx.ScheduledState):
+        return jax.tree.structure(state.inner_state)
+    return jax.tree.structure(state)
+
+
+@for_every(where=lambda e: not e.foreign, slow=True)
+def test_a_state_of_another_transformation_is_refused(example: Example) -> None:
+    """By a ValueError that says to whom it was given; nothing else, and never in silence."""
+    tx, tree = example.make(), params()
+    grads, own = given(example, tree), jax.eval_shape(tx.init, spec(tree))
+    states = {name: jax.eval_shape(other.init, spec(tree)) for name, other in OTHERS.items()}
+    for name, state in (states | {"a dict": {"mu": tree}, "a number": 0, "arrays": tree}).items():
+        if plain(tx, state) == jax.tree.structure(own) or (is_nothing(own) and is_nothing(state)):
+            continue
+        if is_nothing(own) and isinstance(state, gradtx.ScheduledState):
+            continue  # what keeps nothing may have had a schedule
+        with pytest.raises(ValueError, match=f"^{tx.definition.name}: ") as caught:
+            jax.eval_shape(lambda s: tx.update(grads, s, tree, **example.extra), state)
+        assert "Pass the state that its own init made" in str(caught.value), name
+
+
+@for_every(where=lambda e: not e.foreign)
+def test_a_rule_says_which_class_its_state_has(example: Example) -> None:
+    """So that another's state is told before anything is computed with it."""
+    tx = example.make()
+    if isinstance(tx, Ruled) and tx.rule.init is not None and not example.name.startswith("own "):
+        made = jax.eval_shape(tx.init, spec(params()))
+        own = made.inner_state if isinstance(made, gradtx.ScheduledState) else made
+        assert type(own) is tx.state_class
+
+
+@for_every()
+def test_none_is_no_tree_of_parameters(example: Example) -> None:
+    """A tree without leaves is one."""
+    tx = example.make()
+    with pytest.raises(ValueError, match=f"{tx.definition.name}: init needs the parameters"):
+        tx.init(None)
