@@ -1,5 +1,6 @@
 """The classes of which states are made are public, under Optax's names where it has them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -69,6 +70,13 @@ OTHERS = {
 }
 
 
+@functools.cache
+def states() -> dict[str, Any]:
+    """Of the others; and what is no state of anything."""
+    made = {name: jax.eval_shape(tx.init, spec(params())) for name, tx in OTHERS.items()}
+    return made | {"a dict": {"mu": 0}, "a number": 0, "arrays": params()}
+
+
 def plain(tx: Any, state: Any) -> Any:
     """The structure of a state, without a count that a plain number leaves unused."""
     if isinstance(tx, Ruled) and not tx.counted and isinstance(state, gradtx.ScheduledState):
@@ -81,8 +89,7 @@ def test_a_state_of_another_transformation_is_refused(example: Example) -> None:
     """By a ValueError that says to whom it was given; nothing else, and never in silence."""
     tx, tree = example.make(), params()
     grads, own = given(example, tree), jax.eval_shape(tx.init, spec(tree))
-    states = {name: jax.eval_shape(other.init, spec(tree)) for name, other in OTHERS.items()}
-    for name, state in (states | {"a dict": {"mu": tree}, "a number": 0, "arrays": tree}).items():
+    for name, state in states().items():
         if plain(tx, state) == jax.tree.structure(own) or (is_nothing(own) and is_nothing(state)):
             continue
         if is_nothing(own) and isinstance(state, gradtx.ScheduledState):

@@ -17,7 +17,7 @@ import pytest
 
 import gradtx
 
-from .optax_cases.case import Args, build
+from .optax_cases.case import LINEAR, Args, build, resolve
 from .replay import assert_trees_close
 from .test_against_optax import OPTIMIZERS, ROAD, TRANSFORMATIONS, one_step, pushes, start
 
@@ -76,14 +76,14 @@ def test_a_run_of_optax_goes_on(name: str, case: Args) -> None:
     assert_trees_close(eager, scanned(ours, case.extra, rate, at, inputs(3, 4)), case.rtol)
 
 
-P = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+P = {"w": np.array([1.0, -2.0]), "b": np.float64(0.5)}
 WRAPPED = {
     "MultiSteps": lambda lib: lib.MultiSteps(lib.adam(0.1), 2).gradient_transformation(),
     "inject_hyperparams": lambda lib: lib.inject_hyperparams(lib.adamw)(0.1),
     "injected schedule": lambda lib: lib.inject_hyperparams(lib.sgd)(
-        lib.linear_schedule(0.1, 0.2, 9)
+        resolve(lib, LINEAR)
     ),
-    "lookahead-like chain": lambda lib: lib.chain(
+    "chain of one": lambda lib: lib.chain(
         lib.masked(lib.trace(0.9), {"w": True, "b": False}), lib.chain(lib.scale(-0.1))
     ),
     "a mask that is a prefix": lambda lib: lib.masked(lib.adam(0.1), False),
@@ -92,7 +92,7 @@ WRAPPED = {
     ),
     "named": lambda lib: lib.named_chain(("z", lib.trace(0.9)), ("a", lib.scale(-0.1))),
     "add_noise": lambda lib: lib.chain(lib.add_noise(0.0, 0.55, 0), lib.adam(0.1)),
-    "scheduled": lambda lib: lib.adamw(lib.linear_schedule(0.1, 0.2, 9), weight_decay=0.1),
+    "scheduled": lambda lib: lib.adamw(resolve(lib, LINEAR), weight_decay=0.1),
     "groups": lambda lib: lib.partition(
         {"a": lib.adam(0.1), "b": lib.set_to_zero()}, {"w": "a", "b": "b"}
     ),
@@ -104,29 +104,31 @@ WRAPPED = {
 
 @pytest.mark.parametrize("make", WRAPPED.values(), ids=WRAPPED)
 def test_wrappers_go_on(make: Any) -> None:
-    """Restored from a pickle, as a list of links too."""
+    """Restored from a pickle."""
     ours, theirs = make(gradtx), make(optax)
 
     def go(tx: Any, lib: Any, at: Any) -> Any:
         updates, state = tx.update(jax.tree.map(lambda p: p + 1, at[0]), at[1], at[0])
         return lib.apply_updates(at[0], updates), state
 
-    at = (P, theirs.init(P))
+    at = jax.tree.map(jnp.asarray, (P, theirs.init(jax.tree.map(jnp.asarray, P))))
     for _ in range(3):
         at = go(theirs, optax, at)
     expected, got = at, pickle.loads(pickle.dumps(at))
-    for _ in range(3):
+    for _ in range(4):  # to the middle of a cycle: at its end the mean has no meaning
         expected = go(theirs, optax, expected)
         got = jax.jit(functools.partial(go, ours, gradtx))(got)
     assert jax.tree.structure(got) == jax.tree.structure(at)
+    # Two means of the same float32 numbers.
+    rtol = 1e-6 if ours.definition.name == "multi_steps" else 1e-12
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-7)
+            np.testing.assert_allclose(x, y, rtol=rtol)
 
 
 def test_bfloat16_moments_stay_bfloat16() -> None:
     """As Optax's are where the parameters are; one step of each rounds to the same numbers."""
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), P)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), P)
     ours, theirs = gradtx.adamw(0.1), optax.adamw(0.1)
     _, state = theirs.update(params, theirs.init(params), params)
     updates, new = ours.update(params, state, params)
