@@ -97,6 +97,9 @@ class Injected(Whole):
         if not is_like(state, InjectStatefulHyperparamsState):
             kept = show_class(InjectStatefulHyperparamsState)
             raise wrong(state, f"the {kept} of inject_hyperparams", "")
+        if not self._numbers.keys() <= state.hyperparams.keys():
+            names = ", ".join(self._numbers)
+            raise wrong(state.hyperparams, f"the dict of {names} of inject_hyperparams", "")
         states = state.hyperparams_states
         now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
         held = {**state.hyperparams, **now}

