@@ -255,15 +255,15 @@ class Ruled(GradientTransformation):
             return state
         if own is EmptyState and is_like(state, ScaleByScheduleState):
             return as_class(state, ScaleByScheduleState)
-        if is_like(state, ScheduledState) and self._is_own(state.inner_state):
-            accepted: Any = ScheduledState(state.count, as_class(state.inner_state, own))
-        elif self._is_own(state):
-            accepted = as_class(state, own)
-        else:
+        beside = is_like(state, ScheduledState)
+        mine = state.inner_state if beside else state
+        if not self._is_own(mine):
             raise self.foreign_state(state, path)
-        if self.counted and split_count(accepted)[0] is None:
+        mine = as_class(mine, own)
+        has_count = split_count(mine)[0] is not None
+        if has_count if beside else self.counted and not has_count:
             raise self.foreign_state(state, path)
-        return accepted
+        return ScheduledState(state.count, mine) if beside else mine
 
     def _is_own(self, state: OptState) -> bool:
         """Whether it is the rule's own state, without a count beside it."""
