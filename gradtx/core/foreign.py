@@ -20,6 +20,11 @@ from gradtx.core.work import Work
 class Foreign(GradientTransformation):
     """A pair of functions that is not made of rules: it sees whole trees and keeps any state."""
 
+    @property
+    def begins_with_params(self) -> bool:
+        """What a plain function needs is not known: it says so itself."""
+        return False
+
     def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """What a plain function needs is not known: it says so itself."""
 

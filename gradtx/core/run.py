@@ -18,7 +18,8 @@ from gradtx.core.work import Work
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
     """The state before the first update."""
-    if params is None:
+    links = tx._links() if params is None else ()
+    if any(link.masks or link.transformation.begins_with_params for link in links):
         raise ValueError(
             f"{tx.definition.name}: init needs the parameters, a tree of arrays (which may be "
             "empty, as {} is), got None"

@@ -106,6 +106,11 @@ class GradientTransformation(Value):
         inner = (link.transformation for link in self._links())
         return any(tx.per_example for tx in inner if tx is not self)
 
+    @property
+    def begins_with_params(self) -> bool:
+        """Whether its init looks at the parameters, so that None cannot stand in their place."""
+        return True
+
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
@@ -206,6 +211,11 @@ class Ruled(GradientTransformation):
         """What the rule's `init` asks for."""
         allowed = ("param", "params", "stored_params", "step", "stored_dtype")
         return asks(self.rule.init, allowed, f"{self.definition.name}: init")
+
+    @property
+    def begins_with_params(self) -> bool:
+        """As the rule says."""
+        return self.rule.init is not None
 
     @property
     def counted(self) -> bool:
