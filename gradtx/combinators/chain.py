@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
-from gradtx.core.state import OptState, Params
+from gradtx.core.origin import Held, restored_hint, wrong
+from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show
 
@@ -46,9 +47,13 @@ class Chain(GradientTransformation):
     def _links(self) -> tuple[Link, ...]:
         return tuple(link for part in self.parts for link in part._links())
 
-    def _split(self, state: OptState) -> list[OptState]:
-        states = self._states(state)
-        return [s for part, own in zip(self.parts, states, strict=True) for s in part._split(own)]
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        states = zip(self._states(state, path), self._keys, strict=True)
+        return [
+            held
+            for part, (own, key) in zip(self.parts, states, strict=True)
+            for held in part._split(own, f"{path}[{key!r}]")
+        ]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return tuple(part._join(states) for part in self.parts)
@@ -56,13 +61,17 @@ class Chain(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         return tuple(part._init(params) for part in self.parts)
 
-    def _states(self, state: OptState) -> tuple[OptState, ...]:
-        if not isinstance(state, tuple | list) or len(state) != len(self.parts):
-            held = f"{len(state)} parts" if isinstance(state, tuple | list) else repr(type(state))
-            raise ValueError(
-                f"{self.definition.name}: the state holds {held}, the transformation "
-                f"{len(self.parts)} parts: pass the state that its own init made"
-            )
+    @property
+    def _keys(self) -> Iterable[Any]:
+        """By which the states of the parts are found in the state."""
+        return range(len(self.parts))
+
+    def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
+        plain = isinstance(state, tuple | list) and not is_named_tuple(state)
+        if not plain or len(state) != len(self.parts):
+            parts = ", ".join(part.definition.name for part in self.parts)
+            kept = f"the tuple of {len(self.parts)} that {self.definition.name}({parts}) keeps"
+            raise wrong(state, kept, path, restored_hint(state, self._keys))
         return tuple(state)
 
     def __repr__(self) -> str:
@@ -86,13 +95,13 @@ class NamedChain(Chain):
     def _init(self, params: Params) -> OptState:
         return dict(zip(self.names, super()._init(params), strict=True))
 
-    def _states(self, state: OptState) -> tuple[OptState, ...]:
+    @property
+    def _keys(self) -> Iterable[Any]:
+        return self.names
+
+    def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         if not isinstance(state, Mapping) or state.keys() != set(self.names):
-            held = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(type(state))
-            raise ValueError(
-                f"named_chain: the state holds {held}, the transformation {', '.join(self.names)}: "
-                "pass the state that its own init made"
-            )
+            raise wrong(state, f"the dict of {', '.join(self.names)} of named_chain", path)
         return tuple(state[name] for name in self.names)
 
     def __repr__(self) -> str:

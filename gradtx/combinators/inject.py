@@ -15,10 +15,11 @@ from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation
 from gradtx.core.kinds import DType, Instance, Numbers
+from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import FunctionSchedule, Schedule
-from gradtx.core.state import OptState, Params, Updates, show_state, start
+from gradtx.core.state import OptState, Params, Updates, start
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.types import StatefulSchedule
 from gradtx.core.value import show, thaw
@@ -93,10 +94,12 @@ class Injected(Whole):
     def _step(
         self, updates: Updates, state: Any, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
-        if not hasattr(state, "hyperparams_states"):
-            raise ValueError(
-                f"{self}: the state {show_state(state)} is not one that its init makes"
-            )
+        if not is_like(state, InjectStatefulHyperparamsState):
+            kept = show_class(InjectStatefulHyperparamsState)
+            raise wrong(state, f"the {kept} of inject_hyperparams", "")
+        if not self._numbers.keys() <= state.hyperparams.keys():
+            names = ", ".join(self._numbers)
+            raise wrong(state.hyperparams, f"the dict of {names} of inject_hyperparams", "")
         states = state.hyperparams_states
         now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
         held = {**state.hyperparams, **now}

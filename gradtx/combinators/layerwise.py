@@ -42,6 +42,11 @@ class LayerwiseDecay(TreeTransformation):
                     f"layerwise_lr_decay: {pattern!r} is no regular expression: {error}"
                 ) from error
 
+    @property
+    def begins_with_params(self) -> bool:
+        """Every leaf must be in a layer."""
+        return True
+
     def layers(self, params: Params) -> Layers:
         """The layer and the factor of each leaf, by its path; print it to see a table.
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
 from gradtx.core.leaves import Leaves
-from gradtx.core.mask import Mask, hide
+from gradtx.core.mask import Mask, MaskedNode, hide
+from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show, thaw
@@ -18,6 +19,14 @@ class MaskedState(NamedTuple):
     """The state of the inner transformation, with `MaskedNode()` where a leaf is left out."""
 
     inner_state: OptState
+
+
+def inside(state: OptState, path: str) -> OptState:
+    """The state under a mask, what is left out of it marked as here; another is an error."""
+    if not is_like(state, MaskedState):
+        raise wrong(state, f"the {show_class(MaskedState)} of masked", path)
+    same_library = isinstance(state, MaskedState)
+    return state.inner_state if same_library else with_nodes(state.inner_state, MaskedNode)
 
 
 class Masked(GradientTransformation):
@@ -41,13 +50,8 @@ class Masked(GradientTransformation):
     def _links(self) -> tuple[Link, ...]:
         return tuple(link._replace(masks=(*link.masks, self._mask)) for link in self.inner._links())
 
-    def _split(self, state: OptState) -> list[OptState]:
-        if not hasattr(state, "inner_state"):
-            raise ValueError(
-                f"masked: the state is a {type(state).__name__}, not a MaskedState: "
-                "pass the state that its own init made"
-            )
-        return self.inner._split(state.inner_state)
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        return self.inner._split(inside(state, path), f"{path}.inner_state")
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return MaskedState(self.inner._join(states))

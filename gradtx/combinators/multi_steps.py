@@ -12,13 +12,13 @@ import numpy as np
 
 from gradtx import tree
 from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
-from gradtx.core.decorators import per_tree
-from gradtx.core.foreign import as_transformation
+from gradtx.core.definition import Definition
 from gradtx.core.kinds import DType
 from gradtx.core.rule import Rule, increment
 from gradtx.core.schedule import Schedule
 from gradtx.core.state import OptState, Params, Updates, start
 from gradtx.core.transformation import GradientTransformation
+from gradtx.core.treewise import TreeTransformation
 
 
 class MultiStepsState(NamedTuple):
@@ -63,7 +63,49 @@ def _never(updates: Updates, gradient_step: Any, params: Params) -> Any:
     return jnp.asarray(False), ()
 
 
-@per_tree
+class MultiSteps(TreeTransformation):
+    """Accumulate gradients over several micro-batches, then run the optimizer once.
+
+        acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
+        u = opt(acc) when n = k, otherwise u = 0
+
+    k is every_k_schedule: a whole number >= 1, or a schedule of the optimizer's step.
+    should_skip_update_fn(updates, gradient_step, params) -> (skip, skip_state): a micro-batch for
+    which skip holds changes nothing and does not count. accumulator_dtype: in which acc is kept.
+    `accumulate` says the same in one call, and leaves out micro-batches with NaN.
+
+    Raises: ValueError for k < 1.
+    """
+
+    def __new__(
+        cls,
+        opt: Any,
+        every_k_schedule: Any,
+        use_grad_mean: bool = True,
+        should_skip_update_fn: Callable[..., Any] | None = None,
+        accumulator_dtype: Any = np.float32,
+    ) -> Any:
+        """A transformation, as all others are; `multi_steps` is the same."""
+        return multi_steps(
+            opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
+        )
+
+    @property
+    def inner_opt(self) -> GradientTransformation:
+        """The optimizer that runs once a cycle."""
+        inner: GradientTransformation = self.arguments["opt"]
+        return inner
+
+    def gradient_transformation(self) -> GradientTransformation:
+        """Itself: in Optax the class is no transformation."""
+        return self
+
+    def has_updated(self, state: MultiStepsState) -> Any:
+        """Whether the last update was the last of a cycle."""
+        return (state.mini_step == 0) & (state.gradient_step > 0)
+
+
+@functools.partial(Definition, value_class=MultiSteps)
 def multi_steps(
     opt: GradientTransformation,
     every_k_schedule: Schedule | int,
@@ -71,13 +113,12 @@ def multi_steps(
     should_skip_update_fn: Callable[..., Any] | None = None,
     accumulator_dtype: DType = np.float32,
 ) -> Any:
-    """Accumulate k gradients, then run the optimizer once; what `MultiSteps` is made of.
+    """What `MultiSteps` makes, by a name as functions have it.
 
         acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
         u = opt(acc) when n = k, otherwise u = 0
 
-    should_skip_update_fn(updates, gradient_step, params) -> (skip, skip_state): a micro-batch for
-    which skip holds changes nothing and does not count. Raises: ValueError for k < 1.
+    The arguments are those of `MultiSteps`. Raises: ValueError for k < 1.
     """
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never
@@ -117,49 +158,3 @@ def multi_steps(
 
 def _sum(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
     return lambda acc, g: jnp.where(keep, jnp.where(n == 1, 0, acc) + g, acc)
-
-
-class MultiSteps:
-    """Accumulate gradients over several micro-batches: Optax's class around `multi_steps`.
-
-    `accumulate` says the same in one call, and leaves out micro-batches with NaN.
-    """
-
-    def __init__(
-        self,
-        opt: Any,
-        every_k_schedule: Any,
-        use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., Any] | None = None,
-        accumulator_dtype: Any = np.float32,
-    ):
-        self._opt = as_transformation(opt, "MultiSteps: opt")
-        self._tx = multi_steps(
-            self._opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
-        )
-
-    @property
-    def inner_opt(self) -> GradientTransformation:
-        """The optimizer that runs once a cycle."""
-        return self._opt
-
-    def init(self, params: Params) -> MultiStepsState:
-        """The state before the first micro-batch."""
-        return self._tx.init(params)
-
-    def update(
-        self, updates: Updates, state: MultiStepsState, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, MultiStepsState]:
-        """Take one micro-batch; the updates are zero except on the last of a cycle."""
-        return self._tx.update(updates, state, params, **extra)
-
-    def gradient_transformation(self) -> GradientTransformation:
-        """The same as a transformation."""
-        return self._tx
-
-    def has_updated(self, state: MultiStepsState) -> Any:
-        """Whether the last update was the last of a cycle."""
-        return (state.mini_step == 0) & (state.gradient_step > 0)
-
-    def __repr__(self) -> str:
-        return repr(self._tx).replace("multi_steps", "MultiSteps", 1)

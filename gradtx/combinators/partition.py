@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Self
 
 import jax
 
-from gradtx.combinators.masked import MaskedState
+from gradtx.combinators.masked import MaskedState, inside
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, broadcast_prefix, hide
-from gradtx.core.state import OptState, Params, show_state
+from gradtx.core.origin import Held, is_like, show_class, wrong
+from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show, thaw
 
@@ -214,18 +215,19 @@ class Partition(GradientTransformation):
             for link in part._links()
         )
 
-    def _split(self, state: OptState) -> list[OptState]:
-        states = getattr(state, "inner_states", None)
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        if not is_like(state, PartitionState):
+            raise wrong(state, f"the {show_class(PartitionState)} of partition", path)
+        states, path = state.inner_states, f"{path}.inner_states"
         if not isinstance(states, Mapping) or states.keys() != self.transforms.keys():
-            held = show_state(state) if states is None else f"of {', '.join(map(repr, states))}"
-            raise ValueError(
-                f"partition: the state {held} is not that of the groups "
-                f"{', '.join(map(repr, self.transforms))}: pass the state that its own init made"
-            )
+            groups = ", ".join(map(str, self.transforms))
+            raise wrong(states, f"the dict of {groups} of partition", path)
         return [
-            own
+            held
             for label, part in self.transforms.items()
-            for own in part._split(states[label].inner_state)
+            for held in part._split(
+                inside(states[label], f"{path}[{label!r}]"), f"{path}[{label!r}].inner_state"
+            )
         ]
 
     def _join(self, states: Iterator[OptState]) -> OptState:

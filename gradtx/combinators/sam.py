@@ -12,6 +12,7 @@ from jax import lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
+from gradtx.core.origin import in_classes_of
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
@@ -63,6 +64,9 @@ def sam(
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
         return SAMState(start(), optimizer.init(stored_params), adv_optimizer.init(params), cache)
 
+    def fresh(old: OptState, params: Any) -> OptState:
+        return in_classes_of(old, adv_optimizer.init(params))
+
     def transparent(
         updates: Any, state: SAMState, params: Any, stored_params: Any, **extra: Any
     ) -> Any:
@@ -81,7 +85,7 @@ def sam(
             stored = tree.cast_like(origin, stored_params)
             u, opt_state = update_inner(optimizer, updates, opt_state, stored, extra, rounded=False)
             u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
-            return u, opt_state, adv_optimizer.init(cache) if reset_state else adv_state
+            return u, opt_state, fresh(adv_state, cache) if reset_state else adv_state
 
         last = state.steps_since_sync == sync_period - 1
         u, opt_state, adv_state = lax.cond(last, step, climb, state.opt_state, state.adv_state)
@@ -105,10 +109,10 @@ def sam(
             if batch_axis_name is not None:
                 grads = lax.pmean(grads, batch_axis_name)
         if reset_state:
-            fresh = adv_optimizer.init(params)
+            new = fresh(state.adv_state, params)
             # With absent gradients the params here are not all: the old state was a fresh one too.
-            same = jax.tree.structure(fresh) == jax.tree.structure(state.adv_state)
-            adv_state = fresh if same else state.adv_state
+            same = jax.tree.structure(new) == jax.tree.structure(state.adv_state)
+            adv_state = new if same else state.adv_state
         u, opt_state = update_inner(
             optimizer, grads, state.opt_state, stored_params, extra, rounded=False
         )

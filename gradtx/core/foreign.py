@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,11 @@ from gradtx.core.work import Work
 
 class Foreign(GradientTransformation):
     """A pair of functions that is not made of rules: it sees whole trees and keeps any state."""
+
+    @property
+    def begins_with_params(self) -> bool:
+        """What a plain function needs is not known: it says so itself."""
+        return False
 
     def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """What a plain function needs is not known: it says so itself."""
@@ -75,11 +81,40 @@ def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> d
 
 
 def from_functions(init: Any, update: Any) -> Any:
-    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation."""
-    return _definition(init, update)
+    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
+    that of which they are the methods, if they are."""
+    known = _method_of(init, "init")
+    ours = known is not None and known == _method_of(update, "update")
+    return known if ours else _definition(init, update)
 
 
-_definition = Definition(from_functions, Foreign, stored_as="_definition")
+def _method_of(function: Any, name: str) -> GradientTransformation | None:
+    """The transformation of this library whose init or update a function is, as it is, jitted, or
+    in a wrapper that adds nothing to it."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, GradientTransformation) and function == getattr(owner, name):
+        return owner
+    if isinstance(function, functools.partial) and not function.args and not function.keywords:
+        return _method_of(function.func, name)
+    if isinstance(function, _JITTED):
+        return _method_of(function.__wrapped__, name)
+    if getattr(function, "__qualname__", "") == _WITHOUT_EXTRA and inspect.isfunction(function):
+        tx = inspect.getclosurevars(function).nonlocals.get("tx")
+        return _method_of(getattr(tx, name, None), name)
+    return None
+
+
+_JITTED: Any = type(jax.jit(lambda: None))
+# What Optax's wrapper of that name, which leaves the extra arguments out, calls its update.
+_WITHOUT_EXTRA = "with_extra_args_support.<locals>.update"
+
+
+def _pair(init: Any, update: Any) -> Any:
+    """A pair of functions."""
+    return init, update
+
+
+_definition = Definition(_pair, Foreign, stored_as="_definition")
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:
@@ -88,7 +123,8 @@ def as_transformation(x: Any, where: str) -> GradientTransformation:
         return x
     init, update = getattr(x, "init", None), getattr(x, "update", None)
     if callable(init) and callable(update):
-        return _definition(init, update)
+        made: GradientTransformation = from_functions(init, update)
+        return made
     hint = ""
     if callable(x):
         hint = "; a schedule goes through scale_by_schedule(...), a definition must be called first"

@@ -38,17 +38,19 @@ from gradtx.core.leaves import (
     number_of,
     values_needed,
 )
+from gradtx.core.origin import show_class, show_state
 from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
 from gradtx.core.state import (
     EmptyState,
+    LeafState,
     OptState,
     Params,
     Rows,
+    is_named_tuple,
     join_count,
     leaf_row,
     leaf_state,
     new_state,
-    show_state,
     start,
 )
 from gradtx.core.transformation import Link, Ruled
@@ -79,6 +81,9 @@ class LeafTransformation(Ruled):
             check_floating(leaves, values, self.definition.name)
             own = self._rows(leaves, values).write(leaves.treedef)
         return new_state(own, counted=self.counted)
+
+    def _is_own(self, state: OptState) -> bool:
+        return is_named_tuple(state) and super()._is_own(state)
 
     def _rows(self, leaves: Leaves, values: list[Any]) -> Rows:
         """The first state of each leaf; of an absent leaf, absent."""
@@ -291,6 +296,10 @@ def _apply(
             spec.name, f"{error} (updates {describe(grad)}, state: {shapes})"
         ) from error
     update, state = split_result(rule, result, spec.name)
+    made, kept = type(state), spec.state_class
+    if rule.init is not None and made is not kept and (is_named_tuple(state) or kept != LeafState):
+        problem = f"update was given the state {show_class(kept)} and made {show_state(state)}"
+        raise _LeafError(spec.name, problem)
     if isinstance(update, int | float):
         update = jnp.full_like(grad, update)
     if isinstance(update, tuple | list | dict) or update is None:
@@ -397,8 +406,6 @@ class _Bound(NamedTuple):
 def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bound:
     tx = link.transformation
     own, old_count, count = tx.read_count(state)
-    if (tx.rule.init is None) != isinstance(own, EmptyState):
-        raise tx.foreign_state(state)
     spec, traced = tx._spec(tx.numbers_at(old_count), type(own))
     numbers = spec.numbers(traced, work.widest_real_dtype())
     biases = []

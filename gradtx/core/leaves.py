@@ -76,12 +76,34 @@ def describe(x: Any) -> str:
     return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
 
 
+def children(node: Any) -> tuple[dict[Any, Any], Any]:
+    """What a container holds, by key, and the container itself without it."""
+    entries, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return dict(entries), treedef
+
+
+def spread(treedef: Any, tree: Any) -> Any:
+    """The tree with a node that marks a whole branch as left out, as a mask that is a prefix does
+    in Optax, on each leaf of that branch."""
+    if isinstance(tree, tuple) and getattr(tree, "_fields", None) == ():
+        return jax.tree.unflatten(treedef, [tree] * treedef.num_leaves)
+    like, _ = children(jax.tree.unflatten(treedef, range(treedef.num_leaves)))
+    held, outer = children(tree)
+    if like.keys() != held.keys() or () in like:
+        return tree
+    parts = dict(zip(like, treedef.children(), strict=True))
+    return jax.tree.unflatten(outer, [spread(parts[key], x) for key, x in held.items()])
+
+
 def align(leaves: Leaves, tree: Any, what: str, other: str = "the updates") -> list[Any]:
     """The parts of `tree` at each leaf of `leaves`; `what` and `other` name them in the error."""
-    try:
-        return leaves.treedef.flatten_up_to(tree)
-    except ValueError:
-        pass
+    for spread_out in (False, True):
+        try:
+            return leaves.treedef.flatten_up_to(
+                spread(leaves.treedef, tree) if spread_out else tree
+            )
+        except ValueError:
+            pass
     mine, theirs = dict.fromkeys(leaves.paths), dict.fromkeys(paths(tree))
     missing = [p for p in mine if p not in theirs]
     surplus = [p for p in theirs if p not in mine]

@@ -16,6 +16,7 @@ from jax.tree_util import GetAttrKey, keystr
 
 from gradtx.core.leafwise import LeafTransformation, run_leafwise
 from gradtx.core.leaves import at
+from gradtx.core.origin import in_classes_of, told_by
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Link
@@ -24,6 +25,12 @@ from gradtx.core.work import Work
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
     """The state before the first update."""
+    links = tx._links() if params is None else ()
+    if any(link.masks or link.transformation.begins_with_params for link in links):
+        raise ValueError(
+            f"{tx.definition.name}: init needs the parameters, a tree of arrays (which may be "
+            "empty, as {} is), got None"
+        )
     with _schedules_named(tx):
         return tx._init(params)
 
@@ -50,11 +57,12 @@ def _update(
     extra: dict[str, Any],
     rounded: bool,
 ) -> tuple[Updates, OptState]:
-    links = tx._links()
-    states = tx._split(state)
+    links, name = tx._links(), tx.definition.name
+    with told_by(name, state):
+        held = tx._split(state, "")
     for link in links:
         link.check_given(params is not None, extra)
-    work = Work(tx.definition.name, updates, params)
+    work = Work(name, updates, params)
     work.check_shapes(_given_per_example(links, work))
     selections = [work.selected(link.masks) for link in links]
     work.check_floating(selections)
@@ -62,13 +70,14 @@ def _update(
         rounded = False
     new_states: list[OptState] = []
     for first, last in _cuts(links):
-        group, old = links[first:last], states[first:last]
+        group, old = links[first:last], [own for own, _ in held[first:last]]
         if isinstance(group[0].transformation, LeafTransformation):
             leaving = rounded and last == len(links)
             new_states += run_leafwise(group, old, work, extra, leaving)
         else:
-            new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
-    return work.result(rounded=rounded), tx._join(iter(new_states))
+            with told_by(name, state, held[first]):
+                new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
+    return work.result(rounded=rounded), in_classes_of(state, tx._join(iter(new_states)))
 
 
 @contextmanager

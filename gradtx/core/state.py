@@ -291,9 +291,3 @@ def leaf_row(state_class: type, state: Any) -> tuple[Any, ...]:
         return (state,)
     shared = shared_fields(state_class)
     return tuple(x for x, s in zip(state, shared, strict=True) if not s)
-
-
-def show_state(state: Any) -> str:
-    """The kind of a state, for an error: ScaleByAdamState(count, mu, nu)"""
-    fields = ", ".join(getattr(state, "_fields", ()))
-    return f"{type(state).__name__}({fields})"

@@ -10,9 +10,29 @@ import jax
 
 from gradtx.core.kinds import Number
 from gradtx.core.mask import Mask
+from gradtx.core.origin import (
+    Held,
+    StateError,
+    as_class,
+    is_like,
+    is_nothing,
+    made_by,
+    restored_hint,
+    show_class,
+    wrong,
+)
 from gradtx.core.rule import Asks, Rule, as_rule, asks, increment
 from gradtx.core.schedule import Schedule, at
-from gradtx.core.state import EmptyState, OptState, Params, Updates, show_state, split_count
+from gradtx.core.state import (
+    EmptyState,
+    OptState,
+    Params,
+    ScaleByScheduleState,
+    ScheduledState,
+    Updates,
+    shared_fields,
+    split_count,
+)
 from gradtx.core.value import Value
 
 
@@ -86,6 +106,11 @@ class GradientTransformation(Value):
         inner = (link.transformation for link in self._links())
         return any(tx.per_example for tx in inner if tx is not self)
 
+    @property
+    def begins_with_params(self) -> bool:
+        """Whether its init looks at the parameters, so that None cannot stand in their place."""
+        return True
+
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
@@ -102,8 +127,8 @@ class GradientTransformation(Value):
     def _links(self) -> tuple[Link, ...]:
         return (Link(self),)
 
-    def _split(self, state: OptState) -> list[OptState]:
-        return [state]
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        return [Held(state, path)]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return next(states)
@@ -196,6 +221,11 @@ class Ruled(GradientTransformation):
         return asks(self.rule.init, allowed, f"{self.definition.name}: init")
 
     @property
+    def begins_with_params(self) -> bool:
+        """As the rule says."""
+        return self.rule.init is not None
+
+    @property
     def counted(self) -> bool:
         """Whether a count of steps must be kept."""
         steps = "step" in self.asks.names | self.gather_asks.names
@@ -213,20 +243,57 @@ class Ruled(GradientTransformation):
                 f"{who} needs {', '.join(missing)}: call update(grads, state, params, {given})"
             )
 
-    def foreign_state(self, state: OptState) -> ValueError:
+    @cached_property
+    def state_class(self) -> Any:
+        """The class of the rule's own state; None if its init's annotation does not say."""
+        return EmptyState if self.rule.init is None else made_by(self.rule.init)
+
+    def foreign_state(self, state: OptState, path: str = "") -> StateError:
         """The error for a state that another transformation made."""
-        return ValueError(
-            f"{self}: the state {show_state(state)} is not one that its init makes. "
-            "A schedule in place of a number adds a step count to the state"
-        )
+        name, own = self.definition.name, self.state_class
+        if own is None:
+            return wrong(state, f"one that the init of {name} makes", path)
+        counts = self.counted and not any(shared_fields(own))
+        kept = own if not counts else ScaleByScheduleState if own is EmptyState else ScheduledState
+        hint = restored_hint(state, kept._fields)
+        if counts and self._schedules() and (is_nothing(state) or is_like(state, own)):
+            hint = ": a schedule in place of a number adds a step count to the state"
+        return wrong(state, f"the {show_class(kept)} of {name}", path, hint)
+
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        return [Held(self._accepted(state, path), path)]
+
+    def _accepted(self, state: OptState, path: str) -> OptState:
+        """The state in the classes of this library; one that init does not make is an error.
+
+        A count that was kept for a schedule may stay when a number takes its place.
+        """
+        own = self.state_class
+        if self.keeps_nothing and is_nothing(state):
+            return state
+        if own is EmptyState and is_like(state, ScaleByScheduleState):
+            return as_class(state, ScaleByScheduleState)
+        beside = is_like(state, ScheduledState)
+        mine = state.inner_state if beside else state
+        if not self._is_own(mine):
+            raise self.foreign_state(state, path)
+        mine = as_class(mine, own)
+        has_count = split_count(mine)[0] is not None
+        if has_count if beside else self.counted and not has_count:
+            raise self.foreign_state(state, path)
+        return ScheduledState(state.count, mine) if beside else mine
+
+    def _is_own(self, state: OptState) -> bool:
+        """Whether it is the rule's own state, without a count beside it."""
+        if self.state_class is None:
+            return isinstance(state, tuple) and not is_like(state, EmptyState)
+        return is_like(state, self.state_class)
 
     def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
         """The rule's own state, the count before this step and the count with it."""
-        if self.keeps_nothing and not jax.tree.leaves(state):
-            return EmptyState(), None, None  # None or () do in its place
+        if self.keeps_nothing and is_nothing(state):
+            return EmptyState(), None, None
         old, own = split_count(state)
-        if (self.counted and old is None) or not isinstance(own, tuple):
-            raise self.foreign_state(state)
         return own, old, None if old is None else increment(old)
 
     @property
@@ -291,8 +358,8 @@ class Recipe(GradientTransformation):
         links = self.body._links()
         return (links[0]._replace(owner=self),) if len(links) == 1 else links
 
-    def _split(self, state: OptState) -> list[OptState]:
-        return self.body._split(state)
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        return self.body._split(state, path)
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return self.body._join(states)

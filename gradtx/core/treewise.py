@@ -16,6 +16,7 @@ from gradtx.core.dtypes import (
     widen_tree,
 )
 from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
+from gradtx.core.origin import in_classes_of
 from gradtx.core.rule import Rule, Step, as_rule, split_result
 from gradtx.core.state import (
     EmptyState,
@@ -99,7 +100,7 @@ class TreeTransformation(Ruled):
         work.put(updates, selected, self.definition.name, self.per_example)
         if self.keeps_nothing:
             return state
-        new = with_unseen(own, new, tree)
+        new = in_classes_of(own, with_unseen(own, new, tree))
         return join_count(count, state, _like(own, new, self.definition.name))
 
 

@@ -14,6 +14,7 @@ from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, scalar_dtype, widen_tree
 from gradtx.core.kinds import Decay, DType
 from gradtx.core.leaves import Leaves
+from gradtx.core.origin import wrong
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import EmptyState, OptState, Params, Updates
@@ -90,6 +91,8 @@ class MeasureWithEma(Measure):
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Any, OptState]:
         """The running mean and the next state."""
+        if not isinstance(state, tuple) or len(state) != 2:
+            raise wrong(state, "the tuple of 2 that measure_with_ema keeps", "")
         measured = _floating(self.arguments["measure"](updates))
         mean, new = update_inner(self._mean, measured, state[1], None, {}, rounded=False)
         return mean, (state[0], new)

@@ -96,9 +96,11 @@ def scale_by_rms(
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
 
-    def init(param: Any, step: Any) -> Any:
-        nu = real_full_like(param, initial_scale)
-        return ScaleByRmsWithCountState(step.count, nu) if bias_correction else ScaleByRmsState(nu)
+    def init(param: Any) -> ScaleByRmsState:
+        return ScaleByRmsState(real_full_like(param, initial_scale))
+
+    def counted(param: Any, step: Any) -> ScaleByRmsWithCountState:
+        return ScaleByRmsWithCountState(step.count, *init(param))
 
     def corrected(grad: Any, state: Any, step: Any) -> Any:
         nu = running_mean(state.nu, abs_sq(grad), decay)
@@ -109,7 +111,7 @@ def scale_by_rms(
         nu = running_mean(state.nu, abs_sq(grad), decay)
         return _reciprocal_root(nu, eps, eps_in_sqrt) * grad, ScaleByRmsState(nu)
 
-    return Rule(init, corrected if bias_correction else plain)
+    return Rule(counted, corrected) if bias_correction else Rule(init, plain)
 
 
 @per_leaf
@@ -131,11 +133,11 @@ def scale_by_stddev(
     https://arxiv.org/abs/1308.0850
     """
 
-    def init(param: Any, step: Any) -> Any:
-        mu, nu = zeros_like(param), real_full_like(param, initial_scale)
-        if bias_correction:
-            return ScaleByRStdDevWithCountState(step.count, mu, nu)
-        return ScaleByRStdDevState(mu, nu)
+    def init(param: Any) -> ScaleByRStdDevState:
+        return ScaleByRStdDevState(zeros_like(param), real_full_like(param, initial_scale))
+
+    def counted(param: Any, step: Any) -> ScaleByRStdDevWithCountState:
+        return ScaleByRStdDevWithCountState(step.count, *init(param))
 
     def moments(grad: Any, state: Any) -> Any:
         return running_mean(state.mu, grad, decay), running_mean(state.nu, abs_sq(grad), decay)
@@ -154,4 +156,4 @@ def scale_by_stddev(
         mu, nu = moments(grad, state)
         return scaled(grad, mu, nu), ScaleByRStdDevState(mu, nu)
 
-    return Rule(init, corrected if bias_correction else plain)
+    return Rule(counted, corrected) if bias_correction else Rule(init, plain)

@@ -1,7 +1,7 @@
 """Every error says what was wrong, where, and what to do: the texts themselves."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -199,40 +199,41 @@ def test_shapes_in_place_of_parameters() -> None:
 def test_the_state_of_another_chain() -> None:
     tx = gradtx.chain(gradtx.clip(1.0), gradtx.trace(0.9))
     assert error(lambda: update(tx, PARAMS, None, gradtx.chain(gradtx.clip(1.0)).init(PARAMS))) == (
-        "ValueError: chain: the state holds 1 parts, the transformation 2 parts: "
-        "pass the state that its own init made"
+        "StateError: chain: the state is a tuple of 1, not the tuple of 2 that chain(clip, trace) "
+        "keeps. Pass the state that its own init made"
     )
     assert error(lambda: update(tx, PARAMS, None, {"a": 1})) == (
-        "ValueError: chain: the state holds <class 'dict'>, the transformation 2 parts: "
-        "pass the state that its own init made"
+        "StateError: chain: the state is a dict of a, not the tuple of 2 that chain(clip, trace) "
+        "keeps. Pass the state that its own init made"
     )
 
 
 def test_the_state_of_another_named_chain() -> None:
     tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("rate", gradtx.scale(-1.0)))
     assert error(lambda: update(tx, PARAMS, None, {"clip": gradtx.EmptyState()})) == (
-        "ValueError: named_chain: the state holds clip, the transformation clip, rate: "
-        "pass the state that its own init made"
+        "StateError: named_chain: the state is a dict of clip, not the dict of clip, rate of "
+        "named_chain. Pass the state that its own init made"
     )
 
 
 def test_the_state_of_no_masked_transformation() -> None:
     tx = gradtx.masked(gradtx.trace(0.9), "kernel")
     assert error(lambda: update(tx, PARAMS, None, gradtx.EmptyState())) == (
-        "ValueError: masked: the state is a EmptyState, not a MaskedState: "
-        "pass the state that its own init made"
+        "StateError: masked: the state is EmptyState(), not the MaskedState(inner_state) of "
+        "masked. Pass the state that its own init made"
     )
 
 
 def test_a_state_without_the_count_that_a_schedule_needs() -> None:
     plain, scheduled = gradtx.trace(0.9), gradtx.trace(gradtx.constant_schedule(0.9))
     assert error(lambda: update(scheduled, PARAMS, None, plain.init(PARAMS))) == (
-        f"ValueError: {scheduled!r}: the state TraceState(trace) is not one that its init makes. "
-        "A schedule in place of a number adds a step count to the state"
+        "StateError: trace: the state is TraceState(trace), not the ScheduledState(count, "
+        "inner_state) of trace: a schedule in place of a number adds a step count to the state. "
+        "Pass the state that its own init made"
     )
     assert error(lambda: update(plain, PARAMS, None, 0)) == (
-        f"ValueError: {plain!r}: the state int() is not one that its init makes. "
-        "A schedule in place of a number adds a step count to the state"
+        "StateError: trace: the state is a int, not the TraceState(trace) of trace. "
+        "Pass the state that its own init made"
     )
 
 
@@ -245,9 +246,122 @@ def test_a_state_without_the_count_that_a_schedule_needs() -> None:
     ],
 )
 def test_the_state_of_another_rule(tx: Any, other: Any) -> None:
-    text = error(lambda: update(tx, PARAMS, None, other.init(PARAMS)))
-    assert text.startswith(f"ValueError: {tx.definition.name}")
-    assert "is not one that its init makes" in text
+    name, state = tx.definition.name, other.init(PARAMS)
+    text = error(lambda: update(tx, PARAMS, None, state))
+    assert text.startswith(f"StateError: {name}: the state is {type(state).__name__}(")
+    assert f", not the {type(tx.init(PARAMS)).__name__}(" in text
+
+
+ADAM = "ScaleByAdamState(count, mu, nu)"
+LION = "the ScaleByLionState(count, mu) of scale_by_lion"
+
+
+@pytest.mark.parametrize(
+    ("tx", "other", "problem"),
+    [
+        (gradtx.lion(0.1), gradtx.adamw(0.1), f"at [0] is {ADAM}, not {LION}"),
+        (
+            gradtx.named_chain(("clip", gradtx.clip(1.0)), ("lion", gradtx.lion(0.1))),
+            gradtx.named_chain(("clip", gradtx.clip(1.0)), ("lion", gradtx.adamw(0.1))),
+            f"at ['lion'][0] is {ADAM}, not {LION}",
+        ),
+        (
+            gradtx.partition({"kernel": gradtx.lion(0.1), ".*": gradtx.sgd(0.1)}),
+            gradtx.partition({"kernel": gradtx.adamw(0.1), ".*": gradtx.sgd(0.1)}),
+            f"at .inner_states['kernel'].inner_state[0] is {ADAM}, not {LION}",
+        ),
+        (
+            # Inside of a conditional, and of another transformation inside of that.
+            gradtx.chain(gradtx.accumulate(gradtx.masked(gradtx.lion(0.1), "kernel"), 2)),
+            gradtx.chain(gradtx.accumulate(gradtx.masked(gradtx.adamw(0.1), "kernel"), 2)),
+            f"at [0].inner_opt_state.inner_state[0] is {ADAM}, not {LION}",
+        ),
+        (
+            gradtx.inject_hyperparams(gradtx.lion)(0.1),
+            gradtx.inject_hyperparams(gradtx.adamw)(0.1),
+            f"at .inner_state[0] is {ADAM}, not {LION}",
+        ),
+        (
+            gradtx.store(gradtx.adam(0.1), "int8", min_size=1),
+            gradtx.adam(0.1),
+            "is a tuple of 2, not the StoreState(count, inner_state) of store",
+        ),
+        (
+            gradtx.accumulate(gradtx.adam(0.1), 2),
+            gradtx.chain(gradtx.adam(0.1)),
+            "is a tuple of 1, not the AccumulateState(mini_step, gradient_step, inner_opt_state, "
+            "acc_grads, accepted, skipped) of accumulate",
+        ),
+    ],
+)
+def test_a_wrong_state_inside_is_named_with_its_path(tx: Any, other: Any, problem: str) -> None:
+    assert error(lambda: update(tx, PARAMS, state=other.init(PARAMS))) == (
+        f"StateError: {tx.definition.name}: the state {problem}. "
+        "Pass the state that its own init made"
+    )
+
+
+def test_a_state_of_plain_containers() -> None:
+    """As readers of checkpoints make it that are not told the classes."""
+    tx = gradtx.adam(0.1)
+    adam, rate = tx.init(PARAMS)
+    hint = " (restored without its classes? Restore a checkpoint into the state of init)"
+    for state, shown in (
+        ((adam._asdict(), rate), "at [0] is a dict of count, mu, nu"),
+        ({"0": adam._asdict(), "1": {}}, "is a dict of 0, 1"),
+    ):
+        text = error(lambda state=state: update(tx, PARAMS, state=state))
+        assert text.startswith(f"StateError: adam: the state {shown}, not the ")
+        assert hint in text
+    text = error(lambda: update(tx, PARAMS, state=(tuple(adam), rate)))
+    assert "at [0] is a tuple of 3, not the ScaleByAdamState(count, mu, nu) of " in text
+
+
+def test_fields_that_are_missing_are_seen() -> None:
+    class ScaleByAdamState(NamedTuple):
+        mu: Any
+        nu: Any
+
+    state = (ScaleByAdamState(PARAMS, PARAMS), gradtx.EmptyState())
+    text = error(lambda: update(gradtx.adam(0.1), PARAMS, state=state))
+    assert f"at [0] is ScaleByAdamState(mu, nu), not the {ADAM} of scale_by_adam" in text
+
+
+class OfSum(NamedTuple):
+    total: Any
+
+
+class OfMean(NamedTuple):
+    total: Any
+
+
+@gradtx.per_leaf
+def summed() -> Any:
+    """A rule that does not say by an annotation which state it makes."""
+    return gradtx.Rule(
+        lambda param: OfSum(param), lambda grad, state: (grad, OfSum(state.total + grad))
+    )
+
+
+def test_a_rule_that_does_not_say_its_class() -> None:
+    state = summed().init(PARAMS)
+    _, new = update(summed(), PARAMS, state=state)
+    assert type(new) is OfSum
+    text = error(lambda: update(summed(), PARAMS, state=OfMean(*state)))
+    assert "summed: at dense/bias: update was given the state OfMean(total) and made OfSum(" in text
+    for other in (None, (), gradtx.EmptyState()):
+        text = error(lambda other=other: summed().update(PARAMS, other, PARAMS))
+        assert text.startswith("StateError: summed: the state is ") or "no state" in text
+
+
+@pytest.mark.parametrize("empty", [None, (), {}, [], gradtx.EmptyState(), gradtx.EmptyState])
+def test_what_keeps_nothing_takes_any_empty_state_and_gives_it_back(empty: Any) -> None:
+    norm = np.sqrt(7.0)  # of a kernel of 6 ones, and of one more
+    for tx in (gradtx.clip_by_global_norm(1.0), gradtx.chain(gradtx.clip_by_global_norm(1.0))):
+        given = empty if tx.parts == () else (empty,)
+        updates, state = tx.update(PARAMS, given, PARAMS)
+        assert state is given or state == given
+        np.testing.assert_allclose(updates["scale"], 1 / norm, rtol=1e-6)
 
 
 def test_a_state_with_a_count_given_to_the_same_rule_without_a_schedule() -> None:

@@ -1,6 +1,7 @@
 """Pairs of functions, Optax's and a user's own, as links of a chain; and the other way round."""
 
 import pickle
+from functools import partial
 from typing import Any
 
 import jax
@@ -172,6 +173,61 @@ def test_tree_get_finds_fields_of_our_state() -> None:
     _, state = run(gradtx.adam(0.1))
     assert optax.tree_utils.tree_get(state, "count") == 3
     assert optax.tree_utils.tree_get(state, "nu")["w"].shape == (2,)
+
+
+# -- what carries one of ours --------------------------------------------------------------------
+
+
+class Carrier:
+    """An object of a user's, with the methods of a transformation."""
+
+    def __init__(self, tx: Any):
+        self.init, self.update = tx.init, tx.update
+
+
+CARRIED = {
+    "pair": lambda tx: optax.GradientTransformation(tx.init, tx.update),
+    "unpacked": lambda tx: optax.GradientTransformationExtraArgs(*tx),
+    "ours": lambda tx: gradtx.GradientTransformation(tx.init, tx.update),
+    "with_extra_args_support": lambda tx: optax.with_extra_args_support(tx),
+    "twice": lambda tx: optax.with_extra_args_support(optax.GradientTransformation(*tx)),
+    "partial": lambda tx: optax.GradientTransformation(partial(tx.init), partial(tx.update)),
+    "jitted": lambda tx: optax.GradientTransformation(jax.jit(tx.init), jax.jit(tx.update)),
+    "object": Carrier,
+    "to_optax": to_optax,
+}
+
+
+@pytest.mark.parametrize("carry", CARRIED.values(), ids=CARRIED)
+def test_what_carries_one_of_ours_is_that_one(carry: Any) -> None:
+    """So that what it says of itself is seen: here that it rounds, and what it stores."""
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    ours = gradtx.chain(gradtx.adamw(1e-3), gradtx.kahan())
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), carry(ours))
+    assert tx == gradtx.chain(gradtx.clip_by_global_norm(1.0), ours)
+    assert tx.replace(learning_rate=1e-2).parts[1].parts[0].learning_rate == 1e-2
+    compensation = tx.init(params)[1][1].inner_state.compensation
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(compensation))
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
+    with pytest.raises(ValueError, match="must come last"):
+        gradtx.lookahead(carry(ours), 5, 0.5).init(gradtx.LookaheadParams.init_synced(params))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda tx: optax.GradientTransformation(tx.init, gradtx.adam(0.2).update),
+        lambda tx: optax.GradientTransformation(tx.init, partial(tx.update, value=1.0)),
+        lambda tx: optax.GradientTransformation(tx.init, lambda *a: tx.update(*a)),
+        lambda tx: optax.GradientTransformation(tx.update, tx.init),
+        lambda tx: optax.MultiSteps(tx, 2),
+        lambda tx: optax.chain(tx),
+    ],
+    ids=["two", "partial", "lambda", "swapped", "MultiSteps", "chain"],
+)
+def test_what_does_more_is_not(pair: Any) -> None:
+    assert from_optax(pair(gradtx.adam(0.1))).definition.name not in ("adam", "chain")
 
 
 # -- extra arguments -----------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_a_last_pattern_may_be_left_with_nothing() -> None:
         (
             lambda: three().update(PARAMS, gradtx.adam(0.1).init(PARAMS), PARAMS),
             ValueError,
-            "pass the state that its own init made",
+            "Pass the state that its own init made",
         ),
     ],
 )
