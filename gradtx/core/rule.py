@@ -26,10 +26,10 @@ class Rule:
     Without `init` the rule keeps no state and `update` returns the update alone. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
-    in which the parameter is kept, and `leaf`, an integer made from its path; of a tree
-    `stored_params`, the params in their own dtypes, for an inner transformation: one that rounds
-    the parameters can be inside of a rule only if that asks for them, and lets the updates leave
-    as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
+    in which the parameter is kept, and `leaf`, two uint32 made from its path, both of which are to
+    be folded into a random key; of a tree `stored_params`, the params in their own dtypes, for an
+    inner transformation: one that rounds the parameters can be inside of a rule only if that asks
+    for them, and lets the updates leave as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
     `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
