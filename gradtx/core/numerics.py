@@ -85,12 +85,12 @@ def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
 
 def times(scalar: Any, x: jax.Array) -> jax.Array:
     """scalar * x"""
-    return lax.mul(_number_beside(x, scalar), x)
+    return lax.mul(number_beside(x, scalar), x)
 
 
 def plus(scalar: Any, x: jax.Array) -> jax.Array:
     """scalar + x"""
-    return lax.add(_number_beside(x, scalar), x)
+    return lax.add(number_beside(x, scalar), x)
 
 
 def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -> jax.Array:
@@ -100,7 +100,8 @@ def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -
     return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
 
 
-def _number_beside(x: jax.Array, scalar: Any) -> Any:
+def number_beside(x: jax.Array, scalar: Any) -> Any:
+    """The scalar in the dtype of x. Of two Python numbers `jnp.where` makes a float64 under x64."""
     known = isinstance(scalar, int | float)
     return np.asarray(scalar, x.dtype) if known else cast(scalar, x.dtype)
 

@@ -68,9 +68,9 @@ def store(
     and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
     float32. Blocks without a negative number (second moments) get a code without sign and without
     zero, so that nothing is divided by a zero that was not there. The random bits depend on
-    the seed, the step and the path in the state: each moment of a parameter has its own. Blocks do not straddle the shards of axes other than the last,
-    where its length is a multiple of the block; otherwise XLA moves parts of blocks between
-    devices.
+    the seed, the step and the path in the state: each moment of a parameter has its own. Blocks do
+    not straddle the shards of axes other than the last, where its length is a multiple of the
+    block; otherwise XLA moves parts of blocks between devices.
 
     Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
     there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861

@@ -52,7 +52,7 @@ def reduce_on_plateau(
         dtype = real_dtype_of(params)
         return ReduceLROnPlateauState(
             scale=jnp.ones((), dtype),
-            best_value=jnp.asarray(np.inf, dtype),
+            best_value=jnp.full((), np.inf, dtype),
             plateau_count=start(),
             cooldown_count=start(),
             count=start(),

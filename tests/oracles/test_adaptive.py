@@ -61,11 +61,14 @@ def adabelief(
 
 
 def acprop(grads: Arrays, b1: float, b2: float, eps: float, eps_root: float) -> Updates:
-    """Zhuang et al. 2021: the gradient over the deviation known before it."""
+    """Zhuang et al. 2021: the gradient over the deviation known before it, or over its own size
+    where nothing but zeros has been seen."""
     m: Array = 0.0
     s: Array = 0.0
     for t, g in enumerate(grads):
-        yield g / (np.sqrt(s / (1 - b2**t)) + eps) if t else g / (1 + eps)
+        known = np.sqrt(s / (1 - b2**t)) if t else np.ones(g.shape)
+        unseen = (t > 0) & (np.asarray(m) == 0)
+        yield g / (np.where(unseen, np.maximum(known, np.abs(g)), known) + eps)
         s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
         m = b1 * m + (1 - b1) * g
 
@@ -220,12 +223,13 @@ def simplified_ademamix(
 def adopt(
     grads: Arrays, b1: float, b2: float, eps: float, nesterov: bool = False, clip: bool = True
 ) -> Updates:
-    """Taniguchi et al. 2024, algorithm 2: v_0 = g_0^2 without a step, then c_t = t^(1/4)."""
+    """Taniguchi et al. 2024, algorithm 2: v_0 = g_0^2 without a step, then c_t = t^(1/4). Where
+    nothing but zeros has been seen, the first gradient counts as its own deviation."""
     m: Array = 0.0
-    v = None
+    v: Array = 0.0
     for t, g in enumerate(grads):
-        if v is None:
-            v = g**2
+        v = np.where(np.asarray(v) == 0, g**2, v) if t else g**2
+        if t == 0:
             yield 0 * g
             continue
         z = g / np.maximum(np.sqrt(v), eps)
@@ -514,6 +518,39 @@ def test_zero_gradients_for_many_steps_are_finite(name: str) -> None:
     ones = jax.tree.map(jnp.ones_like, zeros)
     for path, u in jax.tree_util.tree_leaves_with_path(replay(CASES[name].tx, zeros, ones)):
         assert np.all(np.isfinite(u.astype(jnp.float32))), path
+
+
+FIRST = np.asarray([2.0, -0.5, 1e-3])
+# A step of the gradient's sign; of it ADOPT's mean takes a tenth.
+AFTER_NOTHING = {"scale_by_acprop": 1.0, "scale_by_adopt": 0.1}
+
+
+@pytest.mark.parametrize("idle", [1, 50])
+@pytest.mark.parametrize("absent", [False, True])
+@pytest.mark.parametrize("name", AFTER_NOTHING)
+def test_the_first_gradient_after_nothing_is_divided_by_itself(
+    name: str, absent: bool, idle: int
+) -> None:
+    """By what was known before it, which is next to nothing, it would become a step of 1e6."""
+    tx = getattr(gradtx, name)()
+    params = {"x": jnp.zeros(3), "beside": jnp.ones(())}
+    state = tx.init(params)
+    for _ in range(idle):
+        gradient = {"x": None if absent else jnp.zeros(3), "beside": jnp.ones(())}
+        _, state = jax.jit(tx.update)(gradient, state, params)
+    updates, state = jax.jit(tx.update)({**params, "x": jnp.asarray(FIRST)}, state, params)
+    assert_close(updates["x"], AFTER_NOTHING[name] * np.sign(FIRST), 1e-12)
+    updates, _ = tx.update({**params, "x": jnp.asarray(FIRST)}, state, params)
+    assert np.all(np.abs(updates["x"]) < 10)
+
+
+def test_acprop_after_zeros_for_so_long_that_its_mean_has_vanished() -> None:
+    """All that is left of a distance of 1 is 0.999^20000 = 2e-9 of its square."""
+    tx, zero, one = gradtx.scale_by_acprop(), jnp.zeros(3), jnp.ones(3)
+    _, state = tx.update(one, tx.init(zero))
+    state = jax.lax.fori_loop(0, 20_000, lambda _, s: tx.update(zero, s)[1], state)
+    assert_close(tx.update(0.5 * one, state)[0], one)
+    assert_close(tx.update(1e-9 * one, state)[0] * 1e9, 1 / np.sqrt(state.nu), 1e-6)
 
 
 def test_adopt_does_not_move_on_its_first_step() -> None:
