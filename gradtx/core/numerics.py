@@ -29,6 +29,12 @@ def real_full_like(param: jax.Array, value: Any, dtype: Any = None) -> jax.Array
     return jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype))
 
 
+def infinity(dtype: Any) -> jax.Array:
+    """An infinity, in a buffer of its own, for what is not known yet. No operation makes it: that
+    would stop a run under `jax_debug_infs`."""
+    return jnp.array(np.asarray(np.inf, dtype))
+
+
 def zeros_like_result(function: Callable[[jax.Array], Any], param: jax.Array) -> Any:
     """Zeros like what a function makes of `param`, placed as that is."""
     if isinstance(param, jax.ShapeDtypeStruct):

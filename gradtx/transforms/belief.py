@@ -80,10 +80,10 @@ def scale_by_acprop(
         mu <- b1 * mu + (1 - b1) * g
 
     in this order: the distance is from the mean of the gradients before, as in the authors'
-    implementation. An element whose mean mu is exactly 0, because there were no gradients but
-    zeros or none at all, has no distance to be divided by, and by the little that eps_root makes of
-    it the first gradient would become a step of millions: there |g| is divided by if it is
-    larger, |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
+    implementation. An element of which nu is still what eps_root alone makes of it (to one percent),
+    because there were no gradients but zeros or none at all, has no distance to be divided by, and
+    the first gradient would become a step of millions: there |g| is divided by if it is larger,
+    |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
     """
 
     def gather(step: Any) -> Any:
@@ -91,8 +91,10 @@ def scale_by_acprop(
         return one_minus_power(b2, cast(before, number_dtype(b2)))
 
     def update(grad: Any, state: ScaleByBeliefState, step: Any, gathered: Any) -> Any:
-        root = sqrt(state.nu / gathered)
-        root = jnp.where(state.mu == 0, jnp.maximum(root, magnitude(grad)), root)
+        # Not mu == 0: beside nu, a loop of XLA:CPU would have to read mu too.
+        distance, nothing = state.nu / gathered, 1.01 * eps_root / (1 - b2)
+        root = sqrt(distance)
+        root = jnp.where(distance <= nothing, jnp.maximum(root, magnitude(grad)), root)
         root = jnp.where(step.count == 1, 1, root)
         nu = running_mean(state.nu, abs_sq(grad - state.mu), b2) + eps_root
         mu = running_mean(state.mu, grad, b1)
