@@ -73,19 +73,20 @@ def accumulate(
         updates: Any, state: AccumulateState, stored_params: Any = None, **extra: Any
     ) -> Any:
         keep = all_finite(updates) if drop_nonfinite else jnp.asarray(True)
-        accepted = state.accepted + keep.astype(np.int32)
-        due = state.mini_step + 1 >= every_now(every, state.gradient_step)
+        accepted = jnp.where(keep, increment(state.accepted), state.accepted)
+        mini_step = increment(state.mini_step)
+        due = mini_step >= every_now(every, state.gradient_step)
         emit = due & (accepted > 0)
         u, inner_state, mean = cycle(
             inner, updates, state, stored_params, extra, running_mean(keep, accepted), emit
         )
         return u, AccumulateState(
-            mini_step=jnp.where(due, 0, state.mini_step + 1),
+            mini_step=jnp.where(due, 0, mini_step),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
             inner_opt_state=inner_state,
             acc_grads=mean,
             accepted=jnp.where(due, 0, accepted),
-            skipped=state.skipped + (~keep).astype(np.int32),
+            skipped=jnp.where(keep, state.skipped, increment(state.skipped)),
         )
 
     return Rule(init, update)

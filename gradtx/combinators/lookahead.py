@@ -14,6 +14,7 @@ from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
+from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState, Params, Updates, start
 from gradtx.core.transformation import GradientTransformation, Link
@@ -77,7 +78,7 @@ class Lookahead(GradientTransformation):
         u, fast_state = update_inner(
             optimizer, updates, state.fast_state, fast_params, extra, rounded=False
         )
-        steps = state.steps_since_sync + 1
+        steps = increment(state.steps_since_sync)
         sync = steps >= self.sync_period
         if self.reset_state:
             first = optimizer.init(fast_params)

@@ -69,7 +69,7 @@ def dynamic_loss_scale(
             return idle_zeros(updates, state.skipped), inner_state
 
         u, inner_state = lax.cond(finite, run, hold, state.inner_state)
-        count = state.growth_count + 1
+        count = increment(state.growth_count)
         grow = cast(count, number_dtype(growth_interval)) >= growth_interval
         larger = jnp.minimum(state.scale * growth_factor, max_scale)
         smaller = jnp.maximum(state.scale * backoff_factor, min_scale)

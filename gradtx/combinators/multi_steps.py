@@ -16,7 +16,7 @@ from gradtx.core.definition import Definition
 from gradtx.core.kinds import DType
 from gradtx.core.rule import Rule, increment
 from gradtx.core.schedule import Schedule
-from gradtx.core.state import OptState, Params, Updates, start
+from gradtx.core.state import OptState, Params, Updates, increased, start
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.treewise import TreeTransformation
 
@@ -43,8 +43,9 @@ def skip_not_finite(
     updates: Updates, gradient_step: Any, params: Params | None
 ) -> tuple[Any, dict[str, Any]]:
     """Leave out a micro-batch with a NaN or an infinity, and count them."""
-    counts = [jnp.sum(~jnp.isfinite(x), dtype=np.int32) for x in jax.tree.leaves(updates)]
-    number = functools.reduce(jnp.add, counts, jnp.zeros((), np.int32))
+    counts = [jnp.sum(~jnp.isfinite(x), dtype=np.uint32) for x in jax.tree.leaves(updates)]
+    small = [jnp.minimum(n, np.uint32(2**31 - 1)).astype(np.int32) for n in counts]
+    number = functools.reduce(increased, small, jnp.zeros((), np.int32))
     return number > 0, {"should_skip": number > 0, "num_not_finite": number}
 
 
@@ -141,7 +142,7 @@ def multi_steps(
                 "multi_steps: should_skip_update_fn must return (a boolean scalar, a state), "
                 f"its first result has shape {np.shape(skip)}"
             )
-        keep, n = ~skip, state.mini_step + 1
+        keep, n = ~skip, increment(state.mini_step)
         emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
         add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
         u, inner_state, acc = cycle(opt, updates, state, stored_params, extra, add, emit)

@@ -13,7 +13,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.origin import in_classes_of
-from gradtx.core.rule import Rule
+from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
 from gradtx.core.transformation import GradientTransformation
@@ -89,7 +89,7 @@ def sam(
 
         last = state.steps_since_sync == sync_period - 1
         u, opt_state, adv_state = lax.cond(last, step, climb, state.opt_state, state.adv_state)
-        since = (state.steps_since_sync + 1) % np.int32(sync_period)
+        since = increment(state.steps_since_sync) % np.int32(sync_period)
         return u, SAMState(since, opt_state, adv_state, cache)
 
     def opaque(

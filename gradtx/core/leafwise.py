@@ -35,8 +35,8 @@ from gradtx.core.leaves import (
     check_arrays,
     check_floating,
     describe,
-    number_of,
     values_needed,
+    words_of,
 )
 from gradtx.core.origin import show_class, show_state
 from gradtx.core.rule import Asks, Rule, Step, as_rule, one_minus_power, split_result
@@ -368,9 +368,7 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
         (
             work.values[i],
             work.params[i] if asked & {"param", "stored_dtype"} else None,
-            hidden([number_of(work.leaves.paths[i])], work.values[i])[0]
-            if "leaf" in asked
-            else None,
+            _leaf_words(work, i) if "leaf" in asked else None,
             [b.rows.rows[i] for b in bound],
         )
         for i in indices
@@ -385,6 +383,11 @@ def _run(bound: list[_Bound], out_dtype: Any, indices: list[int], work: Work) ->
         name, problem = error.args
         path = work.leaves.paths[indices[0]]
         raise ValueError(f"{name}: {at(path)}: {problem}") from error.__cause__
+
+
+def _leaf_words(work: Work, i: int) -> tuple[Any, ...]:
+    """What a rule that asks for `leaf` is given."""
+    return tuple(hidden(words_of(work.leaves.key_paths[i]), work.values[i]))
 
 
 def _avals(leaf: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +24,19 @@ def flatten(tree: Any) -> tuple[list[Any], Any]:
     return jax.tree.flatten(tree, is_leaf=_is_absent)
 
 
+def key_paths(tree: Any) -> list[Any]:
+    """The keys by which each leaf is reached, as JAX has them."""
+    return [path for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_absent)[0]]
+
+
 def paths(tree: Any) -> list[str]:
     """The path of each leaf, `encoder/0/kernel`."""
-    entries = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_absent)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in entries]
+    return [shown(keys) for keys in key_paths(tree)]
+
+
+def shown(keys: Any) -> str:
+    """Keys as a path, `encoder/0/kernel`."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,12 @@ class Leaves:
     @cached_property
     def paths(self) -> list[str]:
         """The path of each leaf."""
-        return paths(jax.tree.unflatten(self.treedef, range(len(self.values))))
+        return [shown(keys) for keys in self.key_paths]
+
+    @cached_property
+    def key_paths(self) -> list[Any]:
+        """The keys by which each leaf is reached."""
+        return key_paths(self.tree(range(len(self.values))))
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
@@ -63,9 +77,17 @@ def at(path: str) -> str:
     return f"at {path}" if path else "at the root"
 
 
-def number_of(path: str) -> np.uint32:
-    """An integer that belongs to a leaf and to no other, whatever else the tree holds."""
-    return np.uint32(zlib.crc32(path.encode()))
+def words_of(keys: Any, purpose: str = "") -> tuple[np.uint32, np.uint32]:
+    """Two words from which the random numbers of a leaf are made: 64 bits of a hash of its keys.
+
+    They do not depend on what else the tree holds. Keys that differ in anything give other words,
+    those of `{"a/b": x}` than of `{"a": {"b": x}}`, of `{"0": x}` than of `[x]`; so do different
+    purposes. That any two of a million leaves share theirs has a probability of 3e-8.
+    """
+    text = jax.tree_util.keystr(keys).encode()
+    digest = hashlib.blake2b(text, digest_size=8, person=purpose.encode()).digest()
+    first, second = np.frombuffer(digest, "<u4").astype(np.uint32)
+    return first, second
 
 
 def describe(x: Any) -> str:

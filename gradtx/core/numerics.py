@@ -29,6 +29,12 @@ def real_full_like(param: jax.Array, value: Any, dtype: Any = None) -> jax.Array
     return jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype))
 
 
+def infinity(dtype: Any) -> jax.Array:
+    """An infinity, in a buffer of its own, for what is not known yet. No operation makes it: that
+    would stop a run under `jax_debug_infs`."""
+    return jnp.array(np.asarray(np.inf, dtype))
+
+
 def zeros_like_result(function: Callable[[jax.Array], Any], param: jax.Array) -> Any:
     """Zeros like what a function makes of `param`, placed as that is."""
     if isinstance(param, jax.ShapeDtypeStruct):
@@ -85,12 +91,12 @@ def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
 
 def times(scalar: Any, x: jax.Array) -> jax.Array:
     """scalar * x"""
-    return lax.mul(_number_beside(x, scalar), x)
+    return lax.mul(number_beside(x, scalar), x)
 
 
 def plus(scalar: Any, x: jax.Array) -> jax.Array:
     """scalar + x"""
-    return lax.add(_number_beside(x, scalar), x)
+    return lax.add(number_beside(x, scalar), x)
 
 
 def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -> jax.Array:
@@ -100,7 +106,8 @@ def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -
     return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
 
 
-def _number_beside(x: jax.Array, scalar: Any) -> Any:
+def number_beside(x: jax.Array, scalar: Any) -> Any:
+    """The scalar in the dtype of x. Of two Python numbers `jnp.where` makes a float64 under x64."""
     known = isinstance(scalar, int | float)
     return np.asarray(scalar, x.dtype) if known else cast(scalar, x.dtype)
 

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import cast, real_dtype
-from gradtx.core.state import EmptyState
+from gradtx.core.state import EmptyState, increased
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,12 @@ class Rule:
     the update of a leaf stands for all of its elements. Each function
     receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
     at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
-    in which the parameter is kept, and `leaf`, an integer made from its path; of a tree
-    `needed`, the updates with zeros for gradients at which the transformation inside does not look,
-    as of a frozen leaf, and `stored_params`, the params in their own dtypes, for an inner transformation: one that rounds
-    the parameters can be inside of a rule only if that asks for them, and lets the updates leave
-    as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
+    in which the parameter is kept, and `leaf`, two uint32 made from its path, both of which are to
+    be folded into a random key; of a tree `needed`, the updates with zeros for gradients at which
+    the transformation inside does not look, as of a frozen leaf, and `stored_params`, the params in
+    their own dtypes, for an inner transformation: one that rounds the parameters can be inside of a
+    rule only if that asks for them, and lets the updates leave as they are. Keyword-only names are
+    extra arguments of the caller's `update(..., value=loss)`;
     `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
@@ -88,10 +88,15 @@ def one_minus_power(decay: Any, time: jax.Array) -> jax.Array:
     direct form loses five of float32's seven digits."""
     log_decay: Any
     if isinstance(decay, int | float):
-        log_decay = math.log1p(decay - 1) if decay > 0 else -math.inf
+        log_decay = math.log1p(decay - 1) if decay > 0 else _LOG_OF_ZERO
     else:
-        log_decay = jnp.where(decay > 0, jnp.log1p(jnp.where(decay > 0, decay, 1) - 1), -jnp.inf)
+        log = jnp.log1p(jnp.where(decay > 0, decay, 1) - 1)
+        log_decay = jnp.where(decay > 0, log, _LOG_OF_ZERO)
     return -jnp.expm1(time * log_decay)
+
+
+# Its exponential is 0 in float64 too; an infinity would stop a run under `jax_debug_infs`.
+_LOG_OF_ZERO = -1e4
 
 
 class Asks(NamedTuple):
@@ -190,10 +195,5 @@ def split_result(rule: Rule, result: Any, where: str) -> tuple[Any, Any]:
 
 @functools.partial(jax.jit, inline=True)
 def increment(count: jax.Array) -> jax.Array:
-    """count + 1, staying at the largest integer instead of wrapping round to a negative one.
-
-    Jitted so that outside of jit it is one call.
-    """
-    top = np.iinfo(count.dtype).max
-    one, last = (np.asarray(n, count.dtype) for n in (1, top - 1))
-    return lax.add(lax.min(count, last), one)
+    """count + 1, staying at the largest integer. Jitted so that outside of jit it is one call."""
+    return increased(count, 1)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx.core.dtypes import widen
 from gradtx.core.leaves import Leaves, align
@@ -168,13 +169,21 @@ def with_count(state: Any, count: jax.Array | None, old: Any = None) -> Any:
             return _more(count, marks[i].first)
         if old is None:
             return _more(jnp.copy(count), marks[i].first)
-        return before[i] + (count - _less(before[first], marks[first].first))
+        return increased(before[i], count - _less(before[first], marks[first].first))
 
     return type(state)(*(at(i) if mark else state[i] for i, mark in enumerate(marks)))
 
 
+def increased(count: jax.Array, number: Any) -> jax.Array:
+    """count + number, staying at the largest integer instead of wrapping round to a negative one.
+    number: not negative, a Python number or an array of the dtype of count."""
+    number = np.asarray(number, count.dtype) if isinstance(number, int) else number
+    last = np.asarray(np.iinfo(count.dtype).max, count.dtype) - number
+    return lax.add(lax.min(count, last), number)
+
+
 def _more(count: Any, number: int) -> Any:
-    return count if count is None or number == 0 else count + number
+    return count if count is None or number == 0 else increased(count, number)
 
 
 def _less(count: Any, number: int) -> Any:

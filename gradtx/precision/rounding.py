@@ -51,8 +51,9 @@ def stochastic_rounding(seed: int = 0) -> Any:
             with probabilities for which E[r] = param + g
         u = r - param
 
-    The last link of a chain. Random bits depend on the seed, the step and the leaf's path, not on
-    sharding. Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. Raises:
+    The last link of a chain. Random bits depend on the seed, the step and the leaf's path (64 bits
+    of a hash of it), not on sharding; they are independent of those of a `store` of the same seed.
+    Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. Raises:
     ValueError at init where there is none. Gupta et al., 2015, https://arxiv.org/abs/1502.02551
     """
     return masked(round_stochastically(seed), NarrowLeaves("stochastic_rounding"))
@@ -63,7 +64,7 @@ def round_stochastically(seed: int) -> Any:
     """u = r - param, E[r] = param + g"""
 
     def update(grad: Any, param: Any, step: Any, stored_dtype: Any, leaf: Any) -> Any:
-        dither = uniform(key_of(seed, step.count, leaf), param.shape, dither_bits(stored_dtype))
+        dither = uniform(key_of(seed, step.count, *leaf), param.shape, dither_bits(stored_dtype))
         return round_to(param + grad, stored_dtype, dither) - param
 
     return Rule(None, update, unrounded=True)

@@ -23,7 +23,7 @@ from jax.tree_util import (
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
-from gradtx.core.leaves import number_of
+from gradtx.core.leaves import words_of
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
@@ -68,9 +68,9 @@ def store(
     and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
     float32. Blocks without a negative number (second moments) get a code without sign and without
     zero, so that nothing is divided by a zero that was not there. The random bits depend on
-    the seed, the step and the path. Blocks do not straddle the shards of axes other than the last,
-    where its length is a multiple of the block; otherwise XLA moves parts of blocks between
-    devices.
+    the seed, the step and the path in the state: each moment of a parameter has its own. Blocks do
+    not straddle the shards of axes other than the last, where its length is a multiple of the
+    block; otherwise XLA moves parts of blocks between devices.
 
     Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
     there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
@@ -97,9 +97,8 @@ def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -
     """The chosen leaves of a state, by their paths, in their formats."""
 
     def encode(path: Any, x: Any) -> Any:
-        where = keystr(path)
-        name = chosen.get(where)
-        return x if name is None else _encode_leaf(name, seed, x, count, number_of(where))
+        name = chosen.get(keystr(path))
+        return x if name is None else _encode_leaf(name, seed, x, count, words_of(path, "store"))
 
     return tree_map_with_path(encode, state)
 
@@ -110,7 +109,7 @@ def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
     form = FORMATS[name]
 
     def encode(x: jax.Array) -> Any:
-        dither = uniform(key_of(seed, count, leaf), x.shape, form.bits) if form.bits else None
+        dither = uniform(key_of(seed, count, *leaf), x.shape, form.bits) if form.bits else None
         return form.encode(x, dither)
 
     def materialised(x: jax.Array) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
 from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import abs_sq, magnitude, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
@@ -39,8 +39,10 @@ def scale_by_adopt(
         nu <- b2 * nu + (1 - b2) * g^2
         u   = mu                                    u = b1 * mu + (1 - b1) * z with nesterov
 
-    The first step moves nothing: nu becomes g^2 and mu stays 0. clip_value_fn: a function of the
-    step, or a number. use_clipping=False leaves the clip out, which complex parameters need.
+    The first step moves nothing: nu becomes g^2 and mu stays 0. Later on an element whose nu is
+    still 0, because there were no gradients but zeros or none at all, has nothing to be divided by
+    but eps: there |g| is divided by if it is larger, and nu becomes g^2. clip_value_fn: a function
+    of the step, or a number. use_clipping=False leaves the clip out, which complex parameters need.
     mu_dtype, nu_dtype: in which mu and nu are stored; float32 or wider without them. Taniguchi et
     al., 2024, https://arxiv.org/abs/2411.02853
     """
@@ -51,11 +53,13 @@ def scale_by_adopt(
 
     def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
         first, square = step.count == 1, abs_sq(grad)
-        z = grad / jnp.maximum(sqrt(state.nu), eps)
+        unknown = state.nu == 0
+        root = jnp.where(unknown, magnitude(grad), sqrt(state.nu))
+        z = grad / jnp.maximum(root, eps)
         if use_clipping:
             z = jnp.clip(z, -clip_value_fn, clip_value_fn)
         mu = jnp.where(first, state.mu, running_mean(state.mu, z, b1))
-        nu = jnp.where(first, square, running_mean(state.nu, square, b2))
+        nu = jnp.where(unknown, square, running_mean(state.nu, square, b2))
         u = jnp.where(first, mu, running_mean(mu, z, b1)) if nesterov else mu
         return u, ScaleByAdamState(step.count, mu, nu)
 

@@ -11,6 +11,7 @@ from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import (
     abs_sq,
+    magnitude,
     over_root,
     real_full_like,
     running_mean,
@@ -79,7 +80,10 @@ def scale_by_acprop(
         mu <- b1 * mu + (1 - b1) * g
 
     in this order: the distance is from the mean of the gradients before, as in the authors'
-    implementation. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
+    implementation. An element of which nu is still what eps_root alone makes of it (to one percent),
+    because there were no gradients but zeros or none at all, has no distance to be divided by, and
+    the first gradient would become a step of millions: there |g| is divided by if it is larger,
+    |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
     """
 
     def gather(step: Any) -> Any:
@@ -87,7 +91,11 @@ def scale_by_acprop(
         return one_minus_power(b2, cast(before, number_dtype(b2)))
 
     def update(grad: Any, state: ScaleByBeliefState, step: Any, gathered: Any) -> Any:
-        root = jnp.where(step.count == 1, 1, sqrt(state.nu / gathered))
+        # Not mu == 0: beside nu, a loop of XLA:CPU would have to read mu too.
+        distance, nothing = state.nu / gathered, 1.01 * eps_root / (1 - b2)
+        root = sqrt(distance)
+        root = jnp.where(distance <= nothing, jnp.maximum(root, magnitude(grad)), root)
+        root = jnp.where(step.count == 1, 1, root)
         nu = running_mean(state.nu, abs_sq(grad - state.mu), b2) + eps_root
         mu = running_mean(state.mu, grad, b1)
         return grad / (root + eps), ScaleByBeliefState(step.count, mu, nu)

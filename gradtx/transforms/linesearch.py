@@ -16,6 +16,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
 from gradtx.core.kinds import NonNegative, Number, Positive
+from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
 
@@ -157,9 +158,9 @@ def _unsearched(params: Params, store_grad: bool) -> ScaleByBacktrackingLinesear
     dtype = scalar_dtype_of(params)
     return ScaleByBacktrackingLinesearchState(
         learning_rate=jnp.ones((), dtype),
-        value=jnp.full((), jnp.inf, dtype),
+        value=infinity(dtype),
         grad=tree.zeros_like(params) if store_grad else None,
-        info=BacktrackingLinesearchInfo(no_steps(), jnp.full((), jnp.inf, dtype)),
+        info=BacktrackingLinesearchInfo(no_steps(), infinity(dtype)),
     )
 
 
@@ -231,7 +232,7 @@ def scale_by_backtracking_linesearch(
         found = lax.while_loop(
             goes_on,
             shorten,
-            _Backtracking(no_steps(), begin, line.value, jnp.full((), jnp.inf, dtype)),
+            _Backtracking(no_steps(), begin, line.value, infinity(dtype)),
         )
         failed = jnp.isinf(found.error)
         rate = jnp.where(failed, 0, found.step)

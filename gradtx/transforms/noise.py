@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.hidden import hidden
 from gradtx.core.kinds import NonNegative, RandomKey
-from gradtx.core.leaves import Leaves, number_of
+from gradtx.core.leaves import Leaves, words_of
 from gradtx.core.numerics import sqrt, times
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count
@@ -46,9 +48,10 @@ def add_noise(
 
     key: a whole number or a key of jax.random, 0 without one; seed is its older name. On every step
     the key is split in two, one for the next step and one for this; the noise of a leaf is made
-    from the latter with the number of the leaf's path folded in, so that it does not depend on the
-    other leaves, nor on how the tree is sharded. Complex noise has its variance in both parts
-    together.
+    from the latter with 64 bits of a hash of the leaf's path folded in, so that it does not depend
+    on the other leaves, nor on how the tree is sharded, and no two leaves share theirs. Two of the
+    same key in one chain make the same noise: give each its own. Complex noise has its variance in
+    both parts together.
 
     Raises: ValueError for both key and seed. Neelakantan et al., 2015,
     https://arxiv.org/abs/1511.06807
@@ -61,7 +64,7 @@ def add_noise(
     def update(updates: Any, state: AddNoiseState, step: Any) -> Any:
         deviation = sqrt(eta / cast(step.count, number_dtype(gamma)) ** gamma)
         rng_key, own = jax.random.split(state.rng_key)
-        noise = normal_like(own, updates)
+        noise = normal_like(own, updates, "add_noise")
         noisy = jax.tree.map(lambda g, z: g + times(deviation, z), updates, noise)
         return noisy, AddNoiseState(step.count, rng_key)
 
@@ -73,16 +76,19 @@ def fresh_key(key: Any) -> jax.Array:
     return jax.random.PRNGKey(key) if np.ndim(key) == 0 else jnp.copy(key)
 
 
-def normal_like(key: Any, tree: Any) -> Any:
-    """Normal numbers for every leaf, from the key with the number of the leaf's path folded in."""
+def normal_like(key: Any, tree: Any, purpose: str) -> Any:
+    """Normal numbers for every leaf, from the key with both words of the leaf folded in; other
+    ones for each purpose."""
     leaves = Leaves.of(tree)
-    pairs = zip(leaves.values, leaves.paths, strict=True)
+    pairs = zip(leaves.values, leaves.key_paths, strict=True)
     return leaves.tree(
-        None if x is None else jax.random.normal(fold(key, path, x), x.shape, x.dtype)
-        for x, path in pairs
+        None
+        if x is None
+        else jax.random.normal(_fold(key, words_of(keys, purpose), x), x.shape, x.dtype)
+        for x, keys in pairs
     )
 
 
-def fold(key: Any, path: str, leaf: Any) -> Any:
+def _fold(key: Any, words: Sequence[Any], leaf: Any) -> Any:
     """The key of one leaf."""
-    return jax.random.fold_in(key, hidden([number_of(path)], leaf)[0])
+    return functools.reduce(jax.random.fold_in, hidden(words, leaf), key)

@@ -13,7 +13,7 @@ from jax import lax
 
 from gradtx.core.batches import parts
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import real_dtype, widen
+from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
 from gradtx.core.kinds import Decay, DType, NonNegative, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
@@ -113,7 +113,7 @@ def scale_by_muon(
         mu = [
             _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
         ]
-        return MuonState(step.count, leaves.tree(mu), jnp.asarray(ns_coeffs))
+        return MuonState(step.count, leaves.tree(mu), jnp.asarray(ns_coeffs, real_dtype_of(params)))
 
     def update(updates: Any, state: MuonState, step: Any) -> Any:
         leaves = Leaves.of(updates)
@@ -250,7 +250,7 @@ def newton_schulz(
             norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
             size = sqrt(jnp.maximum(norm, eps_sq))
             x, gram = _divided(x, size), _divided(gram, size * size)
-        identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+        identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)[None]
         x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x
     return x
 

@@ -11,6 +11,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype_of
 from gradtx.core.kinds import Fraction, NonNegative, PositiveFraction
+from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule, increment
 from gradtx.core.state import start
 
@@ -52,7 +53,7 @@ def reduce_on_plateau(
         dtype = real_dtype_of(params)
         return ReduceLROnPlateauState(
             scale=jnp.ones((), dtype),
-            best_value=jnp.asarray(np.inf, dtype),
+            best_value=infinity(dtype),
             plateau_count=start(),
             cooldown_count=start(),
             count=start(),

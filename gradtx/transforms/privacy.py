@@ -38,7 +38,8 @@ def differentially_private_aggregate(
     this sum over one batch: what averages or leaves out batches around it makes another one.
 
     key: a whole number or a key of jax.random, 0 without one; seed is its older name. The noise is
-    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves.
+    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves, and no two
+    leaves share theirs. It is independent of the noise of an `add_noise` of the same key.
 
     Raises: ValueError for both key and seed; with the leaf's path where there is no axis of
     examples, or where their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
@@ -55,7 +56,7 @@ def differentially_private_aggregate(
             sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
             batch = len(leaves[0])
         deviation = noise_multiplier * l2_norm_clip
-        noise = normal_like(own, sums)
+        noise = normal_like(own, sums, "privacy")
         means = jax.tree.map(lambda s, z: (s + times(deviation, z)) / batch, sums, noise)
         return means, DifferentiallyPrivateAggregateState(rng_key)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
-from gradtx.core.numerics import real_full_like, zeros_like
+from gradtx.core.numerics import number_beside, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
@@ -46,7 +46,8 @@ def scale_by_rprop(
         if jnp.iscomplexobj(grad):
             raise TypeError("the sign of a complex gradient does not say whether it has turned")
         turn = jnp.sign(grad) * jnp.sign(state.prev_updates)
-        factor = jnp.where(turn > 0, eta_plus, jnp.where(turn < 0, eta_minus, 1))
+        longer, shorter, same = (number_beside(turn, x) for x in (eta_plus, eta_minus, 1))
+        factor = jnp.where(turn > 0, longer, jnp.where(turn < 0, shorter, same))
         size = jnp.clip(state.step_sizes * factor, min_step_size, max_step_size)
         u = jnp.where(turn < 0, 0, size * jnp.sign(grad))
         return u, ScaleByRpropState(size, u)

@@ -66,7 +66,9 @@ def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> A
 
 
 def _signs(key: Any, like: Any) -> Any:
-    return jax.random.rademacher(key, like.shape, np.float32).astype(like.dtype)
+    # Not `jax.random.rademacher`, which draws in float64 under x64 for a float32 array too.
+    up = jax.random.bernoulli(key, np.asarray(0.5, like.dtype), like.shape)
+    return jnp.where(up, jnp.ones_like(like), -jnp.ones_like(like))
 
 
 _HUTCHINSON = hutchinson_estimator_diag_hessian()

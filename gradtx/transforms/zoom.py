@@ -11,6 +11,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.transforms.linesearch import (
@@ -194,7 +195,7 @@ def scale_by_zoom_linesearch(
 def _unsearched(params: Params) -> ScaleByZoomLinesearchState:
     """The state before the first search."""
     dtype = scalar_dtype_of(params)
-    unknown = [jnp.full((), jnp.inf, dtype) for _ in range(3)]
+    unknown = [infinity(dtype) for _ in range(3)]
     return ScaleByZoomLinesearchState(
         learning_rate=jnp.ones((), dtype),
         value=unknown[0],
@@ -214,7 +215,7 @@ def _taken(found: _Zoom) -> _Best:
 
 def _beginning(line: Line) -> _Zoom:
     """Nothing is known but the value and the slope at 0."""
-    zero, infinite = jnp.zeros_like(line.value), jnp.full_like(line.value, jnp.inf)
+    zero, infinite = jnp.zeros_like(line.value), infinity(line.value.dtype)
     start = _Point(zero, line.value, line.slope)
     no = jnp.zeros((), bool)
     return _Zoom(

@@ -16,18 +16,20 @@ from gradtx.tree.casting import cast_like
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
     """step_size * new + (1 - step_size) * old: one step of a running average of parameters.
 
-    The average is taken in float32 or wider and keeps the dtype of old. None where new is None.
-    Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
+    The average is taken in float32 or wider and keeps the dtype of old. Leaves of integers or
+    booleans, of which there is no average, become those of new. None where new is None. Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
     """
 
     def average(new: Any, old: Any) -> Any:
         if new is None:
             return None
         new, old = jnp.asarray(new), jnp.asarray(old)
+        if not is_inexact(old):
+            return cast(new, old.dtype)
         dtype = compute_dtype(new.dtype, old.dtype)
         weight = step_size if isinstance(step_size, int | float) else cast(step_size, dtype)
         result = times(weight, cast(new, dtype)) + times(1 - weight, cast(old, dtype))
-        return cast(result, old.dtype) if is_inexact(old) else result
+        return cast(result, old.dtype)
 
     leaves, old = _side_by_side("incremental_update", new_tensors, old_tensors)
     return leaves.tree(map(average, leaves.values, old))

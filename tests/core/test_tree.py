@@ -236,6 +236,16 @@ def test_incremental_update() -> None:
     assert gradtx.incremental_update({"x": jnp.ones(2)}, narrow, 0.5)["x"].dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_])
+def test_integers_are_not_averaged(dtype: Any) -> None:
+    """They become the new ones, as those of a count of batches must."""
+    new, old = {"n": jnp.asarray([1, 0], dtype)}, {"n": jnp.asarray([0, 1], dtype)}
+    for run in (gradtx.incremental_update, jax.jit(gradtx.incremental_update)):
+        taken = run(new, old, 1e-3)["n"]
+        assert taken.dtype == dtype
+        np.testing.assert_array_equal(taken, new["n"])
+
+
 def test_periodic_update() -> None:
     new, old = {"x": jnp.ones(2)}, {"x": jnp.zeros(2)}
     taken = [gradtx.periodic_update(new, old, t, 3)["x"][0] for t in range(7)]

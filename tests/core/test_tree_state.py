@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from gradtx.core.kinds import Real
-from gradtx.core.state import CountFromOne, LikeParams, given, kept
+from gradtx.core.state import Count, CountFromOne, LikeParams, given, kept
 
 
 class MemoryState(NamedTuple):
@@ -93,3 +93,30 @@ def test_a_plain_number_may_be_set_in_the_state_of_a_search() -> None:
         -grad, state, params, value=value, grad=grad, value_fn=lambda x: (x**2).sum()
     )
     assert state.learning_rate.dtype == jnp.float32
+
+
+class TwoCountsState(NamedTuple):
+    """Counts from one and from zero."""
+
+    steps: CountFromOne
+    again: Count
+    total: LikeParams
+
+
+def test_counts_stay_at_the_largest_integer() -> None:
+    """Also one from one, and a second one that is not as far."""
+
+    @gradtx.per_tree
+    def counting() -> Any:
+        def update(updates: Any, state: TwoCountsState) -> Any:
+            return updates, state
+
+        return gradtx.Rule(lambda params: TwoCountsState(None, None, params), update)
+
+    tx, params, top = counting(), jnp.ones(2), 2**31 - 1
+    for first, second in [(top - 2, 0), (top - 1, top - 1), (top, top), (3, top)]:
+        state = TwoCountsState(jnp.int32(first), jnp.int32(second), params)
+        for _ in range(3):
+            _, state = jax.jit(tx.update)(params, state)
+        assert int(state.steps) == min(first + 3, top)
+        assert int(state.again) == min(second + min(3, top - first + 1), top)

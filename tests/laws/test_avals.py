@@ -113,7 +113,7 @@ def test_init_can_be_evaluated_in_shapes_alone(example: Example) -> None:
 
 
 def trace_strictly(example: Example, tx: Any) -> None:
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for of_params, of_grads in PAIRS:
             inputs = spec(grads(of_grads, example)), spec(params(of_params)), example.extra
             jax.eval_shape(lambda g, p, e: run(tx, g, p, e), *inputs)

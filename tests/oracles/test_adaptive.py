@@ -61,11 +61,14 @@ def adabelief(
 
 
 def acprop(grads: Arrays, b1: float, b2: float, eps: float, eps_root: float) -> Updates:
-    """Zhuang et al. 2021: the gradient over the deviation known before it."""
+    """Zhuang et al. 2021: the gradient over the deviation known before it, or over its own size
+    where nothing but zeros has been seen."""
     m: Array = 0.0
     s: Array = 0.0
     for t, g in enumerate(grads):
-        yield g / (np.sqrt(s / (1 - b2**t)) + eps) if t else g / (1 + eps)
+        known = np.sqrt(s / (1 - b2**t)) if t else np.ones(g.shape)
+        unseen = (t > 0) & (np.max(np.abs(grads[:t]), axis=0, initial=0) == 0)
+        yield g / (np.where(unseen, np.maximum(known, np.abs(g)), known) + eps)
         s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
         m = b1 * m + (1 - b1) * g
 
@@ -220,12 +223,13 @@ def simplified_ademamix(
 def adopt(
     grads: Arrays, b1: float, b2: float, eps: float, nesterov: bool = False, clip: bool = True
 ) -> Updates:
-    """Taniguchi et al. 2024, algorithm 2: v_0 = g_0^2 without a step, then c_t = t^(1/4)."""
+    """Taniguchi et al. 2024, algorithm 2: v_0 = g_0^2 without a step, then c_t = t^(1/4). Where
+    nothing but zeros has been seen, the first gradient counts as its own deviation."""
     m: Array = 0.0
-    v = None
+    v: Array = 0.0
     for t, g in enumerate(grads):
-        if v is None:
-            v = g**2
+        v = np.where(np.asarray(v) == 0, g**2, v) if t else g**2
+        if t == 0:
             yield 0 * g
             continue
         z = g / np.maximum(np.sqrt(v), eps)
@@ -514,6 +518,40 @@ def test_zero_gradients_for_many_steps_are_finite(name: str) -> None:
     ones = jax.tree.map(jnp.ones_like, zeros)
     for path, u in jax.tree_util.tree_leaves_with_path(replay(CASES[name].tx, zeros, ones)):
         assert np.all(np.isfinite(u.astype(jnp.float32))), path
+
+
+FIRST = np.asarray([2.0, -0.5, 1e-3])
+# A step of the gradient's sign; of it ADOPT's mean takes a tenth.
+AFTER_NOTHING = {"scale_by_acprop": 1.0, "scale_by_adopt": 0.1}
+
+
+@pytest.mark.parametrize("idle", [1, 50])
+@pytest.mark.parametrize("absent", [False, True])
+@pytest.mark.parametrize("name", AFTER_NOTHING)
+def test_the_first_gradient_after_nothing_is_divided_by_itself(
+    name: str, absent: bool, idle: int
+) -> None:
+    """By what was known before it, which is next to nothing, it would become a step of 1e6."""
+    tx = getattr(gradtx, name)()
+    params = {"x": jnp.zeros(3), "beside": jnp.ones(())}
+    state = tx.init(params)
+    for _ in range(idle):
+        gradient = {"x": None if absent else jnp.zeros(3), "beside": jnp.ones(())}
+        _, state = jax.jit(tx.update)(gradient, state, params)
+    updates, state = jax.jit(tx.update)({**params, "x": jnp.asarray(FIRST)}, state, params)
+    assert_close(updates["x"], AFTER_NOTHING[name] * np.sign(FIRST), 1e-12)
+    updates, _ = tx.update({**params, "x": jnp.asarray(FIRST)}, state, params)
+    assert np.all(np.abs(updates["x"]) < 10)
+
+
+def test_acprop_divides_tiny_gradients_as_its_formula_does() -> None:
+    """Of gradients all so small that nu is little but eps_root, and of larger ones after those."""
+    rng = np.random.default_rng(0)
+    for small in (1e-10, 1e-8, 1e-7):
+        grads = small * rng.uniform(0.5, 1.5, (8, 50)) * rng.choice([-1, 1], (8, 50))
+        grads[4:] *= 3
+        got = updates_of(gradtx, gradtx.scale_by_acprop(), jnp.asarray(grads))
+        assert_close(got, updates_of(optax, optax.contrib.scale_by_acprop(), jnp.asarray(grads)))
 
 
 def test_adopt_does_not_move_on_its_first_step() -> None:

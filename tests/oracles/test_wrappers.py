@@ -393,3 +393,15 @@ def test_the_numbers_that_the_functions_report() -> None:
     assert bool(skip)
     assert float(report["norm_squared"]) == pytest.approx(25, rel=1e-12)
     assert bool(gradtx.skip_large_updates(updates, 0, None, math.inf)[0])
+
+
+def test_more_elements_than_an_integer_counts_are_skipped_too() -> None:
+    """2^31 of them would be a negative number, and 2^32 none. XLA knows what is in the array."""
+
+    def skip(x: Any) -> Any:
+        return gradtx.skip_not_finite([jnp.full((2**15, 2**15), x)] * 4, 0, None)
+
+    for value, expected in ((np.nan, True), (np.inf, True), (1.0, False)):
+        skipped, report = jax.jit(skip)(value)
+        assert skipped == report["should_skip"] == expected
+        assert report["num_not_finite"] == (2**31 - 1 if expected else 0)

@@ -114,7 +114,7 @@ def _init(params: Any) -> CountState:
 
 
 def _update(updates: Any, state: CountState, params: Any = None) -> Any:
-    count = state.updates_so_far + 1
+    count = gradtx.safe_increment(state.updates_so_far)
     halved = jax.tree.map(lambda g: g * jnp.asarray(0.5, g.dtype), updates)
     return halved, CountState(count)
 
