@@ -33,6 +33,7 @@ from gradtx.combinators.loss_scale import (
     scale_loss,
 )
 from gradtx.combinators.masked import MaskedState, masked
+from gradtx.combinators.maximize import maximize
 from gradtx.combinators.mechanic import MechanicState, mechanize
 from gradtx.combinators.multi_steps import (
     MultiSteps,
@@ -144,7 +145,6 @@ from gradtx.optimizers import (
     lbfgs,
     lion,
     madgrad,
-    maximize,
     muon,
     nadam,
     nadamw,

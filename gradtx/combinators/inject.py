@@ -15,6 +15,7 @@ from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation
 from gradtx.core.kinds import DType, Instance, Number
+from gradtx.core.leaves import is_function
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import FunctionSchedule, Schedule
@@ -272,6 +273,6 @@ def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:
         return factory.is_number(parameter.name)
     if isinstance(value, int):
         return not isinstance(parameter.default, int)
-    if callable(value):
-        return value is not parameter.default and not isinstance(value, GradientTransformation)
-    return isinstance(value, float | Schedule | np.ndarray | np.generic | jax.Array)
+    if is_function(value) or isinstance(value, Schedule | StatefulSchedule):
+        return value is not parameter.default
+    return isinstance(value, float | np.ndarray | np.generic | jax.Array)

@@ -13,7 +13,7 @@ import jax
 from gradtx.combinators.masked import MaskedState
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
-from gradtx.core.leaves import Leaves
+from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, hide
 from gradtx.core.state import OptState, Params, show_state
 from gradtx.core.transformation import GradientTransformation, Link
@@ -102,7 +102,7 @@ class _Labels:
         if given is None:
             return self._matched(leaves.paths, complete)
         try:
-            labels = given(leaves.tree(leaves.values)) if callable(given) else given
+            labels = given(leaves.tree(leaves.values)) if is_function(given) else given
             return broadcast_prefix(labels, leaves)
         except ValueError as error:
             raise ValueError(
