@@ -59,7 +59,8 @@ def accumulate(
     an accepted one leaves everything as it is. every: a whole number >= 1, or a schedule of the
     inner optimizer's step. drop_nonfinite=False saves the pass over the gradients that looks for
     them. Extra arguments reach the inner optimizer from the last call of a cycle: a `value` or a
-    `value_fn` should be of all its micro-batches. accumulator_dtype: in which the mean is kept; float32 or wider without it.
+    `value_fn` should be of all its micro-batches. accumulator_dtype: in which the mean is kept;
+    float32 or wider without it.
 
     Raises: ValueError for every < 1.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -110,6 +110,12 @@ class Injected(Whole):
         return u, InjectStatefulHyperparamsState(
             increment(state.count), hyperparams, states, inner_state
         )
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """As what the factory makes; a schedule with a state of its own may take anything."""
+        schedules = self._schedules.values()
+        by_schedule = any(not isinstance(s, WrappedSchedule) for s in schedules)
+        return by_schedule or super().takes(name, extra)
 
     @property
     def _numbers(self) -> dict[str, Any]:

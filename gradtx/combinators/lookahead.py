@@ -133,9 +133,10 @@ def lookahead(
         fast <- fast + optimizer(g)
         every sync_period steps: slow <- slow + slow_step_size (fast - slow);  fast <- slow
 
-    params is a `LookaheadParams`, the gradients (and a `value`) are those at params.fast, of which
-    a `value_fn` is a function, and the updates are a pair too; `apply_updates` takes both. It must be the outermost transformation. reset_state: the
-    optimizer starts anew after every synchronisation.
+    params is a `LookaheadParams`, the gradients are those at params.fast, and so are the updates
+    a pair; `apply_updates` takes both. A `value` is that at params.fast too, and a `value_fn` a
+    function of them. It must be the outermost transformation. reset_state: the optimizer starts
+    anew after every synchronisation.
 
     Raises: ValueError for sync_period < 1; TypeError in update for other params.
 

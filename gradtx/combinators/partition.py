@@ -277,8 +277,10 @@ def partition(
     the leaf's path (`encoder/0/kernel`); the first that is found is the leaf's. With it they are
     labels: param_labels is a tree of labels shaped like params, a prefix of such a tree, or a
     function that makes one from params. `assignment(params)` tells, and prints, who got what.
-    mask_compatible_extra_args: extra arguments of update that are trees like the updates show a
-    group its own leaves only. `multi_transform` is its older name.
+    A line search in a group moves its own leaves, with the others where they were before the step,
+    also if another group moves them at the same time. mask_compatible_extra_args: extra arguments
+    of update that are trees like the updates show a group its own leaves only. `multi_transform` is
+    its older name.
 
     Raises: TypeError for what is no transformation; ValueError for a pattern that is no regular
     expression and, on init, for leaves that no group takes (each is named) and for a pattern that

@@ -78,7 +78,9 @@ def sam(
             return tree.add(c, tree.sub(*ends))
 
         def searched(c: Params) -> Params:
-            return tree.cast_like(from_origin(c, lax.stop_gradient((params, origin))), stored_params)
+            return tree.cast_like(
+                from_origin(c, lax.stop_gradient((params, origin))), stored_params
+            )
 
         def climb(opt_state: OptState, adv_state: OptState) -> Any:
             own = unsearchable(extra, "sam: adv_optimizer")

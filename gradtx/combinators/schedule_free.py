@@ -51,8 +51,8 @@ def schedule_free(
     params)`. learning_rate is that of the base optimizer, as a number or as the same schedule, and
     both are evaluated at the same step. The base optimizer should have no momentum of its own.
     state_dtype: in which z is kept; float32 or wider without it. b1 is in (0, 1]: with 0, y would
-    not tell where x is. The base optimizer sees y as its params, and a `value` there; it cannot hold
-    a line search. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
+    not tell where x is. The base optimizer sees y as its params, and a `value` there; it cannot
+    hold a line search. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
 
     def init(params: Any, step: Any) -> ScheduleFreeState:

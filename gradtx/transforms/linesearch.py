@@ -178,9 +178,9 @@ def scale_by_backtracking_linesearch(
     `chain(sgd(1.0), scale_by_backtracking_linesearch(15))`.
 
     update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken from the
-    extra arguments of update by their names; and, so that they need not be computed again, `value`
-    and `grad`, f and its gradient at params (for complex params the gradient is the conjugate of
-    JAX's, the direction of ascent, as in the updates).
+    extra arguments of update by their names (one that nothing takes is a TypeError); and, so that
+    they need not be computed again, `value` and `grad`, f and its gradient at params (for complex
+    params the gradient is the conjugate of JAX's, the direction of ascent, as in the updates).
 
     store_grad: evaluate the gradient at the end too and keep it for `value_and_grad_from_state`.
     verbose: print where the search fails. Derivatives take the learning rate for a constant.

@@ -141,9 +141,12 @@ def test_a_module_in_place_of_a_function(tx: Any, kernel: float, bias: float) ->
     ("make", "numbers"),
     [
         (gradtx.scale_by_muon, gradtx.MuonDimensionNumbers()),
-        (lambda weight_dimension_numbers: gradtx.muon(
-            0.1, muon_weight_dimension_numbers=weight_dimension_numbers
-        ), gradtx.MuonDimensionNumbers()),
+        (
+            lambda weight_dimension_numbers: gradtx.muon(
+                0.1, muon_weight_dimension_numbers=weight_dimension_numbers
+            ),
+            gradtx.MuonDimensionNumbers(),
+        ),
         (lambda **given: gradtx.scale_by_galore(1, **given), gradtx.GaLoreDimensionNumbers()),
     ],
     ids=["scale_by_muon", "muon", "galore"],
@@ -159,10 +162,16 @@ def test_a_module_of_dimension_numbers(make: Any, numbers: Any) -> None:
 
 
 def test_schedules_that_are_kept_are_still_functions() -> None:
-    def factory(rate: Any, scale: Any = gradtx.constant_schedule(1.0)) -> Any:
+    one = gradtx.constant_schedule(1.0)
+
+    def factory(rate: Any, scale: Any = one) -> Any:
         return gradtx.scale_by_learning_rate(rate)
 
-    for rate in (lambda t: 0.5, gradtx.constant_schedule(0.5), jax.tree_util.Partial(lambda t: 0.5)):
+    for rate in (
+        lambda t: 0.5,
+        gradtx.constant_schedule(0.5),
+        jax.tree_util.Partial(lambda t: 0.5),
+    ):
         state = gradtx.inject_hyperparams(factory)(rate).init(PARAMS)
         assert list(state.hyperparams) == ["rate"]
 
@@ -177,7 +186,7 @@ def test_paths_are_without_the_boxes_of_flax() -> None:
             self.value = nnx.Param({"value": jnp.ones(2), "b": jnp.ones(1)})
 
     names = ["layers/0/bias", "layers/0/kernel", "value/b", "value/value"]
-    state = nnx.state(Model(), nnx.Param)
+    state = jax.tree.map(jnp.ones_like, nnx.state(Model(), nnx.Param))
     assert touched("^layers/0/kernel$", state) == ["layers/0/kernel/value"]
     assert list(gradtx.partition({".*": gradtx.sgd(1.0)}).assignment(state)) == names
     boxes = {"kernel": flax.linen.Partitioned(jnp.ones(2), names=("x",)), "value": jnp.ones(2)}

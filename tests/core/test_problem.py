@@ -89,15 +89,21 @@ AROUND: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda tx: gradtx.chain(tx, gradtx.scale(0.5)),
     ),
     "three times": (
-        lambda tx: gradtx.maximize(gradtx.chain(gradtx.maximize(gradtx.chain(gradtx.maximize(tx))))),
+        lambda tx: gradtx.maximize(
+            gradtx.chain(gradtx.maximize(gradtx.chain(gradtx.maximize(tx))))
+        ),
         lambda tx: tx,
     ),
     "around a mask": (
-        lambda tx: gradtx.maximize(gradtx.selective_transform(tx, freeze_mask={"a": True, "b": False})),
+        lambda tx: gradtx.maximize(
+            gradtx.selective_transform(tx, freeze_mask={"a": True, "b": False})
+        ),
         lambda tx: gradtx.selective_transform(tx, freeze_mask={"a": True, "b": False}),
     ),
     "in a mask": (
-        lambda tx: gradtx.selective_transform(gradtx.maximize(tx), freeze_mask={"a": True, "b": False}),
+        lambda tx: gradtx.selective_transform(
+            gradtx.maximize(tx), freeze_mask={"a": True, "b": False}
+        ),
         lambda tx: gradtx.selective_transform(tx, freeze_mask={"a": True, "b": False}),
     ),
 }
@@ -153,7 +159,8 @@ def test_maximize_is_a_value() -> None:
     tx = gradtx.maximize(gradtx.adam(0.1))
     assert repr(tx) == f"maximize(inner={gradtx.adam(0.1)!r})"
     assert tx == gradtx.maximize(gradtx.adam(0.1)) == pickle.loads(pickle.dumps(tx))
-    assert hash(tx) == hash(gradtx.maximize(gradtx.adam(0.1))) and tx != gradtx.adam(0.1)
+    assert hash(tx) == hash(gradtx.maximize(gradtx.adam(0.1)))
+    assert tx != gradtx.adam(0.1)
     assert tx.replace(inner=gradtx.sgd(1.0)) == gradtx.maximize(gradtx.sgd(1.0))
     assert gradtx.maximize(tx) is tx.inner
     with pytest.raises(TypeError, match="maximize: inner must be a gradient transformation"):
@@ -301,7 +308,9 @@ def test_other_arguments_of_the_objective_reach_it_from_a_group() -> None:
     def shifted(p: Params, by: Any) -> Any:
         return loss(p) + by * jnp.sum(p["b"])
 
-    params, state = run(frozen(zoom()), lambda p: shifted(p, 2.0), START, 1, value_fn=shifted, by=2.0)
+    params, state = run(
+        frozen(zoom()), lambda p: shifted(p, 2.0), START, 1, value_fn=shifted, by=2.0
+    )
     search = state.inner_states["b"].inner_state[1]
     assert_same(search.value, shifted(params, 2.0), 1e-5)
 
