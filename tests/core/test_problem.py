@@ -81,7 +81,6 @@ def assert_same(x: Any, y: Any, tolerance: float = 1e-5) -> None:
 # -- maximize --------------------------------------------------------------------------------------
 
 AROUND: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "alone": (gradtx.maximize, lambda tx: tx),
     "in a guard": (lambda tx: gradtx.finite_guard(gradtx.maximize(tx)), lambda tx: tx),
     "around a guard": (lambda tx: gradtx.maximize(gradtx.finite_guard(tx)), lambda tx: tx),
     "in a chain": (
@@ -117,11 +116,10 @@ def test_uphill_is_downhill_on_the_negative(name: str) -> None:
     assert not np.allclose(up["b"], START["b"], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["zoom", "momo"])
-@pytest.mark.parametrize("where", list(AROUND)[1:])
-def test_uphill_around_and_inside_of_others(where: str, name: str) -> None:
+@pytest.mark.parametrize("where", AROUND)
+def test_uphill_around_and_inside_of_others(where: str) -> None:
     uphill, downhill = AROUND[where]
-    tx = SEEING[name]()
+    tx = zoom()
     assert_same(run(uphill(tx), height, START, 3)[0], run(downhill(tx), loss, START, 3)[0])
 
 
@@ -266,14 +264,13 @@ def test_a_search_along_a_group_is_that_of_its_own_problem(group: str, name: str
     assert_same(params, {"a": START["a"], "b": alone["b"]}, 2e-5)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_value_and_grad_of_the_group_need_not_be_given(name: str) -> None:
-    params, _ = run(frozen(SEEING[name]()), loss, START, 3, value=None, grad=None)
-    alone, _ = run(SEEING[name](), of_group, {"b": START["b"]}, 3)
+def test_value_and_grad_of_the_group_need_not_be_given() -> None:
+    params, _ = run(frozen(zoom()), loss, START, 3, value=None, grad=None)
+    alone, _ = run(zoom(), of_group, {"b": START["b"]}, 3)
     assert_same(params["b"], alone["b"], 2e-5)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ["backtracking", "lbfgs"])
 def test_leaves_without_a_gradient_are_seen_by_the_objective(name: str) -> None:
     tx = SEEING[name]()
     only_b = lambda g: {"a": None, "b": g["b"]}  # noqa: E731
@@ -339,7 +336,7 @@ def test_derivatives_pass_a_search_of_a_group() -> None:
 # -- other wrappers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SEEING)
+@pytest.mark.parametrize("name", ["zoom", "momo", "sophia"])
 def test_one_vector_is_the_same_problem(name: str) -> None:
     tx = SEEING[name]()
     params, _ = run(gradtx.flatten(tx), loss, START)
@@ -351,15 +348,14 @@ def test_one_vector_is_the_same_problem(name: str) -> None:
     assert_same(jnp.concatenate([params["a"], params["b"][0]]), vector, 1e-5)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_complex_arrays_in_two_parts_are_the_same_problem(name: str) -> None:
+def test_complex_arrays_in_two_parts_are_the_same_problem() -> None:
     def of_complex(z: Any) -> Any:
         return jnp.sum(jnp.abs(z - (1 + 2j)) ** 2) + jnp.sum(jnp.real(z) ** 4)
 
     def of_parts(x: Any) -> Any:
         return of_complex(jax.lax.complex(x[0], x[1]))
 
-    tx = gradtx.split_real_and_imaginary(SEEING[name]())
+    tx = gradtx.split_real_and_imaginary(backtracking())
     z, x = jnp.asarray([2 - 1j, 0.5j]), jnp.asarray([[2.0, 0.0], [-1.0, 0.5]])
     state = tx.init(z)
     for _ in range(3):
@@ -367,11 +363,11 @@ def test_complex_arrays_in_two_parts_are_the_same_problem(name: str) -> None:
         ascent = jnp.conj(grad)
         u, state = tx.update(ascent, state, z, value=value, grad=ascent, value_fn=of_complex)
         z = z + u
-    alone, _ = run(SEEING[name](), of_parts, x, 3)
+    alone, _ = run(backtracking(), of_parts, x, 3)
     assert_same(jnp.stack([z.real, z.imag]), alone, 1e-5)
 
 
-@pytest.mark.parametrize("name", [*SEARCHES, "momo"])
+@pytest.mark.parametrize("name", ["lbfgs", "momo"])
 def test_a_scaled_loss_is_the_same_problem(name: str) -> None:
     tx = gradtx.dynamic_loss_scale(SEEING[name]())
     params, state = START, tx.init(START)
@@ -408,9 +404,8 @@ def test_sam_searches_at_the_end_of_its_climb() -> None:
     ],
 )
 def test_no_search_where_the_step_is_another(make: Any, message: str) -> None:
-    for name in SEARCHES:
-        with pytest.raises(TypeError, match=f"{message} cannot hold a line search"):
-            run(make(SEEING[name]()), loss, START, 1)
+    with pytest.raises(TypeError, match=f"{message} cannot hold a line search"):
+        run(make(backtracking()), loss, START, 1)
     run(make(gradtx.sgd(0.1)), loss, START, 1)  # nobody calls value_fn
 
 
@@ -438,7 +433,7 @@ def noted() -> Any:
     return lambda grad, *, note=1.0: note * grad
 
 
-@pytest.mark.parametrize("wrap", [*GROUPS.values(), gradtx.maximize, gradtx.flatten])
+@pytest.mark.parametrize("wrap", [GROUPS["around a guard"], gradtx.maximize, gradtx.flatten])
 def test_a_misspelt_argument_of_a_search(wrap: Any) -> None:
     tx = wrap(gradtx.lbfgs())
     state, grad = tx.init(START), jax.grad(of_batch)(START)
