@@ -92,6 +92,7 @@ from gradtx.core.kinds import (
 )
 from gradtx.core.mask import MaskedNode, matching
 from gradtx.core.numerics import zeros_like
+from gradtx.core.problem import NegatedState
 from gradtx.core.rule import Rule, Step
 from gradtx.core.safe import (
     safe_increment,
@@ -389,6 +390,7 @@ __all__ = [
     "MultiTransformState",
     "MuonDimensionNumbers",
     "MuonState",
+    "NegatedState",
     "NonNegative",
     "NonNegativeParamsState",
     "NormalizeState",
