@@ -54,7 +54,8 @@ def maximize(inner: Any) -> GradientTransformation:
     update takes the objective's own gradient and, for what needs them, its own `value`, `grad`,
     `value_fn`, `obj_fn` and `grad_fn`; inner sees all of them negated. What inner keeps about
     values in its state, such as the best one so far, or names as a bound, such as `lower_bound`,
-    is about the negative; `value_and_grad_from_state` gives the objective's own. The state is the
+    is about the negative; `value_and_grad_from_state` gives the objective's own. What looks at
+    values must be inside: beside it in a chain it would see the objective itself. The state is the
     pair (an empty one, that of inner); maximize(maximize(tx)) is tx.
 
     Raises: TypeError for what is no transformation.
