@@ -33,6 +33,7 @@ from gradtx.combinators.loss_scale import (
     scale_loss,
 )
 from gradtx.combinators.masked import MaskedState, masked
+from gradtx.combinators.maximize import maximize
 from gradtx.combinators.mechanic import MechanicState, mechanize
 from gradtx.combinators.multi_steps import (
     MultiSteps,
@@ -91,6 +92,7 @@ from gradtx.core.kinds import (
 )
 from gradtx.core.mask import MaskedNode, matching
 from gradtx.core.numerics import zeros_like
+from gradtx.core.problem import NegatedState
 from gradtx.core.rule import Rule, Step
 from gradtx.core.safe import (
     safe_increment,
@@ -144,7 +146,6 @@ from gradtx.optimizers import (
     lbfgs,
     lion,
     madgrad,
-    maximize,
     muon,
     nadam,
     nadamw,
@@ -389,6 +390,7 @@ __all__ = [
     "MultiTransformState",
     "MuonDimensionNumbers",
     "MuonState",
+    "NegatedState",
     "NonNegative",
     "NonNegativeParamsState",
     "NormalizeState",

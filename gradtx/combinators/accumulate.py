@@ -58,7 +58,9 @@ def accumulate(
     with a NaN or an infinity is left out of the mean and counted (`state.skipped`); a cycle without
     an accepted one leaves everything as it is. every: a whole number >= 1, or a schedule of the
     inner optimizer's step. drop_nonfinite=False saves the pass over the gradients that looks for
-    them. accumulator_dtype: in which the mean is kept; float32 or wider without it.
+    them. Extra arguments reach the inner optimizer from the last call of a cycle: a `value` or a
+    `value_fn` should be of all its micro-batches. accumulator_dtype: in which the mean is kept;
+    float32 or wider without it.
 
     Raises: ValueError for every < 1.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation
 from gradtx.core.kinds import DType, Instance, Numbers
+from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
@@ -112,6 +113,12 @@ class Injected(Whole):
         return u, InjectStatefulHyperparamsState(
             increment(state.count), hyperparams, states, inner_state
         )
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """As what the factory makes; a schedule with a state of its own may take anything."""
+        schedules = self._schedules.values()
+        by_schedule = any(not isinstance(s, WrappedSchedule) for s in schedules)
+        return by_schedule or super().takes(name, extra)
 
     @property
     def _numbers(self) -> dict[str, Any]:
@@ -275,6 +282,6 @@ def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:
         return factory.is_number(parameter.name)
     if isinstance(value, int):
         return not isinstance(parameter.default, int)
-    if callable(value):
-        return value is not parameter.default and not isinstance(value, GradientTransformation)
-    return isinstance(value, float | Schedule | np.ndarray | np.generic | jax.Array)
+    if is_function(value) or isinstance(value, Schedule | StatefulSchedule):
+        return value is not parameter.default
+    return isinstance(value, float | np.ndarray | np.generic | jax.Array)

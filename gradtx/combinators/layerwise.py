@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.kinds import Fraction
-from gradtx.core.leaves import Leaves
+from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import broadcast_prefix
 from gradtx.core.numerics import times
 from gradtx.core.state import OptState, Params
@@ -127,7 +127,7 @@ def _check_used(patterns: tuple[str, ...], places: list[Any], paths: list[str]) 
 
 def _given(by: Any, leaves: Leaves) -> list[int | None]:
     """The layer of each leaf by a function of its path or a tree of whole numbers."""
-    if callable(by):
+    if is_function(by):
         layers = [
             None if x is None else by(path)
             for path, x in zip(leaves.paths, leaves.values, strict=True)

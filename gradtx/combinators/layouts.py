@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.problem import seen_as
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, check_rounds_outside
 from gradtx.core.whole import Wrapper
+from gradtx.tree import cast_like
 
 
 class Flatten(Wrapper):
@@ -28,6 +30,12 @@ class Flatten(Wrapper):
         self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
         together = None if params is None else _vector(params)
+        extra = seen_as(
+            extra,
+            grad=_vector,
+            params=lambda vector: _split(vector, params),
+            searched=lambda vector: cast_like(_split(vector, params), params),
+        )
         u, state = self._inside(_vector(updates), state, together, extra)
         return _split(u, updates), state
 

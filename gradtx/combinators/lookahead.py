@@ -14,6 +14,7 @@ from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
+from gradtx.core.problem import check_known
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState, Params, Updates, start
@@ -74,6 +75,7 @@ class Lookahead(GradientTransformation):
                 "lookahead needs both sets of parameters: call update(grads, state, params) with "
                 f"params = LookaheadParams.init_synced(...), got a {type(params).__name__}"
             )
+        check_known(self, lambda name: self.takes(name, extra), extra)
         optimizer, fast_params = self.fast_optimizer, params.fast  # type: ignore[union-attr]
         u, fast_state = update_inner(
             optimizer, updates, state.fast_state, fast_params, extra, rounded=False
@@ -133,8 +135,9 @@ def lookahead(
         every sync_period steps: slow <- slow + slow_step_size (fast - slow);  fast <- slow
 
     params is a `LookaheadParams`, the gradients are those at params.fast, and so are the updates
-    a pair; `apply_updates` takes both. It must be the outermost transformation. reset_state: the
-    optimizer starts anew after every synchronisation.
+    a pair; `apply_updates` takes both. A `value` is that at params.fast too, and a `value_fn` a
+    function of them. It must be the outermost transformation. reset_state: the optimizer starts
+    anew after every synchronisation.
 
     Raises: ValueError for sync_period < 1; TypeError in update for other params.
 

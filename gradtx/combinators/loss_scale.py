@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx import tree
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype
+from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
 from gradtx.core.kinds import Positive
+from gradtx.core.problem import seen_as
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.skipping import all_finite, idle_zeros
@@ -49,7 +51,9 @@ def dynamic_loss_scale(
 
     The gradients are of `scale_loss(loss, opt_state)`; they are divided in float32 or wider, so
     that what float16 could only hold scaled is not lost. First in line: what clips or decays
-    belongs into `inner`. `state.scale` and `state.skipped` can be read; see also `loss_scale`.
+    belongs into `inner`. Of the extra arguments of update those that are gradients, `grad` and
+    what `grad_fn` returns, are scaled too; `value`, `value_fn` and `obj_fn` are of the loss
+    itself. `state.scale` and `state.skipped` can be read; see also `loss_scale`.
 
     Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
@@ -59,7 +63,13 @@ def dynamic_loss_scale(
         return DynamicLossScaleState(scale, start(), start(), inner.init(stored_params))
 
     def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
-        grads = jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), updates)
+        def unscaled(grads: Any) -> Any:
+            return jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), widen_tree(grads))
+
+        def kept(params: Any) -> Any:
+            return tree.cast_like(params, stored_params)
+
+        grads, extra = unscaled(updates), seen_as(extra, grad=unscaled, searched=kept)
         finite = all_finite(grads)
 
         def run(inner_state: OptState) -> Any:

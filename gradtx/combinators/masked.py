@@ -89,8 +89,10 @@ def masked(
     params; a regular expression searched for in the leaf's path (`"kernel"`, written
     `encoder/0/kernel`); or `matching(pattern)`, whose `~` selects all others.
 
-    mask_compatible_extra_args: the mask also hides leaves of those extra arguments of update that
-    are trees like the updates.
+    What looks at the objective, such as a line search, sees it as a function of the leaves that the
+    mask selects, with the others where they are: update takes `grad` and `value_fn` or `obj_fn` of
+    the whole tree. mask_compatible_extra_args: the mask also hides leaves of other extra arguments
+    of update that are trees like the updates.
 
     Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
     matches no leaf.

@@ -13,6 +13,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.kinds import NonNegative, Positive
 from gradtx.core.numerics import sqrt
+from gradtx.core.problem import unsearchable
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, PastParams
@@ -51,7 +52,7 @@ def mechanize(
 
     r, m, v and s are one number for each of the n = num_betas values beta = 0.9, 0.99, 0.999, ...
     x0 are the params of the first update. The base optimizer's learning rate is a schedule around
-    1. Raises: ValueError for num_betas < 1. Cutkosky, Defazio & Mehta, 2023,
+    1, not a line search. Raises: ValueError for num_betas < 1. Cutkosky, Defazio & Mehta, 2023,
     https://arxiv.org/abs/2306.00144
     """
     if num_betas < 1:
@@ -70,6 +71,7 @@ def mechanize(
         )
 
     def update(updates: Any, state: MechanicState, params: Any, step: Any, **extra: Any) -> Any:
+        extra = unsearchable(extra, "mechanize: base_optimizer")
         u, inner = update_inner(
             base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
         )

@@ -13,7 +13,7 @@ import jax
 from gradtx.combinators.masked import MaskedState, inside
 from gradtx.core.definition import Definition
 from gradtx.core.foreign import as_transformation
-from gradtx.core.leaves import Leaves
+from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
 from gradtx.core.state import OptState, Params
@@ -103,7 +103,7 @@ class _Labels:
         if given is None:
             return self._matched(leaves.paths, complete)
         try:
-            labels = given(leaves.tree(leaves.values)) if callable(given) else given
+            labels = given(leaves.tree(leaves.values)) if is_function(given) else given
             return broadcast_prefix(labels, leaves)
         except ValueError as error:
             raise ValueError(
@@ -279,8 +279,10 @@ def partition(
     the leaf's path (`encoder/0/kernel`); the first that is found is the leaf's. With it they are
     labels: param_labels is a tree of labels shaped like params, a prefix of such a tree, or a
     function that makes one from params. `assignment(params)` tells, and prints, who got what.
-    mask_compatible_extra_args: extra arguments of update that are trees like the updates show a
-    group its own leaves only. `multi_transform` is its older name.
+    A line search in a group moves its own leaves, with the others where they were before the step,
+    also if another group moves them at the same time. mask_compatible_extra_args: extra arguments
+    of update that are trees like the updates show a group its own leaves only. `multi_transform` is
+    its older name.
 
     Raises: TypeError for what is no transformation; ValueError for a pattern that is no regular
     expression and, on init, for leaves that no group takes (each is named) and for a pattern that

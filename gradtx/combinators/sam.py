@@ -13,6 +13,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.origin import in_classes_of
+from gradtx.core.problem import seen_as, unsearchable
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
@@ -48,7 +49,9 @@ def sam(
     With opaque_mode one call does all of it: update then needs grad_fn(params, i), which is called
     with the params of the i-th climbing step, in float32 or wider. batch_axis_name: the mapped axis
     over which those gradients are averaged. reset_state: begin every climb with a fresh
-    adv_optimizer. `stochastic_rounding`, `kahan` or `master_weights` belongs into `optimizer`.
+    adv_optimizer. The loss of the optimizer is the one at the end of the same climb; adv_optimizer,
+    and the optimizer in opaque mode, cannot hold a line search. `stochastic_rounding`, `kahan` or
+    `master_weights` belongs into `optimizer`.
 
     Raises: ValueError for sync_period < 1 and for a rounding adv_optimizer. Foret et al., 2021, https://arxiv.org/abs/2010.01412
     """
@@ -74,16 +77,27 @@ def sam(
         origin = tree.where(state.steps_since_sync == 0, params, old)
         cache = kept(updates, state.cache, origin)
 
+        def from_origin(c: Params, ends: Any = (params, origin)) -> Params:
+            """The end of the same climb from c, where the loss is that of SAM at c."""
+            return tree.add(c, tree.sub(*ends))
+
+        def searched(c: Params) -> Params:
+            return tree.cast_like(
+                from_origin(c, lax.stop_gradient((params, origin))), stored_params
+            )
+
         def climb(opt_state: OptState, adv_state: OptState) -> Any:
+            own = unsearchable(extra, "sam: adv_optimizer")
             u, adv_state = update_inner(
-                adv_optimizer, updates, adv_state, params, extra, rounded=False
+                adv_optimizer, updates, adv_state, params, own, rounded=False
             )
             return jax.tree.map(jnp.negative, u), opt_state, adv_state
 
         def step(opt_state: OptState, adv_state: OptState) -> Any:
             # The numbers of the origin are ones that the parameters have had.
             stored = tree.cast_like(origin, stored_params)
-            u, opt_state = update_inner(optimizer, updates, opt_state, stored, extra, rounded=False)
+            own = seen_as(extra, params=from_origin, searched=searched)
+            u, opt_state = update_inner(optimizer, updates, opt_state, stored, own, rounded=False)
             u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
             return u, opt_state, fresh(adv_state, cache) if reset_state else adv_state
 
@@ -101,6 +115,7 @@ def sam(
         grad_fn: Any,
         **extra: Any,
     ) -> Any:
+        extra = unsearchable(extra, "sam: with opaque_mode, an optimizer of it")
         grads, x, adv_state = updates, params, state.adv_state
         for i in range(sync_period - 1):
             u, adv_state = update_inner(adv_optimizer, grads, adv_state, x, extra, rounded=False)

@@ -13,6 +13,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, complex_dtype, real_dtype_of
 from gradtx.core.kinds import DType, NonNegative, PositiveFraction
 from gradtx.core.leaves import map_leaves
+from gradtx.core.problem import unsearchable
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import CountFromOne, OptState, Params, PastParams
@@ -50,7 +51,8 @@ def schedule_free(
     params)`. learning_rate is that of the base optimizer, as a number or as the same schedule, and
     both are evaluated at the same step. The base optimizer should have no momentum of its own.
     state_dtype: in which z is kept; float32 or wider without it. b1 is in (0, 1]: with 0, y would
-    not tell where x is. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
+    not tell where x is. The base optimizer sees y as its params, and a `value` there; it cannot
+    hold a line search. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
 
     def init(params: Any, step: Any) -> ScheduleFreeState:
@@ -70,6 +72,7 @@ def schedule_free(
         weight = _power(max_lr, weight_lr_power)
         total = state.weight_sum + weight
         c = weight / jnp.where(total > 0, total, 1)
+        extra = unsearchable(extra, "schedule_free: base_optimizer")
         u, inner = update_inner(
             base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
         )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.decorators import per_tree
+from gradtx.core.problem import seen_as
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState
@@ -44,6 +45,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> Any:
         updates: Any, state: SplitRealAndImaginaryState, stored_params: Any = None, **extra: Any
     ) -> Any:
         parts = None if stored_params is None else _split(stored_params)
+        extra = seen_as(extra, grad=_split, params=_joined)
         made, inner_state = update_inner(
             inner, _split(updates), state.inner_state, parts, extra, rounded=False
         )

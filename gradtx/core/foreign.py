@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
+from gradtx.core.problem import accepted
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import show
@@ -28,6 +29,10 @@ class Foreign(GradientTransformation):
     def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
         """What a plain function needs is not known: it says so itself."""
 
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """As the signature of the function says."""
+        return name in accepted(self.arguments["update"], {name: None})
+
     def _init(self, params: Params) -> OptState:
         # In float32 or wider, as its updates and params will be.
         return self.arguments["init"](widen_tree(params))
@@ -35,9 +40,9 @@ class Foreign(GradientTransformation):
     def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
         selected = work.selected(link.masks)
         function = self.arguments["update"]
-        accepted = _accepted(function, work.visible(extra, link.masks))
+        given = work.visible(accepted(function, extra), link.masks)
         updates, new_state = function(
-            work.tree(selected), state, work.params_tree(selected), **accepted
+            work.tree(selected), state, work.params_tree(selected), **given
         )
         work.put(updates, selected, repr(self))
         return _in_dtypes_of(state, new_state)
@@ -59,15 +64,6 @@ def _in_dtypes_of(old: OptState, new: OptState) -> OptState:
     return jax.tree.map(same, old, new)
 
 
-def _accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that a function takes."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return extra
-    names = {p.name for p in parameters}
-    return {name: x for name, x in extra.items() if name in names}
-
-
 def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> dict[str, Any]:
     """The extra arguments that a user's function takes; one that it needs and that is not there
     is an error that says how to give it."""
@@ -77,7 +73,7 @@ def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> d
     if missing:
         given = ", ".join(f"{name}=..." for name in missing)
         raise TypeError(f"{who} {show(function)}: call update(grads, state, params, {given})")
-    return _accepted(function, extra)
+    return accepted(function, extra)
 
 
 def from_functions(init: Any, update: Any) -> Any:

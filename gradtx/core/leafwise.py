@@ -424,7 +424,7 @@ def _bind(link: Link, state: OptState, work: Work, extra: dict[str, Any]) -> _Bo
             available["updates"] = work.tree(selected)
             available["params"] = work.params_tree(selected)
         gathered = tx.gather_asks.call(spec.rule(numbers).gather, available)
-    shared = _Shared(traced, count, biases, gathered, tx.asks.of(work.visible(extra, link.masks)))
+    shared = _Shared(traced, count, biases, gathered, work.visible(tx.asks.of(extra), link.masks))
     rows = Rows.read(own, work.leaves, tx.definition.name)
     return _Bound(spec, shared, count, rows, selected, tx.rule.batched)
 

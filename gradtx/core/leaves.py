@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,14 +30,46 @@ def key_paths(tree: Any) -> list[Any]:
     return [path for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_absent)[0]]
 
 
+def is_function(x: Any) -> bool:
+    """Whether x is to be called, where it may be a tree or a function that makes one. A module, as
+    of Equinox, can be called and is a tree."""
+    return callable(x) and (isinstance(x, jax.tree_util.Partial) or jax.tree_util.all_leaves([x]))
+
+
 def paths(tree: Any) -> list[str]:
     """The path of each leaf, `encoder/0/kernel`."""
-    return [shown(keys) for keys in key_paths(tree)]
+    return [shown(keys) for keys in _named_keys(tree)]
 
 
 def shown(keys: Any) -> str:
     """Keys as a path, `encoder/0/kernel`."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def _named_keys(tree: Any) -> list[tuple[Any, ...]]:
+    """The keys of each leaf, without the one by which a box of flax holds what is in it: the user
+    of `nnx.Param` or `nn.Partitioned` has named the box."""
+    boxes = _box_classes()
+
+    def ends(x: Any) -> bool:
+        return x is None or isinstance(x, boxes)
+
+    def below(path: tuple[Any, ...], x: Any) -> list[tuple[Any, ...]]:
+        if not isinstance(x, boxes):
+            return [path]
+        held = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda y: y is not x)[0]
+        return [path + rest for _, y in held for rest in _named_keys(y)]
+
+    entries = jax.tree_util.tree_flatten_with_path(tree, is_leaf=ends)[0]
+    return [found for path, x in entries for found in below(path, x)]
+
+
+def _box_classes() -> tuple[type, ...]:
+    """The classes of flax, where it is imported, that stand around one value of a tree."""
+    modules = (sys.modules.get(name) for name in ("flax.core.meta", "flax.nnx"))
+    names = ("AxisMetadata", "Variable", "VariableState")
+    found = (vars(module).get(name) for module in modules if module for name in names)
+    return tuple(x for x in found if isinstance(x, type))
 
 
 @dataclass(frozen=True)
@@ -55,7 +88,7 @@ class Leaves:
     @cached_property
     def paths(self) -> list[str]:
         """The path of each leaf."""
-        return [shown(keys) for keys in self.key_paths]
+        return paths(self.tree(range(len(self.values))))
 
     @cached_property
     def key_paths(self) -> list[Any]:

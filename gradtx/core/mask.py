@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from gradtx.core.leaves import Leaves, flatten
+from gradtx.core.leaves import Leaves, flatten, is_function
 from gradtx.core.value import thaw
 
 
@@ -66,6 +66,8 @@ class Mask:
 
     given: Any
     covers_extra: bool = False
+    # Whether what is under it sees the negative of the objective.
+    negates: ClassVar[bool] = False
 
     def select(self, leaves: Leaves, where: str) -> list[bool]:
         """For each leaf, whether it is acted on."""
@@ -75,16 +77,22 @@ class Mask:
         if isinstance(mask, matching):
             return mask.select(leaves.paths, where)
         tree = leaves.tree(leaves.values)
-        if _is_function(mask):
+        if is_function(mask):
             mask = mask(tree)
         return _broadcast(mask, leaves, where)
 
 
-def _is_function(mask: Any) -> bool:
-    """Whether it makes the mask. A module, as of equinox, can be called but is a tree."""
-    return callable(mask) and (
-        isinstance(mask, jax.tree_util.Partial) or jax.tree_util.all_leaves([mask])
-    )
+@dataclass(frozen=True)
+class Negated(Mask):
+    """Hides nothing; what is under it sees the negative of the objective."""
+
+    given: Any = True
+    covers_extra: bool = True
+    negates: ClassVar[bool] = True
+
+    def select(self, leaves: Leaves, where: str) -> list[bool]:
+        """Every leaf."""
+        return [True] * len(leaves.values)
 
 
 def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:

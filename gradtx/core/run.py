@@ -128,7 +128,7 @@ def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:
                     f"{work.name}: {at(path)}: {tx} comes after {before[i]}; it takes the "
                     "gradients of single examples and must come first"
                 )
-            if chosen:
+            if chosen and not tx.keeps_examples:
                 before[i], examples[i] = tx, examples[i] or tx.per_example
     return examples
 

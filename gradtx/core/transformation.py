@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 
 from gradtx.core.kinds import Number
+from gradtx.core.leaves import is_function
 from gradtx.core.mask import Mask
 from gradtx.core.origin import (
     Held,
@@ -21,6 +22,7 @@ from gradtx.core.origin import (
     show_class,
     wrong,
 )
+from gradtx.core.problem import accepted, check_known
 from gradtx.core.rule import Asks, Rule, as_rule, asks, increment
 from gradtx.core.schedule import Schedule, at
 from gradtx.core.state import (
@@ -69,10 +71,12 @@ class GradientTransformation(Value):
         """The transformed updates, in the dtypes of params (of updates without it), and the state.
 
         Raises: ValueError where trees or shapes differ (with the leaf's path) or params that a part
-        needs are missing, TypeError where an extra argument that it needs, such as value=, is.
+        needs are missing, TypeError where an extra argument that it needs, such as value=, is, and
+        for one that nobody knows beside a value_fn.
         """
         from gradtx.core.run import update
 
+        check_known(self, lambda name: self.takes(name, extra), extra)
         return update(self, updates, state, params, extra)
 
     @classmethod
@@ -110,6 +114,15 @@ class GradientTransformation(Value):
     def begins_with_params(self) -> bool:
         """Whether its init looks at the parameters, so that None cannot stand in their place."""
         return True
+
+    # Whether the gradients of single examples, along a first axis, pass through it as such.
+    keeps_examples = False
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """Whether something in it looks, or may look, at this extra argument."""
+        links = (link.transformation for link in self._links())
+        inside = [tx for tx in links if tx is not self] or self.parts
+        return not inside or any(tx.takes(name, extra) for tx in inside)
 
     def _has(self, name: str) -> bool:
         return name in self.arguments
@@ -208,6 +221,19 @@ class Ruled(GradientTransformation):
     def per_example(self) -> bool:
         """As the rule says."""
         return self.rule.per_example
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """As the rule asks by name; `**extra` is for what is inside, or for a `value_fn`."""
+        if name in self.asks.extra or not self.asks.all_extra:
+            return name in self.asks.extra
+        functions = [x for x in self.arguments.values() if is_function(x)]
+        if "value_fn" in self.asks.extra:
+            functions.append(extra["value_fn"])
+        inside = self._inside
+        if not functions and not inside:
+            return True
+        by_function = any(accepted(function, {name: None}) for function in functions)
+        return by_function or any(tx.takes(name, extra) for tx in inside)
 
     @property
     def sees_the_tree(self) -> bool:

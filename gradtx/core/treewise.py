@@ -82,7 +82,7 @@ class TreeTransformation(Ruled):
         rule = self._rule(old_count, work.widest_real_dtype())
         tree = work.tree(selected)
         seen = seen_by_rule(own, tree, self.definition.name)
-        available = self.asks.of(work.visible(extra, link.masks)) | {
+        available = work.visible(self.asks.of(extra), link.masks) | {
             "updates": tree,
             "needed": work.needed_tree(selected, self._ignored(work, selected)),
             "state": seen,

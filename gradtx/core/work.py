@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
 from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
 from gradtx.core.mask import Mask, hide
+from gradtx.core.problem import PROBLEM, negated, seen_as
 from gradtx.core.state import Params, Updates
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ class Work:
         self.leaves = Leaves.of(updates)
         self.values = check_arrays(self.leaves, name)
         self.params: list[Any] = [None] * len(self.values)
+        self._all_params = self.params
         if params is not None:
-            self.params = self._aligned_params(params)
+            self._all_params = align(self.leaves, params, f"{self.name}: params")
+            self.params = self._shown(self._all_params)
         self.has_params = params is not None
         pairs = list(zip(self.values, self.params, strict=True))
         self.out_dtypes = [
@@ -42,8 +46,7 @@ class Work:
         self._left: dict[tuple[bool, ...], Leaves] = {}
         self._frozen: dict[int, jax.Array] = {}
 
-    def _aligned_params(self, params: Params) -> list[Any]:
-        aligned = align(self.leaves, params, f"{self.name}: params")
+    def _shown(self, aligned: list[Any]) -> list[Any]:
         # Where there is no update the parameter is not looked at: it may be a whole subtree.
         shown = [None if v is None else p for v, p in zip(self.values, aligned, strict=True)]
         return check_arrays(Leaves(self.leaves.treedef, shown), f"{self.name}: params")
@@ -106,10 +109,19 @@ class Work:
         return self._selections[masks]
 
     def visible(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
-        """The extra arguments as a link under these masks sees them: trees like the updates are
-        masked too, by those masks that say so."""
+        """The extra arguments as a link under these masks sees them: those that say the problem are
+        of the leaves that it sees, the others alone; further trees like the updates are masked by
+        those masks that say so."""
+        if not extra:
+            return extra
+        if sum(mask.negates for mask in masks) % 2:
+            extra = negated(extra)
+        return self._of_group(self._covered(extra, masks), self.selected(masks))
+
+    def _covered(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+        """With leaves hidden in trees like the updates, by the outermost masks that say so."""
         covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
-        if not extra or not covering:
+        if not covering:
             return extra
         selected = self.selected(covering[::-1])
 
@@ -117,7 +129,31 @@ class Work:
             values, treedef = flatten(x)
             return hide(self.leaves, values, selected) if treedef == self.leaves.treedef else x
 
-        return {name: seen(x) for name, x in extra.items()}
+        return {name: x if name in PROBLEM else seen(x) for name, x in extra.items()}
+
+    def _of_group(self, extra: dict[str, Any], selected: list[bool]) -> dict[str, Any]:
+        """The same problem for the selected leaves alone: the others are where they are now."""
+        seen = [s and v is not None for s, v in zip(selected, self.values, strict=True)]
+        triples = zip(seen, selected, self._all_params, strict=True)
+        if all(s and (v or p is None) for v, s, p in triples):
+            return extra
+
+        def whole(group: Params, others: list[Any] = self._all_params) -> Params:
+            parts = align(self.leaves, group, f"{self.name}: params of a group")
+            triples = zip(seen, parts, others, strict=True)
+            return self.leaves.tree(x if s else p for s, x, p in triples)
+
+        def searched(group: Params) -> Params:
+            return whole(group, lax.stop_gradient(self._all_params))
+
+        def group(grad: Updates) -> Updates:
+            parts = align(self.leaves, grad, f"{self.name}: grad")
+            pairs = zip(self.values, parts, strict=True)
+            return hide(self.leaves, [None if v is None else g for v, g in pairs], selected)
+
+        if not self.has_params:
+            return seen_as(extra, grad=group)
+        return seen_as(extra, grad=group, params=whole, searched=searched)
 
     def tree(self, selected: list[bool]) -> Updates:
         """The updates so far as a tree, in float32 or wider."""

@@ -28,7 +28,7 @@ from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rmsprop import rmsprop
 from gradtx.optimizers.rprop import rprop
 from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
-from gradtx.optimizers.sgd import maximize, sgd
+from gradtx.optimizers.sgd import sgd
 from gradtx.optimizers.sign import lion, sign_sgd, signum
 from gradtx.optimizers.sophia import sophia
 from gradtx.optimizers.trust_ratio import fromage, lamb, lars
@@ -59,7 +59,6 @@ __all__ = [
     "lbfgs",
     "lion",
     "madgrad",
-    "maximize",
     "muon",
     "nadam",
     "nadamw",

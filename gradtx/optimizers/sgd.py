@@ -8,9 +8,8 @@ from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import DType, Fraction, NonNegative
-from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.momentum import trace
-from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.transforms.scaling import scale_by_learning_rate
 
 
 @recipe
@@ -25,9 +24,3 @@ def sgd(
         identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
         scale_by_learning_rate(learning_rate),
     )
-
-
-@recipe
-def maximize(inner: GradientTransformation) -> Any:
-    """The same optimizer, uphill: the gradient is negated before anything else sees it."""
-    return chain(scale(-1), inner)

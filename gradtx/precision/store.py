@@ -23,7 +23,7 @@ from jax.tree_util import (
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
-from gradtx.core.leaves import words_of
+from gradtx.core.leaves import paths, words_of
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
@@ -189,6 +189,8 @@ def _choose(
 
 def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
     """(path, field/leaf, size) of the arrays of a state that belong to one parameter each."""
+    keys = [path for path, _ in tree_flatten_with_path(params, is_leaf=lambda x: x is None)[0]]
+    names = dict(zip(keys, paths(params), strict=True))
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
     for path, x in tree_flatten_with_path(state)[0]:
         shape = np.shape(x)
@@ -197,8 +199,8 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
         fits = found is not None and shapes[found[1]] == shape and shape
         if found is not None and fits and wide and not _holds_params(state, path):
             field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
-            leaf = keystr(found[1], simple=True, separator="/")
-            yield keystr(path), "/".join(filter(None, (field, leaf))), math.prod(shape)
+            label = "/".join(filter(None, (field, names[found[1]])))
+            yield keystr(path), label, math.prod(shape)
 
 
 def _holds_params(state: OptState, path: Any) -> bool:

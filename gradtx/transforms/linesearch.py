@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -17,6 +16,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
 from gradtx.core.kinds import NonNegative, Number, Positive
 from gradtx.core.numerics import infinity
+from gradtx.core.problem import accepted, is_negated
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
 
@@ -61,7 +61,7 @@ def line_along(
 ) -> Line:
     """The line of one search. What is found on it is a constant to derivatives."""
     updates, params, value, grad = jax.tree.map(lax.stop_gradient, (updates, params, value, grad))
-    function = functools.partial(value_fn, **_accepted(value_fn, extra))
+    function = functools.partial(value_fn, **accepted(value_fn, extra))
     dtype = scalar_dtype_of(params)
     if grad is None:
         found, grad = jax.value_and_grad(function)(params)
@@ -98,15 +98,6 @@ def _scalar(value: Any, dtype: Any) -> jax.Array:
     if np.shape(value) != ():
         raise ValueError(f"value_fn must return one number, it returned shape {np.shape(value)}")
     return cast(jnp.asarray(value), dtype)
-
-
-def _accepted(value_fn: Any, extra: dict[str, Any]) -> dict[str, Any]:
-    """Those of the other extra arguments that the objective takes."""
-    parameters = list(inspect.signature(value_fn).parameters.values())
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return extra
-    names = {p.name for p in parameters}
-    return {name: x for name, x in extra.items() if name in names}
 
 
 def scaled(step: Any, updates: Updates) -> Updates:
@@ -188,9 +179,9 @@ def scale_by_backtracking_linesearch(
     `chain(sgd(1.0), scale_by_backtracking_linesearch(15))`.
 
     update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken from the
-    extra arguments of update by their names; and, so that they need not be computed again, `value`
-    and `grad`, f and its gradient at params (for complex params the gradient is the conjugate of
-    JAX's, the direction of ascent, as in the updates).
+    extra arguments of update by their names (one that nothing takes is a TypeError); and, so that
+    they need not be computed again, `value` and `grad`, f and its gradient at params (for complex
+    params the gradient is the conjugate of JAX's, the direction of ascent, as in the updates).
 
     store_grad: evaluate the gradient at the end too and keep it for `value_and_grad_from_state`.
     verbose: print where the search fails. Derivatives take the learning rate for a constant.
@@ -284,37 +275,75 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
     right where the search was the last link, f is the same at every step, and params are what it
     led to. Before the first step, or where the value is not finite, both are computed.
 
-    Raises: ValueError where the state holds none, or several, or no gradients.
+    Under `maximize` both are turned back into those of value_fn.
+
+    Raises: ValueError where the state holds none, or several, or no gradients, or those of some
+    leaves only or of other arrays, as under a mask, in `flatten` or `split_real_and_imaginary`.
     """
 
     def value_and_grad(
         params: Params, *args: Any, state: OptState, **kwargs: Any
     ) -> tuple[Any, Updates]:
-        found = [x for x in jax.tree.leaves(state, is_leaf=_is_search) if _is_search(x)]
-        if len(found) != 1 or found[0].grad is None:
-            problem = f"it holds {len(found)} states of line searches"
-            if len(found) == 1:
-                problem = "its line search keeps no gradient: give it store_grad=True"
-            raise ValueError(
-                "value_and_grad_from_state: the state must hold one value and gradient left by a "
-                f"line search; {problem}"
-            )
+        left, grad_left, sign = _left_in(state)
 
         def compute() -> tuple[Any, Updates]:
             return jax.value_and_grad(value_fn)(params, *args, **kwargs)
 
         value, grad = jax.eval_shape(compute)
+        _check_alike(grad_left, grad)
         kept = (
-            cast(found[0].value, value.dtype),
-            jax.tree.map(lambda x, like: cast(x, like.dtype), found[0].grad, grad),
+            cast(sign * left, value.dtype),
+            jax.tree.map(lambda x, like: cast(sign * x, like.dtype), grad_left, grad),
         )
 
         def strong() -> tuple[Any, Updates]:
             return jax.tree.map(strengthen, compute())  # a constant objective returns a float
 
-        return lax.cond(jnp.isfinite(found[0].value), lambda: kept, strong)
+        return lax.cond(jnp.isfinite(left), lambda: kept, strong)
 
     return value_and_grad
+
+
+def _left_in(state: OptState) -> tuple[Any, Updates, int]:
+    """The value and the gradient that the one search in a state left, and by what to multiply."""
+    found = _searches(state)
+    problem = None
+    if len(found) != 1:
+        problem = f"it holds {len(found)} states of line searches"
+    elif found[0][0].grad is None:
+        problem = "its line search keeps no gradient: give it store_grad=True"
+    if problem:
+        raise ValueError(
+            "value_and_grad_from_state: the state must hold one value and gradient left by a "
+            f"line search; {problem}"
+        )
+    search, sign = found[0]
+    return search.value, search.grad, sign
+
+
+def _searches(state: OptState, sign: int = 1) -> list[tuple[Any, int]]:
+    """The states of searches, and -1 for those that saw the negative of the objective."""
+    found = []
+    for x in jax.tree.leaves(state, is_leaf=lambda x: _is_search(x) or is_negated(x)):
+        if is_negated(x):
+            found += _searches(x[1:], -sign)
+        elif _is_search(x):
+            found.append((x, sign))
+    return found
+
+
+def _check_alike(left: Updates, grad: Updates) -> None:
+    """Refuse a gradient that is not one of these params."""
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.structure(tree), [x.shape for x in jax.tree.leaves(tree)]
+
+    if shapes(left) != shapes(grad):
+        raise ValueError(
+            "value_and_grad_from_state: the line search saw some of the leaves only, or other "
+            "arrays in their place, and what it left is not the gradient of params: call "
+            "jax.value_and_grad(value_fn) instead"
+        )
 
 
 def _is_search(x: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.leaves import Leaves, at
+from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix
 
 
@@ -53,7 +53,7 @@ def _is_numbers(x: Any) -> bool:
 def axes_of(given: Any, leaves: Leaves, where: str) -> list[Axes | None]:
     """The axes of each leaf: from one value for all, a tree like the leaves' (or a prefix of it)
     with None for some, or a function that makes one from the tree."""
-    tree = given(leaves.tree(leaves.values)) if callable(given) else given
+    tree = given(leaves.tree(leaves.values)) if is_function(given) else given
     try:
         spread = jax.tree.map(Axes.of, tree, is_leaf=_is_numbers)
         return broadcast_prefix(spread, leaves)

@@ -81,20 +81,129 @@ def test_a_mask_selects(mask: Any, paths: list[str]) -> None:
     assert touched(mask) == paths
 
 
+@jax.tree_util.register_dataclass
+@dataclass
+class Module:
+    """A tree that can be called, as Equinox' modules are."""
+
+    kernel: Any
+    bias: Any
+
+    def __call__(self, x: Any) -> Any:
+        return self.kernel @ x + self.bias
+
+
+def module() -> Any:
+    return Module(kernel=2 * jnp.ones((2, 2)), bias=jnp.ones(2))
+
+
 def test_a_module_that_can_be_called_is_a_tree() -> None:
-    @jax.tree_util.register_dataclass
-    @dataclass
-    class Module:
-        kernel: Any
-        bias: Any
+    tx = gradtx.masked(gradtx.scale(2.0), Module(kernel=True, bias=False))
+    updates, _ = tx.update(module(), tx.init(module()), module())
+    assert (updates.kernel[0, 0], updates.bias[0]) == (4, 1)
+
+
+LABELS = Module(kernel="up", bias="down")
+GROUPS = {"up": gradtx.scale(3.0), "down": gradtx.scale(-1.0)}
+
+
+@pytest.mark.parametrize(
+    ("tx", "kernel", "bias"),
+    [
+        (gradtx.partition(GROUPS, LABELS), 6, -1),
+        (gradtx.partition(GROUPS, lambda params: LABELS), 6, -1),
+        (gradtx.layerwise_lr_decay(0.5, Module(kernel=0, bias=1)), 1, 1),
+        (gradtx.layerwise_lr_decay(0.5, lambda path: int(path == "bias")), 1, 1),
+        (
+            gradtx.inject_hyperparams(gradtx.masked)(
+                inner=gradtx.scale(2.0), mask=Module(kernel=True, bias=False)
+            ),
+            4,
+            1,
+        ),
+        (
+            gradtx.inject_hyperparams(gradtx.selective_transform)(
+                gradtx.scale(2.0), freeze_mask=Module(kernel=True, bias=False)
+            ),
+            0,
+            2,
+        ),
+        (gradtx.inject_hyperparams(gradtx.partition)(GROUPS, LABELS), 6, -1),
+    ],
+    ids=["labels", "function", "layers", "of path", "masked", "selective", "partition"],
+)
+def test_a_module_in_place_of_a_function(tx: Any, kernel: float, bias: float) -> None:
+    updates, _ = jax.jit(tx.update)(module(), tx.init(module()), module())
+    assert (updates.kernel[0, 0], updates.bias[0]) == (kernel, bias)
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (gradtx.scale_by_muon, gradtx.MuonDimensionNumbers()),
+        (
+            lambda weight_dimension_numbers: gradtx.muon(
+                0.1, muon_weight_dimension_numbers=weight_dimension_numbers
+            ),
+            gradtx.MuonDimensionNumbers(),
+        ),
+        (lambda **given: gradtx.scale_by_galore(1, **given), gradtx.GaLoreDimensionNumbers()),
+    ],
+    ids=["scale_by_muon", "muon", "galore"],
+)
+def test_a_module_of_dimension_numbers(make: Any, numbers: Any) -> None:
+    params = Module(kernel=jnp.asarray([[1.0, 2.0], [3.0, -4.0]]), bias=jnp.ones((2, 2)))
+    known = Module(kernel=numbers, bias=numbers)
+    made = []
+    for given in (known, lambda params: known):
+        tx = make(weight_dimension_numbers=given)
+        made.append(tx.update(params, tx.init(params), params)[0])
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *made))
+
+
+def test_schedules_that_are_kept_are_still_functions() -> None:
+    one = gradtx.constant_schedule(1.0)
+
+    def factory(rate: Any, scale: Any = one) -> Any:
+        return gradtx.scale_by_learning_rate(rate)
+
+    for rate in (
+        lambda t: 0.5,
+        gradtx.constant_schedule(0.5),
+        jax.tree_util.Partial(lambda t: 0.5),
+    ):
+        state = gradtx.inject_hyperparams(factory)(rate).init(PARAMS)
+        assert list(state.hyperparams) == ["rate"]
+
+
+def test_paths_are_without_the_boxes_of_flax() -> None:
+    flax = pytest.importorskip("flax")
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self) -> None:
+            self.layers = nnx.List([nnx.Linear(2, 3, rngs=nnx.Rngs(0))])
+            self.value = nnx.Param({"value": jnp.ones(2), "b": jnp.ones(1)})
+
+    names = ["layers/0/bias", "layers/0/kernel", "value/b", "value/value"]
+    state = jax.tree.map(jnp.ones_like, nnx.state(Model(), nnx.Param))
+    assert touched("^layers/0/kernel$", state) == ["layers/0/kernel/value"]
+    assert list(gradtx.partition({".*": gradtx.sgd(1.0)}).assignment(state)) == names
+    boxes = {"kernel": flax.linen.Partitioned(jnp.ones(2), names=("x",)), "value": jnp.ones(2)}
+    assert list(gradtx.partition({".*": gradtx.sgd(1.0)}).assignment(boxes)) == ["kernel", "value"]
+    stored = gradtx.store(gradtx.adam(0.1), {"^nu/kernel$": "bfloat16"}, min_size=0)
+    held = stored.init(boxes).inner_state[0]
+    assert held.nu["kernel"].value.dtype == jnp.bfloat16
+    assert held.nu["value"].dtype == held.mu["kernel"].value.dtype == jnp.float32
+    eqx = pytest.importorskip("equinox")
+
+    class Scale(eqx.Module):
+        value: Any
 
         def __call__(self, x: Any) -> Any:
-            return self.kernel @ x + self.bias
+            return x
 
-    tx = gradtx.masked(gradtx.scale(2.0), Module(kernel=True, bias=False))
-    params = Module(kernel=jnp.ones((2, 2)), bias=jnp.ones(2))
-    updates, _ = tx.update(params, tx.init(params), params)
-    assert (updates.kernel[0, 0], updates.bias[0]) == (2, 1)
+    assert touched("^scale/value$", {"scale": Scale(jnp.ones(2))}) == ["scale/value"]
 
 
 def test_paths_of_other_containers() -> None:

@@ -211,6 +211,7 @@ def test_schedules_are_computed_once_a_tree(tx: Any) -> None:
         (gradtx.adamw(gradtx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100)), 40.5),
         (gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)), 16.5),
         (clipped_adamw(gradtx), 46.0),
+        (gradtx.maximize(gradtx.adamw(1e-3)), 40.5),
         (gradtx.lion(1e-4), 28.5),
         (gradtx.adam(1e-3, b1=0.5), 40.5),
         (gradtx.adabelief(1e-3), 44.5),
@@ -220,7 +221,7 @@ def test_schedules_are_computed_once_a_tree(tx: Any) -> None:
     ],
     ids=[
         *("sgd", "momentum", "adamw", "scheduled adamw", "clipped sgd", "clipped adamw"),
-        *("lion", "adam with b1 = 0.5", "adabelief", "cocob", "accumulation"),
+        *("uphill", "lion", "adam with b1 = 0.5", "adabelief", "cocob", "accumulation"),
     ],
 )
 def test_figures_of_a_donated_step(tx: Any, bytes_accessed: float) -> None:

@@ -141,7 +141,7 @@ def scalar_arguments() -> list[Any]:
     found = []
     for kind, examples in ((GradientTransformation, EXAMPLES), (Schedule, SCHEDULES)):
         for name, definition in definitions(kind):
-            if name in ("join_schedules", "maximize", "accumulate", "multi_steps", "lookahead"):
+            if name in ("join_schedules", "accumulate", "multi_steps", "lookahead"):
                 continue  # no number among their arguments
             tx = next(e for e in examples if e.name == name).make()
             for argument in filter(definition.is_number, definition.parameters):

@@ -252,7 +252,7 @@ def test_other_arguments_of_the_objective_come_from_the_extra_arguments() -> Non
     tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(15))
     value, grad = jax.value_and_grad(loss)(params, x, 2.0)
     updates, state = tx.update(
-        grad, tx.init(params), params, value=value, grad=grad, value_fn=loss, x=x, y=2.0, other=1
+        grad, tx.init(params), params, value=value, grad=grad, value_fn=loss, x=x, y=2.0
     )
     assert loss(params + updates, x, 2.0) < 1e-6
     assert_close(state[-1].value, loss(params + updates, x, 2.0), 1e-9)
