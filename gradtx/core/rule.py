@@ -28,8 +28,8 @@ class Rule:
     in which the parameter is kept, and `leaf`, two uint32 made from its path, both of which are to
     be folded into a random key; of a tree `stored_params`, the params in their own dtypes, for an
     inner transformation: one that rounds the parameters can be inside of a rule only if that asks
-    for them, and lets the updates leave as they are. Keyword-only names are extra arguments of the caller's `update(..., value=loss)`;
-    `**extra` takes all.
+    for them, and lets the updates leave as they are. Keyword-only names are extra arguments of the
+    caller's `update(..., value=loss)`; `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.
