@@ -32,7 +32,7 @@ def real_full_like(param: jax.Array, value: Any, dtype: Any = None) -> jax.Array
 def infinity(dtype: Any) -> jax.Array:
     """An infinity, in a buffer of its own, for what is not known yet. No operation makes it: that
     would stop a run under `jax_debug_infs`."""
-    return jnp.array(np.asarray(np.inf, dtype))
+    return jax.device_put(np.asarray(np.inf, dtype))
 
 
 def zeros_like_result(function: Callable[[jax.Array], Any], param: jax.Array) -> Any:

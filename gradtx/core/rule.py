@@ -31,8 +31,7 @@ class Rule:
     the transformation inside does not look, as of a frozen leaf, and `stored_params`, the params in
     their own dtypes, for an inner transformation: one that rounds the parameters can be inside of a
     rule only if that asks for them, and lets the updates leave as they are. Keyword-only names are
-    extra arguments of the caller's `update(..., value=loss)`;
-    `**extra` takes all.
+    extra arguments of the caller's `update(..., value=loss)`; `**extra` takes all.
 
     `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
     rule of matrices makes one batched product of them instead of one each.

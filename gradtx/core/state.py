@@ -174,7 +174,7 @@ def with_count(state: Any, count: jax.Array | None, old: Any = None) -> Any:
     return type(state)(*(at(i) if mark else state[i] for i, mark in enumerate(marks)))
 
 
-def increased(count: jax.Array, number: Any) -> jax.Array:
+def increased(count: Any, number: Any) -> jax.Array:
     """count + number, staying at the largest integer instead of wrapping round to a negative one.
     number: not negative, a Python number or an array of the dtype of count."""
     number = np.asarray(number, count.dtype) if isinstance(number, int) else number

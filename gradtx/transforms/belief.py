@@ -80,7 +80,7 @@ def scale_by_acprop(
         mu <- b1 * mu + (1 - b1) * g
 
     in this order: the distance is from the mean of the gradients before, as in the authors'
-    implementation. An element of which nu is still what eps_root alone makes of it (to one percent),
+    implementation. An element of which nu is still what eps_root alone makes of it, to one percent,
     because there were no gradients but zeros or none at all, has no distance to be divided by, and
     the first gradient would become a step of millions: there |g| is divided by if it is larger,
     |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
@@ -61,14 +62,15 @@ def reduce_on_plateau(
         )
 
     def update(updates: Any, state: ReduceLROnPlateauState, *, value: Any) -> Any:
-        dtype, best = state.avg_value.dtype, state.best_value
+        dtype = state.avg_value.dtype
+        best = cast(state.best_value, dtype)
         count = increment(state.count)
         n = cast(count, dtype)
         mean = state.avg_value + (as_loss(value, dtype) - state.avg_value) / n
         due = n >= accumulation_size
         known = jnp.isfinite(best)
-        margin = rtol * jnp.abs(jnp.where(known, best, 0)) + atol
-        better = mean < jnp.where(known, best - margin, best)
+        old = lax.select(known, best, jnp.zeros_like(best))
+        better = jnp.where(known, mean < old - (rtol * jnp.abs(old) + atol), mean < best)
         bad = jnp.where(better, 0, increment(state.plateau_count))
         cooling = state.cooldown_count > 0
         fires = ~cooling & ~better & (cast(bad, dtype) >= patience)
@@ -77,7 +79,7 @@ def reduce_on_plateau(
         rest = jnp.where(cooling, state.cooldown_count - 1, jnp.where(fires, _whole(cooldown), 0))
         new = ReduceLROnPlateauState(
             scale=scale,
-            best_value=jnp.where(due & better, mean, best),
+            best_value=lax.select(due & better, mean, best),
             plateau_count=jnp.where(due, jnp.where(cooling | fires, 0, bad), state.plateau_count),
             cooldown_count=jnp.where(due, rest, state.cooldown_count),
             count=jnp.where(due, 0, count),

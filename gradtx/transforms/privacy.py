@@ -38,8 +38,8 @@ def differentially_private_aggregate(
     this sum over one batch: what averages or leaves out batches around it makes another one.
 
     key: a whole number or a key of jax.random, 0 without one; seed is its older name. The noise is
-    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves, and no two
-    leaves share theirs. It is independent of the noise of an `add_noise` of the same key.
+    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves, and no
+    two leaves share theirs. It is independent of the noise of an `add_noise` of the same key.
 
     Raises: ValueError for both key and seed; with the leaf's path where there is no axis of
     examples, or where their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133

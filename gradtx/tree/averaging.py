@@ -17,7 +17,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
     """step_size * new + (1 - step_size) * old: one step of a running average of parameters.
 
     The average is taken in float32 or wider and keeps the dtype of old. Leaves of integers or
-    booleans, of which there is no average, become those of new. None where new is None. Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
+    booleans, of which there is no average, become those of new. None where new is None.
+    Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
     """
 
     def average(new: Any, old: Any) -> Any:
