@@ -44,7 +44,7 @@ SEEING = {
     "momo_adam": lambda: gradtx.momo_adam(0.1),
     "polyak": gradtx.polyak_sgd,
     "plateau": lambda: gradtx.chain(gradtx.sgd(0.2), gradtx.reduce_on_plateau(0.5, patience=1)),
-    "sophia": lambda: gradtx.sophia(0.05, update_interval=1),
+    "sophia": lambda: gradtx.sophia(0.3, b2=0.5, gamma=10.0, update_interval=1),
     "sam": lambda: gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True),
 }
 
