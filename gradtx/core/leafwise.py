@@ -266,19 +266,15 @@ def _apply(
     rule = spec.rule(numbers)
     biases = list(zip(spec.decays(numbers), shared.biases, strict=bool(shared.biases)))
     wide_row, gathered = jax.tree.map(lambda x: widen(x, dtype), (row, shared.gathered))
-    available = (
-        shared.extra
-        | own
-        | {
-            "grad": grad,
-            "state": leaf_state(spec.state_class, wide_row, shared.count),
-            "param": param,
-            "step": Step(shared.count, biases),
-            "gathered": gathered,
-        }
-    )
+    available = own | {
+        "grad": grad,
+        "state": leaf_state(spec.state_class, wide_row, shared.count),
+        "param": param,
+        "step": Step(shared.count, biases),
+        "gathered": gathered,
+    }
     try:
-        result = spec.asks.call(rule.update, available)
+        result = spec.asks.call(rule.update, available, shared.extra)
     except AttributeError as error:
         if row and all(field is None for field in row):
             problem = f"updates {describe(grad)} have no state: was the leaf None in init's params?"

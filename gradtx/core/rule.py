@@ -113,28 +113,18 @@ class Asks(NamedTuple):
             return dict(extra)
         return {name: extra[name] for name in sorted(self.extra) if name in extra}
 
-    def call(self, function: Callable[..., Any], available: dict[str, Any]) -> Any:
-        """The function on those of the available inputs that it asks for."""
-        hidden = _PROVIDED - self.names - self.extra
-        return function(**{name: x for name, x in available.items() if name not in hidden})
+    def call(
+        self,
+        function: Callable[..., Any],
+        available: dict[str, Any],
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        """The function on those of the available inputs that it asks for, and on extra arguments,
+        which may be called as an input is that it does not ask for."""
+        named = {name: x for name, x in available.items() if name in self.names}
+        return function(**((extra or {}) | named))
 
 
-# What the plumbing provides by name; anything else is an extra argument of the caller.
-_PROVIDED = frozenset(
-    (
-        "grad",
-        "updates",
-        "needed",
-        "state",
-        "param",
-        "params",
-        "stored_params",
-        "step",
-        "gathered",
-        "stored_dtype",
-        "leaf",
-    )
-)
 NOTHING = Asks(frozenset(), frozenset(), frozenset(), frozenset())
 
 

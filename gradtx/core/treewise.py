@@ -82,7 +82,8 @@ class TreeTransformation(Ruled):
         rule = self._rule(old_count, work.widest_real_dtype())
         tree = work.tree(selected)
         seen = seen_by_rule(own, tree, self.definition.name)
-        available = work.visible(self.asks.of(extra), link.masks) | {
+        given = work.visible(self.asks.of(extra), link.masks)
+        available = {
             "updates": tree,
             "needed": work.needed_tree(selected, self._ignored(work, selected)),
             "state": seen,
@@ -91,7 +92,7 @@ class TreeTransformation(Ruled):
             "step": Step(count),
         }
         try:
-            result = self.asks.call(rule.update, available)
+            result = self.asks.call(rule.update, available, given)
         except AttributeError as error:
             if error.obj is not seen:
                 raise
