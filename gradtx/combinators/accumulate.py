@@ -116,11 +116,12 @@ def every_now(every: Any, gradient_step: Any) -> Any:
 def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
     """The mean of n gradients, from the mean of those before and the last; the old one if it is
     not to be kept."""
-    weight = 1 / jnp.maximum(n, 1).astype(np.float32)
+    number = jnp.maximum(n, 1)
 
     def add(mean: Any, g: Any) -> Any:
         before = jnp.where(n == 1, 0, mean)  # what the last cycle left behind
-        return jnp.where(keep, before + cast(weight, mean.real.dtype) * (g - before), mean)
+        weight = 1 / cast(number, mean.real.dtype)
+        return jnp.where(keep, before + weight * (g - before), mean)
 
     return add
 
