@@ -169,7 +169,8 @@ def test_nothing_is_lost_in_the_upper_bytes() -> None:
     x = x[~np.isnan(x)]
     form = FORMATS["bfloat16+8"]
     stored = jax.jit(form.encode)(x, None)
-    assert stored.high.dtype == jnp.bfloat16 and stored.low.dtype == np.uint8
+    assert stored.high.dtype == jnp.bfloat16
+    assert stored.low.dtype == np.uint8
     back = np.asarray(jax.jit(form.decode)(stored))
     np.testing.assert_array_equal(back.view(np.uint32), x.view(np.uint32))
 
