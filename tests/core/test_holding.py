@@ -166,10 +166,11 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
-def test_hypergradients_are_those_of_the_inner_transformation(
-    x64: None, form: str, name: str
-) -> None:
+IN_A_LOOP = ("accumulate", "accumulate with a NaN", "accumulate in accumulate", "MultiSteps")
+
+
+def check_hypergradients(name: str) -> None:
+    """Values, and derivatives in both modes, are those of the inner transformation."""
     wrap, grads, own = WRAPPERS[name]
 
     def held(rate: Any) -> Any:
@@ -179,9 +180,20 @@ def test_hypergradients_are_those_of_the_inner_transformation(
         return train(gradtx.adamw(rate, weight_decay=0.1), own)
 
     rates = jnp.asarray([0.01, 0.1])
-    for of in (lambda f: f, jax.grad, jax.jacfwd):
-        got, wanted = jax.jit(jax.vmap(of(held)))(rates), jax.jit(jax.vmap(of(plain)))(rates)
-        np.testing.assert_allclose(got, wanted, rtol=1e-9)
+    wanted = jax.jit(jax.vmap(jax.value_and_grad(plain)))(rates)
+    got = jax.jit(jax.vmap(jax.value_and_grad(held)))(rates)
+    np.testing.assert_allclose(np.stack(got), np.stack(wanted), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(held))(rates[0]), wanted[1][0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", IN_A_LOOP)
+def test_hypergradients_in_both_forms(x64: None, form: str, name: str) -> None:
+    check_hypergradients(name)
+
+
+@pytest.mark.parametrize("name", sorted(WRAPPERS.keys() - set(IN_A_LOOP)))
+def test_hypergradients_under_guards_and_conditions(x64: None, name: str) -> None:
+    check_hypergradients(name)
 
 
 def test_conditionally_transform_hands_on_what_it_got(x64: None) -> None:
