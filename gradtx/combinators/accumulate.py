@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.holding import either, now_and_then
 from gradtx.core.kinds import DType
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import zeros_like
@@ -119,11 +119,12 @@ def every_now(every: Any, gradient_step: Any) -> Any:
 def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
     """The mean of n gradients, from the mean of those before and the last; the old one if it is
     not to be kept."""
-    weight = 1 / jnp.maximum(n, 1).astype(np.float32)
+    number = jnp.maximum(n, 1)
 
     def add(mean: Any, g: Any) -> Any:
         before = jnp.where(n == 1, 0, mean)  # what the last cycle left behind
-        return jnp.where(keep, before + cast(weight, mean.real.dtype) * (g - before), mean)
+        weight = 1 / cast(number, mean.real.dtype)
+        return jnp.where(keep, before + weight * (g - before), mean)
 
     return add
 
@@ -152,17 +153,19 @@ def cycle(
     )
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
-    def step(mean: Updates, inner_state: OptState, count: Any) -> Any:
+    def step(held: tuple[Updates, OptState]) -> Any:
+        mean, inner_state = held
         grads = jax.tree.map(lambda g, m: cast(m, g.dtype), updates, mean)
-        return update_inner(inner, grads, inner_state, params, extra, rounded=False)
+        u, inner_state = update_inner(inner, grads, inner_state, params, extra, rounded=False)
+        return _unless(lent, u), (_choose(lent, u, mean), inner_state)
 
-    def hold(mean: Updates, inner_state: OptState, count: Any) -> Any:
-        zeros = idle_zeros(updates, count)
-        return _choose(lent, mean, zeros), inner_state
+    def idle(held: tuple[Updates, OptState]) -> Any:
+        return idle_zeros(_unless(lent, updates), state.mini_step)
 
-    left, inner_state = lax.cond(emit, step, hold, mean, state.inner_opt_state, state.mini_step)
-    u = jax.tree.map(lambda x: jnp.where(emit, x, 0), left)
-    new = Leaves.of(_choose(lent, left, mean)).values
+    run = now_and_then if all(jax.tree.leaves(lent)) else either
+    apart, (left, inner_state) = run(emit, step, idle, (mean, state.inner_opt_state))
+    u = jax.tree.map(lambda flag, x, y: jnp.where(emit, x, 0) if flag else y, lent, left, apart)
+    new = Leaves.of(left).values
     # What the mean of an absent gradient was, it stays.
     acc = leaves.tree(old if m is None else m for m, old in zip(new, kept, strict=True))
     return u, inner_state, acc
@@ -171,3 +174,8 @@ def cycle(
 def _choose(flags: Any, a: Updates, b: Updates) -> Updates:
     """The leaves of a where the flag of the leaf is true, otherwise those of b."""
     return jax.tree.map(lambda flag, x, y: x if flag else y, flags, a, b)
+
+
+def _unless(flags: Any, tree: Updates) -> Updates:
+    """The leaves where the flag of the leaf is false, otherwise nothing."""
+    return jax.tree.map(lambda flag, x: () if flag else x, flags, tree)

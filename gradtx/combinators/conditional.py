@@ -16,7 +16,7 @@ from gradtx.core.foreign import known_to
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
-from gradtx.core.skipping import all_finite, all_zero, idle_zeros, zero_if_finite
+from gradtx.core.skipping import all_finite, all_zero, idle_zeros, untouched, zero_if_finite
 from gradtx.core.state import OptState, start
 from gradtx.core.transformation import GradientTransformation
 
@@ -80,7 +80,9 @@ def conditionally_transform(
     def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
         run = _running(inner, updates, stored_params, extra)
-        u, inner_state = lax.cond(due, run, lambda s: (updates, s), state.inner_state)
+        u, inner_state = lax.cond(
+            due, run, lambda s: (untouched(updates, state.step), s), state.inner_state
+        )
         return u, ConditionallyTransformState(inner_state, increment(state.step))
 
     return Rule(init, update)

@@ -80,6 +80,9 @@ def store(
     def init(params: Any, stored_params: Any, step: Any) -> StoreState:
         state = inner.init(stored_params)
         chosen = _choose(patterns, state, params, min_size, repr(inner))
+        # First moments are constants, which XLA would encode element by element while it compiles.
+        # A step has none, and would store behind a barrier what it fuses without one.
+        state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
         return StoreState(step.count, _encode(state, chosen, seed, step.count))
 
     def update(
@@ -118,9 +121,7 @@ def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
         # That a count is not negative is more than XLA knows.
         return lax.cond(count >= 0, encode, partial(_zeros, encode), x)
 
-    # A barrier, since XLA would otherwise encode a constant, the first moment, element by element
-    # while it compiles.
-    x = lax.optimization_barrier(cast(x, np.float32))  # type: ignore[no-untyped-call]
+    x = cast(x, np.float32)
     return lax.platform_dependent(x, cpu=materialised if form.blocks else encode, default=encode)
 
 

@@ -10,6 +10,7 @@ from jax import lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
+from gradtx.core.holding import now_and_then
 from gradtx.core.kinds import Real
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
@@ -116,10 +117,11 @@ def _tall(matrix: jax.Array, layout: Layout) -> jax.Array:
 def _projector(due: Any, tall: jax.Array, old: jax.Array, rank: int) -> jax.Array:
     """The left singular vectors of the largest singular values, where they are due."""
 
-    def decompose(tall: jax.Array) -> jax.Array:
-        return jnp.linalg.svd(tall, full_matrices=False)[0][:, :rank]
+    def decompose(old: jax.Array) -> tuple[None, jax.Array]:
+        return None, jnp.linalg.svd(lax.stop_gradient(tall), full_matrices=False)[0][:, :rank]
 
-    return lax.cond(due, decompose, lambda tall: old, lax.stop_gradient(tall))
+    projector: jax.Array = now_and_then(due, decompose, lambda old: None, old)[1]
+    return projector
 
 
 def _layouts(dimension_numbers: Any, leaves: Leaves) -> list[Layout | None]:

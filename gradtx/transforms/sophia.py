@@ -12,6 +12,7 @@ from jax import lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
+from gradtx.core.holding import now_and_then
 from gradtx.core.kinds import Decay, DType, NonNegative, Positive, RandomKey
 from gradtx.core.leaves import Leaves, at, describe, map_leaves
 from gradtx.core.numerics import running_mean, zeros_like
@@ -125,14 +126,16 @@ def scale_by_sophia(
                 _print_win_rate(u, clip_threshold, step.count % print_win_rate_every_n_steps == 0)
             u = jax.tree.map(lambda x: jnp.clip(x, -clip_threshold, clip_threshold), u)
 
-        def look(nu: Any, inner: OptState) -> Any:
+        def look(held: tuple[Any, OptState]) -> Any:
+            nu, inner = held
             h, inner = update_inner(
                 hessian_diagonal_fn, updates, inner, params, extra, rounded=False
             )
-            return jax.tree.map(lambda n, h: running_mean(n, h, b2), nu, h), inner
+            return None, (jax.tree.map(lambda n, h: running_mean(n, h, b2), nu, h), inner)
 
         due = (step.count - 1) % update_interval == 0
-        nu, inner = lax.cond(due, look, lambda *held: held, state.nu, state.hessian_fn_state)
+        held = (state.nu, state.hessian_fn_state)
+        _, (nu, inner) = now_and_then(due, look, lambda held: None, held)
         return u, SophiaState(step.count, mu, nu, inner)
 
     return Rule(init, update)
