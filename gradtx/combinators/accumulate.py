@@ -71,16 +71,14 @@ def accumulate(
         inner_state = inner.init(stored_params)
         return AccumulateState(start(), start(), inner_state, mean, start(), start())
 
-    def update(
-        updates: Any, state: AccumulateState, stored_params: Any = None, **extra: Any
-    ) -> Any:
-        keep = all_finite(updates) if drop_nonfinite else jnp.asarray(True)
+    def update(needed: Any, state: AccumulateState, stored_params: Any = None, **extra: Any) -> Any:
+        keep = all_finite(needed) if drop_nonfinite else jnp.asarray(True)
         accepted = jnp.where(keep, increment(state.accepted), state.accepted)
         mini_step = increment(state.mini_step)
         due = mini_step >= every_now(every, state.gradient_step)
         emit = due & (accepted > 0)
         u, inner_state, mean = cycle(
-            inner, updates, state, stored_params, extra, running_mean(keep, accepted), emit
+            inner, needed, state, stored_params, extra, running_mean(keep, accepted), emit
         )
         return u, AccumulateState(
             mini_step=jnp.where(due, 0, mini_step),

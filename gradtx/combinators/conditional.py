@@ -118,15 +118,18 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNe
     After max_consecutive_errors such gradients in a row it gives up and lets them through, until
     a finite one comes: a run that is broken for good then shows it. It does not look at what the
     inner transformation makes of a finite gradient. `finite_guard` never gives up and looks.
+    Gradients at which the inner transformation does not look, as of a frozen leaf, do not count.
     """
 
     def init(stored_params: Any) -> ApplyIfFiniteState:
         return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
-        finite = all_finite(updates)
+    def update(
+        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
+    ) -> Any:
+        finite = all_finite(needed)
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
-        run, hold = _running(inner, updates, stored_params, extra), _holding(updates, in_a_row)
+        run, hold = _running(inner, needed, stored_params, extra), _holding(updates, in_a_row)
         errors = cast(in_a_row, number_dtype(max_consecutive_errors))
         go = finite | (errors > max_consecutive_errors)
         u, inner_state = lax.cond(go, run, hold, state.inner_state)
@@ -144,14 +147,17 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
     finite does not run the inner transformation at all. Of a finite one the result is looked at
     too: an update, or a new element of the state, that is not finite where the old one was (the
     square of 1e20 in float32) undoes the step. check_result=False leaves that pass out.
-    `state.skipped` counts, `state.in_a_row` says how long it has lasted.
+    `state.skipped` counts, `state.in_a_row` says how long it has lasted. Gradients at which the
+    inner transformation does not look, as of a frozen leaf, do not count.
     """
 
     def init(stored_params: Any) -> FiniteGuardState:
         return FiniteGuardState(start(), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
-        inner_run = _running(inner, updates, stored_params, extra)
+    def update(
+        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
+    ) -> Any:
+        inner_run = _running(inner, needed, stored_params, extra)
         hold = _holding(updates, state.skipped)
 
         def run(old: OptState) -> Any:
@@ -165,7 +171,7 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
         def skip(old: OptState) -> Any:
             return *hold(old), jnp.asarray(False)
 
-        u, inner_state, ok = lax.cond(all_finite(updates), run, skip, state.inner_state)
+        u, inner_state, ok = lax.cond(all_finite(needed), run, skip, state.inner_state)
         return u, FiniteGuardState(
             skipped=jnp.where(ok, state.skipped, increment(state.skipped)),
             in_a_row=jnp.where(ok, 0, increment(state.in_a_row)),

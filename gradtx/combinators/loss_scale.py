@@ -62,14 +62,16 @@ def dynamic_loss_scale(
         scale = jnp.asarray(init_scale, scalar_dtype())
         return DynamicLossScaleState(scale, start(), start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
+    def update(
+        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
+    ) -> Any:
         def unscaled(grads: Any) -> Any:
             return jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), widen_tree(grads))
 
         def kept(params: Any) -> Any:
             return tree.cast_like(params, stored_params)
 
-        grads, extra = unscaled(updates), seen_as(extra, grad=unscaled, searched=kept)
+        grads, extra = unscaled(needed), seen_as(extra, grad=unscaled, searched=kept)
         finite = all_finite(grads)
 
         def run(inner_state: OptState) -> Any:

@@ -130,13 +130,13 @@ def multi_steps(
         return MultiStepsState(start(), start(), opt.init(stored_params), acc, skip_state)
 
     def update(
-        updates: Any,
+        needed: Any,
         state: MultiStepsState,
         params: Any = None,
         stored_params: Any = None,
         **extra: Any,
     ) -> Any:
-        skip, skip_state = should_skip(updates, state.gradient_step, params)
+        skip, skip_state = should_skip(needed, state.gradient_step, params)
         if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
             raise TypeError(
                 "multi_steps: should_skip_update_fn must return (a boolean scalar, a state), "
@@ -145,7 +145,7 @@ def multi_steps(
         keep, n = ~skip, increment(state.mini_step)
         emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
         add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
-        u, inner_state, acc = cycle(opt, updates, state, stored_params, extra, add, emit)
+        u, inner_state, acc = cycle(opt, needed, state, stored_params, extra, add, emit)
         return u, MultiStepsState(
             mini_step=jnp.where(emit, 0, jnp.where(keep, n, state.mini_step)),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),

@@ -89,3 +89,47 @@ def test_a_rounding_behind_leaves_it_too(rounding: Any) -> None:
     updates, _ = tx.update(GRADS, tx.init(params), params)
     assert not np.any(np.float32(updates["body"]["kernel"]))
     assert np.all(np.float32(updates["head"]))
+
+
+FROZEN_FIRST = {
+    "freeze": gradtx.chain(gradtx.freeze("body"), gradtx.adam(0.1)),
+    "selective": gradtx.selective_transform(gradtx.adam(0.1), freeze_mask="body"),
+    "partition": gradtx.partition({"body": gradtx.set_to_zero(), ".*": gradtx.adam(0.1)}),
+    "masked": gradtx.chain(gradtx.masked(gradtx.freeze("kernel|bias"), "body"), gradtx.adam(0.1)),
+}
+GUARDS: Any = {
+    "finite_guard": gradtx.finite_guard,
+    "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
+    "accumulate": lambda tx: gradtx.accumulate(tx, 1),
+    "multi_steps": lambda tx: gradtx.multi_steps(
+        tx, 1, should_skip_update_fn=gradtx.skip_not_finite
+    ),
+    "loss scale": lambda tx: gradtx.dynamic_loss_scale(tx, 1.0),
+    "two of them": lambda tx: gradtx.finite_guard(gradtx.accumulate(tx, 1)),
+    "in a group": lambda tx: gradtx.partition({".*": gradtx.finite_guard(tx)}),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("frozen", FROZEN_FIRST)
+def test_a_nan_in_the_gradient_of_a_frozen_leaf_skips_nothing(frozen: str, guard: str) -> None:
+    poisoned = {**GRADS, "body": jax.tree.map(lambda x: x * jnp.nan, GRADS["body"])}
+    tx = GUARDS[guard](FROZEN_FIRST[frozen])
+    state, params = tx.init(PARAMS), PARAMS
+    for grads in (GRADS, poisoned, GRADS):
+        updates, state = jax.jit(tx.update)(grads, state, params)
+        params = gradtx.apply_updates(params, updates)
+    # Three steps of Adam on a constant gradient are three of its rate.
+    np.testing.assert_allclose(params["head"], 0.7, rtol=1e-5)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, params["body"], PARAMS["body"]))
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_nan_that_is_looked_at_before_it_is_frozen_does(guard: str) -> None:
+    poisoned = {**GRADS, "body": jax.tree.map(lambda x: x * jnp.nan, GRADS["body"])}
+    tx = GUARDS[guard](
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.freeze("body"), gradtx.adam(0.1))
+    )
+    updates, _ = jax.jit(tx.update)(poisoned, tx.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(updates["head"], 0)
