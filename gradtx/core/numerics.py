@@ -62,16 +62,6 @@ def _sqrt_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
     return root, jnp.where(positive, dx / (2 * jnp.where(positive, root, 1)), 0)
 
 
-def norm(x: jax.Array) -> jax.Array:
-    """||x||, the Euclidean norm of all elements; its derivative at 0 is 0."""
-    return sqrt(jnp.sum(abs_sq(x)))
-
-
-def root_mean_square(x: jax.Array) -> jax.Array:
-    """sqrt(mean(|x|^2)), 0 for an array without elements; its derivative at 0 is 0."""
-    return sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
-
-
 def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     """decay * mean + (1 - decay) * x"""
     # A difference, since of a sum with a decay of 0.5 XLA makes 0.5 * (mean + x), a multiple of one

@@ -1,0 +1,245 @@
+"""Euclidean norms, right wherever they can be represented, and arrays divided by them.
+
+The square of a number leaves float32 long before the number does: at 2e19 and at 1e-19. A norm is
+kept here as `root * unit`, where unit is a power of two, so that the square of root is an ordinary
+number. Unit is 1, and changes no bit, wherever the plain sum of squares holds; numbers that are
+smaller than the smallest normal one count as 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.numerics import abs_sq, sqrt, times
+
+Axes = tuple[int, ...]
+
+
+class Squares(NamedTuple):
+    """A sum of squares, as total * unit**2."""
+
+    total: jax.Array
+    unit: jax.Array
+
+
+class Factor(NamedTuple):
+    """A number as a product of two, either of which an array can be multiplied by."""
+
+    first: jax.Array
+    second: jax.Array
+
+    def times(self, x: jax.Array) -> jax.Array:
+        """The number times x."""
+        return times(self.second, times(self.first, x))
+
+
+class Norm(NamedTuple):
+    """A norm, as root * unit."""
+
+    root: jax.Array
+    unit: jax.Array
+
+    @classmethod
+    def of(cls, value: jax.Array) -> Norm:
+        """A norm that is known."""
+        wide = cast(value, compute_dtype(value.dtype))
+        unit = jnp.where(wide < _Range.of(wide.dtype).largest, 1, _Range.of(wide.dtype).big)
+        return cls(wide / unit, unit)
+
+    @property
+    def value(self) -> jax.Array:
+        """The norm as one number, infinite where that is beyond the dtype."""
+        return self.root * self.unit
+
+    def at_least(self, least: Any) -> Norm:
+        """max(norm, least)"""
+        return self._where(self.value < least, least, self.root)
+
+    def plus(self, number: Any) -> Norm:
+        """norm + number, which is not negative."""
+        value = self.value
+        # In the unit of what is the larger of the two, beside which the other one may vanish.
+        return self._where(value < number, value + number, self.root + number / self.unit)
+
+    def _where(self, condition: Any, number: Any, root: Any) -> Norm:
+        return Norm(jnp.where(condition, number, root), jnp.where(condition, 1, self.unit))
+
+    def below(self, number: Any) -> Factor:
+        """number / norm, and 0 where the norm is 0."""
+        positive = self.root != 0  # which a NaN is too
+        quotient = jnp.where(positive, number, 0) / jnp.where(positive, self.root, 1)
+        return Factor(1 / self.unit, quotient)
+
+    def shrinking_to(self, limit: Any) -> Factor:
+        """min(1, limit / norm): of an array whose norm this is it makes one of at most limit."""
+        above = ~(self.value <= limit)
+        # Quotients and no choices: XLA copies a cheap scalar into the loop of each leaf.
+        root, unit = (jnp.where(above, x, 1) for x in self)
+        return Factor(1 / unit, jnp.where(above, limit, 1) / root)
+
+
+def norm_of(arrays: Sequence[jax.Array], axes: Sequence[Axes] | None = None) -> Norm:
+    """The norm of all elements of some arrays; its derivative at 0 is 0.
+
+    axes: over which of each array's axes it extends; what is left must have one shape.
+    """
+    squares = sum_of_squares(arrays, axes)
+    return Norm(sqrt(squares.total), squares.unit)
+
+
+def norm_over(x: jax.Array, axes: int | Sequence[int]) -> Norm:
+    """The norms of an array over some axes, which stay, with length 1."""
+    own = tuple(operator.index(axis) % x.ndim for axis in np.atleast_1d(axes))
+    return Norm(*(jnp.expand_dims(part, own) for part in norm_of([x], [own])))
+
+
+def rms_of(x: jax.Array) -> Norm:
+    """sqrt(mean(|x|^2)), 0 for an array without elements; its derivative at 0 is 0."""
+    squares = sum_of_squares([x])
+    return Norm(sqrt(squares.total / max(x.size, 1)), squares.unit)
+
+
+def norm(x: jax.Array) -> jax.Array:
+    """||x||, the Euclidean norm of all elements; its derivative at 0 is 0."""
+    return norm_of([x]).value
+
+
+def root_mean_square(x: jax.Array) -> jax.Array:
+    """sqrt(mean(|x|^2)), 0 for an array without elements; its derivative at 0 is 0."""
+    return rms_of(x).value
+
+
+def sum_of_squares(arrays: Sequence[jax.Array], axes: Sequence[Axes] | None = None) -> Squares:
+    """The sum of |x|^2 over all elements of some arrays, over these axes of each."""
+    if not arrays:
+        return Squares(jnp.zeros((), np.float32), jnp.ones((), np.float32))
+    dtype = compute_dtype(*(x.dtype for x in arrays))
+    wide = [cast(x, dtype if jnp.iscomplexobj(x) else real_dtype(dtype)) for x in arrays]
+    given = tuple(tuple(range(x.ndim)) for x in wide) if axes is None else tuple(axes)
+    # A number is an array of one element, so that there always is an axis to sum over.
+    wide = [x if own else lax.expand_dims(x, [x.ndim]) for x, own in zip(wide, given, strict=True)]
+    spread = tuple(own or (x.ndim - 1,) for x, own in zip(wide, given, strict=True))
+    return _squares(spread, wide)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _squares(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> Squares:
+    # On a CPU one sum after the other: the first one mostly is the last. On an accelerator, which
+    # would have to ask its host whether it is, all of them in one pass.
+    return Squares(
+        *lax.platform_dependent(
+            *arrays,
+            cpu=lambda *xs: _one_by_one(axes, xs),
+            default=lambda *xs: _at_once(axes, xs),
+        )
+    )
+
+
+@_squares.defjvp
+def _squares_jvp(axes: tuple[Axes, ...], primals: Any, tangents: Any) -> tuple[Squares, Squares]:
+    (arrays,), (dots,) = primals, tangents
+    total, unit = _squares(axes, arrays)
+    slope = jnp.zeros_like(total)
+    for x, dx, own in zip(arrays, dots, axes, strict=True):
+        over = jnp.expand_dims(1 / unit, own)
+        slope = slope + jnp.sum(jnp.real(2 * (over * x).conj() * (over * dx)), axis=own)
+    return Squares(total, unit), Squares(slope, jnp.zeros_like(unit))
+
+
+class _Range(NamedTuple):
+    """Where sums of squares hold, for one dtype.
+
+    A sum of numbers below `largest` does not overflow, and one of at least `least` has lost nothing
+    to underflow that counts. In units of `big` or of its reciprocal every normal number is below
+    `largest`, or so small beside a total beyond the ordinary bounds that it does not count.
+    """
+
+    big: Any
+    largest: Any
+    least_total: Any
+    most_total: Any
+
+    @classmethod
+    def of(cls, dtype: Any) -> _Range:
+        """With n elements of exponents up to e this is right for n < 2^(e / 4): 2^32 in float32."""
+        part = np.finfo(dtype).maxexp // 8
+        exponents = (5 * part, 3 * part, -4 * part, 6 * part)
+        return cls(*(np.asarray(2.0**e, dtype) for e in exponents))
+
+    def unit_for(self, total: jax.Array) -> jax.Array:
+        """The unit in which to sum what has this sum in units of 1."""
+        one = np.ones((), total.dtype)
+        unit = jnp.where(total < self.least_total, one / self.big, one)
+        return jnp.where(total < self.most_total, unit, self.big)  # a NaN is below nothing
+
+
+def _one_by_one(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
+    """The sum in units of 1, and where that does not hold again in another unit.
+
+    Both are the body of one loop, so that XLA compiles it once.
+    """
+
+    def step(state: Any) -> Any:
+        _, unit, _ = state
+        total = _total(_plain, axes, arrays, 1 / unit)
+        bounds = _Range.of(total.dtype)
+        better = jnp.where(unit == 1, bounds.unit_for(total), unit)
+        return total, better, jnp.any(better != unit)
+
+    # No elements: the start lies, and varies over a mesh, as the sums do.
+    empty = [lax.slice_in_dim(x, 0, 0, axis=own[0]) for x, own in zip(arrays, axes, strict=True)]
+    none = _total(_plain, axes, empty, np.ones((), arrays[0].real.dtype))
+    start = (none, none + 1, jnp.any(none == 0))
+    return lax.while_loop(lambda state: state[2], step, start)[:2]
+
+
+def _at_once(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
+    """The sums in each unit, and the one that holds.
+
+    What is beyond `largest`, and belongs into a larger unit, is taken for that: in the sums that do
+    not hold it makes no infinity, by which debugging tools would be misled.
+    """
+    bounds = _Range.of(arrays[0].real.dtype)
+    one = np.ones_like(bounds.big)
+    plain = _total(_bounded, axes, arrays, one)
+    large = _total(_plain, axes, arrays, one / bounds.big)
+    small = _total(_bounded, axes, arrays, bounds.big)
+    unit = bounds.unit_for(plain)
+    return jnp.where(unit == 1, plain, jnp.where(unit > 1, large, small)), unit
+
+
+def _total(
+    term: Callable[..., jax.Array], axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scale: Any
+) -> jax.Array:
+    sums = [term(own, x, scale) for x, own in zip(arrays, axes, strict=True)]
+    return functools.reduce(lax.add, sums)
+
+
+# Jitted, so that leaves of equal shape share their trace.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _plain(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
+    """The sum of |scale x|^2"""
+    if np.ndim(scale):
+        scale = lax.expand_dims(scale, axes)
+    return lax.reduce_sum(abs_sq(scale * x), axes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _bounded(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
+    """The sum of min(|scale x|, largest)^2"""
+    largest = _Range.of(x.real.dtype).largest
+    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
+    squares = [lax.square(lax.min(lax.abs(times(scale, part)), largest)) for part in parts]
+    return lax.reduce_sum(functools.reduce(lax.add, squares), axes)
