@@ -157,23 +157,24 @@ def _squares_jvp(axes: tuple[Axes, ...], primals: Any, tangents: Any) -> tuple[S
 
 
 class _Range(NamedTuple):
-    """Where sums of squares hold, for one dtype.
+    """Where sums of squares hold, in one dtype.
 
-    A sum of numbers below `largest` does not overflow, and one of at least `least` has lost nothing
-    to underflow that counts. In units of `big` or of its reciprocal every normal number is below
-    `largest`, or so small beside a total beyond the ordinary bounds that it does not count.
+    A sum of squares of numbers up to `largest` does not overflow. A total from `least_total` on has
+    lost nothing that counts to underflow; below it, every number is far below `largest` in the
+    small unit, 1 / big. From `most_total` on numbers below `least_big` do not count.
     """
 
     big: Any
     largest: Any
+    least_big: Any
     least_total: Any
     most_total: Any
 
     @classmethod
     def of(cls, dtype: Any) -> _Range:
-        """With n elements of exponents up to e this is right for n < 2^(e / 4): 2^32 in float32."""
+        """For fewer than 2^(e / 4) elements, of exponents up to e: 2^32 of them in float32."""
         part = np.finfo(dtype).maxexp // 8
-        exponents = (5 * part, 3 * part, -4 * part, 6 * part)
+        exponents = (5 * part, 3 * part, part + 1, -4 * part, 6 * part)
         return cls(*(np.asarray(2.0**e, dtype) for e in exponents))
 
     def unit_for(self, total: jax.Array) -> jax.Array:
@@ -184,52 +185,45 @@ class _Range(NamedTuple):
 
 
 def _one_by_one(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
-    """The sum in units of 1, and where that does not hold again in another unit.
+    """The sum in units of 1 and, where that does not hold, again in another unit.
 
     Both are the body of one loop, so that XLA compiles it once.
     """
+    bounds = _Range.of(arrays[0].real.dtype)
 
     def step(state: Any) -> Any:
         _, unit, _ = state
-        total = _total(_plain, axes, arrays, 1 / unit)
-        bounds = _Range.of(total.dtype)
+        # A scalar for each array: of one that they share XLA:CPU makes an array in memory.
+        scales = lax.optimization_barrier([1 / unit] * len(arrays))  # type: ignore[no-untyped-call]
+        total = _total(axes, arrays, scales)
         better = jnp.where(unit == 1, bounds.unit_for(total), unit)
         return total, better, jnp.any(better != unit)
 
     # No elements: the start lies, and varies over a mesh, as the sums do.
     empty = [lax.slice_in_dim(x, 0, 0, axis=own[0]) for x, own in zip(arrays, axes, strict=True)]
-    none = _total(_plain, axes, empty, np.ones((), arrays[0].real.dtype))
+    none = _total(axes, empty, [np.ones_like(bounds.big)] * len(arrays))
     start = (none, none + 1, jnp.any(none == 0))
     return lax.while_loop(lambda state: state[2], step, start)[:2]
 
 
-def _at_once(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
-    """The sums in each unit, and the one that holds.
-
-    What is beyond `largest`, and belongs into a larger unit, is taken for that: in the sums that do
-    not hold it makes no infinity, by which debugging tools would be misled.
-    """
-    bounds = _Range.of(arrays[0].real.dtype)
-    one = np.ones_like(bounds.big)
-    plain = _total(_bounded, axes, arrays, one)
-    large = _total(_plain, axes, arrays, one / bounds.big)
-    small = _total(_bounded, axes, arrays, bounds.big)
-    unit = bounds.unit_for(plain)
-    return jnp.where(unit == 1, plain, jnp.where(unit > 1, large, small)), unit
-
-
 def _total(
-    term: Callable[..., jax.Array], axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scale: Any
+    axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scales: Sequence[Any]
 ) -> jax.Array:
-    sums = [term(own, x, scale) for x, own in zip(arrays, axes, strict=True)]
-    return functools.reduce(lax.add, sums)
+    return functools.reduce(lax.add, map(_scaled_sum, axes, arrays, scales))
+
+
+def _at_once(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
+    """The sums in every unit, and the one that holds."""
+    plain, aside = functools.reduce(_add, map(_sums, axes, arrays))
+    unit = _Range.of(plain.dtype).unit_for(plain)
+    return jnp.where(unit == 1, plain, jnp.where(unit > 1, aside, -aside)), unit
 
 
 # Jitted, so that leaves of equal shape share their trace.
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _plain(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
+def _scaled_sum(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
     """The sum of |scale x|^2"""
     if np.ndim(scale):
         scale = lax.expand_dims(scale, axes)
@@ -237,9 +231,39 @@ def _plain(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _bounded(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
-    """The sum of min(|scale x|, largest)^2"""
-    largest = _Range.of(x.real.dtype).largest
+def _sums(axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum of |x|^2; and aside that of |x / big|^2 or, negative, of |big x|^2.
+
+    As one complex number: sums that are reduced side by side XLA:GPU computes from arrays in memory
+    which, for a single one, are never stored.
+    """
     parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-    squares = [lax.square(lax.min(lax.abs(times(scale, part)), largest)) for part in parts]
-    return lax.reduce_sum(functools.reduce(lax.add, squares), axes)
+    plain, aside = functools.reduce(_add, map(_terms, parts))
+
+    def add(x: jax.Array, y: jax.Array) -> jax.Array:
+        return lax.complex(*_add((x.real, x.imag), (y.real, y.imag)))
+
+    zero = np.zeros((), np.result_type(plain.dtype, np.complex64))
+    total = lax.reduce(lax.complex(plain, aside), zero, add, axes)
+    return total.real, total.imag
+
+
+def _terms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What one element adds to both sums."""
+    bounds = _Range.of(x.dtype)
+    size = lax.abs(x)
+    # Bounded, where the sum does not hold: an infinity would mislead tools that look for them. And
+    # without a bound between them XLA would take the square of the factor out of the square.
+    plain = lax.square(lax.min(size, bounds.largest))
+    small = lax.square(lax.min(times(bounds.big, size), bounds.largest))
+    large = lax.square(lax.max(times(1 / bounds.big, size), bounds.least_big / bounds.big))
+    return plain, lax.select(size >= bounds.least_big, large, -small)
+
+
+def _add(x: tuple[Any, Any], y: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The sums of both; aside, beside large numbers (positive) small ones do not count."""
+    (plain_x, aside_x), (plain_y, aside_y) = x, y
+    zero = lax.full_like(aside_x, 0)
+    large = lax.max(aside_x, zero) + lax.max(aside_y, zero)
+    aside = lax.select(lax.max(aside_x, aside_y) > zero, large, aside_x + aside_y)
+    return plain_x + plain_y, aside
