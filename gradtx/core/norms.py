@@ -30,6 +30,16 @@ class Squares(NamedTuple):
     total: jax.Array
     unit: jax.Array
 
+    def below(self, number: Any, otherwise: Any, eps: Any = 0) -> jax.Array:
+        """number / (squares + eps), and what is said otherwise where that is 0."""
+        # What eps is added to needs no unit of its own: it may vanish beside eps.
+        small = (self.unit < 1) & (eps > 0)
+        total = jnp.where(small, self.total * self.unit * self.unit, self.total)
+        unit = jnp.where(small, 1, self.unit)
+        total = total + eps / unit / unit
+        positive = total != 0  # which a NaN is too
+        return jnp.where(positive, number / unit / jnp.where(positive, total, 1) / unit, otherwise)
+
 
 class Factor(NamedTuple):
     """A number as a product of two, either of which an array can be multiplied by."""
