@@ -35,10 +35,12 @@ class Squares(NamedTuple):
         # What eps is added to needs no unit of its own: it may vanish beside eps.
         small = (self.unit < 1) & (eps > 0)
         total = jnp.where(small, self.total * self.unit * self.unit, self.total)
-        unit = jnp.where(small, 1, self.unit)
-        total = total + eps / unit / unit
+        # Not divided twice: XLA divides by a product, of which the square may be no number.
+        inverse = 1 / jnp.where(small, 1, self.unit)
+        total = total + eps * inverse * inverse
         positive = total != 0  # which a NaN is too
-        return jnp.where(positive, number / unit / jnp.where(positive, total, 1) / unit, otherwise)
+        quotient = number * inverse / jnp.where(positive, total, 1) * inverse
+        return jnp.where(positive, quotient, otherwise)
 
 
 class Factor(NamedTuple):

@@ -238,8 +238,8 @@ def newton_schulz(
     """The matrices scale * x, (batch, rows, columns), through one iteration for each (a, b, c)."""
     eps, eps_sq = eps / scale, eps / scale**2  # beside x, and beside its Gram matrix
     if preconditioning in ("aol", "schatten"):  # which divide by what has the size of a square
-        unit = norm_over(x, (1, 2)).unit
-        x, eps_sq = x / unit, eps_sq / unit / unit
+        inverse = 1 / norm_over(x, (1, 2)).unit
+        x, eps_sq = inverse * x, eps_sq * inverse * inverse
     if preconditioning == "frobenius":
         x = _divided(x, norm_over(x, (1, 2)).value + eps)
     elif preconditioning == "spectral":
