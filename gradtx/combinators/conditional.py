@@ -142,8 +142,8 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
     finite does not run the inner transformation at all. Of a finite one the result is looked at
     too: an update, or a new element of the state, that is not finite where the old one was undoes
     the step. Without it one finite gradient of 1e20 would end a run of Adam: its square, an
-    infinity in float32, stays in the running mean and makes every later step 0. check_result=False leaves that pass out.
-    `state.skipped` counts, `state.in_a_row` says how long it has lasted.
+    infinity in float32, stays in the running mean and makes every later step 0. check_result=False
+    leaves that pass out. `state.skipped` counts, `state.in_a_row` says how long it has lasted.
     """
 
     def init(stored_params: Any) -> FiniteGuardState:

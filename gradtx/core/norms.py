@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -218,9 +218,7 @@ def _one_by_one(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[An
     return lax.while_loop(lambda state: state[2], step, start)[:2]
 
 
-def _total(
-    axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scales: Sequence[Any]
-) -> jax.Array:
+def _total(axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scales: Sequence[Any]) -> jax.Array:
     return functools.reduce(lax.add, map(_scaled_sum, axes, arrays, scales))
 
 

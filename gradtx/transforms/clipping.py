@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype
 from gradtx.core.kinds import NonNegative
-from gradtx.core.norms import Factor, Norm, norm_over, rms_of, norm_of
+from gradtx.core.norms import Factor, Norm, norm_of, norm_over, rms_of
 from gradtx.core.rule import Rule
 from gradtx.tree.arithmetic import length
 
@@ -114,7 +113,7 @@ def _along(x: jax.Array, factor: Factor) -> Factor:
     return Factor(*(jnp.broadcast_to(part, x.shape) for part in factor))
 
 
-def _axes_of_units(shape: tuple[int, ...]) -> Axes:
+def _axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
     if sum(n != 1 for n in shape) <= 1:
         return tuple(range(len(shape)))
     if len(shape) in (2, 3):

@@ -11,8 +11,8 @@ from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Real
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.norms import sum_of_squares
+from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.plateau import as_loss

@@ -240,11 +240,14 @@ def test_safe_norms(size: float) -> None:
     x = sample(size)
     close(gradtx.safe_norm(x, 0.0), np.linalg.norm(wide(x)))
     close(gradtx.safe_norm(x, 0.0, axis=1), np.linalg.norm(wide(x), axis=1))
-    close(gradtx.safe_norm(x, 0.0, ord=2, axis=-1, keepdims=True)[:, 0], np.linalg.norm(wide(x), axis=1))
+    close(
+        gradtx.safe_norm(x, 0.0, ord=2, axis=-1, keepdims=True)[:, 0],
+        np.linalg.norm(wide(x), axis=1),
+    )
     close(gradtx.safe_root_mean_squares(x, 0.0), np.linalg.norm(wide(x)) / np.sqrt(x.size))
 
 
-# -- transformations that do not see the scale of the gradient ---------------------------------------
+# -- transformations that do not see the scale of the gradient -------------------------------------
 
 SCALE_FREE = {
     "normalize": gradtx.normalize(),
@@ -274,7 +277,7 @@ def test_the_scale_of_the_gradient_is_not_seen(name: str) -> None:
         close(two_steps(np.float32(2.0**power)), two_steps(np.float32(1)), 1e-5)
 
 
-# -- what a square that overflows does to a state ---------------------------------------------------
+# -- what a square that overflows does to a state -------------------------------------------------
 
 GUARDED = {
     "adam": lambda: gradtx.adam(0.1),
