@@ -211,20 +211,22 @@ def _one_by_one(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[An
         better = jnp.where(unit == 1, bounds.unit_for(total), unit)
         return total, better, jnp.any(better != unit)
 
-    # No elements: the start lies, and varies over a mesh, as the sums do.
-    empty = [lax.slice_in_dim(x, 0, 0, axis=own[0]) for x, own in zip(arrays, axes, strict=True)]
-    none = _total(axes, empty, [np.ones_like(bounds.big)] * len(arrays))
+    # No elements of one array of each kind: the start lies, and varies over a mesh, as the sums do.
+    kinds = {(jax.typeof(x), own): x for x, own in zip(arrays, axes, strict=True)}
+    some = [own for _, own in kinds]
+    empty = [lax.slice_in_dim(x, 0, 0, axis=own[0]) for (_, own), x in kinds.items()]
+    none = _total(some, empty, [np.ones_like(bounds.big)] * len(empty))
     start = (none, none + 1, jnp.any(none == 0))
     return lax.while_loop(lambda state: state[2], step, start)[:2]
 
 
-def _total(axes: tuple[Axes, ...], arrays: Sequence[jax.Array], scales: Sequence[Any]) -> jax.Array:
+def _total(axes: Sequence[Axes], arrays: Sequence[jax.Array], scales: Sequence[Any]) -> jax.Array:
     return functools.reduce(lax.add, map(_scaled_sum, axes, arrays, scales))
 
 
 def _at_once(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
     """The sums in every unit, and the one that holds."""
-    plain, aside = functools.reduce(_add, map(_sums, axes, arrays))
+    plain, aside = functools.reduce(jax.jit(_add), map(_sums, axes, arrays))
     unit = _Range.of(plain.dtype).unit_for(plain)
     return jnp.where(unit == 1, plain, jnp.where(unit > 1, aside, -aside)), unit
 
