@@ -130,6 +130,8 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
 
         sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
 
+    A factor smaller than the smallest normal number, 1e-38 in float32, may be 0.
+
     grads: a tree of arrays whose first axis is the example. Returns the sums, in the dtypes of
     grads (whole numbers in float32), and how many examples were shrunk.
 

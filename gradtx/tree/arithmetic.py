@@ -187,6 +187,9 @@ def length(tree: Any) -> Norm:
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
     """The norm of all leaves as one vector: ord 2 (default), 1 or inf; squared if asked.
 
+    A norm is right wherever it can be represented; a square is not beyond 1e19 and below 1e-19 in
+    float32, where it is infinite and 0.
+
     Raises: ValueError for another ord.
     """
     if ord is None or ord == 2:
