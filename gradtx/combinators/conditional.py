@@ -145,10 +145,11 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
 
     It never gives up: what leaves is always finite, and so is the state. A gradient that is not
     finite does not run the inner transformation at all. Of a finite one the result is looked at
-    too: an update, or a new element of the state, that is not finite where the old one was (the
-    square of 1e20 in float32) undoes the step. check_result=False leaves that pass out.
-    `state.skipped` counts, `state.in_a_row` says how long it has lasted. Gradients at which the
-    inner transformation does not look, as of a frozen leaf, do not count.
+    too: an update, or a new element of the state, that is not finite where the old one was undoes
+    the step. Without it one finite gradient of 1e20 would end a run of Adam: its square, an
+    infinity in float32, stays in the running mean and makes every later step 0. check_result=False
+    leaves that pass out. `state.skipped` counts, `state.in_a_row` says how long it has lasted. Gradients
+    at which the inner transformation does not look, as of a frozen leaf, do not count.
     """
 
     def init(stored_params: Any) -> FiniteGuardState:

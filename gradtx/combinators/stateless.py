@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.foreign import as_transformation
 from gradtx.core.state import EmptyState, Params

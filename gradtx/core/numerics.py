@@ -51,7 +51,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 def magnitude(x: jax.Array) -> jax.Array:
     """|x|, real for complex x; its derivative at 0 is 0."""
-    return sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)
+    return jnp.abs(x)  # of a complex x not the root of a sum of squares, which leave float32
 
 
 @jax.custom_jvp
@@ -66,16 +66,6 @@ def _sqrt_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
     root = sqrt(x)
     positive = root > 0
     return root, jnp.where(positive, dx / (2 * jnp.where(positive, root, 1)), 0)
-
-
-def norm(x: jax.Array) -> jax.Array:
-    """||x||, the Euclidean norm of all elements; its derivative at 0 is 0."""
-    return sqrt(jnp.sum(abs_sq(x)))
-
-
-def root_mean_square(x: jax.Array) -> jax.Array:
-    """sqrt(mean(|x|^2)), 0 for an array without elements; its derivative at 0 is 0."""
-    return sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
 
 
 def running_mean(mean: jax.Array, x: jax.Array, decay: Any) -> jax.Array:

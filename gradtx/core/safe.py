@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.core.numerics import abs_sq
+from gradtx.core.norms import norm_over, root_mean_square
 
 
 def safe_norm(
@@ -22,9 +22,10 @@ def safe_norm(
     stays so.
     """
     x = _wide(x)
-    small = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True) <= min_norm
+    norm_in = functools.partial(_norm, ord=ord, axis=axis)
+    small = norm_in(x) <= min_norm
     # The derivative is that of a norm which has one: where it is not used it must be finite.
-    norm = jnp.linalg.norm(jnp.where(small, 1, x), ord=ord, axis=axis, keepdims=True)
+    norm = norm_in(jnp.where(small, 1, x))
     norm = jnp.where(small, cast(min_norm, norm.dtype), norm)
     return norm if keepdims else jnp.squeeze(norm, axis=axis)
 
@@ -35,9 +36,18 @@ def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
     It is taken in float32 or wider, and stays so.
     """
     x = _wide(x)
-    small = jnp.sqrt(jnp.mean(abs_sq(x))) <= min_rms
-    rms = jnp.sqrt(jnp.mean(abs_sq(jnp.where(small, 1, x))))
+    small = root_mean_square(x) <= min_rms
+    rms = root_mean_square(jnp.where(small, 1, x))
     return jnp.where(small, cast(min_rms, rms.dtype), rms)
+
+
+def _norm(x: jax.Array, ord: Any, axis: Any) -> jax.Array:
+    """`jnp.linalg.norm` with the axes kept; the Euclidean one right wherever it is a number."""
+    axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
+    euclidean = ord is None or (ord == 2 and len(axes) == 1) or (ord == "fro" and len(axes) == 2)
+    if euclidean and x.ndim:
+        return norm_over(x, tuple(axes)).value
+    return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
 
 
 def _wide(x: Any) -> jax.Array:

@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype
 from gradtx.core.kinds import NonNegative
-from gradtx.core.numerics import abs_sq, root_mean_square, sqrt, times
+from gradtx.core.norms import Factor, Norm, norm_of, norm_over, rms_of
 from gradtx.core.rule import Rule
-from gradtx.tree import global_norm
+from gradtx.tree.arithmetic import length
 
 Axes = int | tuple[int, ...] | None
 
@@ -37,11 +36,9 @@ def clip_by_global_norm(max_norm: NonNegative) -> Any:
     """
 
     def gather(updates: Any) -> Any:
-        # A quotient and not a choice of two: XLA copies a cheap scalar into the loop of each leaf.
-        norm = jnp.maximum(global_norm(updates), max_norm)
-        return max_norm / jnp.maximum(norm, np.finfo(norm.dtype).tiny)
+        return length(updates).shrinking_to(max_norm)
 
-    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
+    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
 
 
 @per_leaf
@@ -52,12 +49,7 @@ def clip_by_block_rms(threshold: NonNegative) -> Any:
 
     Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
     """
-
-    def update(grad: Any) -> Any:
-        largest = jnp.maximum(root_mean_square(grad), threshold)
-        return times(threshold / jnp.maximum(largest, np.finfo(largest.dtype).tiny), grad)
-
-    return update
+    return lambda grad: rms_of(grad).shrinking_to(threshold).times(grad)
 
 
 @per_leaf
@@ -73,8 +65,8 @@ def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axe
     """
 
     def update(grad: Any, param: Any) -> Any:
-        limit = clipping * jnp.maximum(_unit_norms(param, axis), eps)
-        return _clip_units(_unit_norms(grad, axis), limit, grad, 0.0)
+        limit = clipping * jnp.maximum(_unit_norms(param, axis).value, eps)
+        return _along(grad, _unit_norms(grad, axis).shrinking_to(limit)).times(grad)
 
     return update
 
@@ -90,7 +82,7 @@ def unitwise_norm(x: Any, axis: Axes = None) -> jax.Array:
     """
     x = jnp.asarray(x)
     x = cast(x, compute_dtype(x.dtype))
-    return jnp.broadcast_to(_unit_norms(x, axis), x.shape)
+    return jnp.broadcast_to(_unit_norms(x, axis).value, x.shape)
 
 
 def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) -> jax.Array:
@@ -107,17 +99,21 @@ def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) 
             f"{g_norm.shape}, {max_norm.shape} and {grad.shape}"
         )
     wide = cast(grad, compute_dtype(grad.dtype))
-    return cast(_clip_units(g_norm, max_norm, wide, div_eps), grad.dtype)
+    clipped = Norm.of(g_norm).at_least(div_eps).below(max_norm).times(wide)
+    return cast(jnp.where(g_norm <= max_norm, wide, clipped), grad.dtype)
 
 
-def _unit_norms(x: jax.Array, axis: Axes) -> jax.Array:
+def _unit_norms(x: jax.Array, axis: Axes) -> Norm:
     """The norm of each unit; the axes of units stay, with length 1."""
-    if axis is None:
-        axis = _axes_of_units(x.shape)
-    return sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
+    return norm_over(x, _axes_of_units(x.shape) if axis is None else axis)
 
 
-def _axes_of_units(shape: tuple[int, ...]) -> Axes:
+def _along(x: jax.Array, factor: Factor) -> Factor:
+    """The factor of each unit, for every element of x."""
+    return Factor(*(jnp.broadcast_to(part, x.shape) for part in factor))
+
+
+def _axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
     if sum(n != 1 for n in shape) <= 1:
         return tuple(range(len(shape)))
     if len(shape) in (2, 3):
@@ -129,16 +125,12 @@ def _axes_of_units(shape: tuple[int, ...]) -> Axes:
     )
 
 
-def _clip_units(norms: Any, limits: Any, grad: jax.Array, div_eps: float) -> jax.Array:
-    above = norms > limits
-    below = jnp.maximum(jnp.where(above, norms, 1), div_eps)
-    return jnp.where(above, limits / below, 1) * grad
-
-
 def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
     """Shrink each example's gradients to a norm of at most l2_norm_clip, and sum the examples.
 
         sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
+
+    A factor smaller than the smallest normal number, 1e-38 in float32, may be 0.
 
     grads: a tree of arrays whose first axis is the example. Returns the sums, in the dtypes of
     grads (whole numbers in float32), and how many examples were shrunk.
@@ -147,11 +139,11 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
     https://arxiv.org/abs/1607.00133
     """
     _check_examples("per_example_global_norm_clip", grads)
-    norms = jax.vmap(global_norm)(grads)
-    above = norms > l2_norm_clip
-    # From no norm a quotient is taken whose result is not used: its derivative could be infinite.
-    factors = jnp.where(above, l2_norm_clip / jnp.where(above, norms, 1), 1)
-    return jax.tree.map(lambda g: _weighted_sum(factors, g), grads), jnp.sum(above)
+    arrays = [jnp.asarray(g) for g in jax.tree.leaves(grads)]
+    norms = norm_of(arrays, [tuple(range(1, g.ndim)) for g in arrays])
+    factor = norms.shrinking_to(l2_norm_clip)
+    sums = jax.tree.map(lambda g: _weighted_sum(factor.first * factor.second, g), grads)
+    return sums, jnp.sum(norms.value > l2_norm_clip)
 
 
 def _weighted_sum(weights: jax.Array, x: Any) -> jax.Array:

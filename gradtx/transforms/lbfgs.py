@@ -12,6 +12,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.norms import sum_of_squares
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 
@@ -67,8 +68,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
         first = step.count == 1
         dw, du = tree.sub(params, state.params), tree.sub(updates, state.updates)
         product = jnp.where(first, 0, _inner(dw, du))
-        # A product that is too small to have a reciprocal belongs to no step at all.
-        usable = jnp.abs(product) > np.finfo(product.dtype).tiny
+        # A product without a reciprocal, too small or too large, belongs to no step at all.
+        usable = (jnp.abs(product) > np.finfo(product.dtype).tiny) & jnp.isfinite(product)
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
         newest = (step.count - 2) % memory_size
         dws, dus, weights = jax.tree.map(
@@ -80,7 +81,9 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
         if scale_init_precond:
             size = tree.norm(updates)
             large = size > 1
-            gamma = jnp.where(first, 1 / jnp.where(large, size, 1), _ratio(product, _inner(du, du)))
+            unknown = first | ~jnp.isfinite(product)
+            ratio = sum_of_squares(jax.tree.leaves(du)).below(jnp.where(unknown, 0, product), 1)
+            gamma = jnp.where(unknown, 1 / jnp.where(large, size, 1), ratio)
         oldest = newest + 1 + jnp.arange(memory_size, dtype=np.int32)
         u = _two_loops(updates, dws, dus, weights, gamma, oldest % memory_size)
         return u, ScaleByLBFGSState(step.count, params, updates, dws, dus, weights)
@@ -100,11 +103,6 @@ def _zero_if(condition: Any, x: Any) -> Any:
 def _inner(x: Any, y: Any) -> jax.Array:
     """Re <x, y>"""
     return tree.vdot(x, y).real
-
-
-def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x / y, 1 where y is 0."""
-    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 1)
 
 
 def _add_scaled(x: Any, scalar: Any, y: Any) -> Any:

@@ -9,10 +9,10 @@ import numpy as np
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import AtLeastOne, NonNegative, Real
-from gradtx.core.numerics import times, zeros_like, zeros_like_result
+from gradtx.core.numerics import zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
-from gradtx.tree import global_norm
+from gradtx.tree.arithmetic import length
 
 
 class ZeroNansState(NamedTuple):
@@ -33,9 +33,9 @@ def normalize() -> Any:
     """u = g / ||g||, with the norm of the whole tree; zero updates stay zero."""
 
     def gather(updates: Any) -> Any:
-        return _reciprocal(global_norm(updates))
+        return length(updates).below(1)
 
-    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
+    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
 
 
 @per_leaf
@@ -43,15 +43,9 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
     """u = scale_factor * g / (||g|| + eps), with the norm of the whole tree."""
 
     def gather(updates: Any) -> Any:
-        return scale_factor * _reciprocal(global_norm(updates) + eps)
+        return length(updates).plus(eps).below(scale_factor)
 
-    return Rule(None, lambda grad, gathered: times(gathered, grad), gather)
-
-
-def _reciprocal(x: Any) -> Any:
-    """1 / x, and 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
+    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
 
 
 @per_leaf

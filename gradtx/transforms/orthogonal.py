@@ -16,7 +16,8 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
 from gradtx.core.kinds import Decay, DType, NonNegative, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
-from gradtx.core.numerics import abs_sq, running_mean, sqrt, times, zeros_like
+from gradtx.core.norms import norm_over
+from gradtx.core.numerics import running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
@@ -236,8 +237,11 @@ def newton_schulz(
 ) -> jax.Array:
     """The matrices scale * x, (batch, rows, columns), through one iteration for each (a, b, c)."""
     eps, eps_sq = eps / scale, eps / scale**2  # beside x, and beside its Gram matrix
+    if preconditioning in ("aol", "schatten"):  # which divide by what has the size of a square
+        inverse = 1 / norm_over(x, (1, 2)).unit
+        x, eps_sq = inverse * x, eps_sq * inverse * inverse
     if preconditioning == "frobenius":
-        x = _divided(x, sqrt(jnp.sum(abs_sq(x), axis=(1, 2), keepdims=True)) + eps)
+        x = _divided(x, norm_over(x, (1, 2)).value + eps)
     elif preconditioning == "spectral":
         largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
         x = _divided(x, largest + eps)
@@ -247,8 +251,7 @@ def newton_schulz(
             size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps_sq))
             x, gram = _divided(x, size), _divided(_divided(gram, size), size.mT)
         elif i == 0 and preconditioning == "schatten":
-            norm = sqrt(jnp.sum(abs_sq(gram), axis=(1, 2), keepdims=True))
-            size = sqrt(jnp.maximum(norm, eps_sq))
+            size = sqrt(jnp.maximum(norm_over(gram, (1, 2)).value, eps_sq))
             x, gram = _divided(x, size), _divided(gram, size * size)
         identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)[None]
         x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative
-from gradtx.core.numerics import norm, root_mean_square, times
+from gradtx.core.norms import Factor, norm, norm_of, root_mean_square
+from gradtx.core.numerics import times
 
 
 @per_leaf
@@ -25,9 +26,10 @@ def scale_by_trust_ratio(
 
     def update(grad: Any, param: Any) -> Any:
         above = jnp.maximum(norm(param), min_norm)
-        below = jnp.maximum(norm(grad), min_norm)
-        ratio = trust_coefficient * above / (jnp.where(below > 0, below, 1) + eps)
-        return times(jnp.where((above > 0) & (below > 0), ratio, 1), grad)
+        below = norm_of([grad]).at_least(min_norm)
+        both = (above > 0) & (below.root > 0)
+        ratio = below.plus(eps).below(trust_coefficient * above)
+        return Factor(*(jnp.where(both, part, 1) for part in ratio)).times(grad)
 
     return update
 

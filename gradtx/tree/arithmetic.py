@@ -13,7 +13,8 @@ from jax import lax
 
 from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import compute_dtype
-from gradtx.core.numerics import abs_sq, sqrt
+from gradtx.core.norms import Norm, norm_of
+from gradtx.core.numerics import abs_sq
 
 
 def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
@@ -178,14 +179,21 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     return _total(products, jnp.sum)
 
 
+def length(tree: Any) -> Norm:
+    """The norm of all leaves as one vector, ready to divide by."""
+    return norm_of([jnp.asarray(x) for x in jax.tree.leaves(tree)])
+
+
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
     """The norm of all leaves as one vector: ord 2 (default), 1 or inf; squared if asked.
+
+    A norm is right wherever it can be represented; a square is not beyond 1e19 and below 1e-19 in
+    float32, where it is infinite and 0.
 
     Raises: ValueError for another ord.
     """
     if ord is None or ord == 2:
-        total = _total(tree, _sum_of_squares)
-        return total if squared else sqrt(total)
+        return _total(tree, _sum_of_squares) if squared else length(tree).value
     if ord == 1:
         result = _total(tree, _sum_of_magnitudes)
     elif ord in (jnp.inf, "inf", "infinity"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.tree.arithmetic import norm, scale, sub, vdot
+from gradtx.tree.arithmetic import length, norm, scale, sub, vdot
 
 
 def power_iteration(
@@ -68,9 +68,13 @@ def power_iteration(
 
 def _normalized(tree: Any) -> Any:
     """The tree divided by its norm; zeros stay zeros."""
-    size = norm(tree)
-    factor = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
-    return jax.tree.map(lambda x: cast(x * cast(factor, x.real.dtype), x.dtype), tree)
+    factor = length(tree).below(1)
+
+    def leaf(x: Any) -> Any:
+        wide = cast(x, compute_dtype(x.dtype))
+        return cast(factor.times(wide), x.dtype)
+
+    return jax.tree.map(leaf, tree)
 
 
 def matrix_inverse_pth_root(
