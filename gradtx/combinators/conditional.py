@@ -148,8 +148,8 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
     too: an update, or a new element of the state, that is not finite where the old one was undoes
     the step. Without it one finite gradient of 1e20 would end a run of Adam: its square, an
     infinity in float32, stays in the running mean and makes every later step 0. check_result=False
-    leaves that pass out. `state.skipped` counts, `state.in_a_row` says how long it has lasted. Gradients
-    at which the inner transformation does not look, as of a frozen leaf, do not count.
+    leaves that pass out. `state.skipped` counts, `state.in_a_row` says how long it has lasted.
+    Gradients at which the inner transformation does not look, as of a frozen leaf, do not count.
     """
 
     def init(stored_params: Any) -> FiniteGuardState:
