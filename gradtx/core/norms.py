@@ -1,8 +1,7 @@
 """Euclidean norms, right wherever they can be represented, and arrays divided by them.
 
-The square of a number leaves float32 long before the number does: at 2e19 and at 1e-19. A norm is
-kept here as `root * unit`, where unit is a power of two, so that the square of root is an ordinary
-number. Unit is 1, and changes no bit, wherever the plain sum of squares holds; numbers that are
+The square of a number leaves float32 long before the number does: at 2e19 and at 1e-19. So squares
+are summed in float64 where the hardware has it, and elsewhere in three units at once. Numbers
 smaller than the smallest normal one count as 0.
 """
 
@@ -18,29 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype
-from gradtx.core.numerics import abs_sq, sqrt, times
+from gradtx.core.dtypes import cast, compute_dtype, real_dtype, scalar_dtype
+from gradtx.core.numerics import sqrt, times
 
 Axes = tuple[int, ...]
-
-
-class Squares(NamedTuple):
-    """A sum of squares, as total * unit**2."""
-
-    total: jax.Array
-    unit: jax.Array
-
-    def below(self, number: Any, otherwise: Any, eps: Any = 0) -> jax.Array:
-        """number / (squares + eps), and what is said otherwise where that is 0."""
-        # What eps is added to needs no unit of its own: it may vanish beside eps.
-        small = (self.unit < 1) & (eps > 0)
-        total = jnp.where(small, self.total * self.unit * self.unit, self.total)
-        # Not divided twice: XLA divides by a product, of which the square may be no number.
-        inverse = 1 / jnp.where(small, 1, self.unit)
-        total = total + eps * inverse * inverse
-        positive = total != 0  # which a NaN is too
-        quotient = number * inverse / jnp.where(positive, total, 1) * inverse
-        return jnp.where(positive, quotient, otherwise)
 
 
 class Factor(NamedTuple):
@@ -55,47 +35,48 @@ class Factor(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A norm, as root * unit."""
+    """A norm, ready to divide by: neither its square nor its reciprocal need be representable."""
 
-    root: jax.Array
-    unit: jax.Array
-
-    @classmethod
-    def of(cls, value: jax.Array) -> Norm:
-        """A norm that is known."""
-        wide = cast(value, compute_dtype(value.dtype))
-        unit = jnp.where(wide < _Range.of(wide.dtype).largest, 1, _Range.of(wide.dtype).big)
-        return cls(wide / unit, unit)
+    value: jax.Array
 
     @property
-    def value(self) -> jax.Array:
-        """The norm as one number, infinite where that is beyond the dtype."""
-        return self.root * self.unit
+    def unit(self) -> jax.Array:
+        """A power of two, so that the square of value / unit is an ordinary number; mostly 1."""
+        bounds = _Range.of(self.value.dtype)
+        one = np.ones_like(bounds.big)
+        unit = jnp.where(self.value < one / bounds.largest, one / bounds.big, one)
+        return jnp.where(self.value < bounds.largest, unit, bounds.big)  # a NaN is below nothing
 
     def at_least(self, least: Any) -> Norm:
         """max(norm, least)"""
-        return self._where(self.value < least, least, self.root)
+        return Norm(jnp.maximum(self.value, least))
 
     def plus(self, number: Any) -> Norm:
         """norm + number, which is not negative."""
-        value = self.value
-        # In the unit of what is the larger of the two, beside which the other one may vanish.
-        return self._where(value < number, value + number, self.root + number / self.unit)
-
-    def _where(self, condition: Any, number: Any, root: Any) -> Norm:
-        return Norm(jnp.where(condition, number, root), jnp.where(condition, 1, self.unit))
+        return Norm(self.value + number)
 
     def below(self, number: Any) -> Factor:
         """number / norm, and 0 where the norm is 0."""
-        positive = self.root != 0  # which a NaN is too
-        quotient = jnp.where(positive, number, 0) / jnp.where(positive, self.root, 1)
-        return Factor(1 / self.unit, quotient)
+        positive, unit = self.value != 0, self.unit  # a NaN is positive too
+        quotient = jnp.where(positive, number, 0) / jnp.where(positive, self.value / unit, 1)
+        return Factor(1 / unit, quotient)
+
+    def square_below(self, number: Any, otherwise: Any, eps: Any = 0) -> jax.Array:
+        """number / (norm^2 + eps), and what is said otherwise where that is 0."""
+        # What eps is added to needs no unit of its own: it may vanish beside eps.
+        unit = jnp.where((self.unit < 1) & (eps > 0), 1, self.unit)
+        root, inverse = self.value / unit, 1 / unit
+        total = root * root + eps * inverse * inverse
+        positive = total != 0  # which a NaN is too
+        # Not divided twice: XLA divides by a product, of which the square may be no number.
+        quotient = number * inverse / jnp.where(positive, total, 1) * inverse
+        return jnp.where(positive, quotient, otherwise)
 
     def shrinking_to(self, limit: Any) -> Factor:
         """min(1, limit / norm): of an array whose norm this is it makes one of at most limit."""
         above = ~(self.value <= limit)
         # Quotients and no choices: XLA copies a cheap scalar into the loop of each leaf.
-        root, unit = (jnp.where(above, x, 1) for x in self)
+        root, unit = (jnp.where(above, x, 1) for x in (self.value / self.unit, self.unit))
         return Factor(1 / unit, jnp.where(above, limit, 1) / root)
 
 
@@ -104,20 +85,23 @@ def norm_of(arrays: Sequence[jax.Array], axes: Sequence[Axes] | None = None) -> 
 
     axes: over which of each array's axes it extends; what is left must have one shape.
     """
-    squares = sum_of_squares(arrays, axes)
-    return Norm(sqrt(squares.total), squares.unit)
+    if not arrays:
+        return Norm(jnp.zeros((), np.float32))
+    dtype = compute_dtype(*(x.dtype for x in arrays))
+    wide = [cast(x, dtype if jnp.iscomplexobj(x) else real_dtype(dtype)) for x in arrays]
+    all_axes = [tuple(range(x.ndim)) for x in wide] if axes is None else axes
+    return Norm(_norm(tuple(all_axes), wide))
 
 
 def norm_over(x: jax.Array, axes: int | Sequence[int]) -> Norm:
     """The norms of an array over some axes, which stay, with length 1."""
     own = tuple(operator.index(axis) % x.ndim for axis in np.atleast_1d(axes))
-    return Norm(*(jnp.expand_dims(part, own) for part in norm_of([x], [own])))
+    return Norm(jnp.expand_dims(norm_of([x], [own]).value, own))
 
 
 def rms_of(x: jax.Array) -> Norm:
     """sqrt(mean(|x|^2)), 0 for an array without elements; its derivative at 0 is 0."""
-    squares = sum_of_squares([x])
-    return Norm(sqrt(squares.total / max(x.size, 1)), squares.unit)
+    return Norm(norm(x) / max(x.size, 1) ** 0.5)
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -130,42 +114,69 @@ def root_mean_square(x: jax.Array) -> jax.Array:
     return rms_of(x).value
 
 
-def sum_of_squares(arrays: Sequence[jax.Array], axes: Sequence[Axes] | None = None) -> Squares:
-    """The sum of |x|^2 over all elements of some arrays, over these axes of each."""
-    if not arrays:
-        return Squares(jnp.zeros((), np.float32), jnp.ones((), np.float32))
-    dtype = compute_dtype(*(x.dtype for x in arrays))
-    wide = [cast(x, dtype if jnp.iscomplexobj(x) else real_dtype(dtype)) for x in arrays]
-    given = tuple(tuple(range(x.ndim)) for x in wide) if axes is None else tuple(axes)
-    # A number is an array of one element, so that there always is an axis to sum over.
-    wide = [x if own else lax.expand_dims(x, [x.ndim]) for x, own in zip(wide, given, strict=True)]
-    spread = tuple(own or (x.ndim - 1,) for x, own in zip(wide, given, strict=True))
-    return _squares(spread, wide)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _squares(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> Squares:
-    # On a CPU one sum after the other: the first one mostly is the last. On an accelerator, which
-    # would have to ask its host whether it is, all of them in one pass.
-    return Squares(
-        *lax.platform_dependent(
-            *arrays,
-            cpu=lambda *xs: _one_by_one(axes, xs),
-            default=lambda *xs: _at_once(axes, xs),
-        )
-    )
+def _norm(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> jax.Array:
+    norms = [_of_one(own, x) for own, x in zip(axes, arrays, strict=True)]
+    together = norms[0] if len(norms) == 1 else _of_one((0,), lax.concatenate(norms, 0))
+    return lax.squeeze(together, (0,))
 
 
-@_squares.defjvp
-def _squares_jvp(axes: tuple[Axes, ...], primals: Any, tangents: Any) -> tuple[Squares, Squares]:
+@_norm.defjvp
+def _norm_jvp(
+    axes: tuple[Axes, ...], primals: tuple[Any], tangents: tuple[Any]
+) -> tuple[jax.Array, jax.Array]:
     (arrays,), (dots,) = primals, tangents
-    total, unit = _squares(axes, arrays)
-    slope = jnp.zeros_like(total)
+    value = _norm(axes, arrays)
+    slope = jnp.zeros_like(value)
     for x, dx, own in zip(arrays, dots, axes, strict=True):
-        over = jnp.expand_dims(1 / unit, own)
-        slope = slope + jnp.sum(jnp.real(2 * (over * x).conj() * (over * dx)), axis=own)
-    return Squares(total, unit), Squares(slope, jnp.zeros_like(unit))
+        # The direction first, whose elements are at most 1. It is 0 where the norm is.
+        direction = Norm(jnp.expand_dims(value, own)).below(1).times(x)
+        slope = slope + jnp.sum(jnp.real(direction.conj() * dx), axis=own)
+    return value, slope
+
+
+# Jitted, so that leaves of equal shape share their trace.
+@functools.partial(jax.jit, static_argnums=0)
+def _of_one(axes: Axes, x: jax.Array) -> jax.Array:
+    """The norm of one array, behind a first axis of length 1."""
+    wide, units = (functools.partial(function, axes) for function in (_in_float64, _in_units))
+    # Under x64 float64 is the user's: what is float32 has nothing in float64 beside it.
+    if real_dtype(x.dtype) != np.float32 or scalar_dtype() == np.float64:
+        return units(x)
+    return lax.platform_dependent(x, cpu=wide, cuda=wide, rocm=wide, default=units)
+
+
+def _in_float64(axes: Axes, x: jax.Array) -> jax.Array:
+    """Of float32, whose squares float64 holds. The conversion is part of the sum's loop."""
+    with jax.enable_x64(True):
+        squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
+        total = lax.reduce_sum(functools.reduce(lax.add, squares), axes)
+        return cast(lax.sqrt(total), np.float32)[None]
+
+
+def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
+    """The sums of |x|^2, |x / big|^2 and |big x|^2, in one pass, and the root of that which holds.
+
+    What is beyond `largest`, so that the sum does not hold, is taken for that: an infinity would
+    mislead tools that look for them. And without a bound between them XLA would take the square of
+    the factor out of the square.
+    """
+    bounds = _Range.of(x.real.dtype)
+    one = np.ones_like(bounds.big)
+
+    def total(scale: Any) -> jax.Array:
+        each = (lax.min(lax.abs(times(scale, part)), bounds.largest) for part in _parts(x))
+        return lax.reduce_sum(functools.reduce(lax.add, map(lax.square, each)), axes)
+
+    plain, large, small = (total(scale) for scale in (one, one / bounds.big, bounds.big))
+    # A NaN is below nothing.
+    beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
+    unit = jnp.where(beyond, bounds.big, jnp.where(within, one, one / bounds.big))
+    return (sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit)[None]
+
+
+def _parts(x: jax.Array) -> list[jax.Array]:
+    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
 
 
 class _Range(NamedTuple):
@@ -173,12 +184,11 @@ class _Range(NamedTuple):
 
     A sum of squares of numbers up to `largest` does not overflow. A total from `least_total` on has
     lost nothing that counts to underflow; below it, every number is far below `largest` in the
-    small unit, 1 / big. From `most_total` on numbers below `least_big` do not count.
+    small unit, 1 / big. A total from `most_total` on is to be taken in the unit big.
     """
 
     big: Any
     largest: Any
-    least_big: Any
     least_total: Any
     most_total: Any
 
@@ -186,96 +196,4 @@ class _Range(NamedTuple):
     def of(cls, dtype: Any) -> _Range:
         """For fewer than 2^(e / 4) elements, of exponents up to e: 2^32 of them in float32."""
         part = np.finfo(dtype).maxexp // 8
-        exponents = (5 * part, 3 * part, part + 1, -4 * part, 6 * part)
-        return cls(*(np.asarray(2.0**e, dtype) for e in exponents))
-
-    def unit_for(self, total: jax.Array) -> jax.Array:
-        """The unit in which to sum what has this sum in units of 1."""
-        one = np.ones((), total.dtype)
-        unit = jnp.where(total < self.least_total, one / self.big, one)
-        return jnp.where(total < self.most_total, unit, self.big)  # a NaN is below nothing
-
-
-def _one_by_one(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
-    """The sum in units of 1 and, where that does not hold, again in another unit.
-
-    Both are the body of one loop, so that XLA compiles it once.
-    """
-    bounds = _Range.of(arrays[0].real.dtype)
-
-    def step(state: Any) -> Any:
-        _, unit, _ = state
-        # A scalar for each array: of one that they share XLA:CPU makes an array in memory.
-        scales = lax.optimization_barrier([1 / unit] * len(arrays))  # type: ignore[no-untyped-call]
-        total = _total(axes, arrays, scales)
-        better = jnp.where(unit == 1, bounds.unit_for(total), unit)
-        return total, better, jnp.any(better != unit)
-
-    # No elements of one array of each kind: the start lies, and varies over a mesh, as the sums do.
-    kinds = {(jax.typeof(x), own): x for x, own in zip(arrays, axes, strict=True)}
-    some = [own for _, own in kinds]
-    empty = [lax.slice_in_dim(x, 0, 0, axis=own[0]) for (_, own), x in kinds.items()]
-    none = _total(some, empty, [np.ones_like(bounds.big)] * len(empty))
-    start = (none, none + 1, jnp.any(none == 0))
-    return lax.while_loop(lambda state: state[2], step, start)[:2]
-
-
-def _total(axes: Sequence[Axes], arrays: Sequence[jax.Array], scales: Sequence[Any]) -> jax.Array:
-    return functools.reduce(lax.add, map(_scaled_sum, axes, arrays, scales))
-
-
-def _at_once(axes: tuple[Axes, ...], arrays: Sequence[jax.Array]) -> tuple[Any, Any]:
-    """The sums in every unit, and the one that holds."""
-    plain, aside = functools.reduce(jax.jit(_add), map(_sums, axes, arrays))
-    unit = _Range.of(plain.dtype).unit_for(plain)
-    return jnp.where(unit == 1, plain, jnp.where(unit > 1, aside, -aside)), unit
-
-
-# Jitted, so that leaves of equal shape share their trace.
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _scaled_sum(axes: Axes, x: jax.Array, scale: Any) -> jax.Array:
-    """The sum of |scale x|^2"""
-    if np.ndim(scale):
-        scale = lax.expand_dims(scale, axes)
-    return lax.reduce_sum(abs_sq(scale * x), axes)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _sums(axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sum of |x|^2; and aside that of |x / big|^2 or, negative, of |big x|^2.
-
-    As one complex number: sums that are reduced side by side XLA:GPU computes from arrays in memory
-    which, for a single one, are never stored.
-    """
-    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-    plain, aside = functools.reduce(_add, map(_terms, parts))
-
-    def add(x: jax.Array, y: jax.Array) -> jax.Array:
-        return lax.complex(*_add((x.real, x.imag), (y.real, y.imag)))
-
-    zero = np.zeros((), np.result_type(plain.dtype, np.complex64))
-    total = lax.reduce(lax.complex(plain, aside), zero, add, axes)
-    return total.real, total.imag
-
-
-def _terms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What one element adds to both sums."""
-    bounds = _Range.of(x.dtype)
-    size = lax.abs(x)
-    # Bounded, where the sum does not hold: an infinity would mislead tools that look for them. And
-    # without a bound between them XLA would take the square of the factor out of the square.
-    plain = lax.square(lax.min(size, bounds.largest))
-    small = lax.square(lax.min(times(bounds.big, size), bounds.largest))
-    large = lax.square(lax.max(times(1 / bounds.big, size), bounds.least_big / bounds.big))
-    return plain, lax.select(size >= bounds.least_big, large, -small)
-
-
-def _add(x: tuple[Any, Any], y: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The sums of both; aside, beside large numbers (positive) small ones do not count."""
-    (plain_x, aside_x), (plain_y, aside_y) = x, y
-    zero = lax.full_like(aside_x, 0)
-    large = lax.max(aside_x, zero) + lax.max(aside_y, zero)
-    aside = lax.select(lax.max(aside_x, aside_y) > zero, large, aside_x + aside_y)
-    return plain_x + plain_y, aside
+        return cls(*(np.asarray(2.0**e, dtype) for e in (5 * part, 3 * part, -4 * part, 6 * part)))

@@ -99,7 +99,12 @@ def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) 
             f"{g_norm.shape}, {max_norm.shape} and {grad.shape}"
         )
     wide = cast(grad, compute_dtype(grad.dtype))
-    clipped = Norm.of(g_norm).at_least(div_eps).below(max_norm).times(wide)
+    clipped = (
+        Norm(cast(g_norm, compute_dtype(g_norm.dtype)))
+        .at_least(div_eps)
+        .below(max_norm)
+        .times(wide)
+    )
     return cast(jnp.where(g_norm <= max_norm, wide, clipped), grad.dtype)
 
 

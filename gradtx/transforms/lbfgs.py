@@ -12,7 +12,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
-from gradtx.core.norms import sum_of_squares
+from gradtx.core.norms import norm_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 
@@ -82,7 +82,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
             size = tree.norm(updates)
             large = size > 1
             unknown = first | ~jnp.isfinite(product)
-            ratio = sum_of_squares(jax.tree.leaves(du)).below(jnp.where(unknown, 0, product), 1)
+            ratio = norm_of(jax.tree.leaves(du)).square_below(jnp.where(unknown, 0, product), 1)
             gamma = jnp.where(unknown, 1 / jnp.where(large, size, 1), ratio)
         oldest = newest + 1 + jnp.arange(memory_size, dtype=np.int32)
         u = _two_loops(updates, dws, dus, weights, gamma, oldest % memory_size)

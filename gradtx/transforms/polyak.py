@@ -11,7 +11,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Real
-from gradtx.core.norms import sum_of_squares
+from gradtx.core.norms import norm_of
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
@@ -39,12 +39,12 @@ def scale_by_polyak(
         raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+', got {variant!r}")
 
     def gather(updates: Any) -> Any:
-        return sum_of_squares(jax.tree.leaves(updates))
+        return norm_of(jax.tree.leaves(updates))
 
     def update(grad: Any, gathered: Any, *, value: Any) -> Any:
         gap = as_loss(value, real_dtype(grad.dtype)) - f_min
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap
-        return jnp.minimum(gathered.below(gap, 0, eps), max_learning_rate) * grad
+        return jnp.minimum(gathered.square_below(gap, 0, eps), max_learning_rate) * grad
 
     return Rule(None, update, gather)
 

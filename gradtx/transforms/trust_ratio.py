@@ -27,7 +27,7 @@ def scale_by_trust_ratio(
     def update(grad: Any, param: Any) -> Any:
         above = jnp.maximum(norm(param), min_norm)
         below = norm_of([grad]).at_least(min_norm)
-        both = (above > 0) & (below.root > 0)
+        both = (above > 0) & (below.value > 0)
         ratio = below.plus(eps).below(trust_coefficient * above)
         return Factor(*(jnp.where(both, part, 1) for part in ratio)).times(grad)
 
