@@ -20,7 +20,7 @@ from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
 from gradtx.core.schedule import Schedule
 from gradtx.core.skipping import all_finite, idle_zeros
-from gradtx.core.state import OptState, Updates, start
+from gradtx.core.state import OptState, Updates, given, start
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -145,15 +145,18 @@ def cycle(
     """
     leaves = Leaves.of(updates)
     kept = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
-    mean = leaves.tree(
-        None if g is None else cast(add(cast(old, g.dtype), g), old.dtype)
-        for g, old in zip(leaves.values, kept, strict=True)
-    )
+
+    def added() -> Updates:
+        pairs = zip(leaves.values, kept, strict=True)
+        return leaves.tree(None if g is None else add(cast(old, g.dtype), g) for g, old in pairs)
+
+    mean = jax.tree.map(lambda m, old: cast(m, old.dtype), added(), given(updates, state.acc_grads))
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
     def step(held: tuple[Updates, OptState]) -> Any:
         mean, inner_state = held
-        grads = jax.tree.map(lambda g, m: cast(m, g.dtype), updates, mean)
+        # What an accumulator in a narrower dtype would round is not rounded on its way on.
+        grads = mean if all(jax.tree.leaves(lent)) else _choose(lent, mean, added())
         u, inner_state = update_inner(inner, grads, inner_state, params, extra, rounded=False)
         return _unless(lent, u), (_choose(lent, u, mean), inner_state)
 

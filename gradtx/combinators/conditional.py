@@ -102,9 +102,11 @@ def conditionally_mask(
     def init(stored_params: Any) -> ConditionallyMaskState:
         return ConditionallyMaskState(start(), inner.init(stored_params))
 
-    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
+    def update(
+        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
+    ) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run, hold = _running(inner, updates, stored_params, extra), _holding(updates, state.step)
+        run, hold = _running(inner, needed, stored_params, extra), _holding(updates, state.step)
         u, inner_state = lax.cond(due, run, hold, state.inner_state)
         return u, ConditionallyMaskState(increment(state.step), inner_state)
 

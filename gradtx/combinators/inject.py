@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
-from gradtx.core.foreign import as_transformation
+from gradtx.core.foreign import as_transformation, in_dtypes_of
 from gradtx.core.kinds import DType, Instance, Numbers
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
@@ -25,6 +25,7 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.core.types import StatefulSchedule
 from gradtx.core.value import show, thaw
 from gradtx.core.whole import Whole
+from gradtx.core.work import Work
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
@@ -83,6 +84,12 @@ class Injected(Whole):
         """As what the factory makes."""
         return self.parts[0].per_example
 
+    def _can_ignore(self) -> bool:
+        return any(link.transformation._can_ignore() for link in self.parts[0]._links())
+
+    def _ignored(self, work: Work, selected: list[bool]) -> list[bool]:
+        return work.ignored_inside(self.parts, selected)
+
     def _init(self, params: Params) -> OptState:
         schedules = self._schedules
         states = {name: schedule.init() for name, schedule in schedules.items()}
@@ -110,9 +117,8 @@ class Injected(Whole):
             inner, updates, state.inner_state, params, extra, rounded=False
         )
         states = {name: s.update(states[name], **extra) for name, s in self._schedules.items()}
-        return u, InjectStatefulHyperparamsState(
-            increment(state.count), hyperparams, states, inner_state
-        )
+        kept = in_dtypes_of(state.hyperparams, hyperparams)
+        return u, InjectStatefulHyperparamsState(increment(state.count), kept, states, inner_state)
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
         """As what the factory makes; a schedule with a state of its own may take anything."""

@@ -14,6 +14,7 @@ from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
+from gradtx.core.origin import is_like, show_class, told_by, wrong
 from gradtx.core.problem import check_known
 from gradtx.core.rule import increment
 from gradtx.core.run import update as update_inner
@@ -75,6 +76,9 @@ class Lookahead(GradientTransformation):
                 "lookahead needs both sets of parameters: call update(grads, state, params) with "
                 f"params = LookaheadParams.init_synced(...), got a {type(params).__name__}"
             )
+        if not is_like(state, LookaheadState):
+            with told_by("lookahead", state):
+                raise wrong(state, f"the {show_class(LookaheadState)} of lookahead", "")
         check_known(self, lambda name: self.takes(name, extra), extra)
         optimizer, fast_params = self.fast_optimizer, params.fast  # type: ignore[union-attr]
         u, fast_state = update_inner(

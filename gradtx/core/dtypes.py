@@ -106,7 +106,7 @@ def widen_tree(tree: Any) -> Any:
 def strengthen(x: Any) -> jax.Array:
     """`x` as an array that is not weakly typed, so that its aval can stay the same for ever."""
     array = x if isinstance(x, jax.Array) else jnp.asarray(x)
-    return cast(array, array.dtype)
+    return array if is_random_key(array) else cast(array, array.dtype)
 
 
 def bind_numbers(tree: Any, dtype: Any, where: str) -> Any:

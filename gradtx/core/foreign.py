@@ -45,14 +45,14 @@ class Foreign(GradientTransformation):
             work.tree(selected), state, work.params_tree(selected), **given
         )
         work.put(updates, selected, repr(self))
-        return _in_dtypes_of(state, new_state)
+        return in_dtypes_of(state, new_state)
 
     def __repr__(self) -> str:
         init, update = self.arguments["init"], self.arguments["update"]
         return f"GradientTransformation(init={show(init)}, update={show(update)})"
 
 
-def _in_dtypes_of(old: OptState, new: OptState) -> OptState:
+def in_dtypes_of(old: OptState, new: OptState) -> OptState:
     """The new state in the dtypes of the old one, where they are alike."""
     if jax.tree.structure(old) != jax.tree.structure(new):  # type: ignore[operator]
         return new

@@ -19,7 +19,8 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import widen
-from gradtx.core.leaves import Leaves, align
+from gradtx.core.leaves import Leaves, align, describe
+from gradtx.core.leaves import at as located
 
 Params = Any
 Updates = Any
@@ -194,6 +195,9 @@ def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
     """A tree rule's state without the leaves for which there is no update."""
     if not is_named_tuple(own) or not any(fields_like_params(type(own))):
         return own
+    for name in fields_of_past_params(type(own)):
+        if misfit := _misfit(name, getattr(own, name), updates, exact=True):
+            raise ValueError(f"{where}: {misfit}")
     fields = zip(own._fields, own, fields_like_params(type(own)), strict=True)
     return type(own)(
         *(
@@ -201,6 +205,35 @@ def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
             for name, x, like in fields
         )
     )
+
+
+def misfit_of(own: Any, updates: Updates) -> str | None:
+    """What to say of a tree rule's state if it is of parameters of other shapes than the updates.
+
+    A leaf of the state may have axes before those of the parameter, as a memory has.
+    """
+    if not is_named_tuple(own):
+        return None
+    fields = zip(own._fields, own, fields_like_params(type(own)), strict=True)
+    found = (_misfit(name, tree, updates) for name, tree, like in fields if like)
+    return next(filter(None, found), None)
+
+
+def _misfit(name: str, tree: Any, updates: Updates, *, exact: bool = False) -> str | None:
+    if tree is None:
+        return None
+    leaves = Leaves.of(updates)
+    parts = align(leaves, tree, f"the state's {name}")
+    for path, u, x in zip(leaves.paths, leaves.values, parts, strict=True):
+        if u is None or x is None:
+            continue
+        shape = np.shape(x) if exact else np.shape(x)[np.ndim(x) - np.ndim(u) :]
+        if shape != np.shape(u):
+            return (
+                f"{located(path)}: updates {describe(u)} do not fit the state's {name}, "
+                f"{describe(x)}; was the state made by init on params of these shapes?"
+            )
+    return None
 
 
 def _seen(updates: Updates, tree: Any, what: str) -> Any:

@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core.kinds import Number
-from gradtx.core.leaves import is_function
+from gradtx.core.leaves import describe, is_function
 from gradtx.core.mask import Mask
 from gradtx.core.origin import (
     Held,
@@ -20,6 +21,7 @@ from gradtx.core.origin import (
     made_by,
     restored_hint,
     show_class,
+    show_state,
     wrong,
 )
 from gradtx.core.problem import accepted, check_known
@@ -320,6 +322,9 @@ class Ruled(GradientTransformation):
         if self.keeps_nothing and is_nothing(state):
             return EmptyState(), None, None
         old, own = split_count(state)
+        if old is not None and not jnp.issubdtype(jnp.asarray(old).dtype, jnp.integer):
+            problem = f"{show_state(state)} with a count that is no integer, {describe(old)}"
+            raise StateError.of(self.definition.name, problem, "", state)
         return own, old, None if old is None else increment(old)
 
     @property

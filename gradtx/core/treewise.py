@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import (
@@ -23,6 +24,7 @@ from gradtx.core.state import (
     OptState,
     Params,
     join_count,
+    misfit_of,
     new_state,
     seen_by_rule,
     start,
@@ -45,10 +47,7 @@ class TreeTransformation(Ruled):
     def _ignored(self, work: Work, selected: list[bool]) -> list[bool]:
         if not self._can_ignore():
             return [False] * len(selected)
-        inside = work.seen_by(selected)
-        flags = [inside.ignored_by(tx._links()) for tx in self._inside]
-        together = iter(map(all, zip(*flags, strict=True)))
-        return [next(together) if shown else False for shown in work.shown(selected)]
+        return work.ignored_inside(self._inside, selected)
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
@@ -97,6 +96,11 @@ class TreeTransformation(Ruled):
             if error.obj is not seen:
                 raise
             raise self.foreign_state(state) from error
+        except (TypeError, ValueError) as error:
+            misfit = misfit_of(own, tree) if type(error) in (TypeError, ValueError) else None
+            if misfit is None:
+                raise
+            raise ValueError(f"{self.definition.name}: {misfit}") from error
         updates, new = split_result(rule, result, self.definition.name)
         work.put(updates, selected, self.definition.name, self.per_example)
         if self.keeps_nothing:
@@ -114,9 +118,10 @@ def _like(old: Any, new: Any, where: str) -> Any:
                 f"{where}: the state{jax.tree_util.keystr(path)} changed its shape from "
                 f"{np.shape(before)} to {np.shape(after)}"
             )
-        written = hasattr(before, "dtype")  # not a number that a user set in the state
-        inexact = written and is_inexact(before)
-        return cast(after, before.dtype) if inexact else strengthen(after)
+        if not hasattr(before, "dtype"):  # a number that a user set in the state
+            return strengthen(after)
+        whole = all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) for x in (before, after))
+        return cast(after, before.dtype) if whole or is_inexact(before) else strengthen(after)
 
     structure: Any = jax.tree.structure(old)
     if structure != jax.tree.structure(new):

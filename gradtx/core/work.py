@@ -18,7 +18,7 @@ from gradtx.core.problem import PROBLEM, negated, seen_as
 from gradtx.core.state import Params, Updates
 
 if TYPE_CHECKING:
-    from gradtx.core.transformation import Link
+    from gradtx.core.transformation import GradientTransformation, Link
 
 _HINT = ", as jax.vmap(jax.grad(loss), (None, 0)) makes them"
 
@@ -31,7 +31,7 @@ class Work:
         self.leaves = Leaves.of(updates)
         self.values = check_arrays(self.leaves, name)
         self.params: list[Any] = [None] * len(self.values)
-        self._all_params = self.params
+        self._all_params = list(self.params)
         if params is not None:
             self._all_params = align(self.leaves, params, f"{self.name}: params")
             self.params = self._shown(self._all_params)
@@ -149,7 +149,7 @@ class Work:
         def group(grad: Updates) -> Updates:
             parts = align(self.leaves, grad, f"{self.name}: grad")
             pairs = zip(self.values, parts, strict=True)
-            return hide(self.leaves, [None if v is None else g for v, g in pairs], selected)
+            return self._hide([None if v is None else g for v, g in pairs], selected)
 
         if not self.has_params:
             return seen_as(extra, grad=group)
@@ -193,9 +193,14 @@ class Work:
                     ignored[i], undecided[i] = here[i], False
         return ignored
 
-    def seen_by(self, selected: list[bool]) -> Work:
-        """What a transformation inside of a link sees."""
-        return Work(self.name, self.tree(selected), self.stored_params_tree(selected))
+    def ignored_inside(
+        self, inside: Sequence[GradientTransformation], selected: list[bool]
+    ) -> list[bool]:
+        """The same of transformations inside of a link, on those leaves that the link sees."""
+        seen = Work(self.name, self.tree(selected), self.stored_params_tree(selected))
+        flags = [seen.ignored_by(tx._links()) for tx in inside]
+        together = iter(map(all, zip(*flags, strict=True)))
+        return [next(together) if shown else False for shown in self.shown(selected)]
 
     def shown(self, selected: list[bool]) -> list[bool]:
         """Which leaves a link is shown. An absent one always: what a mask says of it now may differ
@@ -226,7 +231,7 @@ class Work:
         for i, (value, chosen) in enumerate(zip(self.values, selected, strict=True)):
             if chosen and value is not None:
                 self._frozen[i] = cast(jnp.zeros_like(value), self._compute_dtypes[i])
-                self.values[i] = None
+                self.values[i] = self.params[i] = None
 
     def result(self, *, rounded: bool = True) -> Updates:
         """The updates as they leave: each in the dtype of its parameter, or unrounded for a

@@ -6,6 +6,7 @@ stochastic rounding, and XLA may leave it out of a program where excess precisio
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import jax
@@ -82,13 +83,20 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> np.uint32(16))
 
 
+def check_seed(where: str, seed: Any) -> None:
+    """Refuse a seed that is no word of 32 bits: two of those would give the same bits."""
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**32:
+        raise ValueError(f"{where}: seed must be a whole number in [0, 2**32), got {seed!r}")
+
+
 def key_of(seed: int, *parts: Any) -> jax.Array:
     """Two words of 32 bits that belong to these integers.
 
     Not a key of `jax.random`, which is some hundred operations for XLA to compile at each leaf.
     """
     words = jnp.asarray(_STARTS)
-    for part in (seed % 2**32, *parts):
+    for part in (seed, *parts):
         words = _mix(words ^ jnp.asarray(part, np.uint32))
     return words
 

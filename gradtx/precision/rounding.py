@@ -22,7 +22,7 @@ from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.precision.narrow import dither_bits, is_narrow, key_of, round_to, uniform
+from gradtx.precision.narrow import check_seed, dither_bits, is_narrow, key_of, round_to, uniform
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def stochastic_rounding(seed: int = 0) -> Any:
     Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. Raises:
     ValueError at init where there is none. Gupta et al., 2015, https://arxiv.org/abs/1502.02551
     """
+    check_seed("stochastic_rounding", seed)
     return masked(round_stochastically(seed), NarrowLeaves("stochastic_rounding"))
 
 
@@ -139,11 +140,11 @@ def master_weights(inner: GradientTransformation) -> Any:
         return MasterWeightsState(inner.init(params), master)
 
     def update(
-        updates: Any, state: MasterWeightsState, params: Any, stored_params: Any, **extra: Any
+        needed: Any, state: MasterWeightsState, params: Any, stored_params: Any, **extra: Any
     ) -> Any:
         at = jax.tree.map(lambda p, m: p if m is None else m, params, state.master)
         updates, inner_state = update_inner(
-            inner, updates, state.inner_state, at, extra, rounded=False
+            inner, needed, state.inner_state, at, extra, rounded=False
         )
         new = jax.tree.map(lambda u, m: m + u, updates, at)
         landed = jax.tree.map(_land, updates, new, params, stored_params)

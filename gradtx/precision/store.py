@@ -29,7 +29,7 @@ from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
-from gradtx.precision.narrow import key_of, uniform
+from gradtx.precision.narrow import check_seed, key_of, uniform
 
 
 class StoreState(NamedTuple):
@@ -68,13 +68,15 @@ def store(
     and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
     float32. Blocks without a negative number (second moments) get a code without sign and without
     zero, so that nothing is divided by a zero that was not there. The random bits depend on
-    the seed, the step and the path in the state: each moment of a parameter has its own. Blocks do
-    not straddle the shards of axes other than the last, where its length is a multiple of the
+    the seed, the step and the path in the state: each moment of a parameter has its own, and two
+    stores in one chain need two seeds. A block with a NaN or an infinity is NaN as a whole. Blocks
+    do not straddle the shards of axes other than the last, where its length is a multiple of the
     block; otherwise XLA moves parts of blocks between devices.
 
     Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
     there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
+    check_seed("store", seed)
     patterns = _patterns(format)
 
     def init(params: Any, stored_params: Any, step: Any) -> StoreState:
@@ -86,11 +88,11 @@ def store(
         return StoreState(step.count, _encode(state, chosen, seed, step.count))
 
     def update(
-        updates: Any, state: StoreState, step: Any, stored_params: Any = None, **extra: Any
+        needed: Any, state: StoreState, step: Any, stored_params: Any = None, **extra: Any
     ) -> Any:
         chosen = {path: name for path, x in _with_paths(state.inner_state) if (name := name_of(x))}
         decoded = jax.tree.map(_decode, state.inner_state, is_leaf=is_stored)
-        updates, new = update_inner(inner, updates, decoded, stored_params, extra, rounded=False)
+        updates, new = update_inner(inner, needed, decoded, stored_params, extra, rounded=False)
         return updates, StoreState(step.count, _encode(new, chosen, seed, step.count))
 
     return Rule(init, update, per_example=inner.per_example)

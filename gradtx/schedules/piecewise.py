@@ -41,6 +41,8 @@ class Joined(Schedule):
 
     def _check(self) -> None:
         count, given = len(self.schedules), len(self.boundaries)
+        if count == 0:
+            raise ValueError("join_schedules: at least one schedule is needed, got none")
         if given not in (count - 1, count):
             raise ValueError(
                 f"join_schedules: {count} schedules need {count - 1} boundaries between them, "
