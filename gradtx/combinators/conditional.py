@@ -166,15 +166,20 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
         def run(old: OptState) -> Any:
             u, new = inner_run(old)
             if not check_result:
-                return u, new, jnp.asarray(True)
+                return u, new, finite
             ok = all_finite(u) & _stays_finite(old, new)
             u = jax.tree.map(lambda x: jnp.where(ok, x, jnp.zeros_like(x)), u)
             return u, jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, old), ok
 
         def skip(old: OptState) -> Any:
-            return *hold(old), jnp.asarray(False)
+            u, same = hold(old)
+            if check_result:
+                # A choice of one and the same, that it varies over a mesh as the other branch does.
+                same = jax.tree.map(lambda x: jnp.where(finite, x, x), same)
+            return u, same, finite
 
-        u, inner_state, ok = lax.cond(all_finite(needed), run, skip, state.inner_state)
+        finite = all_finite(needed)
+        u, inner_state, ok = lax.cond(finite, run, skip, state.inner_state)
         return u, FiniteGuardState(
             skipped=jnp.where(ok, state.skipped, increment(state.skipped)),
             in_a_row=jnp.where(ok, 0, increment(state.in_a_row)),

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
 from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
@@ -37,11 +38,14 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
 
 
 def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
-    """new where steps is a multiple of update_period, otherwise old, in the dtypes of old.
+    """new where steps is a multiple of update_period, otherwise old, in the dtypes of old. None
+    where new is None.
 
     Mnih et al., 2013, https://arxiv.org/abs/1312.5602
     """
-    _side_by_side("periodic_update", new_tensors, old_tensors)
+    leaves, old = _side_by_side("periodic_update", new_tensors, old_tensors)
+    pairs = zip(leaves.values, old, strict=True)
+    old_tensors = leaves.tree(None if x is None else y for x, y in pairs)
     return jax.lax.cond(
         jnp.mod(steps, update_period) == 0,
         lambda new, old: cast_like(new, old),
@@ -56,9 +60,10 @@ def _side_by_side(who: str, new_tensors: Any, old_tensors: Any) -> tuple[Leaves,
     leaves = Leaves.of(new_tensors)
     aligned = align(leaves, old_tensors, f"{who}: old_tensors", "new_tensors")
     for i, (new, old) in enumerate(zip(leaves.values, aligned, strict=True)):
-        if new is not None and not (is_array_or_number(new) and is_array_or_number(old)):
+        arrays = is_array_or_number(new) and is_array_or_number(old)
+        if new is not None and not (arrays and np.shape(new) == np.shape(old)):
             raise ValueError(
                 f"{who}: {at(leaves.paths[i])}: new_tensors has {describe(new)}, old_tensors "
-                f"{describe(old)}; both must be trees of arrays of one structure"
+                f"{describe(old)}; both must be alike in structure and shapes"
             )
     return leaves, aligned

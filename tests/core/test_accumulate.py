@@ -195,3 +195,12 @@ def test_a_batched_rule_makes_one_product_of_equal_shapes() -> None:
         return jax.jit(tx.update).lower(leaves, tx.init(leaves)).as_text().count("dot_general")
 
     assert products(2) == products(6) == 4
+
+
+def test_a_mean_of_float64_gradients_is_not_rounded_on_its_way_on(x64: None) -> None:
+    param = jnp.zeros(1)
+    tx = gradtx.MultiSteps(gradtx.sgd(1.0), 2)
+    state = tx.init(param)
+    for gradient in (1.0, 1e-9):
+        updates, state = tx.update(jnp.array([gradient]), state, param)
+    np.testing.assert_allclose(updates, [-0.5 - 0.5e-9], rtol=1e-14)

@@ -543,3 +543,64 @@ def test_averages_of_trees_of_another_structure_are_refused_by_path(new: Any, sa
         with pytest.raises(ValueError, match=f"^{name}: ") as raised:
             getattr(gradtx, name)(new, old, *arguments)
         assert said in str(raised.value)
+
+
+OF_THE_TREE = {
+    "dog": gradtx.dog(),
+    "dowg": gradtx.dowg(),
+    "schedule_free": gradtx.schedule_free_sgd(0.1),
+    "prodigy": gradtx.prodigy(),
+    "lbfgs": gradtx.scale_by_lbfgs(),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("name", OF_THE_TREE)
+def test_a_state_of_other_shapes_is_named_where_it_would_broadcast_too(
+    name: str, rows: int
+) -> None:
+    params = {"k": jnp.ones((4, 3)), "b": jnp.zeros(3)}
+    state = OF_THE_TREE[name].init({"k": jnp.ones((rows, 3)), "b": jnp.zeros(3)})
+    message = rf"at k: updates float32\[4,3\] do not fit the state's \w+, float32\[{rows},3\]"
+    with pytest.raises(ValueError, match=message):
+        OF_THE_TREE[name].update(params, state, params)
+
+
+def test_a_count_that_is_no_integer_is_refused() -> None:
+    tx = gradtx.adam(0.1)
+    state = tx.init({"k": jnp.ones(2)})
+    wrong = (state[0]._replace(count=0.0), *state[1:])
+    with pytest.raises(ValueError, match=r"ScaleByAdamState\(count, mu, nu\) with a count"):
+        tx.update({"k": jnp.ones(2)}, wrong)
+
+
+@pytest.mark.parametrize("state", [None, {}, (), gradtx.adam(0.1).init(jnp.ones(2))], ids=repr)
+def test_lookahead_says_what_its_state_is(state: Any) -> None:
+    params = gradtx.LookaheadParams.init_synced(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"lookahead: the state is .*, not the LookaheadState"):
+        gradtx.lookahead(gradtx.adam(0.1), 3, 0.5).update(jnp.ones(2), state, params)
+
+
+@pytest.mark.parametrize("seed", [1.5, True, -1, 2**32, "x", None])
+def test_a_seed_is_a_word(seed: Any) -> None:
+    makers: Any = (
+        gradtx.stochastic_rounding,
+        lambda seed: gradtx.store(gradtx.adam(0.1), "int8", seed=seed),
+    )
+    for make in makers:
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            make(seed)
+
+
+def test_a_join_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one schedule"):
+        gradtx.join_schedules((), ())
+
+
+@pytest.mark.parametrize("function", [gradtx.incremental_update, gradtx.periodic_update])
+def test_an_average_of_other_shapes_is_refused(function: Any) -> None:
+    rest = (0.5,) if function is gradtx.incremental_update else (2, 2)
+    with pytest.raises(ValueError, match=r"at a: .*float32\[2,3\].*float32\[3\]"):
+        function({"a": jnp.ones((2, 3))}, {"a": jnp.ones(3)}, *rest)
+    absent = {"a": None, "b": jnp.ones(2)}
+    assert function(absent, {"a": jnp.ones(3), "b": jnp.ones(2)}, *rest)["a"] is None

@@ -9,8 +9,10 @@ import pytest
 
 import gradtx
 
-PARAMS: Any = {"body": {"kernel": jnp.full((2, 3), 3.0), "bias": jnp.ones(3)}, "head": jnp.ones(2)}
-GRADS: Any = {"body": {"kernel": jnp.full((2, 3), 0.5), "bias": jnp.ones(3)}, "head": jnp.ones(2)}
+# Large enough for `store` to encode.
+HEAD = jnp.ones(5000)
+PARAMS: Any = {"body": {"kernel": jnp.full((2, 3), 3.0), "bias": jnp.ones(3)}, "head": HEAD}
+GRADS: Any = {"body": {"kernel": jnp.full((2, 3), 0.5), "bias": jnp.ones(3)}, "head": HEAD}
 
 BEHIND = {
     "adamw": gradtx.adamw(0.1, weight_decay=0.1),
@@ -58,7 +60,7 @@ def test_the_others_step_as_if_the_frozen_were_not_there(behind: str) -> None:
 def test_what_stands_before_sees_the_gradient() -> None:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.freeze("head"))
     updates, _ = tx.update(GRADS, tx.init(PARAMS))
-    norm = np.sqrt(6 * 0.25 + 3 + 2)
+    norm = np.sqrt(6 * 0.25 + 3 + HEAD.size)
     np.testing.assert_allclose(updates["body"]["bias"], 1 / norm, rtol=1e-6)
     np.testing.assert_array_equal(updates["head"], 0)
 
@@ -106,6 +108,16 @@ GUARDS: Any = {
     ),
     "loss scale": lambda tx: gradtx.dynamic_loss_scale(tx, 1.0),
     "two of them": lambda tx: gradtx.finite_guard(gradtx.accumulate(tx, 1)),
+    "around store": lambda tx: gradtx.finite_guard(gradtx.store(tx, "int8")),
+    "around injection": lambda tx: gradtx.apply_if_finite(
+        gradtx.inject_hyperparams(lambda factor: gradtx.chain(tx, gradtx.scale(factor)))(
+            factor=1.0
+        ),
+        3,
+    ),
+    "around a condition": lambda tx: gradtx.finite_guard(
+        gradtx.conditionally_mask(tx, lambda step: step >= 0)
+    ),
     "in a group": lambda tx: gradtx.partition({".*": gradtx.finite_guard(tx)}),
 }
 
@@ -133,3 +145,63 @@ def test_a_nan_that_is_looked_at_before_it_is_frozen_does(guard: str) -> None:
     )
     updates, _ = jax.jit(tx.update)(poisoned, tx.init(PARAMS), PARAMS)
     np.testing.assert_array_equal(updates["head"], 0)
+
+
+def _objective(head: Any) -> Any:
+    return jnp.sum(jnp.cosh(head))
+
+
+SEARCHES_AND_DISTANCES = {
+    "lbfgs": gradtx.lbfgs(),
+    "zoom": gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(10)),
+    "backtracking": gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(10)),
+    "momo": gradtx.momo(0.1),
+    "dog": gradtx.dog(1.0),
+    "prodigy": gradtx.prodigy(1.0),
+    "mechanize": gradtx.mechanize(gradtx.sgd(0.1)),
+    "schedule_free": gradtx.schedule_free_sgd(0.1),
+    "asgd": gradtx.torch.asgd(0.1),
+    "maximize": gradtx.maximize(gradtx.momo(0.1)),
+}
+PLACES: Any = {
+    "chain": lambda tx: gradtx.chain(gradtx.freeze("body"), tx),
+    "first group": lambda tx: gradtx.partition({"body": gradtx.freeze(), ".*": tx}),
+    "last group": lambda tx: gradtx.partition({"head": tx, ".*": gradtx.freeze()}),
+    "mask behind": lambda tx: gradtx.chain(gradtx.freeze("body"), gradtx.masked(tx, "head")),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", SEARCHES_AND_DISTANCES)
+def test_a_rule_of_the_whole_tree_sees_what_is_not_frozen(name: str, place: str) -> None:
+    """As if the head were all there is."""
+    head = jnp.array([1.0, -2.0, 0.5])
+
+    def run(tx: Any, params: Any, loss: Any) -> Any:
+        @jax.jit
+        def step(params: Any, state: Any) -> Any:
+            value, grad = jax.value_and_grad(loss)(params)
+            extra = {"value": value, "grad": grad, "value_fn": loss}
+            updates, state = tx.update(grad, state, params, **extra)
+            return gradtx.apply_updates(params, updates), state
+
+        state = tx.init(params)
+        for _ in range(3):
+            params, state = step(params, state)
+        return params
+
+    tx, body = SEARCHES_AND_DISTANCES[name], PARAMS["body"]
+    alone = run(tx, {"head": head}, lambda p: _objective(p["head"]))
+    together = run(
+        PLACES[place](tx),
+        {"head": head, "body": body},
+        lambda p: _objective(p["head"]) + 0 * jnp.sum(p["body"]["kernel"]),
+    )
+    np.testing.assert_allclose(together["head"], alone["head"], rtol=1e-5)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, together["body"], body))
+
+
+def test_flatten_says_which_gradient_is_absent() -> None:
+    tx = gradtx.chain(gradtx.freeze("body/bias"), gradtx.flatten(gradtx.adam(0.1)))
+    with pytest.raises(ValueError, match="flatten: at body/bias: there is no gradient"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)

@@ -362,3 +362,25 @@ def test_names_that_only_optax_needs() -> None:
     tx = gradtx.with_extra_args_support(optax.sgd(0.1))
     tx.update(GRADS, tx.init(PARAMS), PARAMS, surely_not=1)
     assert gradtx.with_extra_args_support(gradtx.sgd(0.1)) == gradtx.sgd(0.1)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.finite_guard(gradtx.adam(0.1)),
+        gradtx.finite_guard(gradtx.adam(0.1), check_result=False),
+        gradtx.apply_if_finite(gradtx.adam(0.1), 2),
+        gradtx.accumulate(gradtx.adam(0.1), 1),
+    ],
+    ids=repr,
+)
+def test_a_guard_inside_of_shard_map(tx: Any) -> None:
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+
+    def update(x: Any) -> Any:
+        return tx.update(2 * x, tx.init(x), x)[0]
+
+    x = jnp.ones((4, 4))
+    sharded = jax.jit(jax.shard_map(update, mesh=mesh, in_specs=spec, out_specs=spec))(x)
+    np.testing.assert_allclose(sharded, update(x), rtol=1e-6)
