@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ from gradtx.core.work import Work
 
 class Freeze(GradientTransformation):
     """Takes its leaves off the line of links: those behind it see no gradient there."""
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """Nothing."""
+        return False
 
     def _can_ignore(self) -> bool:
         return True

@@ -53,7 +53,7 @@ PLACES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "chain": (lambda f: gradtx.chain(gradtx.clip(1.0), gradtx.adam(f)), "adam: learning_rate"),
     "wrapper": (lambda f: gradtx.flatten(gradtx.adam(f)), "adam: learning_rate"),
     "mask": (lambda f: gradtx.masked(gradtx.sgd(f), True), "sgd: learning_rate"),
-    "tuple": (lambda f: gradtx.torch.adam(betas=(f, 0.9)), "adam: betas[0]"),
+    "tuple": (lambda f: gradtx.torch.adam(betas=(f, 0.9)), "torch.adam: betas[0]"),
     "injected": (gradtx.inject_hyperparams(gradtx.sgd), "inject_hyperparams: numbers['learning_ra"),
     "cycle": (lambda f: gradtx.accumulate(gradtx.sgd(0.1), f), "accumulate: every"),
 }

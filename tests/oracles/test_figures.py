@@ -32,12 +32,27 @@ ALL = TRANSFORMATIONS | OPTIMIZERS
 LOOP = "of a loop XLA counts the body once, whatever is done outside of it"
 # A name, what stands in its arguments, and why it moves more.
 MORE = (
-    ("mechanize", "", "x0 is what the params are at the first update"),
+    ("mechanize", "sgd", "x0 is what the params are at the first update"),
     ("muon", "dion", LOOP),
     ("scale_by_zoom_linesearch", "", LOOP),
     ("scale_by_backtracking_linesearch", "store_grad=True", LOOP),
     ("conditionally_mask", "never", "XLA sees that Optax's step never does anything"),
 )
+
+
+# How many norms of each leaf are taken. XLA:CPU keeps partial sums of a reduction, one for 32
+# elements, in memory: 8 bytes of a sum in float64, beside which no square overflows, and not 4.
+NORMS = {
+    "clip_by_global_norm": 1,
+    "clip_by_block_rms": 1,
+    "normalize": 1,
+    "normalize_by_update_norm": 1,
+    "scale_by_polyak": 1,
+    "polyak_sgd": 1,
+    "dog": 1,
+    "adafactor": 1,
+    "adaptive_grad_clip": 2,
+}
 
 
 class Figures(NamedTuple):
@@ -76,5 +91,7 @@ def test_moves_no_more_than_optax(name: str, case: Args, request: pytest.Fixture
             request.applymarker(pytest.mark.xfail(reason=why, strict=True))
     with jax.enable_x64(False):
         ours, theirs = (figures(library, name, case) for library in (gradtx, optax))
-    assert ours.accessed <= theirs.accessed + 0.1
-    assert ours.temporary <= theirs.temporary + 0.2  # they are laid out by trial
+    partial_sums = 0.4 * NORMS.get(name, 0)
+    assert ours.accessed <= theirs.accessed + 0.1 + partial_sums
+    # They are laid out by trial.
+    assert ours.temporary <= theirs.temporary + 0.2 + partial_sums / 2
