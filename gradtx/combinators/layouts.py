@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.core.leaves import Leaves, at
+from gradtx.core.leaves import at
 from gradtx.core.problem import seen_as
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, check_rounds_outside
+from gradtx.core.transformation import GradientTransformation, Link, check_rounds_outside
 from gradtx.core.whole import Wrapper
+from gradtx.core.work import Work
 from gradtx.tree import cast_like
 
 
@@ -27,10 +28,17 @@ class Flatten(Wrapper):
     def _init(self, params: Params) -> OptState:
         return self.inner._init(_vector(params))
 
+    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+        for path in work.without_update(work.selected(link.masks)):
+            raise ValueError(
+                f"flatten: {at(path)}: there is no gradient, and the vector is of all parameters: "
+                "give zeros, or leave the leaf out by masked(flatten(...), mask)"
+            )
+        return super()._run(state, work, link, extra)
+
     def _step(
         self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
-        _check_all_there(updates)
         together = None if params is None else _vector(params)
         extra = seen_as(
             extra,
@@ -50,17 +58,6 @@ def flatten(inner: GradientTransformation) -> Any:
     saves handling them; on large ones it costs a copy of everything in and out.
     """
     return inner
-
-
-def _check_all_there(updates: Updates) -> None:
-    """Refuse an absent gradient: the vector, and the state, are of all parameters."""
-    leaves = Leaves.of(updates)
-    for path, x in zip(leaves.paths, leaves.values, strict=True):
-        if x is None:
-            raise ValueError(
-                f"flatten: {at(path)}: there is no gradient, and every parameter needs one: give "
-                "zeros, or leave the leaf out by masked(flatten(...), mask)"
-            )
 
 
 def _vector(tree: Any) -> jax.Array:

@@ -202,6 +202,11 @@ class Work:
         together = iter(map(all, zip(*flags, strict=True)))
         return [next(together) if shown else False for shown in self.shown(selected)]
 
+    def without_update(self, selected: list[bool]) -> list[str]:
+        """The paths of the selected parameters that have no update."""
+        triples = zip(self.leaves.paths, self.values, self._all_params, selected, strict=True)
+        return [path for path, v, p, s in triples if s and v is None and p is not None]
+
     def shown(self, selected: list[bool]) -> list[bool]:
         """Which leaves a link is shown. An absent one always: what a mask says of it now may differ
         from what it said of the parameter in init, and the state may hold the leaf."""
