@@ -80,6 +80,7 @@ from gradtx.combinators.stateless import (
 from gradtx.core.apply import apply_updates
 from gradtx.core.decorators import per_leaf, per_tree, recipe
 from gradtx.core.definition import schedule
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import (
     Decay,
     DType,
@@ -92,8 +93,9 @@ from gradtx.core.kinds import (
 )
 from gradtx.core.mask import MaskedNode, matching
 from gradtx.core.numerics import zeros_like
+from gradtx.core.place import Place
 from gradtx.core.problem import NegatedState
-from gradtx.core.rule import Rule, Step
+from gradtx.core.rule import Rule
 from gradtx.core.safe import (
     safe_increment,
     safe_int32_increment,
@@ -112,6 +114,7 @@ from gradtx.core.state import (
     ScheduledState,
     Updates,
 )
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.types import (
     MaskOrFn,
@@ -372,6 +375,7 @@ __all__ = [
     "HutchinsonState",
     "InjectHyperparamsState",
     "InjectStatefulHyperparamsState",
+    "Inner",
     "KahanState",
     "LeafState",
     "LookaheadParams",
@@ -398,6 +402,7 @@ __all__ = [
     "PackedBlocks",
     "Params",
     "PartitionState",
+    "Place",
     "Positive",
     "PositiveSteps",
     "ProdigyState",

@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.absent import given
+from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.holding import either, now_and_then
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import zeros_like
-from gradtx.core.rule import Rule, increment
-from gradtx.core.run import update as update_inner
+from gradtx.core.place import Place
+from gradtx.core.rule import Rule
 from gradtx.core.schedule import Schedule
-from gradtx.core.skipping import all_finite, idle_zeros
-from gradtx.core.state import OptState, Updates, given, start
+from gradtx.core.state import OptState, Updates
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -66,20 +69,17 @@ def accumulate(
     """
     check_every("accumulate: every", every)
 
-    def init(params: Any, stored_params: Any) -> AccumulateState:
+    def init(params: Any, inner: Inner) -> AccumulateState:
         mean = first_mean(params, accumulator_dtype)
-        inner_state = inner.init(stored_params)
-        return AccumulateState(start(), start(), inner_state, mean, start(), start())
+        return AccumulateState(start(), start(), inner.init(), mean, start(), start())
 
-    def update(needed: Any, state: AccumulateState, stored_params: Any = None, **extra: Any) -> Any:
+    def update(needed: Any, state: AccumulateState, inner: Inner) -> Any:
         keep = all_finite(needed) if drop_nonfinite else jnp.asarray(True)
         accepted = jnp.where(keep, increment(state.accepted), state.accepted)
         mini_step = increment(state.mini_step)
         due = mini_step >= every_now(every, state.gradient_step)
         emit = due & (accepted > 0)
-        u, inner_state, mean = cycle(
-            inner, needed, state, stored_params, extra, running_mean(keep, accepted), emit
-        )
+        u, inner_state, mean = cycle(inner, needed, state, running_mean(keep, accepted), emit)
         return u, AccumulateState(
             mini_step=jnp.where(due, 0, mini_step),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
@@ -89,7 +89,7 @@ def accumulate(
             skipped=jnp.where(keep, state.skipped, increment(state.skipped)),
         )
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 def first_mean(params: Any, dtype: Any) -> Updates:
@@ -128,13 +128,7 @@ def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
 
 
 def cycle(
-    inner: GradientTransformation,
-    updates: Updates,
-    state: Any,
-    params: Any,
-    extra: dict[str, Any],
-    add: Callable[[Any, Any], Any],
-    emit: Any,
+    inner: Inner, updates: Updates, state: Any, add: Callable[[Any, Any], Any], emit: Any
 ) -> tuple[Updates, OptState, Updates]:
     """Add a gradient to the mean and, if it is due, run the inner optimizer on it.
 
@@ -157,7 +151,7 @@ def cycle(
         mean, inner_state = held
         # What an accumulator in a narrower dtype would round is not rounded on its way on.
         grads = mean if all(jax.tree.leaves(lent)) else _choose(lent, mean, added())
-        u, inner_state = update_inner(inner, grads, inner_state, params, extra, rounded=False)
+        u, inner_state = inner(grads, inner_state)
         return _unless(lent, u), (_choose(lent, u, mean), inner_state)
 
     def idle(held: tuple[Updates, OptState]) -> Any:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
@@ -51,8 +51,8 @@ def cautious(
         shown = ", ".join(map(repr, _NORMALIZERS))
         raise ValueError(f"cautious: normalizer must be one of {shown}, got {normalizer!r}")
 
-    def init(params: Any) -> CautiousState:
-        return CautiousState(inner.init(params))
+    def init(inner: Inner) -> CautiousState:
+        return CautiousState(inner.init())
 
     def keep(u: jax.Array, grad: jax.Array) -> jax.Array:
         product = jnp.real(u * jnp.conj(grad))
@@ -67,10 +67,8 @@ def cautious(
         divisor = jnp.where(divisor > 0, divisor, jnp.ones_like(divisor))
         return kept / cast(divisor, u.dtype)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        u, inner_state = update_inner(
-            inner, updates, state.inner_state, params, extra, rounded=False
-        )
+    def update(updates: Any, state: Any, inner: Inner) -> Any:
+        u, inner_state = inner(updates, state.inner_state)
         return jax.tree.map(keep, u, updates), CautiousState(inner_state)
 
     return Rule(init, update)

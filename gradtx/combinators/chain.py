@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
 from gradtx.core.origin import Held, restored_hint, wrong
 from gradtx.core.state import OptState, Params, is_named_tuple
-from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show
 
 
@@ -44,22 +44,27 @@ class Chain(GradientTransformation):
     def _has(self, name: str) -> bool:
         return any(part._has(name) for part in self.parts)
 
+    @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
-        return tuple(link for part in self.parts for link in part._links())
+        return tuple([link for part in self.parts for link in part._links])
+
+    @functools.cached_property
+    def _composites(self) -> list[GradientTransformation]:
+        return [part._composite for part in self.parts]
 
     def _split(self, state: OptState, path: str) -> list[Held]:
         states = zip(self._states(state, path), self._keys, strict=True)
         return [
             held
-            for part, (own, key) in zip(self.parts, states, strict=True)
+            for part, (own, key) in zip(self._composites, states, strict=True)
             for held in part._split(own, f"{path}[{key!r}]")
         ]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
-        return tuple(part._join(states) for part in self.parts)
+        return tuple([part._join(states) for part in self._composites])
 
     def _init(self, params: Params) -> OptState:
-        return tuple(part._init(params) for part in self.parts)
+        return tuple([part._init(params) for part in self.parts])
 
     @property
     def _keys(self) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -10,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, is_inexact, number_dtype
-from gradtx.core.foreign import known_to
+from gradtx.core.finite import all_finite, all_zero, idle_zeros, untouched, zero_if_finite
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative
-from gradtx.core.rule import Rule, increment
-from gradtx.core.run import update as update_inner
-from gradtx.core.skipping import all_finite, all_zero, idle_zeros, untouched, zero_if_finite
-from gradtx.core.state import OptState, start
+from gradtx.core.place import Place
+from gradtx.core.problem import known_to
+from gradtx.core.rule import Rule
+from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -74,18 +77,18 @@ def conditionally_transform(
     should_transform_fn as well. Raises: TypeError if that does not return one boolean.
     """
 
-    def init(stored_params: Any) -> ConditionallyTransformState:
-        return ConditionallyTransformState(inner.init(stored_params), start())
+    def init(inner: Inner) -> ConditionallyTransformState:
+        return ConditionallyTransformState(inner.init(), start())
 
-    def update(updates: Any, state: Any, stored_params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, inner: Inner, **extra: Any) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run = _running(inner, updates, stored_params, extra)
+        run = functools.partial(inner, updates)
         u, inner_state = lax.cond(
             due, run, lambda s: (untouched(updates, state.step), s), state.inner_state
         )
         return u, ConditionallyTransformState(inner_state, increment(state.step))
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 @per_tree
@@ -99,18 +102,16 @@ def conditionally_mask(
     Like `conditionally_transform` otherwise.
     """
 
-    def init(stored_params: Any) -> ConditionallyMaskState:
-        return ConditionallyMaskState(start(), inner.init(stored_params))
+    def init(inner: Inner) -> ConditionallyMaskState:
+        return ConditionallyMaskState(start(), inner.init())
 
-    def update(
-        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
-    ) -> Any:
+    def update(updates: Any, needed: Any, state: Any, inner: Inner, **extra: Any) -> Any:
         due = _decide(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run, hold = _running(inner, needed, stored_params, extra), _holding(updates, state.step)
+        run, hold = functools.partial(inner, needed), _holding(updates, state.step)
         u, inner_state = lax.cond(due, run, hold, state.inner_state)
         return u, ConditionallyMaskState(increment(state.step), inner_state)
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 @per_tree
@@ -123,22 +124,20 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNe
     Gradients at which the inner transformation does not look, as of a frozen leaf, do not count.
     """
 
-    def init(stored_params: Any) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init(stored_params))
+    def init(inner: Inner) -> ApplyIfFiniteState:
+        return ApplyIfFiniteState(start(), jnp.asarray(True), start(), inner.init())
 
-    def update(
-        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
-    ) -> Any:
+    def update(updates: Any, needed: Any, state: Any, inner: Inner) -> Any:
         finite = all_finite(needed)
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
-        run, hold = _running(inner, needed, stored_params, extra), _holding(updates, in_a_row)
+        run, hold = functools.partial(inner, needed), _holding(updates, in_a_row)
         errors = cast(in_a_row, number_dtype(max_consecutive_errors))
         go = finite | (errors > max_consecutive_errors)
         u, inner_state = lax.cond(go, run, hold, state.inner_state)
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         return u, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 @per_tree
@@ -154,17 +153,14 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
     Gradients at which the inner transformation does not look, as of a frozen leaf, do not count.
     """
 
-    def init(stored_params: Any) -> FiniteGuardState:
-        return FiniteGuardState(start(), start(), inner.init(stored_params))
+    def init(inner: Inner) -> FiniteGuardState:
+        return FiniteGuardState(start(), start(), inner.init())
 
-    def update(
-        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
-    ) -> Any:
-        inner_run = _running(inner, needed, stored_params, extra)
+    def update(updates: Any, needed: Any, state: Any, inner: Inner) -> Any:
         hold = _holding(updates, state.skipped)
 
         def run(old: OptState) -> Any:
-            u, new = inner_run(old)
+            u, new = inner(needed, old)
             if not check_result:
                 return u, new, finite
             ok = all_finite(u) & _stays_finite(old, new)
@@ -186,7 +182,7 @@ def finite_guard(inner: GradientTransformation, *, check_result: bool = True) ->
             inner_state=inner_state,
         )
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 def _decide(condition: Callable[..., Any], step: Any, extra: dict[str, Any]) -> Any:
@@ -197,11 +193,6 @@ def _decide(condition: Callable[..., Any], step: Any, extra: dict[str, Any]) -> 
             f"{jnp.asarray(due).dtype} of shape {np.shape(due)}"
         )
     return due
-
-
-def _running(inner: Any, updates: Any, params: Any, extra: dict[str, Any]) -> Callable[..., Any]:
-    """The branch in which the inner transformation runs."""
-    return lambda state: update_inner(inner, updates, state, params, extra, rounded=False)
 
 
 def _holding(updates: Any, count: Any) -> Callable[..., Any]:

@@ -11,12 +11,13 @@ from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import Partition, partition
 from gradtx.core.decorators import recipe
 from gradtx.core.definition import Definition
+from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask
+from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Frozen, show, thaw
-from gradtx.core.work import Work
 
 
 class Freeze(GradientTransformation):
@@ -32,9 +33,9 @@ class Freeze(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         return EmptyState()
 
-    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
-        work.freeze(work.selected(link.masks))
-        return state
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
+        (state,), (selected,) = stage.states, stage.selections
+        return flat.freeze(selected), [state]
 
 
 @functools.partial(Definition, value_class=Freeze)

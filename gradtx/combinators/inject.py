@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.counts import increment, start
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
-from gradtx.core.foreign import as_transformation, in_dtypes_of
+from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType, Instance, Numbers
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
-from gradtx.core.rule import increment
-from gradtx.core.run import update as update_inner
+from gradtx.core.place import Place
+from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
-from gradtx.core.state import OptState, Params, Updates, start
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import GradientTransformation, as_transformation, in_dtypes_of
 from gradtx.core.types import StatefulSchedule
 from gradtx.core.value import show, thaw
-from gradtx.core.whole import Whole
-from gradtx.core.work import Work
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
@@ -71,7 +71,7 @@ class WrappedSchedule:
         return self.schedule_fn(state.count)
 
 
-class Injected(Whole):
+class Injected(GradientTransformation):
     """A factory, called anew at every step with the numbers that the state holds."""
 
     @functools.cached_property
@@ -79,16 +79,16 @@ class Injected(Whole):
         """What the factory makes of its own arguments."""
         return (self._inner(dict(self._numbers)),)
 
-    @property
-    def per_example(self) -> bool:
+    @functools.cached_property
+    def place(self) -> Place:
         """As what the factory makes."""
-        return self.parts[0].per_example
+        return self.parts[0].place
 
     def _can_ignore(self) -> bool:
-        return any(link.transformation._can_ignore() for link in self.parts[0]._links())
+        return any(link.transformation._can_ignore() for link in self.parts[0]._links)
 
-    def _ignored(self, work: Work, selected: list[bool]) -> list[bool]:
-        return work.ignored_inside(self.parts, selected)
+    def _ignored(self, flat: FlatUpdates, selected: Selection) -> list[bool]:
+        return flat.ignored_inside(self.parts, selected)
 
     def _init(self, params: Params) -> OptState:
         schedules = self._schedules
@@ -99,26 +99,29 @@ class Injected(Whole):
         inner_state = self._inner(hyperparams).init(params)
         return InjectStatefulHyperparamsState(start(), hyperparams, states, inner_state)
 
-    def _step(
-        self, updates: Updates, state: Any, params: Params | None, extra: dict[str, Any]
-    ) -> tuple[Updates, OptState]:
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
+        (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
+        self._check_state(state)
+        flat, extra = flat.widened(), flat.visible(stage.extra, link.masks)
+        states = state.hyperparams_states
+        now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
+        held = {**state.hyperparams, **now}
+        hyperparams = {name: self._arrays(name, x) for name, x in held.items()}
+        inner = Inner(self._inner(hyperparams), flat.stored_params_tree(selected), extra)
+        u, inner_state = inner(flat.tree(selected), state.inner_state)
+        states = {name: s.update(states[name], **extra) for name, s in self._schedules.items()}
+        kept = in_dtypes_of(state.hyperparams, hyperparams)
+        new = InjectStatefulHyperparamsState(increment(state.count), kept, states, inner_state)
+        from_examples = Place.FIRST in self.place
+        return flat.put(u, selected, "inject_hyperparams", from_examples=from_examples), [new]
+
+    def _check_state(self, state: Any) -> None:
         if not is_like(state, InjectStatefulHyperparamsState):
             kept = show_class(InjectStatefulHyperparamsState)
             raise wrong(state, f"the {kept} of inject_hyperparams", "")
         if not self._numbers.keys() <= state.hyperparams.keys():
             names = ", ".join(self._numbers)
             raise wrong(state.hyperparams, f"the dict of {names} of inject_hyperparams", "")
-        states = state.hyperparams_states
-        now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
-        held = {**state.hyperparams, **now}
-        hyperparams = {name: self._arrays(name, x) for name, x in held.items()}
-        inner = self._inner(hyperparams)
-        u, inner_state = update_inner(
-            inner, updates, state.inner_state, params, extra, rounded=False
-        )
-        states = {name: s.update(states[name], **extra) for name, s in self._schedules.items()}
-        kept = in_dtypes_of(state.hyperparams, hyperparams)
-        return u, InjectStatefulHyperparamsState(increment(state.count), kept, states, inner_state)
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
         """As what the factory makes; a schedule with a state of its own may take anything."""

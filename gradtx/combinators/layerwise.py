@@ -13,8 +13,8 @@ from gradtx.core.kinds import Fraction
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import broadcast_prefix
 from gradtx.core.numerics import times
+from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.state import OptState, Params
-from gradtx.core.treewise import TreeTransformation
 
 
 class Layers(dict[str, tuple[int, float]]):

@@ -10,17 +10,29 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.flat_updates import FlatUpdates
+from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
 from gradtx.core.problem import seen_as
-from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, Link, check_rounds_outside
-from gradtx.core.whole import Wrapper
-from gradtx.core.work import Work
+from gradtx.core.run import Stage
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import GradientTransformation, check_rounds_outside
 from gradtx.tree import cast_like
 
 
-class Flatten(Wrapper):
-    """Runs the inner transformation on one vector."""
+class Flatten(GradientTransformation):
+    """Runs the inner transformation on one vector; its state is that one's."""
+
+    @property
+    def inner(self) -> GradientTransformation:
+        """The transformation that sees the vector."""
+        inner: GradientTransformation = self.arguments["inner"]
+        return inner
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        """The transformation that sees the vector."""
+        return (self.inner,)
 
     def _check(self) -> None:
         check_rounds_outside("flatten", self.parts)
@@ -28,26 +40,27 @@ class Flatten(Wrapper):
     def _init(self, params: Params) -> OptState:
         return self.inner._init(_vector(params))
 
-    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
-        for path in work.without_update(work.selected(link.masks)):
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
+        (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
+        for path in flat.without_update(selected):
             raise ValueError(
                 f"flatten: {at(path)}: there is no gradient, and the vector is of all parameters: "
                 "give zeros, or leave the leaf out by masked(flatten(...), mask)"
             )
-        return super()._run(state, work, link, extra)
-
-    def _step(
-        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
-    ) -> tuple[Updates, OptState]:
-        together = None if params is None else _vector(params)
-        extra = seen_as(
-            extra,
-            grad=_vector,
-            params=lambda vector: _split(vector, params),
-            searched=lambda vector: cast_like(_split(vector, params), params),
+        flat = flat.widened()
+        updates, params = flat.tree(selected), flat.stored_params_tree(selected)
+        inner = Inner(
+            self.inner,
+            None if params is None else _vector(params),
+            seen_as(
+                flat.visible(stage.extra, link.masks),
+                grad=_vector,
+                params=lambda vector: _split(vector, params),
+                searched=lambda vector: cast_like(_split(vector, params), params),
+            ),
         )
-        u, state = self._inside(_vector(updates), state, together, extra)
-        return _split(u, updates), state
+        u, state = inner(_vector(updates), state)
+        return flat.put(_split(u, updates), selected, "flatten"), [state]
 
 
 @functools.partial(Definition, value_class=Flatten)

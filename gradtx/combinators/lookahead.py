@@ -9,18 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.counts import increment, start
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
+from gradtx.core.flat_updates import FlatUpdates
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
-from gradtx.core.origin import is_like, show_class, told_by, wrong
+from gradtx.core.origin import is_like, located_in, show_class, wrong
+from gradtx.core.place import Place
 from gradtx.core.problem import check_known
-from gradtx.core.rule import increment
-from gradtx.core.run import update as update_inner
-from gradtx.core.state import OptState, Params, Updates, start
-from gradtx.core.transformation import GradientTransformation, Link
-from gradtx.core.work import Work
+from gradtx.core.run import Stage
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation
 
 
 class LookaheadState(NamedTuple):
@@ -49,7 +51,7 @@ class Lookahead(GradientTransformation):
         period = self.sync_period
         if not isinstance(period, jax.core.Tracer) and not np.all(np.asarray(period) >= 1):
             raise ValueError(f"lookahead: sync_period must be >= 1, got {period!r}")
-        if self.fast_optimizer.unrounded:
+        if Place.LAST in self.fast_optimizer.place:
             raise ValueError(
                 f"lookahead: {self.fast_optimizer} rounds the parameter, which must come last, "
                 "and nothing can be around lookahead: keep its parameters in float32"
@@ -77,13 +79,11 @@ class Lookahead(GradientTransformation):
                 f"params = LookaheadParams.init_synced(...), got a {type(params).__name__}"
             )
         if not is_like(state, LookaheadState):
-            with told_by("lookahead", state):
-                raise wrong(state, f"the {show_class(LookaheadState)} of lookahead", "")
+            error = wrong(state, f"the {show_class(LookaheadState)} of lookahead", "")
+            raise located_in(state, error, "lookahead")
         check_known(self, lambda name: self.takes(name, extra), extra)
         optimizer, fast_params = self.fast_optimizer, params.fast  # type: ignore[union-attr]
-        u, fast_state = update_inner(
-            optimizer, updates, state.fast_state, fast_params, extra, rounded=False
-        )
+        u, fast_state = Inner(optimizer, fast_params, extra)(updates, state.fast_state)
         steps = increment(state.steps_since_sync)
         sync = steps >= self.sync_period
         if self.reset_state:
@@ -119,7 +119,7 @@ class Lookahead(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         return LookaheadState(self.fast_optimizer.init(params), start())
 
-    def _run(self, state: OptState, work: Work, link: Link, extra: dict[str, Any]) -> OptState:
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         raise TypeError(
             "lookahead has two sets of parameters, so nothing can be around it: write "
             "lookahead(chain(...), ...)"

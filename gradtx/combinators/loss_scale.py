@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx import tree
+from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
+from gradtx.core.finite import all_finite, idle_zeros
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import Positive
-from gradtx.core.problem import seen_as
-from gradtx.core.rule import Rule, increment
-from gradtx.core.run import update as update_inner
-from gradtx.core.skipping import all_finite, idle_zeros
-from gradtx.core.state import OptState, start
+from gradtx.core.place import Place
+from gradtx.core.rule import Rule
+from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -58,24 +59,22 @@ def dynamic_loss_scale(
     Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
 
-    def init(stored_params: Any) -> DynamicLossScaleState:
+    def init(inner: Inner) -> DynamicLossScaleState:
         scale = jnp.asarray(init_scale, scalar_dtype())
-        return DynamicLossScaleState(scale, start(), start(), inner.init(stored_params))
+        return DynamicLossScaleState(scale, start(), start(), inner.init())
 
-    def update(
-        updates: Any, needed: Any, state: Any, stored_params: Any = None, **extra: Any
-    ) -> Any:
+    def update(updates: Any, needed: Any, state: Any, inner: Inner) -> Any:
         def unscaled(grads: Any) -> Any:
             return jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), widen_tree(grads))
 
         def kept(params: Any) -> Any:
-            return tree.cast_like(params, stored_params)
+            return tree.cast_like(params, inner.params)
 
-        grads, extra = unscaled(needed), seen_as(extra, grad=unscaled, searched=kept)
+        grads = unscaled(needed)
         finite = all_finite(grads)
 
         def run(inner_state: OptState) -> Any:
-            return update_inner(inner, grads, inner_state, stored_params, extra, rounded=False)
+            return inner.seeing(grad=unscaled, searched=kept)(grads, inner_state)
 
         def hold(inner_state: OptState) -> Any:
             return idle_zeros(updates, state.skipped), inner_state
@@ -92,7 +91,7 @@ def dynamic_loss_scale(
             inner_state=inner_state,
         )
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 def scale_loss(loss: Any, opt_state: OptState) -> jax.Array:

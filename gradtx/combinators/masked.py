@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskedNode, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show, thaw
 
 
@@ -47,14 +47,15 @@ class Masked(GradientTransformation):
     def _mask(self) -> Mask:
         return Mask(self.arguments["mask"], self.arguments["mask_compatible_extra_args"])
 
+    @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
-        return tuple(link._replace(masks=(*link.masks, self._mask)) for link in self.inner._links())
+        return tuple(link._replace(masks=(*link.masks, self._mask)) for link in self.inner._links)
 
     def _split(self, state: OptState, path: str) -> list[Held]:
-        return self.inner._split(inside(state, path), f"{path}.inner_state")
+        return self.inner._composite._split(inside(state, path), f"{path}.inner_state")
 
     def _join(self, states: Iterator[OptState]) -> OptState:
-        return MaskedState(self.inner._join(states))
+        return MaskedState(self.inner._composite._join(states))
 
     def _init(self, params: Params) -> OptState:
         leaves = Leaves.of(params)

@@ -7,18 +7,18 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
-from gradtx.core.leafwise import LeafTransformation
 from gradtx.core.mask import Negated
+from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.problem import NegatedState
+from gradtx.core.recipe import Recipe
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link, Recipe
+from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 
 
 class Negation(LeafTransformation):
     """The gradient of the negative of the objective."""
 
-    keeps_examples = True
+    passes_examples = True
 
 
 @functools.partial(Definition, value_class=Negation)
@@ -30,8 +30,9 @@ def negate() -> Any:
 class Maximize(Recipe):
     """The links of the inner transformation, each of which sees the negative of the objective."""
 
+    @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
-        negation, *inside = self.body._links()
+        negation, *inside = self.body._links
         return (negation, *(link._replace(masks=(*link.masks, Negated())) for link in inside))
 
     def _init(self, params: Params) -> OptState:

@@ -11,11 +11,10 @@ import numpy as np
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative, Positive
 from gradtx.core.numerics import sqrt
-from gradtx.core.problem import unsearchable
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, PastParams
 from gradtx.core.transformation import GradientTransformation
 
@@ -58,10 +57,10 @@ def mechanize(
     if num_betas < 1:
         raise ValueError(f"mechanize: num_betas must be >= 1, got {num_betas}")
 
-    def init(params: Any, step: Any) -> MechanicState:
+    def init(params: Any, step: Any, base_optimizer: Inner) -> MechanicState:
         zeros = np.zeros(num_betas, real_dtype_of(params))
         return MechanicState(
-            base_optimizer_state=base_optimizer.init(params),
+            base_optimizer_state=base_optimizer.init(),
             count=step.count,
             r=jnp.array(zeros),
             m=jnp.array(zeros),
@@ -70,11 +69,11 @@ def mechanize(
             x0=jax.tree.map(jnp.copy, params),
         )
 
-    def update(updates: Any, state: MechanicState, params: Any, step: Any, **extra: Any) -> Any:
-        extra = unsearchable(extra, "mechanize: base_optimizer")
-        u, inner = update_inner(
-            base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
-        )
+    def update(
+        updates: Any, state: MechanicState, params: Any, step: Any, base_optimizer: Inner
+    ) -> Any:
+        inner = base_optimizer.without_search("mechanize: base_optimizer")
+        u, inner_state = inner(updates, state.base_optimizer_state)
         # The params may have been replaced, by a checkpoint's, between init and the first update.
         x0 = tree.where(step.count == 1, params, state.x0)
         total = jnp.sum(state.s)
@@ -89,6 +88,6 @@ def mechanize(
         s = (s_init / num_betas * m + jnp.maximum(r, 0)) / (sqrt(v) + eps)
         scale = jnp.sum(s)
         u = jax.tree.map(lambda x0, x, d, u: x0 - x + scale * (d + u), x0, params, delta, u)
-        return u, MechanicState(inner, step.count, r, m, v, s, x0)
+        return u, MechanicState(inner_state, step.count, r, m, v, s, x0)
 
     return Rule(init, update)

@@ -12,13 +12,16 @@ import numpy as np
 
 from gradtx import tree
 from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
+from gradtx.core.counts import increased, increment, start
 from gradtx.core.definition import Definition
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType
-from gradtx.core.rule import Rule, increment
+from gradtx.core.per_tree import TreeTransformation
+from gradtx.core.place import Place
+from gradtx.core.rule import Rule
 from gradtx.core.schedule import Schedule
-from gradtx.core.state import OptState, Params, Updates, increased, start
+from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.treewise import TreeTransformation
 
 
 class MultiStepsState(NamedTuple):
@@ -124,18 +127,12 @@ def multi_steps(
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never
 
-    def init(params: Any, stored_params: Any) -> MultiStepsState:
+    def init(params: Any, opt: Inner) -> MultiStepsState:
         acc = first_mean(params, accumulator_dtype)
         _, skip_state = should_skip(tree.zeros_like(params), start(), params)
-        return MultiStepsState(start(), start(), opt.init(stored_params), acc, skip_state)
+        return MultiStepsState(start(), start(), opt.init(), acc, skip_state)
 
-    def update(
-        needed: Any,
-        state: MultiStepsState,
-        params: Any = None,
-        stored_params: Any = None,
-        **extra: Any,
-    ) -> Any:
+    def update(needed: Any, state: MultiStepsState, opt: Inner, params: Any = None) -> Any:
         skip, skip_state = should_skip(needed, state.gradient_step, params)
         if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
             raise TypeError(
@@ -145,7 +142,7 @@ def multi_steps(
         keep, n = ~skip, increment(state.mini_step)
         emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
         add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
-        u, inner_state, acc = cycle(opt, needed, state, stored_params, extra, add, emit)
+        u, inner_state, acc = cycle(opt, needed, state, add, emit)
         return u, MultiStepsState(
             mini_step=jnp.where(emit, 0, jnp.where(keep, n, state.mini_step)),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
@@ -154,7 +151,7 @@ def multi_steps(
             skip_state=skip_state,
         )
 
-    return Rule(init, update)
+    return Rule(init, update, place=opt.place & Place.LAST)
 
 
 def _sum(keep: Any, n: Any) -> Callable[[Any, Any], Any]:

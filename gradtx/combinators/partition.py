@@ -12,12 +12,11 @@ import jax
 
 from gradtx.combinators.masked import MaskedState, inside
 from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link
+from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show, thaw
 
 
@@ -204,6 +203,7 @@ class Partition(GradientTransformation):
     def _has(self, name: str) -> bool:
         return any(part._has(name) for part in self.parts)
 
+    @cached_property
     def _links(self) -> tuple[Link, ...]:
         groups = [
             (_Group(self._labels, self._covers, label), part)
@@ -212,7 +212,7 @@ class Partition(GradientTransformation):
         return tuple(
             link._replace(masks=(*link.masks, group))
             for group, part in groups
-            for link in part._links()
+            for link in part._links
         )
 
     def _split(self, state: OptState, path: str) -> list[Held]:
@@ -225,14 +225,16 @@ class Partition(GradientTransformation):
         return [
             held
             for label, part in self.transforms.items()
-            for held in part._split(
+            for held in part._composite._split(
                 inside(states[label], f"{path}[{label!r}]"), f"{path}[{label!r}].inner_state"
             )
         ]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         pairs = self.transforms.items()
-        return PartitionState({label: MaskedState(part._join(states)) for label, part in pairs})
+        return PartitionState(
+            {label: MaskedState(part._composite._join(states)) for label, part in pairs}
+        )
 
     def _init(self, params: Params) -> OptState:
         leaves = Leaves.of(params)

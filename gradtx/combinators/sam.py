@@ -11,12 +11,14 @@ import numpy as np
 from jax import lax
 
 from gradtx import tree
+from gradtx.core.absent import given, kept
+from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
+from gradtx.core.inner import Inner
 from gradtx.core.origin import in_classes_of
-from gradtx.core.problem import seen_as, unsearchable
-from gradtx.core.rule import Rule, increment
-from gradtx.core.run import update as update_inner
-from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
+from gradtx.core.place import Place
+from gradtx.core.rule import Rule
+from gradtx.core.state import HoldsParams, OptState, Params
 from gradtx.core.transformation import GradientTransformation
 
 
@@ -57,47 +59,45 @@ def sam(
     """
     if not isinstance(sync_period, numbers.Integral) or sync_period < 1:
         raise ValueError(f"sam: sync_period must be a whole number >= 1, got {sync_period!r}")
-    if adv_optimizer.unrounded:
+    if Place.LAST in adv_optimizer.place:
         raise ValueError(
             f"sam: {adv_optimizer} rounds the parameter, and the climb is undone: put it last in "
             "the optimizer of sam"
         )
 
-    def init(params: Any, stored_params: Any) -> SAMState:
+    def init(params: Any, optimizer: Inner, adv_optimizer: Inner) -> SAMState:
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
-        return SAMState(start(), optimizer.init(stored_params), adv_optimizer.init(params), cache)
+        return SAMState(start(), optimizer.init(), adv_optimizer.at(params).init(), cache)
 
     def fresh(old: OptState, params: Any) -> OptState:
         return in_classes_of(old, adv_optimizer.init(params))
 
     def transparent(
-        updates: Any, state: SAMState, params: Any, stored_params: Any, **extra: Any
+        updates: Any, state: SAMState, params: Any, optimizer: Inner, adv_optimizer: Inner
     ) -> Any:
         old = given(updates, state.cache, "sam: the state's cache")
         origin = tree.where(state.steps_since_sync == 0, params, old)
         cache = kept(updates, state.cache, origin)
+        stored_params = optimizer.params
 
         def from_origin(c: Params, ends: Any = (params, origin)) -> Params:
             """The end of the same climb from c, where the loss is that of SAM at c."""
             return tree.add(c, tree.sub(*ends))
 
         def searched(c: Params) -> Params:
-            return tree.cast_like(
-                from_origin(c, lax.stop_gradient((params, origin))), stored_params
-            )
+            ends = lax.stop_gradient((params, origin))
+            return tree.cast_like(from_origin(c, ends), stored_params)
 
         def climb(opt_state: OptState, adv_state: OptState) -> Any:
-            own = unsearchable(extra, "sam: adv_optimizer")
-            u, adv_state = update_inner(
-                adv_optimizer, updates, adv_state, params, own, rounded=False
-            )
+            climber = adv_optimizer.at(params).without_search("sam: adv_optimizer")
+            u, adv_state = climber(updates, adv_state)
             return jax.tree.map(jnp.negative, u), opt_state, adv_state
 
         def step(opt_state: OptState, adv_state: OptState) -> Any:
             # The numbers of the origin are ones that the parameters have had.
-            stored = tree.cast_like(origin, stored_params)
-            own = seen_as(extra, params=from_origin, searched=searched)
-            u, opt_state = update_inner(optimizer, updates, opt_state, stored, own, rounded=False)
+            at_origin = optimizer.at(tree.cast_like(origin, stored_params))
+            seeing = at_origin.seeing(params=from_origin, searched=searched)
+            u, opt_state = seeing(updates, opt_state)
             u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
             return u, opt_state, fresh(adv_state, cache) if reset_state else adv_state
 
@@ -110,15 +110,18 @@ def sam(
         updates: Any,
         state: SAMState,
         params: Any,
-        stored_params: Any,
+        optimizer: Inner,
+        adv_optimizer: Inner,
         *,
         grad_fn: Any,
-        **extra: Any,
     ) -> Any:
-        extra = unsearchable(extra, "sam: with opaque_mode, an optimizer of it")
+        optimizer, climber = (
+            inner.without_search("sam: with opaque_mode, an optimizer of it")
+            for inner in (optimizer, adv_optimizer)
+        )
         grads, x, adv_state = updates, params, state.adv_state
         for i in range(sync_period - 1):
-            u, adv_state = update_inner(adv_optimizer, grads, adv_state, x, extra, rounded=False)
+            u, adv_state = climber.at(x)(grads, adv_state)
             x = tree.sub(x, u)
             grads = given(updates, grad_fn(x, i), "sam: what grad_fn returned")
             if batch_axis_name is not None:
@@ -128,9 +131,7 @@ def sam(
             # With absent gradients the params here are not all: the old state was a fresh one too.
             same = jax.tree.structure(new) == jax.tree.structure(state.adv_state)
             adv_state = new if same else state.adv_state
-        u, opt_state = update_inner(
-            optimizer, grads, state.opt_state, stored_params, extra, rounded=False
-        )
+        u, opt_state = optimizer(grads, state.opt_state)
         return u, SAMState(state.steps_since_sync, opt_state, adv_state, None)
 
-    return Rule(init, opaque if opaque_mode else transparent)
+    return Rule(init, opaque if opaque_mode else transparent, place=optimizer.place & Place.LAST)

@@ -11,11 +11,10 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, complex_dtype, real_dtype_of
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType, NonNegative, PositiveFraction
 from gradtx.core.leaves import map_leaves
-from gradtx.core.problem import unsearchable
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import CountFromOne, OptState, Params, PastParams
 from gradtx.core.transformation import GradientTransformation
 
@@ -55,7 +54,7 @@ def schedule_free(
     hold a line search. Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
 
-    def init(params: Any, step: Any) -> ScheduleFreeState:
+    def init(params: Any, step: Any, base_optimizer: Inner) -> ScheduleFreeState:
         dtype = real_dtype_of(params)
         zero = jnp.zeros((), dtype)
         return ScheduleFreeState(
@@ -63,19 +62,17 @@ def schedule_free(
             weight_sum=zero,
             step_count=step.count,
             max_lr=jnp.zeros((), dtype),
-            base_optimizer_state=base_optimizer.init(params),
+            base_optimizer_state=base_optimizer.init(),
             z=map_leaves("schedule_free", lambda p: _copy(p, state_dtype), params),
         )
 
-    def update(updates: Any, state: ScheduleFreeState, params: Any, **extra: Any) -> Any:
+    def update(updates: Any, state: ScheduleFreeState, params: Any, base_optimizer: Inner) -> Any:
         max_lr = jnp.maximum(state.max_lr, learning_rate)
         weight = _power(max_lr, weight_lr_power)
         total = state.weight_sum + weight
         c = weight / jnp.where(total > 0, total, 1)
-        extra = unsearchable(extra, "schedule_free: base_optimizer")
-        u, inner = update_inner(
-            base_optimizer, updates, state.base_optimizer_state, params, extra, rounded=False
-        )
+        inner = base_optimizer.without_search("schedule_free: base_optimizer")
+        u, inner_state = inner(updates, state.base_optimizer_state)
         z = jax.tree.map(lambda z, u: _as_stored(z + u, state_dtype), state.z, u)
         # The step of z as it is stored, so that y is made of the z that is there next time.
         dz = tree.sub(z, state.z)
@@ -91,7 +88,7 @@ def schedule_free(
             weight_sum=total,
             step_count=state.step_count,
             max_lr=max_lr,
-            base_optimizer_state=inner,
+            base_optimizer_state=inner_state,
             z=z,
         )
 

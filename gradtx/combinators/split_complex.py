@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.problem import seen_as
+from gradtx.core.inner import Inner
+from gradtx.core.place import Place
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
@@ -38,20 +38,15 @@ def split_real_and_imaginary(inner: GradientTransformation) -> Any:
     so that, for example, Adam's second moment is one for each part and not one for both.
     """
 
-    def init(stored_params: Any) -> SplitRealAndImaginaryState:
-        return SplitRealAndImaginaryState(inner.init(_split(stored_params)))
+    def init(inner: Inner) -> SplitRealAndImaginaryState:
+        return SplitRealAndImaginaryState(inner.at(_split(inner.params)).init())
 
-    def update(
-        updates: Any, state: SplitRealAndImaginaryState, stored_params: Any = None, **extra: Any
-    ) -> Any:
-        parts = None if stored_params is None else _split(stored_params)
-        extra = seen_as(extra, grad=_split, params=_joined)
-        made, inner_state = update_inner(
-            inner, _split(updates), state.inner_state, parts, extra, rounded=False
-        )
+    def update(updates: Any, state: SplitRealAndImaginaryState, inner: Inner) -> Any:
+        of_parts = inner.at(_split(inner.params)).seeing(grad=_split, params=_joined)
+        made, inner_state = of_parts(_split(updates), state.inner_state)
         return _joined(made), SplitRealAndImaginaryState(inner_state)
 
-    return Rule(init, update)
+    return Rule(init, update, place=inner.place & Place.LAST)
 
 
 def _split(tree: Any) -> Any:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.core.decorators import per_leaf, per_tree
-from gradtx.core.foreign import as_transformation
 from gradtx.core.state import EmptyState, Params
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, as_transformation
 
 
 @per_leaf

@@ -7,9 +7,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
 from gradtx.core.kinds import Number, Numbers
-from gradtx.core.leafwise import LeafTransformation
-from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
-from gradtx.core.treewise import TreeTransformation
+from gradtx.core.per_leaf import LeafTransformation
+from gradtx.core.per_tree import TreeTransformation
+from gradtx.core.recipe import Recipe
+from gradtx.core.ruled import Ruled
+from gradtx.core.transformation import GradientTransformation
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=Ruled)

@@ -109,18 +109,21 @@ def strengthen(x: Any) -> jax.Array:
     return array if is_random_key(array) else cast(array, array.dtype)
 
 
+def as_exact(number: float) -> float:
+    """A Python number as it is; a whole one that does not fit into JAX's int32 as a float."""
+    fits = not isinstance(number, int) or -(2**31) <= number < 2**31
+    return number if fits else float(number)
+
+
 def bind_numbers(tree: Any, dtype: Any, where: str) -> Any:
     """Numbers ready for maths in `dtype`: arrays cast to it, Python numbers left exact.
 
-    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64. A whole
-    number that does not fit into JAX's int32 becomes a floating one.
+    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64.
     """
 
     def bind(number: Any) -> Any:
-        if isinstance(number, int) and not -(2**31) <= number < 2**31:
-            return float(number)
         if isinstance(number, int | float):
-            return number
+            return as_exact(number)
         if np.ndim(number) != 0:
             raise ValueError(
                 f"{where} must be scalars when they are used, got shape {np.shape(number)}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -131,6 +131,6 @@ def _boolean(flag: Any, where: str) -> bool:
     raise TypeError(f"{where}: a mask holds booleans, got {flag!r} ({type(flag).__name__})")
 
 
-def hide(leaves: Leaves, values: list[Any], selected: list[bool]) -> Any:
+def hide(leaves: Leaves, values: Sequence[Any], selected: Sequence[bool]) -> Any:
     """The tree with `MaskedNode()` where a leaf is not selected."""
     return leaves.tree(v if s else MaskedNode() for v, s in zip(values, selected, strict=True))

@@ -4,8 +4,7 @@ classes in which they came, so that a state of Optax goes in and out of a step a
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -37,15 +36,11 @@ class StateError(ValueError):
         return error
 
 
-@contextmanager
-def told_by(who: str, root: OptState, held: Held | None = None) -> Iterator[None]:
-    """Say of a wrong state inside who it was given to and where in `root` it is; held: the state
-    of the link that was at work."""
-    try:
-        yield
-    except StateError as error:
-        path = error.path if held is None else held.path + _path(held.state, error) + error.path
-        raise StateError.of(who, error.problem, path, root) from error.__cause__
+def located_in(root: OptState, error: StateError, who: str, held: Held | None = None) -> StateError:
+    """The error of a wrong state inside of `root`, which `who` was given, with where it is in that;
+    held: the state of the link that was at work."""
+    path = error.path if held is None else held.path + _path(held.state, error) + error.path
+    return StateError.of(who, error.problem, path, root)
 
 
 def _path(state: OptState, error: StateError) -> str:

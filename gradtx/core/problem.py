@@ -112,6 +112,18 @@ def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str
     return {name: x for name, x in extra.items() if name in names}
 
 
+def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> dict[str, Any]:
+    """The extra arguments that a user's function takes; one that it needs and that is not there
+    is an error that says how to give it."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    missing = [name for name in needed if name not in extra]
+    if missing:
+        given = ", ".join(f"{name}=..." for name in missing)
+        raise TypeError(f"{who} {show(function)}: call update(grads, state, params, {given})")
+    return accepted(function, extra)
+
+
 def check_known(who: object, takes: Callable[[str], bool], extra: Mapping[str, Any]) -> None:
     """Refuse an extra argument that neither the objective of a search nor anything else takes.
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
-from gradtx.core.dtypes import cast, real_dtype
-from gradtx.core.state import EmptyState, increased
+from gradtx.core import renamed
+from gradtx.core.place import Place
+from gradtx.core.state import EmptyState
 
 
 @dataclass(frozen=True)
@@ -23,82 +18,59 @@ class Rule:
 
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
     Without `init` the rule keeps no state and `update` returns the update alone. A Python number as
-    the update of a leaf stands for all of its elements. Each function
-    receives what it names, in any order: `grad`, `state`, `param`, `step` and `gathered` one leaf
-    at a time, `updates`, `state`, `params` and `step` for a tree; of a leaf also `stored_dtype`,
-    in which the parameter is kept, and `leaf`, two uint32 made from its path, both of which are to
-    be folded into a random key; of a tree `needed`, the updates with zeros for gradients at which
-    the transformation inside does not look, as of a frozen leaf, and `stored_params`, the params in
-    their own dtypes, for an inner transformation: one that rounds the parameters can be inside of a
-    rule only if that asks for them, and lets the updates leave as they are. Keyword-only names are
-    extra arguments of the caller's `update(..., value=loss)`; `**extra` takes all.
+    the update of a leaf stands for all of its elements. Counts of steps are kept for the rule: a
+    field of the state that is annotated `Count` is None in what `init` returns, and `update`
+    returns `state._replace(...)` without it; another count is an error.
 
-    `batched` (per leaf only): leaves of equal shape are run as one batch by `jax.vmap`, so that a
-    rule of matrices makes one batched product of them instead of one each.
+    Each function receives what it names, in any order. Of one array:
 
-    `unrounded`: the updates leave in float32 or wider whatever the parameter's dtype, because
-    `apply_updates` shall land on exactly what the rule says. Such a rule comes last.
+    - `grad`: the update so far; `param`: the parameter; both in float32 or wider.
+    - `state`: what `init`, or the last `update`, returned for this leaf.
+    - `step`: the `Step`, with `count` and `debias`.
+    - `precomputed`: what `precompute` returned.
+    - `leaf`: the `Leaf`: the dtype in which its parameter is kept, and two uint32 made from its
+      path, both of which are to be folded into a random key.
 
-    `per_example` (trees only): the first axis of every update is the example, and the rule sums or
-    averages over it, so that its updates have the shapes of the params. Such a rule comes first.
+    Of a tree:
 
-    `gather` (per leaf only) is run once a tree, before the leaves: what it returns, such as the
-    norm of all `updates`, reaches `update` by the name `gathered`. It asks for what it needs of
+    - `updates`, `params`: the same as trees, and `state` and `step`.
+    - `needed`: the updates, with zeros for the gradients at which no transformation inside looks,
+      as of a frozen leaf.
+    - any of its arguments that is a transformation, by the name of that argument: bound to this
+      step, an `Inner`. That makes it a wrapper: `inner.init()` in init, and in update
+      `u, inner_state = inner(updates, state.inner_state)`.
+
+    Keyword-only names are extra arguments of the caller's `update(..., value=loss)`; `**extra`
+    takes all.
+
+    precompute (per leaf only): run once a tree, before the leaves. What it returns, such as the
+    norm of all `updates`, reaches `update` as `precomputed`. It asks for what it needs of
     `updates`, `params` and `step`.
+
+    place: where in a chain it must stand, `Place.FIRST` or `Place.LAST`. A wrapper that hands on
+    the updates of its inner transformation as they are gives that one's place, `inner.place`; what
+    is to come last can be inside of no other wrapper.
     """
 
     init: Callable[..., Any] | None
     update: Callable[..., Any]
-    gather: Callable[..., Any] | None = None
-    batched: bool = False
-    unrounded: bool = False
-    per_example: bool = False
+    precompute: Callable[..., Any] | None
+    place: Place
+
+    def __init__(
+        self,
+        init: Callable[..., Any] | None,
+        update: Callable[..., Any],
+        precompute: Callable[..., Any] | None = None,
+        place: Place = Place.ANYWHERE,
+        **old: Any,
+    ):
+        if old:
+            precompute, place = renamed.rule_fields(old, precompute, place)
+        vars(self).update(init=init, update=update, precompute=precompute, place=place)
 
 
-class Step:
-    """How far the run is. `step.count` is the number of updates so far, this one included.
-
-    biases: pairs (decay, 1 - decay^count) that were computed once for the tree.
-    """
-
-    def __init__(self, count: jax.Array, biases: Sequence[tuple[Any, Any]] = ()):
-        self.count = count
-        self._biases = biases
-
-    @property
-    def next(self) -> Step:
-        """The step after this one."""
-        return Step(increment(self.count))
-
-    def bias(self, decay: Any, dtype: Any) -> Any:
-        """1 - decay^count, by which a running mean that started at zero is too small."""
-        for known, bias in self._biases:
-            if known is decay:
-                return cast(bias, dtype)
-        return one_minus_power(decay, cast(self.count, dtype))
-
-    def debias(self, moment: jax.Array, decay: Any) -> jax.Array:
-        """moment / (1 - decay^count): a running mean that started at zero, without that bias."""
-        return lax.div(moment, cast(self.bias(decay, real_dtype(moment.dtype)), moment.dtype))
-
-
-def one_minus_power(decay: Any, time: jax.Array) -> jax.Array:
-    """1 - decay^time, computed as -expm1(time * log(decay)): near time = 1 with decay = 0.999 the
-    direct form loses five of float32's seven digits."""
-    log_decay: Any
-    if isinstance(decay, int | float):
-        log_decay = math.log1p(decay - 1) if decay > 0 else _LOG_OF_ZERO
-    else:
-        log = jnp.log1p(jnp.where(decay > 0, decay, 1) - 1)
-        log_decay = jnp.where(decay > 0, log, _LOG_OF_ZERO)
-    return -jnp.expm1(time * log_decay)
-
-
-# Its exponential is 0 in float64 too; an infinity would stop a run under `jax_debug_infs`.
-_LOG_OF_ZERO = -1e4
-
-
-class Asks(NamedTuple):
+class Inputs(NamedTuple):
     """The names by which a function asks for its inputs."""
 
     names: frozenset[str]
@@ -122,13 +94,16 @@ class Asks(NamedTuple):
         """The function on those of the available inputs that it asks for, and on extra arguments,
         which may be called as an input is that it does not ask for."""
         named = {name: x for name, x in available.items() if name in self.names}
+        if len(named) < len(self.names):
+            old = self.names & renamed.INPUTS.keys()
+            named |= {name: renamed.INPUTS[name](available) for name in old}
         return function(**((extra or {}) | named))
 
 
-NOTHING = Asks(frozenset(), frozenset(), frozenset(), frozenset())
+NOTHING = Inputs(frozenset(), frozenset(), frozenset(), frozenset())
 
 
-def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: str) -> Asks:
+def inputs_of(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: str) -> Inputs:
     """Read what a rule's function asks for; a name that nobody provides is an error."""
     if function is None:
         return NOTHING
@@ -139,7 +114,11 @@ def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: s
             extra.add(parameter.name)
             if parameter.default is parameter.empty:
                 required_extra.add(parameter.name)
-        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name in allowed:
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and (
+            parameter.name in allowed or parameter.name in renamed.INPUTS
+        ):
+            if parameter.name in renamed.INPUTS:
+                renamed.warn_of_input(where, parameter.name)
             names.add(parameter.name)
             if parameter.default is parameter.empty:
                 required.add(parameter.name)
@@ -150,7 +129,7 @@ def asks(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: s
                 f"{where} asks for {str(parameter)!r}; it may ask for {', '.join(allowed)}, "
                 "and for extra arguments as keyword-only names"
             )
-    return Asks(
+    return Inputs(
         names=frozenset(names),
         required=frozenset(required),
         extra=frozenset(extra),
@@ -180,9 +159,3 @@ def split_result(rule: Rule, result: Any, where: str) -> tuple[Any, Any]:
             f"{where}: update must return (update, state), because the rule has an init"
         )
     return result
-
-
-@functools.partial(jax.jit, inline=True)
-def increment(count: jax.Array) -> jax.Array:
-    """count + 1, staying at the largest integer. Jitted so that outside of jit it is one call."""
-    return increased(count, 1)

@@ -1,38 +1,86 @@
-"""Running a transformation: a composite is a line of links, run from the first to the last.
+"""One update: a transformation is a line of links, run from the first to the last.
 
-Chains, recipes and masks only say how their states lie along the line. Here the line is cut where
-a link needs the whole tree; what lies between two cuts runs leaf by leaf, as one body a leaf.
+Chains, recipes and masks only say how their states lie along the line. Neighbouring links that
+work leaf by leaf are a stage, which runs as one body a leaf; a link that needs the whole tree is a
+stage by itself.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.tree_util import GetAttrKey, keystr
 
-from gradtx.core.leafwise import LeafTransformation, run_leafwise
-from gradtx.core.leaves import at
-from gradtx.core.origin import in_classes_of, told_by
+from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.origin import StateError, in_classes_of, located_in
+from gradtx.core.place import Place, check_places
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, Link
-from gradtx.core.work import Work
+
+if TYPE_CHECKING:
+    from gradtx.core.transformation import GradientTransformation, Link
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a transformation is made of: its links, and the stages [first, end) in which they run.
+
+    composite: which knows how the state lies along the links; placed: whether a link has a place
+    that is to be checked; requiring: the links that must be given more than updates and a state.
+    """
+
+    composite: GradientTransformation
+    links: tuple[Link, ...]
+    stages: tuple[tuple[int, int], ...]
+    placed: bool
+    requiring: tuple[Link, ...]
+
+    @classmethod
+    def of(cls, composite: GradientTransformation, links: tuple[Link, ...]) -> Line:
+        """A link begins a stage unless it joins the one before it."""
+        firsts = [
+            i
+            for i, link in enumerate(links)
+            if i == 0 or not link.transformation._joins(links[i - 1].transformation)
+        ]
+        stages = tuple(itertools.pairwise([*firsts, len(links)]))
+        placed = any(link.transformation.place is not Place.ANYWHERE for link in links)
+        requiring = tuple(link for link in links if link.transformation.requires)
+        return cls(composite, links, stages, placed, requiring)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Neighbouring links that run together: for each its state and the leaves on which it acts.
+
+    leaving: whether what it makes leaves the line, rounded.
+    """
+
+    links: tuple[Link, ...]
+    states: Sequence[OptState]
+    selections: Sequence[Selection]
+    extra: dict[str, Any]
+    leaving: bool
 
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
     """The state before the first update."""
-    links = tx._links() if params is None else ()
-    if any(link.masks or link.transformation.begins_with_params for link in links):
+    line = tx._line
+    if params is None and any(
+        link.masks or link.transformation.begins_with_params for link in line.links
+    ):
         raise ValueError(
             f"{tx.definition.name}: init needs the parameters, a tree of arrays (which may be "
             "empty, as {} is), got None"
         )
-    with _schedules_named(tx):
+    try:
         return tx._init(params)
+    except ScheduleError as error:
+        raise _named(tx, error) from error.__cause__
 
 
 def update(
@@ -44,9 +92,11 @@ def update(
     *,
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
-    """One step. `rounded=False` leaves the updates in float32 or wider, for a combinator."""
-    with _schedules_named(tx):
+    """One step. `rounded=False` leaves the updates in float32 or wider, for a wrapper."""
+    try:
         return _update(tx, updates, state, params, extra, rounded)
+    except ScheduleError as error:
+        raise _named(tx, error) from error.__cause__
 
 
 def _update(
@@ -57,117 +107,66 @@ def _update(
     extra: dict[str, Any],
     rounded: bool,
 ) -> tuple[Updates, OptState]:
-    links, name = tx._links(), tx.definition.name
-    with told_by(name, state):
-        held = tx._split(state, "")
-    for link in links:
-        link.check_given(params is not None, extra)
-    work = Work(name, updates, params)
-    work.check_shapes(_given_per_example(links, work))
-    selections = [work.selected(link.masks) for link in links]
-    work.check_floating(selections)
-    if _leaves_unrounded(links, selections, work):
-        rounded = False
-    new_states: list[OptState] = []
-    for first, last in _cuts(links):
-        group, old = links[first:last], [own for own, _ in held[first:last]]
-        if isinstance(group[0].transformation, LeafTransformation):
-            leaving = rounded and last == len(links)
-            new_states += run_leafwise(group, old, work, extra, leaving)
-        else:
-            with told_by(name, state, held[first]):
-                new_states.append(group[0].transformation._run(old[0], work, group[0], extra))
-    return work.result(rounded=rounded), in_classes_of(state, tx._join(iter(new_states)))
-
-
-@contextmanager
-def _schedules_named(tx: GradientTransformation) -> Iterator[None]:
-    """The error of a schedule under the name of the hyperparameter that the user gave it to."""
+    line, name, at_work = tx._line, tx.definition.name, None
     try:
-        yield
-    except ScheduleError as error:
-        place = _place(tx, error.schedule)
-        if place is None:
-            raise
-        raise TypeError(f"{place}: {error}") from error.__cause__
+        held = line.composite._split(state, "")
+        for link in line.requiring:
+            who = link.owner or link.transformation
+            link.transformation.check_given(who, params is not None, extra)
+        flat = FlatUpdates.of(name, updates, params)
+        every, none = [True] * len(flat.values), [False] * len(flat.values)
+        selections = [
+            flat.selections.of(link.masks) if link.masks else every for link in line.links
+        ]
+        per_example, last = none, False
+        if line.placed:
+            per_example, last = check_places(name, flat.leaves.paths, line.links, selections)
+        flat.check_shapes(per_example)
+        flat.check_floating(selections)
+        rounded = rounded and not last
+        new_states: list[OptState] = []
+        for first, end in line.stages:
+            at_work = held[first] if end == first + 1 else None
+            stage = Stage(
+                links=line.links[first:end],
+                states=[own for own, _ in held[first:end]],
+                selections=selections[first:end],
+                extra=extra,
+                leaving=rounded and end == len(line.links),
+            )
+            flat, made = line.links[first].transformation._run(stage, flat)
+            new_states += made
+    except StateError as error:
+        raise located_in(state, error, name, at_work) from error.__cause__
+    new = line.composite._join(iter(new_states))
+    if jax.tree.structure(new) != jax.tree.structure(state):  # type: ignore[operator]
+        new = in_classes_of(state, new)
+    return flat.result(rounded=rounded), new
 
 
-def _place(tx: GradientTransformation, schedule: Schedule) -> str | None:
+def _named(tx: GradientTransformation, error: ScheduleError) -> TypeError:
+    """The error of a schedule under the name of the hyperparameter that the user gave it to."""
+    place = _argument_of(tx, error.schedule)
+    return error if place is None else TypeError(f"{place}: {error}")
+
+
+def _argument_of(tx: GradientTransformation, schedule: Schedule) -> str | None:
     """Whose argument a schedule is: "adamw: learning_rate"."""
 
     def found(x: Any) -> bool:
         return isinstance(x, Schedule) and x == schedule
 
+    def is_transformation(x: Any) -> bool:
+        return hasattr(type(x), "_links")
+
     for name, value in tx.arguments.items():
         for path, x in jax.tree.leaves_with_path(
-            value, is_leaf=lambda x: found(x) or isinstance(x, GradientTransformation)
+            value, is_leaf=lambda x: found(x) or is_transformation(x)
         ):
             if found(x):
                 keys = itertools.takewhile(lambda key: not isinstance(key, GetAttrKey), path)
                 return f"{tx.definition.name}: {name}{keystr(tuple(keys))}"
-            inner = _place(x, schedule) if isinstance(x, GradientTransformation) else None
+            inner = _argument_of(x, schedule) if is_transformation(x) else None
             if inner is not None:
                 return inner
     return None
-
-
-def _given_per_example(links: tuple[Link, ...], work: Work) -> list[bool]:
-    """For each leaf, whether its gradients are those of single examples, along a first axis. The
-    link that takes them must be the first on its leaves."""
-    examples = [False] * len(work.values)
-    if not any(link.transformation.per_example for link in links):
-        return examples
-    before: list[Any] = [None] * len(work.values)
-    for link in links:
-        tx = link.transformation
-        for i, (path, chosen) in enumerate(
-            zip(work.leaves.paths, work.selected(link.masks), strict=True)
-        ):
-            if chosen and tx.per_example and before[i] is not None:
-                raise ValueError(
-                    f"{work.name}: {at(path)}: {tx} comes after {before[i]}; it takes the "
-                    "gradients of single examples and must come first"
-                )
-            if chosen and not tx.keeps_examples:
-                before[i], examples[i] = tx, examples[i] or tx.per_example
-    return examples
-
-
-def _leaves_unrounded(links: tuple[Link, ...], selections: list[list[bool]], work: Work) -> bool:
-    """Whether a link says on what the parameters land; it must be the last on its leaves."""
-    if not any(link.transformation.unrounded for link in links):
-        return False
-    by: list[Any] = [None] * len(work.values)
-    for link, selected in zip(links, selections, strict=True):
-        tx = link.transformation
-        for i, (path, chosen) in enumerate(zip(work.leaves.paths, selected, strict=True)):
-            if chosen and by[i] is not None:
-                raise ValueError(
-                    f"{work.name}: {at(path)}: {tx} comes after {by[i]}, which rounds the "
-                    "parameter and must come last"
-                )
-            if chosen and tx.unrounded:
-                by[i] = tx
-    return any(by)
-
-
-def _cuts(links: tuple[Link, ...]) -> list[tuple[int, int]]:
-    """Runs [first, last) of links: one that sees the whole tree alone, neighbours on leaves
-    together. A rule that sees the tree begins a run; a batched one is a run by itself."""
-    cuts: list[tuple[int, int]] = []
-    for i, link in enumerate(links):
-        tx = link.transformation
-        joins = cuts and _is_plain(tx) and _goes_on(links[cuts[-1][0]].transformation)
-        if joins:
-            cuts[-1] = (cuts[-1][0], i + 1)
-        else:
-            cuts.append((i, i + 1))
-    return cuts
-
-
-def _goes_on(tx: Any) -> bool:
-    return isinstance(tx, LeafTransformation) and not tx.rule.batched
-
-
-def _is_plain(tx: Any) -> bool:
-    return _goes_on(tx) and not tx.sees_the_tree

@@ -65,7 +65,7 @@ class Schedule(Value):
         # The step is cast first: an int32 divided by an int would be float32 even under x64.
         return self.definition.call(arguments)(jnp.asarray(step, dtype))
 
-    # -- arithmetic: a schedule with a number, an array or a schedule is a schedule --------------
+    # -- arithmetic: a schedule with a number, an array or a schedule is a schedule ----------------
 
     __array_ufunc__ = None  # NumPy's numbers and arrays leave `number * schedule` to the schedule
 
@@ -139,7 +139,7 @@ class FunctionSchedule(Schedule):
         return show(self.arguments["function"])
 
 
-# -- what a user's function may do ---------------------------------------------------------------
+# -- what a user's function may do -----------------------------------------------------------------
 
 
 def _as_array(steps: Any) -> jax.Array:

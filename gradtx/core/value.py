@@ -82,7 +82,7 @@ class Value:
         """What an argument that is annotated with this class is kept as."""
         return value
 
-    # -- a pytree: numbers and values are children, the rest is structure ------------------------
+    # -- a pytree: numbers and values are children, the rest is structure --------------------------
 
     def _flatten(self) -> tuple[tuple[Any, ...], Any]:
         roles = self.definition.dynamic
@@ -102,7 +102,7 @@ class Value:
         given = dict(static) | dict(zip(definition.dynamic, children, strict=True))
         return cls._of(definition, {name: given[name] for name in definition.parameters})
 
-    # -- readable, adjustable --------------------------------------------------------------------
+    # -- readable, adjustable ----------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         arguments = self.__dict__.get("arguments", {})
@@ -129,7 +129,7 @@ class Value:
         shown = (f"{name}={show(thaw(value))}" for name, value in self.arguments.items())
         return f"{self.definition.name}({', '.join(shown)})"
 
-    # -- comparable, picklable -------------------------------------------------------------------
+    # -- comparable, picklable ---------------------------------------------------------------------
 
     def _identity(self) -> tuple[Any, ...]:
         cached = self.__dict__.get("_cached_identity")

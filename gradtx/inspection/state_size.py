@@ -18,7 +18,9 @@ from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
 from gradtx.combinators.stateless import identity
 from gradtx.core.mask import Mask
-from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
+from gradtx.core.recipe import Recipe
+from gradtx.core.ruled import Ruled
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
 
 KINDS = {"a matrix": (1024, 1024), "a convolution kernel": (4, 4, 256, 256), "a vector": (2**20,)}
@@ -52,7 +54,7 @@ def _parts(
 ) -> dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]]:
     """What keeps state, by the masks that it lies under and the groups inside of a link."""
     found: dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]] = {}
-    for link in tx._links():
+    for link in tx._links:
         for inner, part in _by_group(link.transformation):
             if not (isinstance(part, Ruled) and part.keeps_nothing):
                 found.setdefault((link.masks, inner), []).append(part)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.foreign import as_transformation
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, as_transformation
 
 
 def from_optax(tx: Any) -> GradientTransformation:

@@ -17,9 +17,10 @@ import numpy as np
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, per_tree, recipe
+from gradtx.core.inner import Inner
 from gradtx.core.numerics import zeros_like
+from gradtx.core.place import Place
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.narrow import check_seed, dither_bits, is_narrow, key_of, round_to, uniform
@@ -64,11 +65,13 @@ def stochastic_rounding(seed: int = 0) -> Any:
 def round_stochastically(seed: int) -> Any:
     """u = r - param, E[r] = param + g"""
 
-    def update(grad: Any, param: Any, step: Any, stored_dtype: Any, leaf: Any) -> Any:
-        dither = uniform(key_of(seed, step.count, *leaf), param.shape, dither_bits(stored_dtype))
-        return round_to(param + grad, stored_dtype, dither) - param
+    def update(grad: Any, param: Any, step: Any, leaf: Any) -> Any:
+        dither = uniform(
+            key_of(seed, step.count, *leaf.words), param.shape, dither_bits(leaf.dtype)
+        )
+        return round_to(param + grad, leaf.dtype, dither) - param
 
-    return Rule(None, update, unrounded=True)
+    return Rule(None, update, place=Place.LAST)
 
 
 class KahanState(NamedTuple):
@@ -96,16 +99,16 @@ def kahan() -> Any:
 def compensate_rounding() -> Any:
     """u = r - param;  c <- (param - r) + g + c"""
 
-    def init(param: Any, stored_dtype: Any) -> KahanState:
-        wide_enough = stored_dtype if np.dtype(stored_dtype).itemsize > 1 else jnp.bfloat16
+    def init(param: Any, leaf: Any) -> KahanState:
+        wide_enough = leaf.dtype if np.dtype(leaf.dtype).itemsize > 1 else jnp.bfloat16
         return KahanState(zeros_like(param, wide_enough))
 
-    def update(grad: Any, state: KahanState, param: Any, stored_dtype: Any) -> Any:
+    def update(grad: Any, state: KahanState, param: Any, leaf: Any) -> Any:
         y = grad + state.compensation
-        rounded = round_to(param + y, stored_dtype)
+        rounded = round_to(param + y, leaf.dtype)
         return rounded - param, KahanState((param - rounded) + y)
 
-    return Rule(init, update, unrounded=True)
+    return Rule(init, update, place=Place.LAST)
 
 
 class MasterWeightsState(NamedTuple):
@@ -127,31 +130,27 @@ def master_weights(inner: GradientTransformation) -> Any:
     float32. Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740. Raises: ValueError for
     an inner transformation that rounds, and at init where no parameter is narrower than float32.
     """
-    if inner.unrounded:
+    if Place.LAST in inner.place:
         raise ValueError(
             f"master_weights: {inner} rounds the parameter, and inside of master_weights it is in "
             "float32: leave one of the two out"
         )
     narrow_leaves = NarrowLeaves("master_weights")
 
-    def init(params: Any, stored_params: Any) -> MasterWeightsState:
-        narrow = narrow_leaves(stored_params)
+    def init(params: Any, inner: Inner) -> MasterWeightsState:
+        narrow = narrow_leaves(inner.params)
         master = jax.tree.map(lambda x, n: x if n else None, params, narrow)
-        return MasterWeightsState(inner.init(params), master)
+        return MasterWeightsState(inner.at(params).init(), master)
 
-    def update(
-        needed: Any, state: MasterWeightsState, params: Any, stored_params: Any, **extra: Any
-    ) -> Any:
+    def update(needed: Any, state: MasterWeightsState, params: Any, inner: Inner) -> Any:
         at = jax.tree.map(lambda p, m: p if m is None else m, params, state.master)
-        updates, inner_state = update_inner(
-            inner, needed, state.inner_state, at, extra, rounded=False
-        )
+        updates, inner_state = inner.at(at)(needed, state.inner_state)
         new = jax.tree.map(lambda u, m: m + u, updates, at)
-        landed = jax.tree.map(_land, updates, new, params, stored_params)
+        landed = jax.tree.map(_land, updates, new, params, inner.params)
         master = jax.tree.map(lambda m, old: None if old is None else m, new, state.master)
         return landed, MasterWeightsState(inner_state, master)
 
-    return Rule(init, update, unrounded=True)
+    return Rule(init, update, place=Place.LAST)
 
 
 def _land(update: Any, new: Any, param: Any, stored: Any) -> Any:

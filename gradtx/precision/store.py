@@ -23,9 +23,9 @@ from jax.tree_util import (
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths, words_of
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
@@ -79,23 +79,21 @@ def store(
     check_seed("store", seed)
     patterns = _patterns(format)
 
-    def init(params: Any, stored_params: Any, step: Any) -> StoreState:
-        state = inner.init(stored_params)
-        chosen = _choose(patterns, state, params, min_size, repr(inner))
+    def init(params: Any, step: Any, inner: Inner) -> StoreState:
+        state = inner.init()
+        chosen = _choose(patterns, state, params, min_size, repr(inner.transformation))
         # First moments are constants, which XLA would encode element by element while it compiles.
         # A step has none, and would store behind a barrier what it fuses without one.
         state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
         return StoreState(step.count, _encode(state, chosen, seed, step.count))
 
-    def update(
-        needed: Any, state: StoreState, step: Any, stored_params: Any = None, **extra: Any
-    ) -> Any:
+    def update(needed: Any, state: StoreState, step: Any, inner: Inner) -> Any:
         chosen = {path: name for path, x in _with_paths(state.inner_state) if (name := name_of(x))}
         decoded = jax.tree.map(_decode, state.inner_state, is_leaf=is_stored)
-        updates, new = update_inner(inner, needed, decoded, stored_params, extra, rounded=False)
+        updates, new = inner(needed, decoded)
         return updates, StoreState(step.count, _encode(new, chosen, seed, step.count))
 
-    return Rule(init, update, per_example=inner.per_example)
+    return Rule(init, update, place=inner.place)
 
 
 def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -> OptState:

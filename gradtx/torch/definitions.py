@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from gradtx.core.definition import Definition
+from gradtx.core.recipe import Recipe
 from gradtx.core.schedule import Schedule
-from gradtx.core.transformation import GradientTransformation, Recipe
+from gradtx.core.transformation import GradientTransformation
 
 NAMESPACE = "torch"
 P = ParamSpec("P")

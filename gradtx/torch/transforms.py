@@ -16,8 +16,8 @@ from jax import lax
 
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast_shape, is_inexact, real_dtype
-from gradtx.core.leafwise import LeafTransformation
 from gradtx.core.leaves import is_shape
+from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.rule import Rule, as_rule
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import NAMESPACE

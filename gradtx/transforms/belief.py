@@ -19,8 +19,9 @@ from gradtx.core.numerics import (
     times,
     zeros_like,
 )
-from gradtx.core.rule import Rule, one_minus_power
+from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import one_minus_power
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -86,13 +87,13 @@ def scale_by_acprop(
     |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
     """
 
-    def gather(step: Any) -> Any:
+    def precompute(step: Any) -> Any:
         before = jnp.maximum(step.count - 1, 1)
         return one_minus_power(b2, cast(before, number_dtype(b2)))
 
-    def update(grad: Any, state: ScaleByBeliefState, step: Any, gathered: Any) -> Any:
+    def update(grad: Any, state: ScaleByBeliefState, step: Any, precomputed: Any) -> Any:
         # Not mu == 0: beside nu, a loop of XLA:CPU would have to read mu too.
-        distance, nothing = state.nu / gathered, 1.01 * eps_root / (1 - b2)
+        distance, nothing = state.nu / precomputed, 1.01 * eps_root / (1 - b2)
         root = sqrt(distance)
         root = jnp.where(distance <= nothing, jnp.maximum(root, magnitude(grad)), root)
         root = jnp.where(step.count == 1, 1, root)
@@ -100,4 +101,4 @@ def scale_by_acprop(
         mu = running_mean(state.mu, grad, b1)
         return grad / (root + eps), ScaleByBeliefState(step.count, mu, nu)
 
-    return Rule(_init, update, gather)
+    return Rule(_init, update, precompute)

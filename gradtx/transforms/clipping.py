@@ -35,10 +35,10 @@ def clip_by_global_norm(max_norm: NonNegative) -> Any:
     https://arxiv.org/abs/1211.5063
     """
 
-    def gather(updates: Any) -> Any:
+    def precompute(updates: Any) -> Any:
         return length(updates).shrinking_to(max_norm)
 
-    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
+    return Rule(None, lambda grad, precomputed: precomputed.times(grad), precompute)
 
 
 @per_leaf

@@ -49,7 +49,7 @@ def scale_by_factored_rms(
     Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
     """
 
-    def gather(step: Any) -> Any:
+    def precompute(step: Any) -> Any:
         done = cast(step.count - 1, scalar_dtype()) - jnp.asarray(step_offset, scalar_dtype())
         if decay_rate_fn is not None:
             return jnp.asarray(decay_rate_fn(done, decay_rate), scalar_dtype())
@@ -68,22 +68,22 @@ def scale_by_factored_rms(
         return FactoredState(step.count, row, column, _unused(param))
 
     # The parameter is asked for because a transposed gradient would fit the state.
-    def update(grad: Any, state: FactoredState, param: Any, step: Any, gathered: Any) -> Any:
+    def update(grad: Any, state: FactoredState, param: Any, step: Any, precomputed: Any) -> Any:
         axes = _factored_axes(grad.shape, factored, min_dim_size_to_factor)
         squares = abs_sq(grad) + epsilon
         if axes is None:
-            v = running_mean(state.v, squares, gathered)
+            v = running_mean(state.v, squares, precomputed)
             return grad / _root(v), FactoredState(step.count, state.v_row, state.v_col, v)
         longest, second = axes
-        row = running_mean(state.v_row, jnp.mean(squares, longest), gathered)
-        column = running_mean(state.v_col, jnp.mean(squares, second), gathered)
+        row = running_mean(state.v_row, jnp.mean(squares, longest), precomputed)
+        column = running_mean(state.v_col, jnp.mean(squares, second), precomputed)
         # Roots first: near 1e-30 the quotients and their derivatives would leave float32.
         over_mean = second - 1 if second > longest else second
         by_row = _root(row) / _root(jnp.mean(row, over_mean, keepdims=True))
         scaled = grad / jnp.expand_dims(by_row, longest) / jnp.expand_dims(_root(column), second)
         return scaled, FactoredState(step.count, row, column, state.v)
 
-    return Rule(init, update, gather)
+    return Rule(init, update, precompute)
 
 
 def _factored_axes(shape: tuple[int, ...], factored: bool, least: int) -> tuple[int, int] | None:

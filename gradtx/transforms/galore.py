@@ -11,11 +11,11 @@ from jax import lax
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
 from gradtx.core.holding import now_and_then
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import Real
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, LikeParams, OptState
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
@@ -96,9 +96,7 @@ def scale_by_galore(
                 tall = _tall(layout.split(x)[0], layout)
                 projectors[i] = p = _projector(due, tall, widen(old[i], x.dtype), rank)
                 small[i] = _tall(p.mT.conj() @ tall, layout)
-        made, base = update_inner(
-            inner, leaves.tree(small), state.base_optimizer_state, None, extra, rounded=False
-        )
+        made, base = Inner(inner, None, extra)(leaves.tree(small), state.base_optimizer_state)
         results = align(leaves, made, "scale_by_galore: what base_optimizer returned")
         for i, layout in enumerate(layouts):
             if layout is not None:

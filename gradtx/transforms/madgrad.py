@@ -42,11 +42,11 @@ def scale_by_madgrad(
         nu = real_full_like(param, 0)
         return MadgradState(step.count, nu, zeros_like(param), jnp.copy(param))
 
-    def gather(step: Any) -> Any:
+    def precompute(step: Any) -> Any:
         return jnp.sqrt(cast(step.count, scalar_dtype()))
 
-    def update(grad: Any, state: MadgradState, param: Any, step: Any, gathered: Any) -> Any:
-        weight = (learning_rate + eps) * gathered
+    def update(grad: Any, state: MadgradState, param: Any, step: Any, precomputed: Any) -> Any:
+        weight = (learning_rate + eps) * precomputed
         nu = state.grad_sum_sq + weight * abs_sq(grad)
         s = state.s + weight * grad
         positive = nu > 0  # the cube root has no derivative at 0
@@ -54,4 +54,4 @@ def scale_by_madgrad(
         z = state.x0 - s / jnp.where(root > 0, root, 1)
         return (1 - momentum) * (z - param), MadgradState(step.count, nu, s, state.x0)
 
-    return Rule(init, update, gather)
+    return Rule(init, update, precompute)

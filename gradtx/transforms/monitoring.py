@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_tree
 from gradtx.core.definition import Definition
 from gradtx.core.dtypes import cast, is_inexact, scalar_dtype, widen_tree
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import Decay, DType
 from gradtx.core.leaves import Leaves
 from gradtx.core.origin import wrong
+from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import EmptyState, OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.treewise import TreeTransformation
 from gradtx.core.value import Value, show
 from gradtx.transforms.momentum import ema
 
@@ -94,7 +94,7 @@ class MeasureWithEma(Measure):
         if not isinstance(state, tuple) or len(state) != 2:
             raise wrong(state, "the tuple of 2 that measure_with_ema keeps", "")
         measured = _floating(self.arguments["measure"](updates))
-        mean, new = update_inner(self._mean, measured, state[1], None, {}, rounded=False)
+        mean, new = Inner(self._mean)(measured, state[1])
         return mean, (state[0], new)
 
 

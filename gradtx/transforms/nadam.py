@@ -51,11 +51,11 @@ def scale_by_nadam(
         t = cast(count, number_dtype(b1))
         return b1 * (1 - 0.5 * jnp.exp(math.log(0.96) * momentum_decay * t))
 
-    def gather(step: Any) -> Any:
+    def precompute(step: Any) -> Any:
         return momentum(step.count), momentum(step.next.count)
 
-    def update(grad: Any, state: ScaleByNadamState, step: Any, gathered: Any) -> Any:
-        now, later = gathered
+    def update(grad: Any, state: ScaleByNadamState, step: Any, precomputed: Any) -> Any:
+        now, later = precomputed
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         product = state.product * now
@@ -63,4 +63,4 @@ def scale_by_nadam(
         u = over_root(m, step.debias(nu, b2), eps)
         return u, ScaleByNadamState(step.count, mu, nu, product)
 
-    return Rule(init, update, gather)
+    return Rule(init, update, precompute)

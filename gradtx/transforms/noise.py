@@ -12,10 +12,10 @@ import numpy as np
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype
-from gradtx.core.hidden import hidden
 from gradtx.core.kinds import NonNegative, RandomKey
 from gradtx.core.leaves import Leaves, words_of
 from gradtx.core.numerics import sqrt, times
+from gradtx.core.opaque import opaque
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count
 
@@ -91,4 +91,4 @@ def normal_like(key: Any, tree: Any, purpose: str) -> Any:
 
 def _fold(key: Any, words: Sequence[Any], leaf: Any) -> Any:
     """The key of one leaf."""
-    return functools.reduce(jax.random.fold_in, hidden(words, leaf), key)
+    return functools.reduce(jax.random.fold_in, opaque(words, leaf), key)

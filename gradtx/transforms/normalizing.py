@@ -32,20 +32,20 @@ class ApplyEvery(NamedTuple):
 def normalize() -> Any:
     """u = g / ||g||, with the norm of the whole tree; zero updates stay zero."""
 
-    def gather(updates: Any) -> Any:
+    def precompute(updates: Any) -> Any:
         return length(updates).below(1)
 
-    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
+    return Rule(None, lambda grad, precomputed: precomputed.times(grad), precompute)
 
 
 @per_leaf
 def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) -> Any:
     """u = scale_factor * g / (||g|| + eps), with the norm of the whole tree."""
 
-    def gather(updates: Any) -> Any:
+    def precompute(updates: Any) -> Any:
         return length(updates).plus(eps).below(scale_factor)
 
-    return Rule(None, lambda grad, gathered: gathered.times(grad), gather)
+    return Rule(None, lambda grad, precomputed: precomputed.times(grad), precompute)
 
 
 @per_leaf

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.core.batches import parts
+from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
 from gradtx.core.kinds import Decay, DType, NonNegative, Numbers
@@ -138,7 +138,7 @@ def scale_by_muon(
             return newton_schulz(x, table, preconditioning, eps, scale(real_dtype(x.dtype)))
 
         means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
-        made = in_batches(made_orthogonal, means, layouts)
+        made = of_matrices(made_orthogonal, means, layouts)
         if adaptive:
             made = [
                 x if x is None else scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
@@ -204,7 +204,7 @@ def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layou
     return layouts
 
 
-def in_batches(
+def of_matrices(
     function: Callable[[jax.Array], jax.Array],
     arrays: Sequence[Any],
     layouts: Sequence[Layout | None],
@@ -214,18 +214,18 @@ def in_batches(
     It does to a transposed matrix what it does to the matrix, transposed: each is laid on its
     longer side, where its Gram matrix is smallest.
     """
-    made = list(arrays)
-    batches: dict[Any, list[tuple[int, Layout]]] = {}
-    for i, (x, layout) in enumerate(zip(arrays, layouts, strict=True)):
-        if x is not None and layout is not None and x.size:
-            short, long = sorted((layout.rows, layout.columns))
-            batches.setdefault((short, long, str(x.dtype)), []).append((i, layout))
-    for members in batches.values():
-        lying = [_lying(layout.split(arrays[i]), layout) for i, layout in members]
-        done = function(jnp.concatenate(lying))
-        for (i, layout), own in zip(members, parts(done, list(map(len, lying))), strict=True):
-            made[i] = layout.join(_lying(own, layout))
-    return made
+    pairs = list(zip(arrays, layouts, strict=True))
+    made = in_batches(
+        function,
+        [
+            None if x is None or layout is None else _lying(layout.split(x), layout)
+            for x, layout in pairs
+        ],
+    )
+    return [
+        x if own is None or layout is None else layout.join(_lying(own, layout))
+        for (x, layout), own in zip(pairs, made, strict=True)
+    ]
 
 
 def _lying(matrices: jax.Array, layout: Layout) -> jax.Array:

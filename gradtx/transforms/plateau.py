@@ -9,12 +9,12 @@ import numpy as np
 from jax import lax
 
 from gradtx import tree
+from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype_of
 from gradtx.core.kinds import Fraction, NonNegative, PositiveFraction
 from gradtx.core.numerics import infinity
-from gradtx.core.rule import Rule, increment
-from gradtx.core.state import start
+from gradtx.core.rule import Rule
 
 
 class ReduceLROnPlateauState(NamedTuple):

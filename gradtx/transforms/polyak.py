@@ -38,15 +38,15 @@ def scale_by_polyak(
     if variant not in ("sps", "sps+"):
         raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+', got {variant!r}")
 
-    def gather(updates: Any) -> Any:
+    def precompute(updates: Any) -> Any:
         return norm_of(jax.tree.leaves(updates))
 
-    def update(grad: Any, gathered: Any, *, value: Any) -> Any:
+    def update(grad: Any, precomputed: Any, *, value: Any) -> Any:
         gap = as_loss(value, real_dtype(grad.dtype)) - f_min
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap
-        return jnp.minimum(gathered.square_below(gap, 0, eps), max_learning_rate) * grad
+        return jnp.minimum(precomputed.square_below(gap, 0, eps), max_learning_rate) * grad
 
-    return Rule(None, update, gather)
+    return Rule(None, update, precompute)
 
 
 class MomoState(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 from gradtx.core.decorators import per_tree
 from gradtx.core.kinds import NonNegative, RandomKey
 from gradtx.core.numerics import times
+from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.transforms.clipping import per_example_global_norm_clip
 from gradtx.transforms.noise import fresh_key, normal_like, start_of
@@ -60,4 +61,4 @@ def differentially_private_aggregate(
         means = jax.tree.map(lambda s, z: (s + times(deviation, z)) / batch, sums, noise)
         return means, DifferentiallyPrivateAggregateState(rng_key)
 
-    return Rule(init, update, per_example=True)
+    return Rule(init, update, place=Place.FIRST)

@@ -45,15 +45,15 @@ def scale_by_radam(
     def init(param: Any, step: Any) -> ScaleByAdamState:
         return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
 
-    def gather(step: Any) -> Any:
+    def precompute(step: Any) -> Any:
         rho, rho_inf = averaged_steps(b2, step.count)
         rectified = (rho >= threshold) & (rho > 4)
         # Where it is not rectified any numbers do, as long as their root is finite.
         rho, end = (jnp.where(rectified, x, 5) for x in (rho, rho_inf))
         return rectified, jnp.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any, gathered: Any) -> Any:
-        rectified, r = gathered
+    def update(grad: Any, state: ScaleByAdamState, step: Any, precomputed: Any) -> Any:
+        rectified, r = precomputed
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m = step.debias(mu, b1)
@@ -65,7 +65,7 @@ def scale_by_radam(
             adapted = r * sqrt(step.bias(b2, nu.dtype)) * m / (sqrt(nu + eps_root) + eps)
         return jnp.where(rectified, adapted, m), ScaleByAdamState(step.count, mu, nu)
 
-    return Rule(init, update, gather)
+    return Rule(init, update, precompute)
 
 
 def averaged_steps(decay: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:

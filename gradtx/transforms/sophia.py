@@ -13,11 +13,11 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.holding import now_and_then
+from gradtx.core.inner import Inner
 from gradtx.core.kinds import Decay, DType, NonNegative, Positive, RandomKey
 from gradtx.core.leaves import Leaves, at, describe, map_leaves
 from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, LikeParams, OptState
 from gradtx.core.transformation import GradientTransformation
 
@@ -110,12 +110,14 @@ def scale_by_sophia(
             f"scale_by_sophia: update_interval must be a whole number >= 1, got {update_interval!r}"
         )
 
-    def init(params: Any, step: Any) -> SophiaState:
+    def init(params: Any, step: Any, hessian_diagonal_fn: Inner) -> SophiaState:
         mu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, mu_dtype), params)
         nu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, nu_dtype), params)
-        return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init(params))
+        return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init())
 
-    def update(updates: Any, state: SophiaState, params: Any, step: Any, **extra: Any) -> Any:
+    def update(
+        updates: Any, state: SophiaState, params: Any, step: Any, hessian_diagonal_fn: Inner
+    ) -> Any:
         _refuse_complex("scale_by_sophia", params)
         mu = jax.tree.map(lambda m, g: running_mean(m, g, b1), state.mu, updates)
         u = jax.tree.map(
@@ -128,9 +130,7 @@ def scale_by_sophia(
 
         def look(held: tuple[Any, OptState]) -> Any:
             nu, inner = held
-            h, inner = update_inner(
-                hessian_diagonal_fn, updates, inner, params, extra, rounded=False
-            )
+            h, inner = hessian_diagonal_fn(updates, inner)
             return None, (jax.tree.map(lambda n, h: running_mean(n, h, b2), nu, h), inner)
 
         due = (step.count - 1) % update_interval == 0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.numerics import abs_sq, running_mean, times
-from gradtx.core.rule import one_minus_power
+from gradtx.core.step import one_minus_power
 
 
 def _updated(formula: Callable[[Any, Any], Any], updates: Any, moments: Any) -> Any:

@@ -178,25 +178,6 @@ def test_what_it_moves() -> None:
     assert figures[gradtx][1] < 0.1 < figures[optax][1]
 
 
-def test_a_batched_rule_makes_one_product_of_equal_shapes() -> None:
-    @gradtx.per_leaf
-    def gram() -> Any:
-        """u = g g^T g"""
-        return gradtx.Rule(None, lambda grad: grad @ grad.T @ grad, batched=True)
-
-    def products(n: int) -> int:
-        leaves = {f"w{i}": jnp.asarray(RNG.normal(size=(4, 3)), np.float32) for i in range(n)}
-        leaves["v"] = jnp.ones((5, 3))
-        tx = gradtx.chain(gradtx.clip_by_global_norm(1e9), gram(), gradtx.scale(2.0))
-        updates, _ = tx.update(leaves, tx.init(leaves))
-        for name, x in leaves.items():
-            g = np.asarray(x, np.float64)
-            np.testing.assert_allclose(updates[name], 2 * g @ g.T @ g, rtol=1e-5, atol=1e-6)
-        return jax.jit(tx.update).lower(leaves, tx.init(leaves)).as_text().count("dot_general")
-
-    assert products(2) == products(6) == 4
-
-
 def test_a_mean_of_float64_gradients_is_not_rounded_on_its_way_on(x64: None) -> None:
     param = jnp.zeros(1)
     tx = gradtx.MultiSteps(gradtx.sgd(1.0), 2)

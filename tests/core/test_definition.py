@@ -168,7 +168,7 @@ def test_a_schedule_sees_float64_under_x64() -> None:
         assert abs(float(value) - 2 / 3) < 1e-15
 
 
-RESERVED = ("init", "update", "rule", "parts", "unrounded", "arguments", "definition", "replace")
+RESERVED = ("init", "update", "rule", "parts", "place", "arguments", "definition", "replace")
 
 
 @pytest.mark.parametrize("name", RESERVED)

@@ -82,7 +82,7 @@ def test_what_it_holds_is_seen_from_outside(outside: str) -> None:
         "partition": lambda: gradtx.partition({".*": inner}),
     }[outside]()
     assert any(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(tx.init(params)))
-    assert tx.unrounded
+    assert gradtx.Place.LAST in tx.place
     updates, _ = tx.update(params, tx.init(params), params)
     assert updates["w"].dtype == jnp.float32
 

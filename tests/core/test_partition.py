@@ -144,7 +144,7 @@ def test_groups_of_rules_run_as_one_body_a_leaf() -> None:
         return [
             e
             for e in eqns
-            if e.primitive.name in ("jit", "pjit") and e.params["name"] == "_one_leaf"
+            if e.primitive.name in ("jit", "pjit") and e.params["name"] == "_update_leaf"
         ]
 
     tx = gradtx.partition(

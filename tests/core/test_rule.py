@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from gradtx import Count, Rule, Updates
-from gradtx.core.rule import increment
+from gradtx.core.counts import increment
 
 PARAMS = {"w": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)}
 GRADS = {"w": jnp.array([10.0, 20.0]), "b": jnp.array(30.0)}
@@ -30,8 +30,8 @@ def run(tx: Any, steps: int = 1, params: Any = PARAMS, **extra: Any) -> list[Any
 def test_update_may_ask_for_each_input_in_any_order() -> None:
     @gradtx.per_leaf
     def everything() -> Any:
-        def update(step: Any, param: Any, gathered: Any, state: Any, grad: Any) -> Any:
-            return grad + param + gathered + state + step.count, state + 1000
+        def update(step: Any, param: Any, precomputed: Any, state: Any, grad: Any) -> Any:
+            return grad + param + precomputed + state + step.count, state + 1000
 
         return Rule(gradtx.zeros_like, update, lambda updates: updates["b"] * 100)
 
@@ -64,27 +64,25 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
     ("decorator", "rule", "message"),
     [
         (gradtx.per_leaf, lambda: lambda gradient: gradient,
-         "bad: update asks for 'gradient'; it may ask for grad, state, param, step, gathered, "
-         "stored_dtype, leaf, "
+         "bad: update asks for 'gradient'; it may ask for grad, state, param, step, precomputed, "
+         "leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda updates: updates,
-         "bad: update asks for 'updates'; it may ask for grad, state, param, step, gathered, "
-         "stored_dtype, leaf, "
+         "bad: update asks for 'updates'; it may ask for grad, state, param, step, precomputed, "
+         "leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: lambda *args: args[0],
-         "bad: update asks for '*args'; it may ask for grad, state, param, step, gathered, "
-         "stored_dtype, leaf, "
+         "bad: update asks for '*args'; it may ask for grad, state, param, step, precomputed, "
+         "leaf, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: Rule(lambda grad: grad, lambda grad, state: (grad, state)),
-         "bad: init asks for 'grad'; it may ask for param, params, stored_params, step, "
-         "stored_dtype, "
+         "bad: init asks for 'grad'; it may ask for param, step, leaf, "
          "and for extra arguments as keyword-only names"),
-        (gradtx.per_leaf, lambda: Rule(None, lambda grad, gathered: grad, lambda grads: grads),
-         "bad: gather asks for 'grads'; it may ask for updates, params, step, "
+        (gradtx.per_leaf, lambda: Rule(None, lambda grad, precomputed: grad, lambda grads: grads),
+         "bad: precompute asks for 'grads'; it may ask for updates, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_tree, lambda: lambda grad: grad,
-         "bad: update asks for 'grad'; it may ask for updates, needed, state, params, "
-         "stored_params, step, "
+         "bad: update asks for 'grad'; it may ask for updates, needed, state, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: 3,
          "bad must return a Rule(init, update) or an update function, got int"),
@@ -296,19 +294,19 @@ def test_a_rule_without_state_takes_any_empty_one_and_returns_it(nothing: Any) -
         gradtx.trace(0.9).update(GRADS, None)
 
 
-# -- gather --------------------------------------------------------------------------------------
+# -- precompute ----------------------------------------------------------------------------------
 
 
-def test_gather_runs_once_a_tree_on_the_selected_leaves() -> None:
+def test_precompute_runs_once_a_tree_on_the_selected_leaves() -> None:
     seen = []
 
     @gradtx.per_leaf
     def share(power: gradtx.Real = 1.0) -> Any:
-        def gather(updates: Any, params: Any) -> Any:
+        def precompute(updates: Any, params: Any) -> Any:
             seen.append((jax.tree.structure(updates), jax.tree.structure(params)))
             return {"total": sum(jnp.sum(u) for u in jax.tree.leaves(updates)) ** power}
 
-        return Rule(None, lambda grad, gathered: grad / gathered["total"], gather)
+        return Rule(None, lambda grad, precomputed: grad / precomputed["total"], precompute)
 
     updates, _ = run(share())
     assert updates["b"] == 0.5
@@ -321,63 +319,10 @@ def test_gather_runs_once_a_tree_on_the_selected_leaves() -> None:
     assert seen[-1] == (hidden, hidden)
 
 
-def test_gather_sees_the_updates_that_the_links_before_it_made() -> None:
+def test_precompute_sees_the_updates_that_the_links_before_it_made() -> None:
     tx = gradtx.chain(gradtx.scale(2.0), gradtx.clip_by_global_norm(1.0), gradtx.scale(3.0))
     updates, _ = run(tx)
     np.testing.assert_allclose(gradtx.global_norm(updates), 3.0, rtol=1e-6)
-
-
-# -- batches ------------------------------------------------------------------------------------
-
-
-@gradtx.per_leaf
-def rotate(batched: bool = True) -> Any:
-    """u = g p^T p + t s, one product of matrices after the other"""
-
-    def update(grad: Any, state: Any, param: Any, step: Any) -> Any:
-        return grad @ param.T @ param + step.count * state, state + 1
-
-    return Rule(gradtx.zeros_like, update, batched=batched)
-
-
-SHAPES = {"a": (20, 30), "b": (20, 30), "c": (20, 20), "d": (20, 30), "e": (20, 20)}
-
-
-@pytest.fixture
-def matrices() -> dict[str, jax.Array]:
-    keys = jax.random.split(jax.random.key(0), len(SHAPES))
-    return {k: jax.random.normal(key, s) for (k, s), key in zip(SHAPES.items(), keys, strict=True)}
-
-
-def test_a_batched_rule_computes_the_same(matrices: dict[str, jax.Array]) -> None:
-    results = []
-    for tx in (rotate(), rotate(batched=False)):
-        state = tx.init(matrices)
-        for _ in range(2):
-            updates, state = tx.update(matrices, state, matrices)
-        results.append((updates, state))
-    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
-
-
-def test_a_batched_rule_makes_one_product_of_equal_shapes(matrices: dict[str, jax.Array]) -> None:
-    def products(tx: Any) -> int:
-        step = jax.jit(lambda p: tx.update(p, tx.init(p), p)[0])
-        return step.lower(matrices).compile().as_text().count(" dot(")
-
-    assert products(rotate(batched=False)) == 2 * 5
-    assert products(rotate()) == 2 * 2
-
-
-def test_masked_and_absent_leaves_do_not_join_a_batch(matrices: dict[str, jax.Array]) -> None:
-    tx = gradtx.masked(rotate(), {"a": True, "b": False, "c": True, "d": True, "e": True})
-    grads = matrices | {"e": None}
-    updates, _ = tx.update(grads, tx.init(grads), matrices)
-    alone, _ = rotate().update(matrices, rotate().init(matrices), matrices)
-    np.testing.assert_array_equal(updates["b"], matrices["b"])
-    assert updates["e"] is None
-    for name in "acd":
-        np.testing.assert_allclose(updates[name], alone[name], rtol=1e-5, atol=1e-4)
 
 
 # -- params and extra arguments ------------------------------------------------------------------

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.absent import given, kept
 from gradtx.core.kinds import Real
-from gradtx.core.state import Count, CountFromOne, LikeParams, given, kept
+from gradtx.core.state import Count, CountFromOne, LikeParams
 
 
 class MemoryState(NamedTuple):

@@ -8,10 +8,9 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.foreign import Foreign
-from gradtx.core.leafwise import LeafTransformation
 from gradtx.core.origin import is_nothing
-from gradtx.core.transformation import Ruled
+from gradtx.core.per_leaf import LeafTransformation
+from gradtx.core.ruled import Ruled
 
 from .registry import Example, for_every
 from .running import given, params, spec
@@ -85,7 +84,7 @@ def plain(tx: Any, state: Any) -> Any:
     return jax.tree.structure(state)
 
 
-@for_every(where=lambda e: not isinstance(e.make(), Foreign), slow=True)
+@for_every(where=lambda e: type(e.make()) is not gradtx.GradientTransformation, slow=True)
 def test_a_state_of_another_transformation_is_refused(example: Example) -> None:
     """By a ValueError that says to whom it was given; nothing else, and never in silence. A rule
     of a user's own that does not say what it keeps may have to be run to see that it cannot be."""
@@ -114,7 +113,7 @@ def test_a_rule_says_which_class_its_state_has(example: Example) -> None:
         assert type(own) is tx.state_class
 
 
-@for_every(where=lambda e: not isinstance(e.make(), Foreign))
+@for_every(where=lambda e: type(e.make()) is not gradtx.GradientTransformation)
 def test_none_is_no_tree_of_parameters(example: Example) -> None:
     """It can only stand in the place of parameters that nobody looks at, as in Optax."""
     tx, tree = example.make(), params()

@@ -12,8 +12,8 @@ import pytest
 
 import gradtx
 from gradtx.core.definition import Definition
-from gradtx.core.leafwise import LeafTransformation
-from gradtx.core.treewise import TreeTransformation
+from gradtx.core.per_leaf import LeafTransformation
+from gradtx.core.per_tree import TreeTransformation
 
 # Each may import from itself and from those before it.
 LAYERS = [

@@ -214,8 +214,8 @@ def test_key_and_seed_are_one_thing() -> None:
 
 
 def test_a_rule_of_one_leaf_is_not_per_example() -> None:
-    with pytest.raises(TypeError, match="per_example"):
+    with pytest.raises(TypeError, match=r"Place\.FIRST is for rules of trees"):
 
         @gradtx.per_leaf
         def mean() -> Any:
-            return gradtx.Rule(None, lambda grad: grad.mean(0), per_example=True)
+            return gradtx.Rule(None, lambda grad: grad.mean(0), place=gradtx.Place.FIRST)

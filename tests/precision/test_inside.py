@@ -44,11 +44,11 @@ class OwnState(NamedTuple):
 def own(inner: gradtx.GradientTransformation) -> Any:
     """A user's combinator that hands its work on."""
 
-    def update(updates: Any, state: Any, stored_params: Any, **extra: Any) -> Any:
-        u, new = inner.update(updates, state.inner_state, stored_params, **extra)
+    def update(updates: Any, state: Any, inner: gradtx.Inner) -> Any:
+        u, new = inner(updates, state.inner_state)
         return u, OwnState(new)
 
-    return gradtx.Rule(lambda stored_params: OwnState(inner.init(stored_params)), update)
+    return gradtx.Rule(lambda inner: OwnState(inner.init()), update, place=inner.place)
 
 
 AROUND: dict[str, Callable[[Any], Any]] = {
@@ -124,7 +124,7 @@ def test_a_scaled_loss(way: str) -> None:
 @every_way
 def test_injected_numbers(way: str) -> None:
     injected = gradtx.inject_hyperparams(with_rounding, static_args="way")(1e-2, way)
-    assert injected.unrounded
+    assert injected.place is gradtx.Place.LAST
     params, state = trained(injected)
     assert_same(params, trained(with_rounding(1e-2, way))[0])
     assert float(state.hyperparams["learning_rate"]) == np.float32(1e-2)

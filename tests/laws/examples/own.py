@@ -50,14 +50,14 @@ def by_largest() -> Any:
 
 @gradtx.per_leaf
 def to_unit_norm(decay: Decay) -> Any:
-    """m <- decay * m + (1 - decay) * g, u = m / |m|; leaves of equal shape run as one batch."""
+    """m <- decay * m + (1 - decay) * g, u = m / |m|, leaf by leaf."""
 
     def update(grad: Any, state: Any) -> Any:
         state = decay * state + (1 - decay) * grad
         norm = gradtx.tree.global_norm(state)
         return state / jnp.where(norm > 0, norm, 1), state
 
-    return Rule(gradtx.zeros_like, update, batched=True)
+    return Rule(gradtx.zeros_like, update)
 
 
 class AgainstMeanState(NamedTuple):

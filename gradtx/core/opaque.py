@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 
-def hidden(numbers: Sequence[Any], beside: Any) -> list[Any]:
+def opaque(numbers: Sequence[Any], beside: Any) -> list[Any]:
     """The numbers as scalars whose values XLA does not write into the loops that read them.
 
     It compiles loops of one text once. With a number of its own in it, such as its place in a

@@ -1,0 +1,299 @@
+"""The updates on their way through a line of links: flattened once, rounded once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
+from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
+from gradtx.core.mask import Mask, hide
+from gradtx.core.problem import PROBLEM, negated, seen_as
+from gradtx.core.state import Params, Updates
+
+if TYPE_CHECKING:
+    from gradtx.core.transformation import GradientTransformation, Link
+
+_HINT = ", as jax.vmap(jax.grad(loss), (None, 0)) makes them"
+
+# For each leaf, whether a link acts on it.
+Selection = list[bool]
+
+
+class Selections:
+    """Which leaves the masks of links select. Masks look at the params if these are given."""
+
+    def __init__(self, name: str, leaves: Leaves, seen: list[Any]):
+        self._name, self._leaves, self._seen = name, leaves, seen
+        # Several links share a mask, and several masks what is left by the ones outside of them.
+        self._known: dict[tuple[Mask, ...], Selection] = {(): [True] * len(seen)}
+        self._left: dict[tuple[bool, ...], Leaves] = {}
+
+    def of(self, masks: tuple[Mask, ...]) -> Selection:
+        """For each leaf, whether every mask selects it."""
+        if masks not in self._known:
+            selected = [True] * len(self._seen)
+            # From the outermost, the last, inwards: each sees the leaves that are left, as in init.
+            for mask in reversed(masks):
+                left = tuple(selected)
+                if left not in self._left:
+                    self._left[left] = Leaves.of(hide(self._leaves, self._seen, selected))
+                flags = iter(mask.select(self._left[left], f"{self._name}: mask"))
+                selected = [s and next(flags) for s in selected]
+            self._known[masks] = selected
+        return self._known[masks]
+
+
+@dataclass(frozen=True)
+class FlatUpdates:
+    """`values[i]` is the update of leaf i so far, None where the tree has none.
+
+    params: the parameters as they are stored, None where there is no update or none were given.
+    aligned_params: those that were given, where there is no update too: maybe a whole subtree.
+    dtypes: in which the maths of each leaf is done; out_dtypes: in which its update leaves.
+    frozen: the zeros with which frozen leaves leave; they are absent from values.
+    """
+
+    name: str
+    leaves: Leaves
+    values: Sequence[Any]
+    params: Sequence[Any]
+    aligned_params: Sequence[Any]
+    has_params: bool
+    dtypes: Sequence[Any]
+    out_dtypes: Sequence[Any]
+    selections: Selections
+    frozen: dict[int, jax.Array]
+
+    @classmethod
+    def of(cls, name: str, updates: Updates, params: Params | None) -> FlatUpdates:
+        """A tree of updates; `name` is the transformation's, for errors."""
+        leaves = Leaves.of(updates)
+        values = check_arrays(leaves, name)
+        shown: list[Any] = [None] * len(values)
+        aligned = shown
+        if params is not None:
+            aligned = align(leaves, params, f"{name}: params")
+            shown = [None if v is None else p for v, p in zip(values, aligned, strict=True)]
+            shown = check_arrays(Leaves(leaves.treedef, shown), f"{name}: params")
+        dtypes: list[Any] = [None] * len(values)
+        out_dtypes = list(dtypes)
+        for i, (v, p) in enumerate(zip(values, shown, strict=True)):
+            if v is not None and not is_inexact(v):
+                dtypes[i] = out_dtypes[i] = v.dtype  # it has no gradient
+            elif v is not None:
+                dtypes[i] = compute_dtype(v.dtype) if p is None else compute_dtype(v.dtype, p.dtype)
+                out_dtypes[i] = v.dtype if p is None else p.dtype
+        selections = Selections(name, leaves, values if params is None else shown)
+        return cls(
+            name, leaves, values, shown, aligned, params is not None, dtypes, out_dtypes,
+            selections, {},
+        )  # fmt: skip
+
+    # -- checks ------------------------------------------------------------------------------------
+
+    def check_shapes(self, per_example: Sequence[bool]) -> None:
+        """Refuse updates that do not have the shape of their parameter, where `per_example` behind
+        a first axis of examples, of one length for all."""
+        known: int | None = None
+        for i, (value, param) in enumerate(zip(self.values, self.params, strict=True)):
+            if value is None:
+                continue
+            fits = param is not None and value.shape[per_example[i] :] == param.shape
+            if self.has_params and not fits:
+                needed = "one more axis, of examples, before" if per_example[i] else ""
+                raise ValueError(
+                    f"{self._at(i)} do not fit the parameter "
+                    f"{'None' if param is None else describe(param)}; they must have "
+                    + (f"{needed} its shape{_HINT}" if needed else "the same shape")
+                )
+            if per_example[i]:
+                length = value.shape[0] if value.shape else None
+                if not length or known not in (None, length):
+                    expected = f"{known or 'at least one'} along the first axis"
+                    raise ValueError(
+                        f"{self._at(i)} must be gradients of single examples, {expected}{_HINT}"
+                    )
+                known = length
+
+    def check_floating(self, selections: Sequence[Selection]) -> None:
+        """Refuse a leaf without a gradient, such as an integer, unless it is masked everywhere."""
+        seen = [any(flags) for flags in zip(*selections, strict=True)] if selections else []
+        for name, arrays in ((self.name, self.values), (f"{self.name}: params", self.params)):
+            acted_on = [x if s else None for x, s in zip(arrays, seen, strict=bool(seen))]
+            check_floating(self.leaves, acted_on, name)
+
+    def _at(self, i: int) -> str:
+        return f"{self.name}: {at(self.leaves.paths[i])}: updates {describe(self.values[i])}"
+
+    # -- what a link sees --------------------------------------------------------------------------
+
+    @cached_property
+    def widest_real_dtype(self) -> Any:
+        """The dtype of numbers that belong to the whole tree."""
+        return real_dtype(compute_dtype(*[d for d in self.dtypes if d is not None]))
+
+    def widened(self) -> FlatUpdates:
+        """The same updates in float32 or wider."""
+        pairs = zip(self.values, self.dtypes, strict=True)
+        return self.with_values([v if v is None else cast(v, d) for v, d in pairs])
+
+    def with_values(self, values: Sequence[Any]) -> FlatUpdates:
+        """The same leaves with other updates."""
+        return replace(self, values=values)
+
+    def tree(self, selected: Selection) -> Updates:
+        """The updates so far as a tree, where they are selected."""
+        return self._hide(self.values, selected)
+
+    def params_tree(self, selected: Selection) -> Params | None:
+        """The params as a tree, in float32 or wider."""
+        return widen_tree(self.stored_params_tree(selected))
+
+    def stored_params_tree(self, selected: Selection) -> Params | None:
+        """The params as a tree, in the dtypes in which they were given."""
+        return self._hide(self.params, selected) if self.has_params else None
+
+    def needed_tree(self, selected: Selection, ignored: Sequence[bool]) -> Updates:
+        """The updates so far, with zeros where the gradient is ignored."""
+        if not any(ignored):
+            return self.tree(selected)
+        pairs = zip(self.values, ignored, strict=True)
+        shown = [None if v is None else jnp.zeros_like(v) if i else v for v, i in pairs]
+        return self._hide(shown, selected)
+
+    def _hide(self, values: Sequence[Any], selected: Selection) -> Any:
+        return hide(self.leaves, values, self.shown(selected))
+
+    def shown(self, selected: Selection) -> Selection:
+        """Which leaves a link is shown. An absent one always: what a mask says of it now may differ
+        from what it said of the parameter in init, and the state may hold the leaf."""
+        return [s or v is None for s, v in zip(selected, self.values, strict=True)]
+
+    def without_update(self, selected: Selection) -> list[str]:
+        """The paths of the selected parameters that have no update."""
+        triples = zip(self.leaves.paths, self.values, self.aligned_params, selected, strict=True)
+        return [path for path, v, p, s in triples if s and v is None and p is not None]
+
+    def visible(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+        """The extra arguments as a link under these masks sees them: those that say the problem are
+        of the leaves that it sees, the others alone; further trees like the updates are masked by
+        those masks that say so."""
+        if not extra:
+            return extra
+        if sum(mask.negates for mask in masks) % 2:
+            extra = negated(extra)
+        return self._of_group(self._covered(extra, masks), self.selections.of(masks))
+
+    def _covered(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+        """With leaves hidden in trees like the updates, by the outermost masks that say so."""
+        covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
+        if not covering:
+            return extra
+        selected = self.selections.of(covering[::-1])
+
+        def seen(x: Any) -> Any:
+            values, treedef = flatten(x)
+            return hide(self.leaves, values, selected) if treedef == self.leaves.treedef else x
+
+        return {name: x if name in PROBLEM else seen(x) for name, x in extra.items()}
+
+    def _of_group(self, extra: dict[str, Any], selected: Selection) -> dict[str, Any]:
+        """The same problem for the selected leaves alone: the others are where they are now."""
+        seen = [s and v is not None for s, v in zip(selected, self.values, strict=True)]
+        triples = zip(seen, selected, self.aligned_params, strict=True)
+        if all(s and (v or p is None) for v, s, p in triples):
+            return extra
+
+        def whole(group: Params, others: Sequence[Any] = self.aligned_params) -> Params:
+            parts = align(self.leaves, group, f"{self.name}: params of a group")
+            triples = zip(seen, parts, others, strict=True)
+            return self.leaves.tree(x if s else p for s, x, p in triples)
+
+        def searched(group: Params) -> Params:
+            return whole(group, lax.stop_gradient(list(self.aligned_params)))
+
+        def group(grad: Updates) -> Updates:
+            parts = align(self.leaves, grad, f"{self.name}: grad")
+            pairs = zip(self.values, parts, strict=True)
+            return self._hide([None if v is None else g for v, g in pairs], selected)
+
+        if not self.has_params:
+            return seen_as(extra, grad=group)
+        return seen_as(extra, grad=group, params=whole, searched=searched)
+
+    # -- what a link ignores -----------------------------------------------------------------------
+
+    def ignored_by(self, links: Sequence[Link]) -> list[bool]:
+        """For each leaf, whether the first link that acts on it does not look at its gradient."""
+        ignored = [False] * len(self.values)
+        if not any(link.transformation._can_ignore() for link in links):
+            return ignored
+        undecided = [value is not None for value in self.values]
+        for link in links:
+            selected = self.selections.of(link.masks)
+            here = link.transformation._ignored(self, selected)
+            for i, chosen in enumerate(selected):
+                if chosen and undecided[i]:
+                    ignored[i], undecided[i] = here[i], False
+        return ignored
+
+    def ignored_inside(
+        self, inside: Sequence[GradientTransformation], selected: Selection
+    ) -> list[bool]:
+        """The same of transformations inside of a link, on those leaves that the link sees."""
+        params = self.stored_params_tree(selected)
+        seen = FlatUpdates.of(self.name, self.tree(selected), params)
+        flags = [seen.ignored_by(tx._links) for tx in inside]
+        together = iter(map(all, zip(*flags, strict=True)))
+        return [next(together) if shown else False for shown in self.shown(selected)]
+
+    # -- what a link makes -------------------------------------------------------------------------
+
+    def put(
+        self, tree: Updates, selected: Selection, where: str, *, from_examples: bool = False
+    ) -> FlatUpdates:
+        """With the selected leaves of a transformed tree as the new updates; from_examples: without
+        the first axis of the old ones."""
+        values = list(self.values)
+        for i, new in enumerate(align(self.leaves, tree, f"{where}: what it returned")):
+            old = values[i]
+            if not selected[i] or old is None:
+                continue
+            if new is None or np.shape(new) != np.shape(old)[from_examples:]:
+                raise ValueError(
+                    f"{where}: {at(self.leaves.paths[i])}: updates {describe(old)} became "
+                    f"{'None' if new is None else describe(new)}"
+                )
+            values[i] = cast(new, self.dtypes[i])
+        return self.with_values(values)
+
+    def freeze(self, selected: Selection) -> FlatUpdates:
+        """With these leaves absent to what follows; their updates leave as zeros."""
+        values, params, frozen = list(self.values), list(self.params), dict(self.frozen)
+        for i, (value, chosen) in enumerate(zip(self.values, selected, strict=True)):
+            if chosen and value is not None:
+                frozen[i] = cast(jnp.zeros_like(value), self.dtypes[i])
+                values[i] = params[i] = None
+        return replace(self, values=values, params=params, frozen=frozen)
+
+    def result(self, *, rounded: bool) -> Updates:
+        """The updates as they leave: each in the dtype of its parameter, or in float32 or wider for
+        a wrapper that goes on with them."""
+        leaving = [
+            v if v is None or v.dtype == dtype else cast(v, dtype)
+            for v, dtype in zip(
+                [self.frozen.get(i, v) for i, v in enumerate(self.values)],
+                self.out_dtypes if rounded else self.dtypes,
+                strict=True,
+            )
+        ]
+        return self.leaves.tree(leaving)

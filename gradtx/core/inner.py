@@ -1,0 +1,63 @@
+"""The transformation inside of a wrapper, bound to one step: the one way to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradtx.core.place import Place
+from gradtx.core.problem import Change, seen_as, unsearchable
+from gradtx.core.run import update
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation
+
+
+@dataclass(frozen=True)
+class Inner:
+    """`u, inner_state = inner(updates, state.inner_state)` runs the transformation inside.
+
+    It is given the params as they are stored and the caller's extra arguments; its updates stay in
+    float32 or wider, so that nothing is rounded between it and the wrapper. In a rule's init, where
+    there is no step yet, `inner.init()` starts it.
+    """
+
+    transformation: GradientTransformation
+    params: Params | None = None
+    extra: Mapping[str, Any] | None = None
+
+    def __call__(self, updates: Updates, state: OptState) -> tuple[Updates, OptState]:
+        """The updates, in float32 or wider, and the new state."""
+        tx, extra = self.transformation, dict(self.extra or {})
+        return update(tx, updates, state, self.params, extra, rounded=False)
+
+    def init(self) -> OptState:
+        """The state before the first update."""
+        return self.transformation.init(self.params)
+
+    @property
+    def place(self) -> Place:
+        """Where in a chain the transformation must stand."""
+        return self.transformation.place
+
+    def at(self, params: Params | None) -> Inner:
+        """The same with other params."""
+        return replace(self, params=params)
+
+    def seeing(
+        self,
+        *,
+        value: Change | None = None,
+        grad: Change | None = None,
+        params: Change | None = None,
+        searched: Change | None = None,
+    ) -> Inner:
+        """The same, with the extra arguments that say the problem in the terms of the
+        transformation: see `seen_as`."""
+        changes = {"value": value, "grad": grad, "params": params, "searched": searched}
+        return replace(self, extra=seen_as(self.extra or {}, **changes))
+
+    def without_search(self, who: str) -> Inner:
+        """The same, but a line search inside is refused, in the name of `who`: the params do not
+        make the step that it would try."""
+        return replace(self, extra=unsearchable(self.extra or {}, who))

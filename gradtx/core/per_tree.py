@@ -1,0 +1,153 @@
+"""Rules of a whole tree, and wrappers: rules around another transformation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.absent import misfit_of, seen_by_rule, with_unseen
+from gradtx.core.counts import check_uncounted, first_state, join_count, start
+from gradtx.core.dtypes import (
+    bind_numbers,
+    cast,
+    is_inexact,
+    real_dtype_of,
+    strengthen,
+    widen_tree,
+)
+from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.inner import Inner
+from gradtx.core.kinds import Instance, Kind
+from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
+from gradtx.core.origin import in_classes_of
+from gradtx.core.place import Place
+from gradtx.core.rule import Rule, as_rule, split_result
+from gradtx.core.ruled import Ruled
+from gradtx.core.run import Stage
+from gradtx.core.state import EmptyState, OptState, Params
+from gradtx.core.step import Step
+from gradtx.core.transformation import GradientTransformation
+
+
+class TreeTransformation(Ruled):
+    """A transformation given by the maths of one tree."""
+
+    init_names = ("params", "step")
+    update_names = ("updates", "needed", "state", "params", "step")
+
+    @cached_property
+    def _bound_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        kinds = self.definition.parameters.items()
+        return tuple([n for n, kind in kinds if _is_of_transformation(kind)])
+
+    def _bound(self, params: Params | None, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The transformations among the arguments, bound to a step."""
+        given = ((name, self.arguments[name]) for name in self._bound_names)
+        return {
+            name: Inner(tx, params, extra)
+            for name, tx in given
+            if isinstance(tx, GradientTransformation)
+        }
+
+    def _can_ignore(self) -> bool:
+        return "needed" in self.inputs.names and any(
+            link.transformation._can_ignore() for tx in self._inside for link in tx._links
+        )
+
+    def _ignored(self, flat: FlatUpdates, selected: Selection) -> list[bool]:
+        if not self._can_ignore():
+            return [False] * len(selected)
+        return flat.ignored_inside(self._inside, selected)
+
+    def _rule(self, count: Any, dtype: Any) -> Rule:
+        """The rule with the numbers of this step."""
+        name = self.definition.name
+        numbers = {
+            n: bind_numbers(x, dtype, f"{name}: {n}") for n, x in self.numbers_at(count).items()
+        }
+        return as_rule(self.definition.function(**self._options, **numbers), name)
+
+    def _init(self, params: Params) -> OptState:
+        own: Any = EmptyState()
+        name = self.definition.name
+        if self.rule.init is not None:
+            leaves = Leaves.of(params)
+            values = check_arrays(leaves, name, shapes_too=True)
+            check_floating(leaves, values, name)
+            init: Any = self._rule(start(), real_dtype_of(values)).init
+            stored, step = leaves.tree(values), Step(start())
+            available = {"params": widen_tree(stored), "stored_params": stored, "step": step}
+            available |= self._bound(stored, {})
+            with values_needed(name, values):
+                own = self.init_inputs.call(init, available)
+            check_uncounted(name, own, None, step.count)
+            own = jax.tree.map(strengthen, own)
+        return first_state(own, counted=self.counted)
+
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
+        (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
+        flat, name = flat.widened(), self.definition.name
+        own, old_count, count = self.read_count(state)
+        rule = self._rule(old_count, flat.widest_real_dtype)
+        tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
+        seen = seen_by_rule(own, tree, name)
+        extra = flat.visible(stage.extra, link.masks)
+        available = {
+            "updates": tree,
+            "needed": flat.needed_tree(selected, self._ignored(flat, selected)),
+            "state": seen,
+            "params": widen_tree(stored),
+            "stored_params": stored,
+            "step": Step(count),
+        } | self._bound(stored, extra)
+        try:
+            result = self.inputs.call(rule.update, available, self.inputs.of(extra))
+        except AttributeError as error:
+            if error.obj is not seen:
+                raise
+            raise self.foreign_state(state) from error
+        except (TypeError, ValueError) as error:
+            misfit = misfit_of(own, tree) if type(error) in (TypeError, ValueError) else None
+            if misfit is None:
+                raise
+            raise ValueError(f"{name}: {misfit}") from error
+        updates, new = split_result(rule, result, name)
+        flat = flat.put(updates, selected, name, from_examples=Place.FIRST in self.place)
+        if self.keeps_nothing:
+            return flat, [state]
+        check_uncounted(name, new, seen, count)
+        new = in_classes_of(own, with_unseen(own, new, tree))
+        return flat, [join_count(count, state, _like(own, new, name))]
+
+
+def _is_of_transformation(kind: Kind) -> bool:
+    value_class = kind.value_class if isinstance(kind, Instance) else None
+    return value_class is not None and issubclass(value_class, GradientTransformation)
+
+
+def _like(old: Any, new: Any, where: str) -> Any:
+    """The new state in the dtypes of the old one; another structure or shape is an error."""
+
+    def same(path: Any, before: Any, after: Any) -> Any:
+        if np.shape(before) != np.shape(after):
+            raise ValueError(
+                f"{where}: the state{jax.tree_util.keystr(path)} changed its shape from "
+                f"{np.shape(before)} to {np.shape(after)}"
+            )
+        if not hasattr(before, "dtype"):  # a number that a user set in the state
+            return strengthen(after)
+        whole = all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) for x in (before, after))
+        return cast(after, before.dtype) if whole or is_inexact(before) else strengthen(after)
+
+    structure: Any = jax.tree.structure(old)
+    if structure != jax.tree.structure(new):
+        raise ValueError(
+            f"{where}: the new state has another structure than the old one: "
+            f"{jax.tree.structure(new)} instead of {structure}"
+        )
+    return jax.tree_util.tree_map_with_path(same, old, new)

@@ -1,0 +1,266 @@
+"""What rules of arrays and rules of trees have in common: what they ask for, and their states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.counts import increment, split_count
+from gradtx.core.kinds import Number
+from gradtx.core.leaves import describe, is_function
+from gradtx.core.origin import (
+    Held,
+    StateError,
+    as_class,
+    is_like,
+    is_nothing,
+    made_by,
+    restored_hint,
+    show_class,
+    show_state,
+    wrong,
+)
+from gradtx.core.place import Place
+from gradtx.core.problem import accepted
+from gradtx.core.rule import Inputs, Rule, as_rule, inputs_of
+from gradtx.core.schedule import Schedule, at
+from gradtx.core.state import (
+    EmptyState,
+    OptState,
+    ScaleByScheduleState,
+    ScheduledState,
+    shared_fields,
+)
+from gradtx.core.transformation import GradientTransformation, check_rounds_outside
+from gradtx.core.value import Frozen
+
+
+class Ruled(GradientTransformation):
+    """A transformation that is given by a `Rule`."""
+
+    # What the rule's init and update may ask for by name.
+    init_names: ClassVar[tuple[str, ...]]
+    update_names: ClassVar[tuple[str, ...]]
+
+    def _check(self) -> None:
+        _ = self.inputs, self.init_inputs, self.precompute_inputs, self._kept_class
+        if Place.LAST not in self.place:
+            check_rounds_outside(self.definition.name, self._inside)
+
+    # -- the rule ----------------------------------------------------------------------------------
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The rule with example numbers in place of schedules: to be read, not to be run."""
+        arguments = {
+            name: jax.tree.map(
+                lambda x, name=name: self._example(name) if isinstance(x, Schedule) else x,
+                value,
+                is_leaf=_is_schedule,
+            )
+            if self.definition.is_number(name)
+            else value
+            for name, value in self.arguments.items()
+        }
+        return as_rule(self.definition.call(arguments), self.definition.name)
+
+    def _example(self, name: str) -> float:
+        kind = self.definition.parameters[name]
+        assert isinstance(kind, Number)
+        return kind.example
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the rule's `update` asks for."""
+        return self._inputs_of("update", self.update_names + self._bound_names)
+
+    @cached_property
+    def init_inputs(self) -> Inputs:
+        """What the rule's `init` asks for."""
+        return self._inputs_of("init", self.init_names + self._bound_names)
+
+    @cached_property
+    def precompute_inputs(self) -> Inputs:
+        """What the rule's `precompute` asks for."""
+        return self._inputs_of("precompute", ("updates", "params", "step"))
+
+    def _inputs_of(self, part: str, allowed: tuple[str, ...]) -> Inputs:
+        where = f"{self.definition.name}: {part}"
+        return inputs_of(getattr(self.rule, part), allowed, where)
+
+    # The arguments that are transformations, which a wrapper may ask for.
+    _bound_names: tuple[str, ...] = ()
+
+    @cached_property
+    def place(self) -> Place:
+        """As the rule says."""
+        place = self.rule.place
+        if "stored_params" in self.inputs.names:  # an old name: such a wrapper hands on updates
+            for tx in self._inside:
+                place |= tx.place & Place.LAST
+        return place
+
+    @cached_property
+    def _inside(self) -> list[GradientTransformation]:
+        """The transformations among the arguments."""
+        inner = jax.tree.leaves(dict(self.arguments), is_leaf=_is_transformation)
+        return list(filter(_is_transformation, inner))
+
+    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+        """As the rule asks by name; `**extra` is for what is inside, or for a `value_fn`."""
+        inside = self._inside
+        if name in self.inputs.extra:
+            return True
+        if not self.inputs.all_extra:
+            return self._binds and any(tx.takes(name, extra) for tx in inside)
+        functions = [x for x in self.arguments.values() if is_function(x)]
+        if "value_fn" in self.inputs.extra:
+            functions.append(extra["value_fn"])
+        if not functions and not inside:
+            return True
+        by_function = any(accepted(function, {name: None}) for function in functions)
+        return by_function or any(tx.takes(name, extra) for tx in inside)
+
+    @cached_property
+    def _binds(self) -> bool:
+        """Whether the rule's update asks for a transformation."""
+        return not self.inputs.names.isdisjoint(self._bound_names)
+
+    @cached_property
+    def requires(self) -> bool:
+        """Whether its update must be given more than updates and a state."""
+        inputs = self.inputs
+        return bool(inputs.required_extra or inputs.required & {"param", "params"})
+
+    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
+        """Raise if params or an extra argument that the rule asks for was not given."""
+        required = self.inputs.required
+        if not has_params and ("param" in required or "params" in required):
+            raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
+        missing = self.inputs.required_extra - extra.keys()
+        if missing:
+            given = ", ".join(f"{name}=..." for name in sorted(missing))
+            raise TypeError(
+                f"{who} needs {', '.join(sorted(missing))}: "
+                f"call update(grads, state, params, {given})"
+            )
+
+    # -- hyperparameters ---------------------------------------------------------------------------
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The numeric hyperparameters: numbers, arrays and schedules."""
+        return {n: x for n, x in self.arguments.items() if self.definition.is_number(n)}
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        """The other arguments."""
+        others = {n: x for n, x in self.arguments.items() if n not in self.numbers}
+        return {n: x.thaw() if isinstance(x, Frozen) else x for n, x in others.items()}
+
+    @cached_property
+    def is_scheduled(self) -> bool:
+        """Whether a number is a schedule."""
+        return any(map(_is_schedule, jax.tree.leaves(self.numbers, is_leaf=_is_schedule)))
+
+    def numbers_at(self, count: Any) -> dict[str, Any]:
+        """The numeric hyperparameters at this step: schedules evaluated, once a tree."""
+        return at(self.numbers, count)
+
+    # -- the state ---------------------------------------------------------------------------------
+
+    @property
+    def begins_with_params(self) -> bool:
+        """As the rule says."""
+        return self.rule.init is not None
+
+    @cached_property
+    def counted(self) -> bool:
+        """Whether a count of steps must be kept."""
+        asks_for_it = "step" in self.inputs.names | self.precompute_inputs.names
+        return asks_for_it or self.is_scheduled
+
+    @cached_property
+    def keeps_nothing(self) -> bool:
+        """Whether its state is empty."""
+        return self.rule.init is None and not self.counted
+
+    @cached_property
+    def state_class(self) -> Any:
+        """The class of the rule's own state; None if its init's annotation does not say."""
+        return EmptyState if self.rule.init is None else made_by(self.rule.init)
+
+    @cached_property
+    def _kept_class(self) -> Any:
+        """The class of the state that its init makes, if the rule's own has no need of a count
+        beside it and its annotation says which one it is."""
+        own = self.state_class
+        if own is EmptyState:
+            return ScaleByScheduleState if self.counted else EmptyState
+        return own if own is not None and (not self.counted or any(shared_fields(own))) else None
+
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        known = type(state) is self._kept_class
+        return [Held(state if known else self._accepted(state, path), path)]
+
+    def _accepted(self, state: OptState, path: str) -> OptState:
+        """The state in the classes of this library; one that init does not make is an error.
+
+        A count that was kept for a schedule may stay when a number takes its place.
+        """
+        own = self.state_class
+        if self.keeps_nothing and is_nothing(state):
+            return state
+        if own is EmptyState and is_like(state, ScaleByScheduleState):
+            return as_class(state, ScaleByScheduleState)
+        beside = is_like(state, ScheduledState)
+        mine = state.inner_state if beside else state
+        if not self._is_own(mine):
+            raise self.foreign_state(state, path)
+        mine = as_class(mine, own)
+        has_count = split_count(mine)[0] is not None
+        if has_count if beside else self.counted and not has_count:
+            raise self.foreign_state(state, path)
+        return ScheduledState(state.count, mine) if beside else mine
+
+    def _is_own(self, state: OptState) -> bool:
+        """Whether it is the rule's own state, without a count beside it."""
+        if self.state_class is None:
+            return isinstance(state, tuple) and not is_like(state, EmptyState)
+        return is_like(state, self.state_class)
+
+    def foreign_state(self, state: OptState, path: str = "") -> StateError:
+        """The error for a state that another transformation made."""
+        name, own = self.definition.name, self.state_class
+        if own is None:
+            return wrong(state, f"one that the init of {name} makes", path)
+        counts = self.counted and not any(shared_fields(own))
+        kept = own if not counts else ScaleByScheduleState if own is EmptyState else ScheduledState
+        hint = restored_hint(state, kept._fields)
+        if counts and self.is_scheduled and (is_nothing(state) or is_like(state, own)):
+            hint = ": a schedule in place of a number adds a step count to the state"
+        return wrong(state, f"the {show_class(kept)} of {name}", path, hint)
+
+    def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
+        """The rule's own state, the count before this step and the count with it."""
+        if type(state) is EmptyState or (self.keeps_nothing and is_nothing(state)):
+            return EmptyState(), None, None
+        old, own = split_count(state)
+        if old is None:
+            return own, None, None
+        if not jnp.issubdtype(jnp.asarray(old).dtype, jnp.integer):
+            problem = f"{show_state(state)} with a count that is no integer, {describe(old)}"
+            raise StateError.of(self.definition.name, problem, "", state)
+        return own, old, increment(old)
+
+
+def _is_transformation(x: Any) -> bool:
+    return isinstance(x, GradientTransformation)
+
+
+def _is_schedule(x: Any) -> bool:
+    return isinstance(x, Schedule)

@@ -1,0 +1,78 @@
+"""Equal shapes as one batch: the same numbers, in fewer products."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx.core.batches import in_batches
+from gradtx.core.rule import Rule
+
+
+@gradtx.per_tree
+def rotate(*, batched: bool = True) -> Any:
+    """u = g g^T g"""
+
+    def cubed(x: jax.Array) -> jax.Array:
+        return x @ x.mT @ x
+
+    def update(updates: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(updates)
+        stacks = [x[None] for x in leaves]
+        made: Any = in_batches(cubed, stacks) if batched else list(map(cubed, stacks))
+        return treedef.unflatten([x[0] for x in made])
+
+    return Rule(None, update)
+
+
+SHAPES = {"a": (20, 30), "b": (20, 30), "c": (20, 20), "d": (20, 30), "e": (20, 20)}
+
+
+@pytest.fixture
+def matrices() -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), len(SHAPES))
+    return {k: jax.random.normal(key, s) for (k, s), key in zip(SHAPES.items(), keys, strict=True)}
+
+
+def test_a_batch_computes_the_same(matrices: dict[str, jax.Array]) -> None:
+    updates, _ = rotate().update(matrices, rotate().init(matrices))
+    for name, x in matrices.items():
+        g = np.asarray(x, np.float64)
+        np.testing.assert_allclose(updates[name], g @ g.T @ g, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_shapes_are_one_product(matrices: dict[str, jax.Array]) -> None:
+    def products(tx: Any) -> int:
+        step = jax.jit(lambda p: tx.update(p, tx.init(p), p)[0])
+        return step.lower(matrices).compile().as_text().count(" dot(")
+
+    assert products(rotate(batched=False)) == 2 * 5
+    assert products(rotate()) == 2 * 2
+
+
+def test_masked_and_absent_leaves_do_not_join_a_batch(matrices: dict[str, jax.Array]) -> None:
+    tx = gradtx.masked(rotate(), {"a": True, "b": False, "c": True, "d": True, "e": True})
+    grads = matrices | {"e": None}
+    updates, _ = tx.update(grads, tx.init(grads), matrices)
+    alone, _ = rotate().update(matrices, rotate().init(matrices))
+    np.testing.assert_array_equal(updates["b"], matrices["b"])
+    assert updates["e"] is None
+    for name in "acd":
+        np.testing.assert_allclose(updates[name], alone[name], rtol=1e-5, atol=1e-4)
+
+
+def test_operands_may_hold_several_and_none() -> None:
+    operands = [jnp.ones((2, 3)), None, jnp.zeros((0, 3)), 2 * jnp.ones((1, 3)), jnp.ones((1, 4))]
+    calls = []
+
+    def double(x: jax.Array) -> jax.Array:
+        calls.append(x.shape)
+        return 2 * x
+
+    made = in_batches(double, operands)
+    assert calls == [(3, 3), (1, 4)]
+    assert [None if x is None else x.shape for x in made] == [(2, 3), None, (0, 3), (1, 3), (1, 4)]
+    np.testing.assert_array_equal(made[3], 4 * jnp.ones((1, 3)))
