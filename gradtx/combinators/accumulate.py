@@ -23,6 +23,8 @@ from gradtx.core.skipping import all_finite, idle_zeros
 from gradtx.core.state import OptState, Updates, given, start
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["AccumulateState", "accumulate"]
+
 
 class AccumulateState(NamedTuple):
     """Where in its cycle an accumulation is.

@@ -15,6 +15,8 @@ from gradtx.core.run import update as update_inner
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["CautiousState", "cautious"]
+
 _NORMALIZERS = ("clamped", "added", "none")
 
 

@@ -18,6 +18,8 @@ from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.value import Frozen, show, thaw
 from gradtx.core.work import Work
 
+__all__ = ["freeze", "selective_transform"]
+
 
 class Freeze(GradientTransformation):
     """Takes its leaves off the line of links: those behind it see no gradient there."""

@@ -18,6 +18,8 @@ from gradtx.core.whole import Wrapper
 from gradtx.core.work import Work
 from gradtx.tree import cast_like
 
+__all__ = ["flatten"]
+
 
 class Flatten(Wrapper):
     """Runs the inner transformation on one vector."""

@@ -22,6 +22,8 @@ from gradtx.core.state import OptState, Params, Updates, start
 from gradtx.core.transformation import GradientTransformation, Link
 from gradtx.core.work import Work
 
+__all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
+
 
 class LookaheadState(NamedTuple):
     """The state of the fast optimizer, and its steps since both sets were the same."""

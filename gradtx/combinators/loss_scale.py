@@ -19,6 +19,8 @@ from gradtx.core.skipping import all_finite, idle_zeros
 from gradtx.core.state import OptState, start
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["DynamicLossScaleState", "dynamic_loss_scale", "loss_scale", "scale_loss"]
+
 
 class DynamicLossScaleState(NamedTuple):
     """scale: by which the next loss is to be multiplied; growth_count: finite steps since it last

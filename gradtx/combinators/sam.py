@@ -19,6 +19,8 @@ from gradtx.core.run import update as update_inner
 from gradtx.core.state import HoldsParams, OptState, Params, given, kept, start
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["SAMState", "sam"]
+
 
 class SAMState(NamedTuple):
     """Steps since the last one of the outer optimizer, the states of both optimizers, and the

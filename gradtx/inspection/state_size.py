@@ -21,6 +21,8 @@ from gradtx.core.mask import Mask
 from gradtx.core.transformation import GradientTransformation, Recipe, Ruled
 from gradtx.core.value import show, thaw
 
+__all__ = ["state_bytes_per_parameter"]
+
 KINDS = {"a matrix": (1024, 1024), "a convolution kernel": (4, 4, 256, 256), "a vector": (2**20,)}
 Names = tuple[str, ...]
 

@@ -22,6 +22,8 @@ from gradtx.core.numerics import (
 from gradtx.core.rule import Rule, one_minus_power
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByBeliefState", "scale_by_acprop", "scale_by_belief"]
+
 
 class ScaleByBeliefState(NamedTuple):
     """The running means of the gradient (mu) and of its squared distance from that mean (nu)."""
