@@ -11,7 +11,7 @@ from gradtx.core.decorators import per_leaf as per_leaf
 from gradtx.core.decorators import per_tree as per_tree
 from gradtx.core.decorators import recipe as recipe
 from gradtx.core.definition import schedule as schedule
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.core.kinds import Decay as Decay
 from gradtx.core.kinds import DType as DType
 from gradtx.core.kinds import Fraction as Fraction
@@ -51,4 +51,4 @@ from gradtx.tree.spectral import *
 
 __version__ = "0.1.0"
 
-_gather(globals(), "inspection", "interop", "schedules", "torch", "tree")
+_export_names(globals(), "inspection", "interop", "schedules", "torch", "tree")

@@ -19,6 +19,6 @@ from gradtx.combinators.sam import *
 from gradtx.combinators.schedule_free import *
 from gradtx.combinators.split_complex import *
 from gradtx.combinators.stateless import *
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 
-_gather(globals())
+_export_names(globals())

@@ -4,12 +4,13 @@ from types import ModuleType
 from typing import Any
 
 
-def gather(package: dict[str, Any], *modules: str) -> None:
-    """Set the `__all__` of a package: every public name in it, and of modules those named.
+def export_names(package: dict[str, Any], *modules: str) -> None:
+    """Set the `__all__` of a package: its public names, among modules only the `modules` named.
 
-    The files list their names in `__all__`, and a package takes them with `from ... import *`,
-    which type checkers and editors follow. A sum of those lists mypy does not, and would take
-    what it cannot read for private; so the sum is made where checkers do not look.
+    Each file lists its public names in `__all__`, and its package takes them with
+    `from ... import *`, which type checkers and editors follow. They do not all follow an
+    `__all__` made from other lists: mypy would take every name for private. So it is set
+    where they do not look.
     """
     names = [
         name

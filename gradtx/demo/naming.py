@@ -23,7 +23,7 @@ def schedules() -> dict[str, Callable[..., Any]]:
 
 
 def _exported(module: ModuleType) -> dict[str, Any]:
-    names: list[str] = vars(module)["__all__"]  # type checkers do not see it: it is gathered
+    names: list[str] = vars(module)["__all__"]  # set where type checkers do not look
     return {name: getattr(module, name) for name in names}
 
 

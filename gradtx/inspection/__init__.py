@@ -1,7 +1,7 @@
 """Looking at transformations."""
 
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.inspection.describe import *
 from gradtx.inspection.state_size import *
 
-_gather(globals())
+_export_names(globals())

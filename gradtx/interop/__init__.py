@@ -1,6 +1,6 @@
 """To and from Optax."""
 
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.interop.optax import *
 
-_gather(globals())
+_export_names(globals())

@@ -1,6 +1,6 @@
 """Recipes: named chains without maths of their own."""
 
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.optimizers.adadelta import *
 from gradtx.optimizers.adagrad import *
 from gradtx.optimizers.adam import *
@@ -31,4 +31,4 @@ from gradtx.optimizers.sophia import *
 from gradtx.optimizers.trust_ratio import *
 from gradtx.optimizers.yogi import *
 
-_gather(globals())
+_export_names(globals())

@@ -1,8 +1,8 @@
 """How parameters are rounded and how state is stored."""
 
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.precision.formats import *
 from gradtx.precision.rounding import *
 from gradtx.precision.store import *
 
-_gather(globals())
+_export_names(globals())

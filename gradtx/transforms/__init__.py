@@ -1,6 +1,6 @@
 """The maths: rules for one array, one family a file."""
 
-from gradtx.core.exports import gather as _gather
+from gradtx.core.exports import export_names as _export_names
 from gradtx.transforms.adadelta import *
 from gradtx.transforms.adam import *
 from gradtx.transforms.adamax import *
@@ -42,4 +42,4 @@ from gradtx.transforms.trust_ratio import *
 from gradtx.transforms.yogi import *
 from gradtx.transforms.zoom import *
 
-_gather(globals())
+_export_names(globals())
