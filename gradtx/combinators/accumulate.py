@@ -26,6 +26,8 @@ from gradtx.core.schedule import Schedule
 from gradtx.core.state import OptState, Updates
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["AccumulateState", "accumulate"]
+
 
 class AccumulateState(NamedTuple):
     """Where in its cycle an accumulation is.

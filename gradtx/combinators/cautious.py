@@ -15,6 +15,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["CautiousState", "cautious"]
+
 _NORMALIZERS = ("clamped", "added", "none")
 
 

@@ -12,6 +12,8 @@ from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show
 
+__all__ = ["chain", "named_chain"]
+
 
 class Chain(GradientTransformation):
     """The parts in a row; the state is the tuple of theirs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,16 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
-
-class ConditionFn(Protocol):
-    """Whether to run at this step, as a boolean scalar that may be traced."""
-
-    def __call__(self, step: jax.Array, **extra_args: Any) -> Any:
-        """step: how often update was called before."""
+__all__ = [
+    "ApplyIfFiniteState",
+    "ConditionallyMaskState",
+    "ConditionallyTransformState",
+    "FiniteGuardState",
+    "apply_if_finite",
+    "conditionally_mask",
+    "conditionally_transform",
+    "finite_guard",
+]
 
 
 class ConditionallyTransformState(NamedTuple):

@@ -19,6 +19,8 @@ from gradtx.core.state import EmptyState, OptState, Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Frozen, show, thaw
 
+__all__ = ["freeze", "selective_transform"]
+
 
 class Freeze(GradientTransformation):
     """Takes its leaves off the line of links: those behind it see no gradient there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,15 @@ from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, as_transformation, in_dtypes_of
-from gradtx.core.types import StatefulSchedule
 from gradtx.core.value import show, thaw
+
+__all__ = [
+    "InjectStatefulHyperparamsState",
+    "StatefulSchedule",
+    "WrappedSchedule",
+    "WrappedScheduleState",
+    "inject_hyperparams",
+]
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
@@ -38,12 +45,18 @@ class InjectStatefulHyperparamsState(NamedTuple):
     inner_state: OptState
 
 
-class InjectHyperparamsState(NamedTuple):
-    """The older form of `InjectStatefulHyperparamsState`."""
+@runtime_checkable
+class StatefulSchedule(Protocol):
+    """A schedule that keeps a state of its own, for `inject_hyperparams`."""
 
-    count: Any
-    hyperparams: dict[str, Any]
-    inner_state: OptState
+    def init(self) -> Any:
+        """Its first state."""
+
+    def update(self, state: Any, **extra_args: Any) -> Any:
+        """Its state after a step."""
+
+    def __call__(self, state: Any, **extra_args: Any) -> Any:
+        """The number at a state."""
 
 
 class WrappedScheduleState(NamedTuple):
@@ -270,15 +283,6 @@ def inject_hyperparams(
         return _INJECTED(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected
-
-
-def inject_stateful_hyperparams(
-    inner_factory: Callable[..., Any],
-    static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = None,
-) -> Callable[..., GradientTransformation]:
-    """The older name of `inject_hyperparams`."""
-    return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
 
 
 def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:

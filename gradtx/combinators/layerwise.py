@@ -16,6 +16,8 @@ from gradtx.core.numerics import times
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.state import OptState, Params
 
+__all__ = ["layerwise_lr_decay"]
+
 
 class Layers(dict[str, tuple[int, float]]):
     """The layer of each leaf, 0 at the input, and the factor of its updates, by path; it is

@@ -19,6 +19,8 @@ from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, check_rounds_outside
 from gradtx.tree import cast_like
 
+__all__ = ["flatten"]
+
 
 class Flatten(GradientTransformation):
     """Runs the inner transformation on one vector; its state is that one's."""

@@ -24,6 +24,8 @@ from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
+
 
 class LookaheadState(NamedTuple):
     """The state of the fast optimizer, and its steps since both sets were the same."""

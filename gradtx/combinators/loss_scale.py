@@ -20,6 +20,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["DynamicLossScaleState", "dynamic_loss_scale", "loss_scale", "scale_loss"]
+
 
 class DynamicLossScaleState(NamedTuple):
     """scale: by which the next loss is to be multiplied; growth_count: finite steps since it last

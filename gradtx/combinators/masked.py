@@ -14,6 +14,8 @@ from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show, thaw
 
+__all__ = ["MaskedState", "masked"]
+
 
 class MaskedState(NamedTuple):
     """The state of the inner transformation, with `MaskedNode()` where a leaf is left out."""

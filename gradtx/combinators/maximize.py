@@ -14,6 +14,8 @@ from gradtx.core.recipe import Recipe
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 
+__all__ = ["maximize"]
+
 
 class Negation(LeafTransformation):
     """The gradient of the negative of the objective."""

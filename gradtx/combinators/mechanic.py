@@ -18,6 +18,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, PastParams
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["MechanicState", "mechanize"]
+
 
 class MechanicState(NamedTuple):
     """The base optimizer's state; for each beta the reward r, the bound m, the variance v and the

@@ -23,6 +23,15 @@ from gradtx.core.schedule import Schedule
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = [
+    "MultiSteps",
+    "MultiStepsState",
+    "ShouldSkipUpdateFunction",
+    "multi_steps",
+    "skip_large_updates",
+    "skip_not_finite",
+]
+
 
 class MultiStepsState(NamedTuple):
     """mini_step: accepted micro-batches of this cycle; gradient_step: steps of the inner optimizer;
@@ -86,7 +95,7 @@ class MultiSteps(TreeTransformation):
         opt: Any,
         every_k_schedule: Any,
         use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., Any] | None = None,
+        should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: Any = np.float32,
     ) -> Any:
         """A transformation, as all others are; `multi_steps` is the same."""
@@ -114,7 +123,7 @@ def multi_steps(
     opt: GradientTransformation,
     every_k_schedule: Schedule | int,
     use_grad_mean: bool = True,
-    should_skip_update_fn: Callable[..., Any] | None = None,
+    should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType = np.float32,
 ) -> Any:
     """What `MultiSteps` makes, by a name as functions have it.

@@ -19,14 +19,13 @@ from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link, as_transformation
 from gradtx.core.value import show, thaw
 
+__all__ = ["PartitionState", "partition"]
+
 
 class PartitionState(NamedTuple):
     """By label, the state of its group, with `MaskedNode()` where a leaf is in another."""
 
     inner_states: Mapping[Hashable, OptState]
-
-
-MultiTransformState = PartitionState
 
 
 class Groups(Mapping[Any, GradientTransformation]):
@@ -301,9 +300,6 @@ def partition(
         param_labels,
         mask_compatible_extra_args=mask_compatible_extra_args,
     )
-
-
-multi_transform = partition
 
 
 def _check_pattern(key: Any) -> None:

@@ -21,6 +21,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import HoldsParams, OptState, Params
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["SAMState", "sam"]
+
 
 class SAMState(NamedTuple):
     """Steps since the last one of the outer optimizer, the states of both optimizers, and the

@@ -18,6 +18,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import CountFromOne, OptState, Params, PastParams
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
+
 
 class ScheduleFreeState(NamedTuple):
     """b1 of the last step; the sum of the weights of the average; the number of the next step,

@@ -15,6 +15,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import OptState
 from gradtx.core.transformation import GradientTransformation
 
+__all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_real_and_imaginary"]
+
 
 class SplitRealAndImaginaryArrays(NamedTuple):
     """The two parts of a complex array, in its place in the tree."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.core.decorators import per_leaf, per_tree
-from gradtx.core.state import EmptyState, Params
-from gradtx.core.transformation import GradientTransformation, as_transformation
+
+__all__ = ["identity", "set_to_zero", "stateless", "stateless_with_tree_map"]
 
 
 @per_leaf
@@ -35,30 +35,3 @@ def stateless(f: Callable[..., Any]) -> Any:
 def stateless_with_tree_map(f: Callable[..., Any]) -> Any:
     """u = f(g, param), leaf by leaf; param is None when update was called without params."""
     return lambda grad, param=None: f(grad, param)
-
-
-def init_empty_state(params: Params) -> EmptyState:
-    """The first state of a transformation that keeps none."""
-    return EmptyState()
-
-
-def with_extra_args_support(tx: Any) -> Any:
-    """A transformation whose update takes extra arguments, and passes on those that it knows.
-
-    Those of gradtx do by themselves; it is for a pair of functions, or Optax's.
-    """
-    return as_transformation(tx, "with_extra_args_support: tx")
-
-
-# Optax's name for a transformation whose update takes extra arguments: here all do.
-GradientTransformationExtraArgs = GradientTransformation
-
-# Optax's names for the states of transformations that keep none.
-AdaptiveGradClipState = EmptyState
-AddDecayedWeightsState = EmptyState
-ClipByGlobalNormState = EmptyState
-ClipState = EmptyState
-NonNegativeParamsState = EmptyState
-NormalizeState = EmptyState
-ScaleByTrustRatioState = EmptyState
-ScaleState = EmptyState

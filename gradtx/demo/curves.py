@@ -18,18 +18,17 @@ from gradtx.demo.figures import (
     quiet,
     save,
 )
-from gradtx.demo.road import Family
+from gradtx.demo.optimizers import Family
 from gradtx.demo.tasks import Task
+from gradtx.demo.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradtx.demo.comparison import Trial
-
 _FLOOR = 1e-8  # differences below it, zero among them, are drawn on it
 
 
-def comparison_picture(task: Task, trials: "Sequence[Trial]", out: Path) -> None:
+def comparison_picture(task: Task, trials: Sequence[Trial], out: Path) -> None:
     """A column a family: the loss above and, with Optax, the difference from it below."""
     families = [f for f in Family if any(trial.recipe.family is f for trial in trials)]
     paired = trials[0].theirs is not None
@@ -67,13 +66,13 @@ def comparison_picture(task: Task, trials: "Sequence[Trial]", out: Path) -> None
     save(figure, out)
 
 
-def _coloured(trials: "Sequence[Trial]") -> "list[tuple[Trial, str]]":
+def _coloured(trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
     return [(trial, PALETTE[i % len(PALETTE)]) for i, trial in enumerate(trials)]
 
 
-def _losses(axes: "Axes", title: str, trials: "Sequence[Trial]", others: "Sequence[Trial]") -> None:
+def _losses(axes: "Axes", title: str, trials: Sequence[Trial], others: Sequence[Trial]) -> None:
     quiet(axes, title)
-    for trial in others:  # the rest of the road, for comparison
+    for trial in others:  # the other panels', for comparison
         axes.plot(*_curve(trial.ours.losses), color="#cfcfcf", linewidth=0.7, zorder=1)
     for trial, color in _coloured(trials):
         smooth = _smooth(trial.ours.losses)
@@ -87,7 +86,7 @@ def _losses(axes: "Axes", title: str, trials: "Sequence[Trial]", others: "Sequen
         axes.set_xlim(0, steps[-1])
 
 
-def _differences(axes: "Axes", trials: "Sequence[Trial]") -> None:
+def _differences(axes: "Axes", trials: Sequence[Trial]) -> None:
     quiet(axes)
     for trial, color in _coloured(trials):
         assert trial.differences is not None

@@ -11,7 +11,7 @@ from jax import Array, lax
 
 import gradtx
 from gradtx.demo.functions import Function
-from gradtx.demo.road import Family
+from gradtx.demo.optimizers import Family
 
 
 class Walker(NamedTuple):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,17 +14,22 @@ from gradtx.demo.errors import CommandError, unknown
 
 def transformations() -> dict[str, Callable[..., Any]]:
     """Every public definition of a transformation; PyTorch's are ``torch.NAME``."""
-    return _definitions(gradtx.__all__, gradtx.GradientTransformation)
+    return _definitions(gradtx, gradtx.GradientTransformation)
 
 
 def schedules() -> dict[str, Callable[..., Any]]:
     """Every public schedule; PyTorch's are ``torch.NAME``."""
-    return _definitions(gradtx.schedules.__all__, gradtx.Schedule)
+    return _definitions(gradtx.schedules, gradtx.Schedule)
 
 
-def _definitions(names: Sequence[str], kind: type) -> dict[str, Callable[..., Any]]:
-    ours = {name: getattr(gradtx, name) for name in names if name[0].islower()}
-    torch = {f"torch.{name}": getattr(gradtx.torch, name) for name in gradtx.torch.__all__}
+def _exported(module: ModuleType) -> dict[str, Any]:
+    names: list[str] = vars(module)["__all__"]  # set where type checkers do not look
+    return {name: getattr(module, name) for name in names}
+
+
+def _definitions(module: ModuleType, kind: type) -> dict[str, Callable[..., Any]]:
+    ours = {name: thing for name, thing in _exported(module).items() if name[0].islower()}
+    torch = {f"torch.{name}": thing for name, thing in _exported(gradtx.torch).items()}
     return {name: f for name, f in (ours | torch).items() if _makes(f, kind)}
 
 
@@ -38,7 +44,7 @@ def _makes(function: Any, kind: type) -> bool:
 def make_transformation(name: str, words: Sequence[str]) -> Any:
     """The transformation of that name, at a learning rate of 0.001 where it needs one."""
     known = transformations()
-    if name not in known and name in gradtx.__all__:
+    if name not in known and name in _exported(gradtx):
         raise CommandError(
             f"{name} cannot be made from words on a command line; in Python, "
             f"gradtx.inspection.describe(tx) says what a transformation is made of"

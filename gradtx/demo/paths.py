@@ -22,7 +22,7 @@ from gradtx.demo.figures import (
     save,
 )
 from gradtx.demo.functions import HESSIAN, Function
-from gradtx.demo.road import Family
+from gradtx.demo.optimizers import Family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@
 ``text``    the prose of Python's own manual (``pydoc_data.topics``), character by
             character, through a small transformer.
 
-Both are plain functions of ``(params, batch)``, so that every optimizer of the road sees
-exactly the same start and the same batches.
+Both are plain functions of ``(params, batch)``, so that every optimizer sees exactly
+the same start and the same batches.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Looking at transformations."""
 
-from gradtx.inspection.describe import describe
-from gradtx.inspection.state_size import state_bytes_per_parameter
+from gradtx.core.exports import export_names as _export_names
+from gradtx.inspection.describe import *
+from gradtx.inspection.state_size import *
 
-__all__ = ["describe", "state_bytes_per_parameter"]
+_export_names(globals())

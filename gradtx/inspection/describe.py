@@ -12,6 +12,8 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
 
+__all__ = ["describe"]
+
 
 def describe(tx: GradientTransformation) -> str:
     """The parts of a transformation, each with its formula, its hyperparameters and its state.

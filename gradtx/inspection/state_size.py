@@ -23,6 +23,8 @@ from gradtx.core.ruled import Ruled
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
 
+__all__ = ["state_bytes_per_parameter"]
+
 KINDS = {"a matrix": (1024, 1024), "a convolution kernel": (4, 4, 256, 256), "a vector": (2**20,)}
 Names = tuple[str, ...]
 

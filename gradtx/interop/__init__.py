@@ -1,5 +1,6 @@
 """To and from Optax."""
 
-from gradtx.interop.optax import from_optax, to_optax
+from gradtx.core.exports import export_names as _export_names
+from gradtx.interop.optax import *
 
-__all__ = ["from_optax", "to_optax"]
+_export_names(globals())

@@ -6,6 +6,8 @@ from typing import Any
 
 from gradtx.core.transformation import GradientTransformation, as_transformation
 
+__all__ = ["from_optax", "to_optax"]
+
 
 def from_optax(tx: Any) -> GradientTransformation:
     """An Optax transformation as a gradtx one. `chain` and `masked` do this by themselves.

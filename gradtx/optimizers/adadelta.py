@@ -11,6 +11,8 @@ from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["adadelta"]
+
 
 @recipe
 def adadelta(

@@ -10,6 +10,8 @@ from gradtx.core.kinds import NonNegative
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.second_moment import scale_by_rss
 
+__all__ = ["adagrad"]
+
 
 @recipe
 def adagrad(

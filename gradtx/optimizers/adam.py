@@ -11,6 +11,8 @@ from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["adam", "adamw", "amsgrad", "nadam", "nadamw"]
+
 
 @recipe
 def adam(

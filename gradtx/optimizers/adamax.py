@@ -11,6 +11,8 @@ from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["adamax", "adamaxw"]
+
 
 @recipe
 def adamax(

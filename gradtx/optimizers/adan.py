@@ -11,6 +11,8 @@ from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["adan"]
+
 
 @recipe
 def adan(

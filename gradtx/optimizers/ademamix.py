@@ -11,6 +11,8 @@ from gradtx.transforms.ademamix import scale_by_ademamix, scale_by_simplified_ad
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["ademamix", "simplified_ademamix"]
+
 
 @recipe
 def ademamix(

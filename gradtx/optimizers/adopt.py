@@ -10,6 +10,8 @@ from gradtx.core.kinds import Decay, DType, NonNegative
 from gradtx.transforms.adopt import fourth_root, scale_by_adopt
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["adopt"]
+
 
 @recipe
 def adopt(

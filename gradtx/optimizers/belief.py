@@ -11,6 +11,8 @@ from gradtx.transforms.belief import scale_by_acprop, scale_by_belief
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["acprop", "adabelief"]
+
 
 @recipe
 def adabelief(

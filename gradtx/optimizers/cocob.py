@@ -11,6 +11,8 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["cocob"]
+
 
 @recipe
 def cocob(

@@ -12,6 +12,8 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.distance import scale_by_dog, scale_by_dowg
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["dog", "dowg"]
+
 
 @recipe
 def dog(

@@ -17,6 +17,8 @@ from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.trust_ratio import scale_by_param_block_rms
 
+__all__ = ["adafactor", "sm3"]
+
 
 @recipe
 def adafactor(

@@ -12,6 +12,8 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.galore import scale_by_galore
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["galore"]
+
 
 @recipe
 def galore(

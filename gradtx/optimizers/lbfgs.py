@@ -13,6 +13,8 @@ from gradtx.transforms.lbfgs import scale_by_lbfgs
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.transforms.zoom import scale_by_zoom_linesearch
 
+__all__ = ["lbfgs"]
+
 _ZOOM = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 

@@ -10,6 +10,8 @@ from gradtx.core.kinds import Fraction, NonNegative
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.madgrad import scale_by_madgrad
 
+__all__ = ["madgrad"]
+
 
 @recipe
 def madgrad(

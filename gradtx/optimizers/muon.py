@@ -16,6 +16,8 @@ from gradtx.transforms.matrix_axes import axes_of
 from gradtx.transforms.orthogonal import STANDARD, Coefficients, scale_by_muon, scale_by_shape
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["muon"]
+
 
 @recipe
 def muon(

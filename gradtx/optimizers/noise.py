@@ -10,6 +10,8 @@ from gradtx.core.kinds import NonNegative, RandomKey
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["noisy_sgd"]
+
 
 @recipe
 def noisy_sgd(

@@ -10,6 +10,8 @@ from gradtx.core.kinds import Decay, NonNegative, NonNegativeOrOff
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["novograd"]
+
 
 @recipe
 def novograd(

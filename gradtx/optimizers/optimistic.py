@@ -11,6 +11,8 @@ from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["optimistic_adam", "optimistic_adam_v2", "optimistic_gradient_descent"]
+
 
 @recipe
 def optimistic_gradient_descent(

@@ -11,6 +11,8 @@ from gradtx.core.kinds import NonNegative, Real
 from gradtx.transforms.polyak import scale_by_polyak
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["polyak_sgd"]
+
 
 @recipe
 def polyak_sgd(

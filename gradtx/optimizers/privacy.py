@@ -10,6 +10,8 @@ from gradtx.core.kinds import Fraction, NonNegative, RandomKey
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.privacy import differentially_private_aggregate
 
+__all__ = ["dpsgd"]
+
 
 @recipe
 def dpsgd(

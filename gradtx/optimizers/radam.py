@@ -10,6 +10,8 @@ from gradtx.core.kinds import Decay, NonNegative
 from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["radam"]
+
 
 @recipe
 def radam(

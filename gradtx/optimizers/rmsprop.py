@@ -12,6 +12,8 @@ from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.second_moment import scale_by_rms, scale_by_stddev
 
+__all__ = ["rmsprop"]
+
 
 @recipe
 def rmsprop(

@@ -10,6 +10,8 @@ from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scaling import scale
 
+__all__ = ["rprop"]
+
 
 @recipe
 def rprop(

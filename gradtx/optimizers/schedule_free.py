@@ -16,6 +16,8 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.second_moment import scale_by_rms
 
+__all__ = ["schedule_free_adamw", "schedule_free_sgd"]
+
 
 @schedule
 def rise(value: NonNegative, steps: Positive) -> Any:

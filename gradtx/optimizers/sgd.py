@@ -11,6 +11,8 @@ from gradtx.core.kinds import DType, Fraction, NonNegative
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
+__all__ = ["sgd"]
+
 
 @recipe
 def sgd(

@@ -12,6 +12,8 @@ from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.sign import scale_by_lion, scale_by_sign
 
+__all__ = ["lion", "sign_sgd", "signum"]
+
 
 @recipe
 def sign_sgd(learning_rate: NonNegative) -> Any:

@@ -12,6 +12,8 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.sophia import hutchinson_estimator_diag_hessian, scale_by_sophia
 
+__all__ = ["sophia"]
+
 _HUTCHINSON = hutchinson_estimator_diag_hessian()
 
 

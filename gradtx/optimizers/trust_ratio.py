@@ -18,6 +18,8 @@ from gradtx.transforms.trust_ratio import (
     shrink_to_sphere,
 )
 
+__all__ = ["fromage", "lamb", "lars"]
+
 
 @recipe
 def lamb(

@@ -10,6 +10,8 @@ from gradtx.core.kinds import Decay, NonNegative
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.yogi import scale_by_yogi
 
+__all__ = ["yogi"]
+
 
 @recipe
 def yogi(

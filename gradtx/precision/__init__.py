@@ -1,24 +1,8 @@
 """How parameters are rounded and how state is stored."""
 
-from gradtx.precision.formats import Blocks, PackedBlocks, SplitFloat
-from gradtx.precision.rounding import (
-    KahanState,
-    MasterWeightsState,
-    kahan,
-    master_weights,
-    stochastic_rounding,
-)
-from gradtx.precision.store import StoreState, store
+from gradtx.core.exports import export_names as _export_names
+from gradtx.precision.formats import *
+from gradtx.precision.rounding import *
+from gradtx.precision.store import *
 
-__all__ = [
-    "Blocks",
-    "KahanState",
-    "MasterWeightsState",
-    "PackedBlocks",
-    "SplitFloat",
-    "StoreState",
-    "kahan",
-    "master_weights",
-    "stochastic_rounding",
-    "store",
-]
+_export_names(globals())

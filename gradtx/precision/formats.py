@@ -20,6 +20,8 @@ from jax import lax
 
 from gradtx.precision.narrow import round_to
 
+__all__ = ["Blocks", "PackedBlocks", "SplitFloat"]
+
 
 class SplitFloat(NamedTuple):
     """The upper three bytes of a float32: a bfloat16 (cut off, not rounded) and the next byte."""

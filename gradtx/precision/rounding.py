@@ -25,6 +25,8 @@ from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.narrow import check_seed, dither_bits, is_narrow, key_of, round_to, uniform
 
+__all__ = ["KahanState", "MasterWeightsState", "kahan", "master_weights", "stochastic_rounding"]
+
 
 @dataclass(frozen=True)
 class NarrowLeaves:

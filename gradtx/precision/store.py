@@ -31,6 +31,8 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
 from gradtx.precision.narrow import check_seed, key_of, uniform
 
+__all__ = ["StoreState", "store"]
+
 
 class StoreState(NamedTuple):
     """count: number of updates so far; inner_state: of the transformation, its moments encoded."""

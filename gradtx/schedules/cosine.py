@@ -15,6 +15,16 @@ from gradtx.schedules.piecewise import join_schedules
 from gradtx.schedules.polynomial import exponential_decay, linear_schedule
 from gradtx.schedules.transition import half_wave, straight, transition
 
+__all__ = [
+    "cosine_annealing_schedule",
+    "cosine_decay_schedule",
+    "sgdr_schedule",
+    "warm_restarts_schedule",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+]
+
 
 @schedule
 def cosine_annealing_schedule(

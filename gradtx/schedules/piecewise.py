@@ -19,6 +19,14 @@ from gradtx.core.schedule import Schedule
 from gradtx.core.value import show
 from gradtx.schedules.transition import Left, half_wave, straight, transition
 
+__all__ = [
+    "cosine_onecycle_schedule",
+    "join_schedules",
+    "linear_onecycle_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+]
+
 
 @dataclass(frozen=True)
 class _Boundaries(Numbers):

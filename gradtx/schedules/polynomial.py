@@ -10,6 +10,14 @@ from gradtx.core.definition import schedule
 from gradtx.core.kinds import NonNegative, Real, Steps
 from gradtx.schedules.transition import Left, polynomial, straight, transition
 
+__all__ = [
+    "constant_schedule",
+    "exponential_decay",
+    "inverse_time_decay_schedule",
+    "linear_schedule",
+    "polynomial_schedule",
+]
+
 
 @schedule
 def constant_schedule(value: Real) -> Any:

@@ -11,6 +11,8 @@ from gradtx.core.kinds import Positive, PositiveSteps, Real, Steps
 from gradtx.schedules.polynomial import whole_periods
 from gradtx.schedules.transition import half_wave, one_minus_sqrt, straight, transition
 
+__all__ = ["cyclic_schedule", "inverse_sqrt_schedule", "wsd_schedule"]
+
 _DECAYS = {"linear": straight, "cosine": half_wave(), "sqrt": one_minus_sqrt}
 _MODES = ("triangular", "triangular2", "exp_range")
 

@@ -10,6 +10,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
+__all__ = ["ScaleByAdaDeltaState", "scale_by_adadelta"]
+
 
 class ScaleByAdaDeltaState(NamedTuple):
     """The running means of the squared gradient (e_g) and of the squared update (e_x)."""

@@ -12,6 +12,8 @@ from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByAdamState", "ScaleByAmsgradState", "scale_by_adam", "scale_by_amsgrad"]
+
 
 class ScaleByAdamState(NamedTuple):
     """The running means of the gradient (mu) and of its square (nu)."""

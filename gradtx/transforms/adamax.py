@@ -12,6 +12,8 @@ from gradtx.core.numerics import real_full_like, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
+__all__ = ["scale_by_adamax"]
+
 
 @per_leaf
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> Any:

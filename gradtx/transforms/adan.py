@@ -12,6 +12,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, tim
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByAdanState", "scale_by_adan"]
+
 
 class ScaleByAdanState(NamedTuple):
     """Running means of gradients (m), of their differences (v) and of squares (n); the last g."""

@@ -10,6 +10,13 @@ from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = [
+    "ScaleByAdemamixState",
+    "ScaleBySimplifiedAdEMAMixState",
+    "scale_by_ademamix",
+    "scale_by_simplified_ademamix",
+]
+
 
 class ScaleByAdemamixState(NamedTuple):
     """The fast (m1) and the slow (m2) running mean of gradients, and that of squares (nu)."""

@@ -14,6 +14,8 @@ from gradtx.core.numerics import abs_sq, magnitude, real_full_like, running_mean
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
+__all__ = ["scale_by_adopt"]
+
 
 def fourth_root(step: Any) -> jax.Array:
     """step^(1/4), the bound that ADOPT's authors use."""

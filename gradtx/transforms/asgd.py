@@ -14,6 +14,8 @@ from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, PastParams
 
+__all__ = ["ASGDState", "scale_by_asgd"]
+
 
 class ASGDState(NamedTuple):
     """eta: the rate of the next step; ax: the mean of the parameters since step t0 + 1, before

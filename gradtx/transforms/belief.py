@@ -23,6 +23,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import one_minus_power
 
+__all__ = ["ScaleByBeliefState", "scale_by_acprop", "scale_by_belief"]
+
 
 class ScaleByBeliefState(NamedTuple):
     """The running means of the gradient (mu) and of its squared distance from that mean (nu)."""

@@ -15,6 +15,17 @@ from gradtx.core.norms import Factor, Norm, norm_of, norm_over, rms_of
 from gradtx.core.rule import Rule
 from gradtx.tree.arithmetic import length
 
+__all__ = [
+    "adaptive_grad_clip",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "unitwise_clip",
+    "unitwise_norm",
+]
+
 Axes = int | tuple[int, ...] | None
 
 

@@ -12,6 +12,8 @@ from gradtx.core.numerics import magnitude, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import PastParams, Updates
 
+__all__ = ["COCOBState", "scale_by_cocob"]
+
 
 class COCOBState(NamedTuple):
     """Where the run began, the sum of -g, the largest |g|, the sum of |g|, and the reward."""

@@ -15,6 +15,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zer
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, PastParams
 
+__all__ = ["DAdaptAdamWState", "ProdigyState", "dadapt_adamw", "prodigy"]
+
 
 class DAdaptAdamWState(NamedTuple):
     """Adam's moments (the first one of steps, not of gradients), the running mean of the steps'

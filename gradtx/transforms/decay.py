@@ -11,6 +11,8 @@ from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.kinds import NonNegative, NonNegativeFactor
 from gradtx.core.numerics import is_zero, times
 
+__all__ = ["add_decayed_weights"]
+
 
 @per_leaf
 def decay_weights(weight_decay: NonNegativeFactor) -> Any:

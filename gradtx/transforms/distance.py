@@ -18,6 +18,13 @@ from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import PastParams, Updates
 
+__all__ = [
+    "DoGState",
+    "DoWGState",
+    "ScaleByDistanceOverGradientsState",
+    "scale_by_distance_over_gradients",
+]
+
 
 class DoGState(NamedTuple):
     """Where the run began, the longest distance from there, the sum of squared gradient norms."""

@@ -15,6 +15,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zer
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["FactoredState", "scale_by_factored_rms"]
+
 
 class FactoredState(NamedTuple):
     """The running means of the squares: of rows and columns (v_row, v_col), or of all elements (v).

@@ -21,6 +21,8 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.matrix_axes import Axes, GaLoreDimensionNumbers, Layout, axes_of
 
+__all__ = ["GaLoreState", "scale_by_galore"]
+
 
 class GaLoreState(NamedTuple):
     """The optimizer's state, of small matrices; the projectors, empty where there is none."""

@@ -16,6 +16,8 @@ from gradtx.core.norms import norm_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 
+__all__ = ["ScaleByLBFGSState", "scale_by_lbfgs"]
+
 
 class ScaleByLBFGSState(NamedTuple):
     """The last params and gradients, and the last m of their differences.

@@ -20,6 +20,13 @@ from gradtx.core.problem import accepted, is_negated
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
 
+__all__ = [
+    "BacktrackingLinesearchInfo",
+    "ScaleByBacktrackingLinesearchState",
+    "scale_by_backtracking_linesearch",
+    "value_and_grad_from_state",
+]
+
 Shrink = Annotated[Any, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
 Growth = Annotated[Any, Number("> 0", lambda x: x > 0, example=2.0)]  # infinity is one too
 Curvature = Annotated[Any, Number(">= 0", lambda x: x >= 0)]

@@ -13,6 +13,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, PastParams, Updates
 
+__all__ = ["MadgradState", "scale_by_madgrad"]
+
 
 class MadgradState(NamedTuple):
     """The weighted sums of g^2 and of g, and where the run began."""

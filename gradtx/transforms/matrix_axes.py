@@ -12,6 +12,8 @@ import jax
 from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix
 
+__all__ = ["GaLoreDimensionNumbers", "MuonDimensionNumbers"]
+
 
 class MuonDimensionNumbers(NamedTuple):
     """Which axes of an array are a matrix's rows and which its columns; the others are a batch.

@@ -13,6 +13,16 @@ from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, Updates
 
+__all__ = [
+    "DampenedTraceState",
+    "EmaState",
+    "TraceState",
+    "ema",
+    "lookahead_point",
+    "scale_by_momentum",
+    "trace",
+]
+
 
 class TraceState(NamedTuple):
     """The momentum buffer v."""

@@ -23,6 +23,8 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Value, show
 from gradtx.transforms.momentum import ema
 
+__all__ = ["MonitorState", "SnapshotState", "measure_with_ema", "monitor", "snapshot"]
+
 
 class SnapshotState(NamedTuple):
     """The last measurement, by its name."""

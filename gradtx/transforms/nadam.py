@@ -14,6 +14,8 @@ from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByNadamState"]
+
 
 class ScaleByNadamState(NamedTuple):
     """Adam's state, and for each array the product of all momenta so far."""

@@ -19,6 +19,8 @@ from gradtx.core.opaque import opaque
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count
 
+__all__ = ["AddNoiseState", "add_noise"]
+
 
 class AddNoiseState(NamedTuple):
     """The data of the random key from which the next noise is made."""
@@ -58,7 +60,7 @@ def add_noise(
     """
     first = start_of(key, seed, "add_noise")
 
-    def init(params: Any, step: Any) -> AddNoiseState:
+    def init(step: Any) -> AddNoiseState:
         return AddNoiseState(step.count, fresh_key(first))
 
     def update(updates: Any, state: AddNoiseState, step: Any) -> Any:

@@ -14,6 +14,17 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.tree.arithmetic import length
 
+__all__ = [
+    "ApplyEvery",
+    "ZeroNansState",
+    "apply_every",
+    "centralize",
+    "keep_params_nonnegative",
+    "normalize",
+    "normalize_by_update_norm",
+    "zero_nans",
+]
+
 
 class ZeroNansState(NamedTuple):
     """For each array, whether its last update had a NaN."""

@@ -19,6 +19,8 @@ from gradtx.core.numerics import (
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByNovogradState", "scale_by_novograd"]
+
 
 class ScaleByNovogradState(NamedTuple):
     """The momentum mu, and for each array one number nu: the running mean of its squared norm."""

@@ -15,6 +15,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 from gradtx.tree import zeros_like
 
+__all__ = ["ScaleByOptimisticGradientState", "scale_by_optimistic_gradient"]
+
 
 class ScaleByOptimisticGradientState(NamedTuple):
     """The gradient before, and whether there was none yet."""

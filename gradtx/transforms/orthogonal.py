@@ -22,6 +22,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
 
+__all__ = ["MuonState", "scale_by_muon"]
+
 # Jordan, 2024; and coefficients of each of five iterations, Ahn et al., 2025.
 STANDARD = (3.4445, -4.7750, 2.0315)
 DION = (

@@ -16,6 +16,8 @@ from gradtx.core.kinds import Fraction, NonNegative, PositiveFraction
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 
+__all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
+
 
 class ReduceLROnPlateauState(NamedTuple):
     """The factor of the updates, the best value, how many values (means of `accumulation_size`)

@@ -17,6 +17,8 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.plateau import as_loss
 
+__all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam", "scale_by_polyak"]
+
 
 @per_leaf
 def scale_by_polyak(

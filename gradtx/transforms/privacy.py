@@ -14,6 +14,8 @@ from gradtx.core.rule import Rule
 from gradtx.transforms.clipping import per_example_global_norm_clip
 from gradtx.transforms.noise import fresh_key, normal_like, start_of
 
+__all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggregate"]
+
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
     """The data of the random key from which the next noise is made."""
@@ -47,7 +49,7 @@ def differentially_private_aggregate(
     """
     first = start_of(key, seed, "differentially_private_aggregate")
 
-    def init(params: Any) -> DifferentiallyPrivateAggregateState:
+    def init() -> DifferentiallyPrivateAggregateState:
         return DifferentiallyPrivateAggregateState(fresh_key(first))
 
     def update(updates: Any, state: DifferentiallyPrivateAggregateState) -> Any:

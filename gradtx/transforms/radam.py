@@ -15,6 +15,8 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zer
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
+__all__ = ["scale_by_radam"]
+
 
 @per_leaf
 def scale_by_radam(

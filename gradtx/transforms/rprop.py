@@ -12,6 +12,8 @@ from gradtx.core.numerics import number_beside, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
+__all__ = ["ScaleByRpropState", "scale_by_rprop"]
+
 
 class ScaleByRpropState(NamedTuple):
     """The step size of each parameter, and the last update, of which only the sign counts."""

@@ -8,6 +8,8 @@ from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegativeFactor, RealFactor
 from gradtx.core.numerics import times
 
+__all__ = ["scale", "scale_by_learning_rate", "scale_by_schedule"]
+
 
 @per_leaf
 def scale(step_size: RealFactor) -> Any:

@@ -13,6 +13,17 @@ from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zer
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = [
+    "ScaleByRStdDevState",
+    "ScaleByRStdDevWithCountState",
+    "ScaleByRmsState",
+    "ScaleByRmsWithCountState",
+    "ScaleByRssState",
+    "scale_by_rms",
+    "scale_by_rss",
+    "scale_by_stddev",
+]
+
 
 class ScaleByRssState(NamedTuple):
     """The sum of the squares of all gradients."""

@@ -12,6 +12,8 @@ from gradtx.core.numerics import running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
+__all__ = ["ScaleByLionState", "scale_by_lion", "scale_by_sign"]
+
 _MODES = ("hard", "smooth", "refined")
 
 

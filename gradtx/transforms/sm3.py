@@ -14,6 +14,8 @@ from gradtx.core.numerics import abs_sq, running_mean, zeros_like, zeros_like_re
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
+__all__ = ["ScaleBySM3State", "scale_by_sm3"]
+
 
 class ScaleBySM3State(NamedTuple):
     """The accumulators of each array, a list with one for each axis (mu), and the momentum (nu)."""

@@ -20,6 +20,9 @@ from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState
 from gradtx.core.transformation import GradientTransformation
+from gradtx.transforms.noise import fresh_key
+
+__all__ = ["HutchinsonState", "SophiaState", "hutchinson_estimator_diag_hessian", "scale_by_sophia"]
 
 
 class HutchinsonState(NamedTuple):
@@ -49,10 +52,9 @@ def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> A
     """
 
     def init() -> HutchinsonState:
-        seed = 0 if random_seed is None else random_seed
-        return HutchinsonState(jax.random.PRNGKey(seed) if np.ndim(seed) == 0 else jnp.copy(seed))
+        return HutchinsonState(fresh_key(0 if random_seed is None else random_seed))
 
-    def update(updates: Any, state: HutchinsonState, params: Any, *, obj_fn: Any) -> Any:
+    def update(state: HutchinsonState, params: Any, *, obj_fn: Any) -> Any:
         _refuse_complex("hutchinson_estimator_diag_hessian", params)
         key, own = jax.random.split(state.key)
         leaves, treedef = jax.tree.flatten(params)

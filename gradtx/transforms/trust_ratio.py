@@ -11,6 +11,8 @@ from gradtx.core.kinds import NonNegative
 from gradtx.core.norms import Factor, norm, norm_of, root_mean_square
 from gradtx.core.numerics import times
 
+__all__ = ["scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_trust_ratio"]
+
 
 @per_leaf
 def scale_by_trust_ratio(

@@ -12,6 +12,8 @@ from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean
 from gradtx.core.rule import Rule
 from gradtx.transforms.adam import ScaleByAdamState
 
+__all__ = ["scale_by_yogi"]
+
 
 @per_leaf
 def scale_by_yogi(

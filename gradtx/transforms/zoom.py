@@ -28,6 +28,8 @@ from gradtx.transforms.linesearch import (
     violation,
 )
 
+__all__ = ["ScaleByZoomLinesearchState", "ZoomLinesearchInfo", "scale_by_zoom_linesearch"]
+
 _GUESSES = ("keep", "one")
 
 

@@ -1,75 +1,10 @@
 """Trees of arrays: arithmetic, moments, dtypes, random numbers, and values found by name."""
 
-from gradtx.tree.access import NamedTupleKey, get, get_all_with_path, map_params, set
-from gradtx.tree.arithmetic import (
-    add,
-    add_scale,
-    allclose,
-    batch_shape,
-    clip,
-    conj,
-    div,
-    full_like,
-    global_norm,
-    max,
-    min,
-    mul,
-    norm,
-    ones_like,
-    real,
-    scale,
-    size,
-    sub,
-    sum,
-    vdot,
-    where,
-    zeros_like,
-)
-from gradtx.tree.casting import cast, cast_like, dtype
-from gradtx.tree.moments import (
-    bias_correction,
-    update_infinity_moment,
-    update_moment,
-    update_moment_per_elem_norm,
-)
-from gradtx.tree.random import random_like, split_key_like, unwrap_random_key_data
+from gradtx.core.exports import export_names as _export_names
+from gradtx.tree.access import *
+from gradtx.tree.arithmetic import *
+from gradtx.tree.casting import *
+from gradtx.tree.moments import *
+from gradtx.tree.random import *
 
-__all__ = [
-    "NamedTupleKey",
-    "add",
-    "add_scale",
-    "allclose",
-    "batch_shape",
-    "bias_correction",
-    "cast",
-    "cast_like",
-    "clip",
-    "conj",
-    "div",
-    "dtype",
-    "full_like",
-    "get",
-    "get_all_with_path",
-    "global_norm",
-    "map_params",
-    "max",
-    "min",
-    "mul",
-    "norm",
-    "ones_like",
-    "random_like",
-    "real",
-    "scale",
-    "set",
-    "size",
-    "split_key_like",
-    "sub",
-    "sum",
-    "unwrap_random_key_data",
-    "update_infinity_moment",
-    "update_moment",
-    "update_moment_per_elem_norm",
-    "vdot",
-    "where",
-    "zeros_like",
-]
+_export_names(globals())

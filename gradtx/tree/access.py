@@ -10,6 +10,8 @@ import jax
 
 from gradtx.core.state import is_named_tuple
 
+__all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
+
 KeyPath = tuple[Any, ...]
 Filter = Callable[[KeyPath, Any], bool]
 

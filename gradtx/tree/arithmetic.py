@@ -16,6 +16,31 @@ from gradtx.core.dtypes import compute_dtype
 from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import abs_sq
 
+__all__ = [
+    "add",
+    "add_scale",
+    "allclose",
+    "batch_shape",
+    "clip",
+    "conj",
+    "div",
+    "full_like",
+    "global_norm",
+    "max",
+    "min",
+    "mul",
+    "norm",
+    "ones_like",
+    "real",
+    "scale",
+    "size",
+    "sub",
+    "sum",
+    "vdot",
+    "where",
+    "zeros_like",
+]
+
 
 def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
     """x + y + ..."""

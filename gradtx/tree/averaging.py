@@ -13,6 +13,8 @@ from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
 from gradtx.core.numerics import times
 from gradtx.tree.casting import cast_like
 
+__all__ = ["incremental_update", "periodic_update"]
+
 
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
     """step_size * new + (1 - step_size) * old: one step of a running average of parameters.

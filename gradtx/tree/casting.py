@@ -14,6 +14,8 @@ from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import is_inexact
 from gradtx.core.leaves import Leaves
 
+__all__ = ["cast", "cast_like", "dtype"]
+
 
 def cast(tree: Any, dtype: Any) -> Any:
     """Floating leaves in another dtype; None leaves the tree as it is."""

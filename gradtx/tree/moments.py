@@ -12,6 +12,13 @@ from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.numerics import abs_sq, running_mean, times
 from gradtx.core.step import one_minus_power
 
+__all__ = [
+    "bias_correction",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
+]
+
 
 def _updated(formula: Callable[[Any, Any], Any], updates: Any, moments: Any) -> Any:
     """The formula on each gradient and moment; None where there is no gradient."""

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from gradtx.core.dtypes import is_random_key
 
+__all__ = ["random_like", "split_key_like", "unwrap_random_key_data"]
+
 
 def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
     """A key for each leaf."""

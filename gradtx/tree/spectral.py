@@ -12,6 +12,8 @@ from jax import lax
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.tree.arithmetic import length, norm, scale, sub, vdot
 
+__all__ = ["matrix_inverse_pth_root", "power_iteration"]
+
 
 def power_iteration(
     matrix: Any,

@@ -9,7 +9,7 @@ import gradtx
 from gradtx.cli import main
 from gradtx.demo import naming, schedules
 from gradtx.demo.functions import FUNCTIONS
-from gradtx.demo.road import ROAD
+from gradtx.demo.optimizers import OPTIMIZERS
 from gradtx.demo.tasks import TASKS
 
 from .pictures import assert_drawn
@@ -125,7 +125,7 @@ def test_compare_trains_on_text_without_optax(capsys, tmp_path):
 def test_compare_lists_tasks_and_optimizers(capsys):
     assert main(["compare", "--list"]) == 0
     said = capsys.readouterr().out
-    for name in [*ROAD, *TASKS]:
+    for name in [*OPTIMIZERS, *TASKS]:
         assert f"  {name} " in said
 
 

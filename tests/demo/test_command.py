@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gradtx
-from gradtx.demo.road import ROAD
+from gradtx.demo.optimizers import OPTIMIZERS
 
 from .pictures import assert_drawn
 
@@ -37,7 +37,7 @@ def test_compare_prints_a_table_and_draws_the_curves(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows if row and row[0] in ROAD] == ["sgd", "adamw"]
+    assert [row[0] for row in rows if row and row[0] in OPTIMIZERS] == ["sgd", "adamw"]
     for word in ("accuracy", "steps/s", "compile", "difference", "2 seeds"):
         assert word in done.stdout
     assert_drawn(tmp_path / "c.png")
@@ -49,7 +49,7 @@ def test_an_unknown_optimizer_is_one_line_that_lists_the_known_ones(command, tmp
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "'adamm'" in done.stderr
-    assert all(name in done.stderr for name in ROAD)
+    assert all(name in done.stderr for name in OPTIMIZERS)
     assert not list(tmp_path.iterdir())
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gradtx.demo.comparison import Record, Trial
 from gradtx.demo.curves import comparison_picture
 from gradtx.demo.figures import _apart
-from gradtx.demo.road import ROAD
+from gradtx.demo.optimizers import OPTIMIZERS
 from gradtx.demo.tasks import make_task
+from gradtx.demo.trials import Record, Trial
 
 from .pictures import assert_drawn
 
@@ -40,7 +40,9 @@ def test_a_run_of_one_step_and_one_that_diverged_are_drawn(tmp_path, paired):
 
     def trial(name, value):
         theirs = record(value) if paired else None
-        return Trial(ROAD[name], record(value), theirs, np.full((1, 1), value) if paired else None)
+        return Trial(
+            OPTIMIZERS[name], record(value), theirs, np.full((1, 1), value) if paired else None
+        )
 
     comparison_picture(task, [trial("sgd", np.nan), trial("adam", 1.0)], tmp_path / "c.png")
     assert_drawn(tmp_path / "c.png")

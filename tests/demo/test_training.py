@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.demo.road import ROAD
+from gradtx.demo.optimizers import OPTIMIZERS
 from gradtx.demo.tasks import TASKS, make_task
 from gradtx.demo.training import MOST_CHUNKS, Trainer, chunk_length, relative_difference
 
@@ -21,7 +21,7 @@ def digits():
 
 def pair(task, name, steps):
     """The trainers of one recipe, gradtx's and Optax's."""
-    recipe = ROAD[name]
+    recipe = OPTIMIZERS[name]
     ours = Trainer(task, recipe.ours(task.name, steps), gradtx.apply_updates, steps)
     theirs = Trainer(task, recipe.theirs(optax, task.name, steps), optax.apply_updates, steps)
     return ours, theirs
@@ -61,7 +61,7 @@ def test_the_transformer_sees_no_later_character():
 )
 def test_training_learns(name, optimizer, steps):
     task = make_task(name)
-    trainer = Trainer(task, ROAD[optimizer].ours(name, steps), gradtx.apply_updates, steps)
+    trainer = Trainer(task, OPTIMIZERS[optimizer].ours(name, steps), gradtx.apply_updates, steps)
     before, after = task.init(jax.random.key(0)), end(trainer)
     assert task.loss(after, task.held_out) < 0.7 * task.loss(before, task.held_out)
     assert task.accuracy(after, task.held_out) > task.accuracy(before, task.held_out)
@@ -103,7 +103,7 @@ def test_gradtx_and_optax_stay_together(digits, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ROAD)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_gradtx_and_optax_end_together(digits, name):
     ours, theirs = pair(digits, name, digits.steps)
     assert relative_difference(end(ours), end(theirs)) <= 1e-5

@@ -213,8 +213,3 @@ def warm_restarts(
         return end + (start - end) * (1 + math.cos(math.pi * (step / period))) / 2
 
     return rate
-
-
-def step_decay(start: float, step_size: int, gamma: float) -> Schedule:
-    """PyTorch's StepLR: times gamma every ``step_size`` steps."""
-    return lambda step: start * gamma ** (step // step_size)

@@ -16,7 +16,7 @@ import pytest
 
 import gradtx
 
-from .optax_cases import Table, collect, road
+from .optax_cases import Table, collect, essential
 from .optax_cases.case import Args, build
 from .replay import STEPS, assert_close, assert_trees_close
 
@@ -24,17 +24,17 @@ TRANSFORMATIONS, OPTIMIZERS = collect("TRANSFORMATIONS"), collect("OPTIMIZERS")
 SCHEDULES = collect("SCHEDULES")
 
 
-ROAD = road.TRANSFORMATIONS | road.OPTIMIZERS | SCHEDULES
+ESSENTIAL = essential.TRANSFORMATIONS | essential.OPTIMIZERS | SCHEDULES
 
 
 def cases(table: Table) -> list[Any]:
-    """Off the road from SGD to AdamW the first set of arguments every time, the others if asked."""
+    """All sets of arguments of the essential names, of the others the first; the rest if asked."""
     return [
         pytest.param(
             name,
             case,
             id=f"{name}({case!r})" if len(repr(case)) < 80 else f"{name} {i}",
-            marks=[pytest.mark.slow] if i and name not in ROAD else [],
+            marks=[pytest.mark.slow] if i and name not in ESSENTIAL else [],
         )
         for name, argument_sets in table.items()
         for i, case in enumerate(argument_sets)
@@ -110,7 +110,7 @@ def test_equals_optax(name: str, case: Args) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ROAD else [pytest.mark.slow])
+        pytest.param(name, marks=[] if name in ESSENTIAL else [pytest.mark.slow])
         for name in (*TRANSFORMATIONS, *OPTIMIZERS)
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 import gradtx
 
 from .optax_cases.case import Args, build
-from .test_against_optax import OPTIMIZERS, ROAD, TRANSFORMATIONS, cases
+from .test_against_optax import ESSENTIAL, OPTIMIZERS, TRANSFORMATIONS, cases
 
 SHAPES: Any = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
@@ -77,8 +77,8 @@ def figures(library: Any, name: str, case: Args) -> Figures:
 
 
 def marked(name: str, case: Args) -> list[Any]:
-    """On the road from SGD to AdamW the first set of arguments every time, the rest if asked."""
-    return [] if name in ROAD and case is ALL[name][0] else [pytest.mark.slow]
+    """Of the essential names the first set of arguments every time, the rest if asked."""
+    return [] if name in ESSENTIAL and case is ALL[name][0] else [pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Of everything that both have, at the first set of arguments of `optax_cases`: some steps of Optax,
 then some more with its state given to gradtx, compiled, in a scan and one by one, against as many
-more of Optax. Off the road from SGD to AdamW if asked.
+more of Optax. Of the essential names every time, of the others if asked.
 """
 
 import functools
@@ -19,7 +19,7 @@ import gradtx
 
 from .optax_cases.case import LINEAR, Args, build, resolve
 from .replay import assert_trees_close
-from .test_against_optax import OPTIMIZERS, ROAD, TRANSFORMATIONS, one_step, pushes, start
+from .test_against_optax import ESSENTIAL, OPTIMIZERS, TRANSFORMATIONS, one_step, pushes, start
 
 BEFORE = 3
 
@@ -52,7 +52,7 @@ def scanned(tx: Any, case_extra: Any, rate: float, at: Any, steps: Any) -> Any:
 
 def cases() -> list[Any]:
     return [
-        pytest.param(name, table[0], id=name, marks=[] if name in ROAD else [pytest.mark.slow])
+        pytest.param(name, table[0], id=name, marks=[] if name in ESSENTIAL else [pytest.mark.slow])
         for name, table in (TRANSFORMATIONS | OPTIMIZERS).items()
         if table[0].states
     ]

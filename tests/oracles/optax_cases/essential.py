@@ -1,4 +1,4 @@
-"""From SGD to AdamW."""
+"""What is tried every time: from SGD to AdamW."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The road from SGD to AdamW: every optimizer of the comparison, with its Optax twin.
+"""The optimizers of the comparison by name, from SGD to AdamW, each with its Optax twin.
 
 gradtx keeps Optax's names, so one expression usually builds both: ``o`` is either library,
 ``r`` the learning rate, ``n`` the number of steps. Where gradtx is built from a name of its
@@ -107,16 +107,16 @@ _RECIPES = [
 ]
 # fmt: on
 
-ROAD: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+OPTIMIZERS: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def pick(names: Sequence[str] | None) -> list[Recipe]:
     """The recipes of those names, or all of them; each once, in the order asked for."""
     if names is None:
-        return list(ROAD.values())
+        return list(OPTIMIZERS.values())
     for name in names:
-        if name not in ROAD:
-            raise unknown("optimizer", name, ROAD)
+        if name not in OPTIMIZERS:
+            raise unknown("optimizer", name, OPTIMIZERS)
     if not names:
-        raise CommandError(f"no optimizer named; known: {', '.join(ROAD)}")
-    return [ROAD[name] for name in dict.fromkeys(names)]
+        raise CommandError(f"no optimizer named; known: {', '.join(OPTIMIZERS)}")
+    return [OPTIMIZERS[name] for name in dict.fromkeys(names)]

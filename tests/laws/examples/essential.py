@@ -1,4 +1,4 @@
-"""From SGD to AdamW, PyTorch's conventions, combinators and a user's own."""
+"""What is tried every time: from SGD to AdamW, PyTorch's conventions, combinators, a user's own."""
 
 from typing import Any
 

@@ -1,0 +1,235 @@
+"""Names that only code written for Optax uses.
+
+They are here so that `import gradtx as optax` finds them; nothing else in gradtx uses them. Most
+are other names of something that has one already.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.combinators.inject import inject_hyperparams
+from gradtx.combinators.partition import PartitionState, partition
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.transformation import as_transformation
+from gradtx.core.mask import MaskLike
+from gradtx.core.norms import norm_over, root_mean_square
+from gradtx.core.schedule import Schedule
+from gradtx.core.state import EmptyState, OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation
+from gradtx.tree.access import map_params
+
+__all__ = [
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
+    "ClipByGlobalNormState",
+    "ClipState",
+    "GradientTransformationExtraArgs",
+    "InjectHyperparamsState",
+    "MaskOrFn",
+    "MultiTransformState",
+    "NonNegativeParamsState",
+    "NormalizeState",
+    "ScalarOrSchedule",
+    "ScaleByTrustRatioState",
+    "ScaleState",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
+    "init_empty_state",
+    "inject_stateful_hyperparams",
+    "multi_transform",
+    "safe_increment",
+    "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+    "scale_gradient",
+    "tree_map_params",
+    "with_extra_args_support",
+]
+
+# -- transformations and what is done with them --------------------------------------------------
+
+# One whose update takes extra arguments: here all do.
+GradientTransformationExtraArgs = GradientTransformation
+multi_transform = partition
+tree_map_params = map_params
+
+
+def init_empty_state(params: Params) -> EmptyState:
+    """The first state of a transformation that keeps none."""
+    return EmptyState()
+
+
+def with_extra_args_support(tx: Any) -> Any:
+    """A transformation whose update takes extra arguments, and passes on those that it knows.
+
+    Those of gradtx do by themselves; it is for a pair of functions, or Optax's.
+    """
+    return as_transformation(tx, "with_extra_args_support: tx")
+
+
+def inject_stateful_hyperparams(
+    inner_factory: Callable[..., Any],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: Any = None,
+) -> Callable[..., GradientTransformation]:
+    """The older name of `inject_hyperparams`."""
+    return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
+
+
+# -- states --------------------------------------------------------------------------------------
+
+# Of transformations that keep none.
+AdaptiveGradClipState = EmptyState
+AddDecayedWeightsState = EmptyState
+ClipByGlobalNormState = EmptyState
+ClipState = EmptyState
+NonNegativeParamsState = EmptyState
+NormalizeState = EmptyState
+ScaleByTrustRatioState = EmptyState
+ScaleState = EmptyState
+
+MultiTransformState = PartitionState
+
+
+class InjectHyperparamsState(NamedTuple):
+    """The older form of `InjectStatefulHyperparamsState`, without the states of schedules."""
+
+    count: Any
+    hyperparams: dict[str, Any]
+    inner_state: OptState
+
+
+# -- types, for annotations ----------------------------------------------------------------------
+
+ScalarOrSchedule = float | jax.Array | Schedule | Callable[[Any], Any]
+MaskOrFn = MaskLike | None
+
+
+class TransformInitFn(Protocol):
+    """The first half of a transformation."""
+
+    def __call__(self, params: Params) -> OptState:
+        """The state before the first update."""
+
+
+class TransformUpdateFn(Protocol):
+    """The second half of a transformation that takes no extra arguments."""
+
+    def __call__(
+        self, updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        """The transformed updates and the next state."""
+
+
+class TransformUpdateExtraArgsFn(Protocol):
+    """The second half of a transformation."""
+
+    def __call__(
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, OptState]:
+        """The transformed updates and the next state."""
+
+
+# -- numbers that stay finite, and a gradient scaled on its way back -----------------------------
+
+
+def safe_norm(
+    x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False
+) -> jax.Array:
+    """max(|x|, min_norm), with derivative 0 where min_norm is the larger one, also at x = 0.
+
+    ord, axis and keepdims as in `jnp.linalg.norm`. The norm is taken in float32 or wider, and
+    stays so.
+    """
+    x = _wide(x)
+    norm_in = functools.partial(_norm, ord=ord, axis=axis)
+    small = norm_in(x) <= min_norm
+    # The derivative is that of a norm which has one: where it is not used it must be finite.
+    norm = norm_in(jnp.where(small, 1, x))
+    norm = jnp.where(small, cast(min_norm, norm.dtype), norm)
+    return norm if keepdims else jnp.squeeze(norm, axis=axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
+    """max(sqrt(mean(|x|^2)), min_rms), with derivative 0 where min_rms is the larger one.
+
+    It is taken in float32 or wider, and stays so.
+    """
+    x = _wide(x)
+    small = root_mean_square(x) <= min_rms
+    rms = root_mean_square(jnp.where(small, 1, x))
+    return jnp.where(small, cast(min_rms, rms.dtype), rms)
+
+
+def _norm(x: jax.Array, ord: Any, axis: Any) -> jax.Array:
+    """`jnp.linalg.norm` with the axes kept; the Euclidean one right wherever it is a number."""
+    axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
+    euclidean = ord is None or (ord == 2 and len(axes) == 1) or (ord == "fro" and len(axes) == 2)
+    if euclidean and x.ndim:
+        return norm_over(x, tuple(axes)).value
+    return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
+
+
+def _wide(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return cast(x, compute_dtype(x.dtype))
+
+
+def safe_increment(count: Any) -> jax.Array:
+    """count + 1, staying at the largest number of its dtype instead of overflowing.
+
+    Raises: ValueError for a dtype that is neither integer nor floating.
+    """
+    count = jnp.asarray(count)
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        top: Any = np.iinfo(count.dtype).max
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        top = jnp.finfo(count.dtype).max  # type: ignore[no-untyped-call]
+    else:
+        raise ValueError(
+            f"safe_increment: count must be of an integer or floating dtype, got {count.dtype}"
+        )
+    # As an array of the dtype: a Python number of 32 bits without a sign is not an int32.
+    top = np.asarray(top, count.dtype)
+    return jnp.where(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))
+
+
+safe_int32_increment = safe_increment
+
+
+def scale_gradient(inputs: Any, scale: Any) -> Any:
+    """The inputs, a tree, as they are; the gradient that comes back to them is scaled.
+
+    scale: a number or a traced array. A literal 0 stops the gradient.
+    """
+    known = not isinstance(scale, jax.core.Tracer)
+    if known and scale == 1:
+        return inputs
+    if known and scale == 0:
+        return jax.lax.stop_gradient(inputs)
+    return jax.tree.map(functools.partial(_scaled_backwards, scale), inputs)
+
+
+@jax.custom_vjp
+def _scaled_backwards(scale: Any, x: Any) -> Any:
+    return x
+
+
+def _forwards(scale: Any, x: Any) -> Any:
+    return x, scale
+
+
+def _backwards(scale: Any, g: Any) -> Any:
+    scaled = cast(cast(g, compute_dtype(g.dtype)) * scale, g.dtype)
+    return jax.tree.map(jnp.zeros_like, scale), scaled
+
+
+_scaled_backwards.defvjp(_forwards, _backwards)
