@@ -2,7 +2,7 @@
 
 A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may be given as a
 Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
-as a schedule. Traced arrays are not checked: their values are not known. Numbers in a container
+as a schedule, which is what can be called. Traced arrays are not checked: their values are not known. Numbers in a container
 are announced as such, `betas: tuple[Decay, Decay]`.
 """
 
@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.schedule import Schedule
 from gradtx.core.value import Value, show
 
 
@@ -70,7 +69,7 @@ class Number(Kind):
 
     def convert(self, where: str, value: Any) -> Any:
         """The checked number; NumPy's scalars become Python's."""
-        if _is_schedule(value) and self.scheduled:
+        if callable(value) and self.scheduled:
             return value
         if isinstance(value, jax.core.Tracer):
             return value
@@ -105,7 +104,7 @@ class Numbers(Number):
                 f"({type(value).__name__})"
             )
         convert = super().convert
-        return jax.tree.map(lambda x: convert(where, x), value, is_leaf=_is_schedule)
+        return jax.tree.map(lambda x: convert(where, x), value, is_leaf=callable)
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,6 @@ class Flag(Kind):
         if isinstance(value, bool | np.bool_):
             return bool(value)
         raise TypeError(f"{where} must be True or False, got {show(value)}")
-
-
-def _is_schedule(x: Any) -> bool:
-    return isinstance(x, Schedule) or callable(x)
 
 
 def _finite(x: np.ndarray) -> Any:
