@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.foreign import as_transformation, in_dtypes_of
 from gradtx.core.kinds import DType, Instance, Numbers
@@ -200,7 +200,8 @@ _Numbers = Annotated[Any, Numbers("finite numbers", np.isfinite)]
 _Keys = Annotated[Any, Instance()]
 
 
-def _injected(
+@makes(Injected, name="inject_hyperparams")
+def injection(
     factory: Any,
     static_args: Any,
     numbers: _Numbers,
@@ -208,11 +209,8 @@ def _injected(
     others: Any,
     hyperparam_dtype: DType | None,
 ) -> Any:
+    """The factory, called at every step with the numbers that the state holds."""
     return factory, static_args, numbers, keys, others, hyperparam_dtype
-
-
-_injected.__name__ = "inject_hyperparams"
-_INJECTED = Definition(_injected, Injected, stored_as="_INJECTED")
 
 
 def inject_hyperparams(
@@ -264,7 +262,7 @@ def inject_hyperparams(
         others = {n: x for n, x in rest.items() if n not in keys}
         if isinstance(inner_factory, Definition):
             inner_factory(*args, **kwargs)  # checks the numbers, which later are not known
-        return _INJECTED(inner_factory, names, numbers, keys, others, hyperparam_dtype)
+        return injection(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected
 

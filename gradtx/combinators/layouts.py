@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.leaves import at
 from gradtx.core.problem import seen_as
@@ -50,7 +49,7 @@ class Flatten(Wrapper):
         return _split(u, updates), state
 
 
-@functools.partial(Definition, value_class=Flatten)
+@makes(Flatten)
 def flatten(inner: GradientTransformation) -> Any:
     """Run the inner transformation on all parameters as one vector, its state being vectors too.
 

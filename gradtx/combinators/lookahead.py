@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
@@ -126,7 +125,7 @@ class Lookahead(GradientTransformation):
         )
 
 
-@functools.partial(Definition, value_class=Lookahead)
+@makes(Lookahead)
 def lookahead(
     fast_optimizer: GradientTransformation,
     sync_period: PositiveSteps,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
+from gradtx.core.definition import makes
+from gradtx.core.foreign import TransformationLike
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskedNode, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
@@ -70,19 +70,10 @@ class Masked(GradientTransformation):
         return f"masked({shown}{', mask_compatible_extra_args=True' if covers else ''})"
 
 
-def _masked(
-    inner: GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False
-) -> Any:
-    return inner, mask, mask_compatible_extra_args
-
-
-_masked.__name__ = "masked"
-_MASKED = Definition(_masked, Masked, stored_as="_MASKED")
-
-
+@makes(Masked)
 def masked(
-    inner: Any, mask: Any, *, mask_compatible_extra_args: bool = False
-) -> GradientTransformation:
+    inner: TransformationLike, mask: Any, *, mask_compatible_extra_args: bool = False
+) -> Any:
     """Apply a transformation to some leaves; the others pass unchanged and cost no state.
 
     mask: a tree of booleans shaped like params or a prefix of it; a function that makes one from
@@ -97,5 +88,4 @@ def masked(
     Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
     matches no leaf.
     """
-    inner = as_transformation(inner, "masked: inner")
-    return _MASKED(inner, mask, mask_compatible_extra_args=mask_compatible_extra_args)
+    return inner, mask, mask_compatible_extra_args

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from typing import Any
 
 from gradtx.combinators.chain import chain
-from gradtx.core.definition import Definition
-from gradtx.core.foreign import as_transformation
+from gradtx.core.definition import Definition, makes
+from gradtx.core.foreign import TransformationLike
 from gradtx.core.leafwise import LeafTransformation
 from gradtx.core.mask import Negated
 from gradtx.core.problem import NegatedState
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link, Recipe
+from gradtx.core.transformation import Link, Recipe
+from gradtx.core.value import Value
 
 
 class Negation(LeafTransformation):
@@ -21,7 +22,7 @@ class Negation(LeafTransformation):
     keeps_examples = True
 
 
-@functools.partial(Definition, value_class=Negation)
+@makes(Negation)
 def negate() -> Any:
     """u = -g"""
     return lambda grad: -grad
@@ -29,6 +30,12 @@ def negate() -> Any:
 
 class Maximize(Recipe):
     """The links of the inner transformation, each of which sees the negative of the objective."""
+
+    @classmethod
+    def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
+        inner: Value = arguments["inner"]
+        twice = isinstance(inner, Maximize)
+        return inner.arguments["inner"] if twice else super()._make(definition, arguments)
 
     def _links(self) -> tuple[Link, ...]:
         negation, *inside = self.body._links()
@@ -39,16 +46,8 @@ class Maximize(Recipe):
         return NegatedState(), inner
 
 
-def _maximize(inner: GradientTransformation) -> Any:
-    """The same optimizer, uphill."""
-    return chain(negate(), inner)
-
-
-_maximize.__name__ = "maximize"
-_MAXIMIZE = Definition(_maximize, Maximize, stored_as="_MAXIMIZE")
-
-
-def maximize(inner: Any) -> GradientTransformation:
+@makes(Maximize)
+def maximize(inner: TransformationLike) -> Any:
     """The same optimizer, uphill: it minimizes the negative of the objective.
 
     update takes the objective's own gradient and, for what needs them, its own `value`, `grad`,
@@ -60,5 +59,4 @@ def maximize(inner: Any) -> GradientTransformation:
 
     Raises: TypeError for what is no transformation.
     """
-    inner = as_transformation(inner, "maximize: inner")
-    return inner.inner if isinstance(inner, Maximize) else _MAXIMIZE(inner)
+    return chain(negate(), inner)

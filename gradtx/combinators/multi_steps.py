@@ -12,7 +12,7 @@ import numpy as np
 
 from gradtx import tree
 from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.kinds import DType
 from gradtx.core.rule import Rule, increment
 from gradtx.core.schedule import Schedule
@@ -106,7 +106,7 @@ class MultiSteps(TreeTransformation):
         return (state.mini_step == 0) & (state.gradient_step > 0)
 
 
-@functools.partial(Definition, value_class=MultiSteps)
+@makes(MultiSteps)
 def multi_steps(
     opt: GradientTransformation,
     every_k_schedule: Schedule | int,

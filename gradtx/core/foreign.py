@@ -5,21 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
+from gradtx.core.kinds import Instance
 from gradtx.core.problem import accepted
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation, Link
-from gradtx.core.value import show
+from gradtx.core.value import Value, show
 from gradtx.core.work import Work
 
 
 class Foreign(GradientTransformation):
     """A pair of functions that is not made of rules: it sees whole trees and keeps any state."""
+
+    @classmethod
+    def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
+        known = _method_of(arguments["init"], "init")
+        ours = known is not None and known == _method_of(arguments["update"], "update")
+        return known if known is not None and ours else super()._make(definition, arguments)
 
     @property
     def begins_with_params(self) -> bool:
@@ -76,14 +83,6 @@ def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> d
     return accepted(function, extra)
 
 
-def from_functions(init: Any, update: Any) -> Any:
-    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
-    that of which they are the methods, if they are."""
-    known = _method_of(init, "init")
-    ours = known is not None and known == _method_of(update, "update")
-    return known if ours else _definition(init, update)
-
-
 def _method_of(function: Any, name: str) -> GradientTransformation | None:
     """The transformation of this library whose init or update a function is, as it is, jitted, or
     in a wrapper that adds nothing to it."""
@@ -105,12 +104,15 @@ _JITTED: Any = type(jax.jit(lambda: None))
 _WITHOUT_EXTRA = "with_extra_args_support.<locals>.update"
 
 
-def _pair(init: Any, update: Any) -> Any:
-    """A pair of functions."""
+@makes(Foreign, name="GradientTransformation")
+def from_functions(init: Any, update: Any) -> Any:
+    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
+    that of which they are the methods, if they are."""
     return init, update
 
 
-_definition = Definition(_pair, Foreign, stored_as="_definition")
+# A transformation, or what `as_transformation` makes one of.
+TransformationLike = Annotated[Any, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:

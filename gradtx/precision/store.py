@@ -24,6 +24,7 @@ from jax.tree_util import (
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.leaves import paths, words_of
+from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
 from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
@@ -157,10 +158,7 @@ def _patterns(format: Any) -> dict[str, str]:
     for pattern, name in patterns.items():
         if not isinstance(name, str) or name not in FORMATS:
             raise ValueError(f"store: unknown format {name!r}; known: {', '.join(FORMATS)}")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"store: {pattern!r} is no regular expression: {error}") from error
+        check_pattern("store", pattern)
     return patterns
 
 

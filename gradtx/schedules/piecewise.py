@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import Definition, schedule
+from gradtx.core.definition import makes, schedule
 from gradtx.core.kinds import Fraction, NonNegative, Numbers, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
 from gradtx.core.value import show
@@ -57,7 +56,7 @@ class Joined(Schedule):
             )
 
 
-@functools.partial(Definition, value_class=Joined)
+@makes(Joined)
 def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
