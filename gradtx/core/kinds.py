@@ -183,6 +183,35 @@ class DTypeKind(Kind):
 
 
 @dataclass(frozen=True)
+class OneOf(Kind):
+    """One of a few words: what an annotation `Literal["a", "b"]` says."""
+
+    words: tuple[str, ...]
+
+    def convert(self, where: str, value: Any) -> str:
+        """The word."""
+        if isinstance(value, str) and value in self.words:
+            return value
+        known = ", ".join(map(repr, self.words))
+        raise ValueError(f"{where} must be one of {known}, got {show(value)}")
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number, known when the program is traced: a size, a period."""
+
+    text: str
+    accepts: Callable[[int], bool]
+
+    def convert(self, where: str, value: Any) -> int:
+        """A Python int."""
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if whole and self.accepts(int(value)):
+            return int(value)
+        raise ValueError(f"{where} must be a whole number {self.text}, got {show(value)}")
+
+
+@dataclass(frozen=True)
 class Flag(Kind):
     """True or False, known when the program is traced."""
 
@@ -219,6 +248,8 @@ Steps = Annotated[
 PositiveSteps = Annotated[
     Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
 ]
+PositiveInt = Annotated[int, Whole(">= 1", lambda n: n >= 1)]
+NonNegativeInt = Annotated[int, Whole(">= 0", lambda n: n >= 0)]
 RandomKey = Annotated[Any, KeyKind()]
 DType = Annotated[Any, DTypeKind()]
 
@@ -232,6 +263,8 @@ def kind_of(annotation: Any) -> Kind:
 def _search(annotation: Any) -> Kind | None:
     if annotation is bool:
         return Flag()
+    if typing.get_origin(annotation) is typing.Literal:
+        return OneOf(typing.get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Value):
         return Instance(annotation)
     for metadata in getattr(annotation, "__metadata__", ()):

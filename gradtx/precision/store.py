@@ -30,7 +30,7 @@ from gradtx.core.run import update as update_inner
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
-from gradtx.precision.narrow import check_seed, key_of, uniform
+from gradtx.precision.narrow import Seed, key_of, uniform
 
 
 class StoreState(NamedTuple):
@@ -45,7 +45,7 @@ def store(
     inner: GradientTransformation,
     format: Any,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     min_size: int = 4096,
 ) -> Any:
     """Keep the moments of `inner` in a format of fewer bits; its maths stays in float32.
@@ -77,7 +77,6 @@ def store(
     Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
     there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
-    check_seed("store", seed)
     patterns = _patterns(format)
 
     def init(params: Any, stored_params: Any, step: Any) -> StoreState:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def piecewise_constant_schedule(
 
 @schedule
 def piecewise_interpolate_schedule(
-    interpolate_type: str,
+    interpolate_type: Literal["linear", "cosine"],
     init_value: Real,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Any:
@@ -101,11 +101,6 @@ def piecewise_interpolate_schedule(
     Between them it goes in a straight line ("linear") or in half a cosine wave ("cosine"); after
     the last it is constant. Raises: ValueError for another interpolate_type.
     """
-    if interpolate_type not in ("linear", "cosine"):
-        raise ValueError(
-            "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', "
-            f"got {interpolate_type!r}"
-        )
     left = straight if interpolate_type == "linear" else half_wave()
 
     def value(t: Any) -> Any:

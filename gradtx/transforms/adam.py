@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -11,6 +11,9 @@ from gradtx.core.kinds import Decay, DType, NonNegative
 from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+
+# Of which second moments AMSGrad takes the maximum.
+MaxOf = Literal["corrected", "raw"]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -82,7 +85,7 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    max_of: str = "corrected",
+    max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
 ) -> Any:
     """Adam whose denominator never shrinks.
@@ -100,8 +103,6 @@ def scale_by_amsgrad(
 
     Raises: ValueError for another max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
     """
-    if max_of not in ("corrected", "raw"):
-        raise ValueError(f"scale_by_amsgrad: max_of must be 'corrected' or 'raw', got {max_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAmsgradState:
         nu, nu_max = real_full_like(param, 0, nu_dtype), real_full_like(param, 0, nu_dtype)

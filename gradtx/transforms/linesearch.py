@@ -14,7 +14,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
-from gradtx.core.kinds import NonNegative, Number, Positive
+from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt
 from gradtx.core.numerics import infinity
 from gradtx.core.problem import accepted, is_negated
 from gradtx.core.rule import Rule
@@ -110,12 +110,6 @@ def constants(*numbers: Any) -> tuple[Any, ...]:
     return tuple(x if isinstance(x, int | float) else lax.stop_gradient(x) for x in numbers)
 
 
-def check_steps(where: str, steps: Any) -> None:
-    """Refuse a number of steps that is not one."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"{where} must be a whole number >= 1, got {steps!r}")
-
-
 # -- backtracking --------------------------------------------------------------------------------
 
 
@@ -157,7 +151,7 @@ def _unsearched(params: Params, store_grad: bool) -> ScaleByBacktrackingLinesear
 
 @per_tree
 def scale_by_backtracking_linesearch(
-    max_backtracking_steps: int,
+    max_backtracking_steps: PositiveInt,
     slope_rtol: NonNegative = 1e-4,
     decrease_factor: Shrink = 0.8,
     increase_factor: Growth = 1.5,
@@ -188,7 +182,6 @@ def scale_by_backtracking_linesearch(
     Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
     https://arxiv.org/abs/1905.09997
     """
-    check_steps("scale_by_backtracking_linesearch: max_backtracking_steps", max_backtracking_steps)
 
     def init(params: Any) -> ScaleByBacktrackingLinesearchState:
         return _unsearched(params, store_grad)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,15 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.plateau import as_loss
 
+Variant = Literal["sps", "sps+"]
+
 
 @per_leaf
 def scale_by_polyak(
     f_min: Real = 0.0,
     max_learning_rate: NonNegative = 1.0,
     eps: NonNegative = 0.0,
-    variant: str = "sps",
+    variant: Variant = "sps",
 ) -> Any:
     """Polyak's step size, of the loss that is given as `value`.
 
@@ -35,8 +37,6 @@ def scale_by_polyak(
     Raises: ValueError for another variant. Loizou et al., 2021, https://arxiv.org/abs/2002.10542;
     sps+: Garrigos et al., 2023, https://arxiv.org/abs/2307.14528
     """
-    if variant not in ("sps", "sps+"):
-        raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+', got {variant!r}")
 
     def gather(updates: Any) -> Any:
         return norm_of(jax.tree.leaves(updates))

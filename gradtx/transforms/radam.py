@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def scale_by_radam(
     threshold: NonNegative = 5.0,
     *,
     nesterov: bool = False,
-    eps_of: str = "corrected",
+    eps_of: Literal["corrected", "raw"] = "corrected",
 ) -> Any:
     """Adam, with plain momentum as long as the second moment is a mean of too few gradients.
 
@@ -39,8 +39,6 @@ def scale_by_radam(
 
     Raises: ValueError for another eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
-    if eps_of not in ("corrected", "raw"):
-        raise ValueError(f"scale_by_radam: eps_of must be 'corrected' or 'raw', got {eps_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAdamState:
         return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
