@@ -12,6 +12,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
 from gradtx.core.kinds import Positive
+from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.problem import seen_as
 from gradtx.core.rule import Rule, increment
 from gradtx.core.run import update as update_inner
@@ -112,15 +113,7 @@ def loss_scale(opt_state: OptState) -> jax.Array:
 
     Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
     """
-    nodes = jax.tree.leaves(opt_state, is_leaf=_is_scaled)
-    found = [node.scale for node in nodes if _is_scaled(node)]
-    if len(found) != 1:
-        raise ValueError(
-            f"loss_scale: the state holds {len(found)} states of dynamic_loss_scale, not one"
-        )
-    scale: jax.Array = found[0]
+    found = nodes_of(opt_state, lambda x: isinstance(x, DynamicLossScaleState))
+    of = "an optimizer made with dynamic_loss_scale(...)"
+    scale: jax.Array = the_only(found, "loss_scale", "DynamicLossScaleState", of).scale
     return scale
-
-
-def _is_scaled(x: Any) -> bool:
-    return isinstance(x, DynamicLossScaleState)

@@ -33,6 +33,12 @@ class ScaleByAmsgradState(NamedTuple):
     nu_max: Updates
 
 
+def nesterov_mean(mu: Any, grad: Any, b1: Any, step: Any) -> Any:
+    """b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t): the debiased running mean as it will be
+    if the next gradient is this one, by which Adam looks ahead as Nesterov does."""
+    return running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+
+
 @per_leaf
 def scale_by_adam(
     b1: Decay = 0.9,
@@ -67,7 +73,7 @@ def scale_by_adam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m, n = (step.debias(mu, b1), step.debias(nu, b2)) if bias_correction else (mu, nu)
         if nesterov and bias_correction:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         elif nesterov:
             m = running_mean(mu, grad, b1)
         return over_root(m, n, eps, eps_root), ScaleByAdamState(step.count, mu, nu)

@@ -21,6 +21,7 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.rule import Rule, one_minus_power
 from gradtx.core.state import Count, Updates
+from gradtx.transforms.adam import nesterov_mean
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -60,7 +61,7 @@ def scale_by_belief(
         nu = times(b2, state.nu) + (times(1 - b2, abs_sq(grad - mu)) + eps_root)
         m = step.debias(mu, b1)
         if nesterov:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         return over_root(m, step.debias(nu, b2), eps), ScaleByBeliefState(step.count, mu, nu)
 
     return Rule(_init, update)

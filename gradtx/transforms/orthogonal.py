@@ -17,7 +17,7 @@ from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.norms import norm_over
-from gradtx.core.numerics import running_mean, sqrt, times, zeros_like
+from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
@@ -234,23 +234,18 @@ def newton_schulz(
         inverse = 1 / norm_over(x, (1, 2)).unit
         x, eps_sq = inverse * x, eps_sq * inverse * inverse
     if preconditioning == "frobenius":
-        x = _divided(x, norm_over(x, (1, 2)).value + eps)
+        x = over_size(x, norm_over(x, (1, 2)).value + eps)
     elif preconditioning == "spectral":
         largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
-        x = _divided(x, largest + eps)
+        x = over_size(x, largest + eps)
     for i, (a, b, c) in enumerate(table):
         gram = x @ x.mT.conj()
         if i == 0 and preconditioning == "aol":
             size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps_sq))
-            x, gram = _divided(x, size), _divided(_divided(gram, size), size.mT)
+            x, gram = over_size(x, size), over_size(over_size(gram, size), size.mT)
         elif i == 0 and preconditioning == "schatten":
             size = sqrt(jnp.maximum(norm_over(gram, (1, 2)).value, eps_sq))
-            x, gram = _divided(x, size), _divided(gram, size * size)
+            x, gram = over_size(x, size), over_size(gram, size * size)
         identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)[None]
         x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x
     return x
-
-
-def _divided(x: jax.Array, by: jax.Array) -> jax.Array:
-    """x / by, and x where `by` is 0."""
-    return x / jnp.where(by > 0, by, 1)

@@ -12,7 +12,14 @@ from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Real
 from gradtx.core.norms import norm_of
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    real_full_like,
+    running_mean,
+    sqrt,
+    where_positive,
+    zeros_like,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.plateau import as_loss
@@ -187,11 +194,8 @@ class _Model(NamedTuple):
             halved = jnp.maximum(cap / (2 * r * part), lower)
             lb = jnp.where(cap < r * part * lb, halved, lb)
         gap = jnp.maximum(r * (self.f - part * lb - self.c) + self.slope_at_params, 0)
-        positive = self.squared_norm > 0
-        tau = jnp.minimum(
-            self.learning_rate / part, gap / jnp.where(positive, self.squared_norm, 1)
-        )
-        tau = jnp.where(positive, tau, 0)
+        largest = self.learning_rate / part
+        tau = where_positive(lambda norm: jnp.minimum(largest, gap / norm), self.squared_norm)
         if adapt:
             below = self.f + self.slope_at_params - self.c - tau * self.squared_norm / 2
             lb = jnp.maximum(below / part, lower)

@@ -13,7 +13,7 @@ from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.transforms.adam import ScaleByAdamState
+from gradtx.transforms.adam import ScaleByAdamState, nesterov_mean
 
 
 @per_leaf
@@ -56,7 +56,7 @@ def scale_by_radam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m = step.debias(mu, b1)
         if nesterov:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         if eps_of == "corrected":
             adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
         else:

@@ -362,7 +362,7 @@ def test_a_failed_search_can_be_reported(capfd: pytest.CaptureFixture[str]) -> N
             lambda: gradtx.value_and_grad_from_state(rosenbrock)(
                 start("rosenbrock"), state=gradtx.sgd(0.1).init(start("rosenbrock"))
             ),
-            "it holds 0 states of line searches",
+            "must hold one state of a line search, it holds 0: pass the state of an optimizer",
         ),
         (
             lambda: gradtx.value_and_grad_from_state(rosenbrock)(
