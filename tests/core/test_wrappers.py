@@ -332,6 +332,18 @@ def test_monitor_refuses_and_keeps_its_structure() -> None:
     )
 
 
+def test_measures_keep_their_order_as_arguments_of_a_program() -> None:
+    """JAX sorts the keys of a dict; the states of the measures lie in a row."""
+    mean = gradtx.measure_with_ema(gradtx.global_norm, 0.5, debias=False)
+    tx = gradtx.monitor({"z": mean, "a": gradtx.global_norm})
+    state = tx.init(PARAMS)
+    _, new = jax.jit(lambda tx, state: tx.update(GRADS, state))(tx, state)
+    norm = float(gradtx.global_norm(GRADS))
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    got = {name: float(x) for name, x in new.measurements.items()}
+    assert got == pytest.approx({"z": norm / 2, "a": norm})
+
+
 def test_flatten_of_several_dtypes() -> None:
     params = {
         "a": jnp.ones(3, jnp.bfloat16),
