@@ -25,12 +25,7 @@ V = TypeVar("V", bound=Value)
 class Definition(Generic[P, V]):
     """Call it to make a value; it carries the name, the formula and the signature."""
 
-    def __init__(
-        self,
-        function: Callable[P, Any],
-        value_class: type[V],
-        name: str = "",
-    ):
+    def __init__(self, function: Callable[P, Any], value_class: type[V], name: str = ""):
         functools.update_wrapper(self, function)
         self.function = function
         self.value_class = value_class
