@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
+from gradtx.core.kinds import Instance
 from gradtx.core.origin import Held, restored_hint, wrong
 from gradtx.core.state import OptState, Params, is_named_tuple
-from gradtx.core.transformation import GradientTransformation, Link, as_transformation
-from gradtx.core.value import show
+from gradtx.core.transformation import (
+    GradientTransformation,
+    Link,
+    TransformationLike,
+)
+from gradtx.core.value import Labelled, show
 
 __all__ = ["chain", "named_chain"]
 
@@ -28,20 +33,12 @@ class Chain(GradientTransformation):
 
         Raises: TypeError where no part has the argument or several have it.
         """
-        parts = list(self.parts)
-        for name, value in changes.items():
-            owners = [i for i, part in enumerate(parts) if part._has(name)]
-            if len(owners) != 1:
-                which = "no part has" if not owners else f"{len(owners)} parts have"
-                raise TypeError(
-                    f"{self.definition.name}: {which} an argument {name!r}; replace it in the part "
-                    f"itself. The parts: {', '.join(part.definition.name for part in parts)}"
-                )
-            parts[owners[0]] = parts[owners[0]].replace(**{name: value})
-        return self._with_parts(tuple(parts))
+        parts = dict(zip(self._keys, self.parts, strict=True))
+        hint = f". The parts: {', '.join(part.definition.name for part in self.parts)}"
+        return self._with_parts(parts_with(changes, parts, self.definition.name, "part", hint))
 
-    def _with_parts(self, parts: tuple[GradientTransformation, ...]) -> Self:
-        return self._of(self.definition, {**self.arguments, "args": parts})
+    def _with_parts(self, parts: Mapping[Any, GradientTransformation]) -> Self:
+        return self._of(self.definition, {"args": tuple(parts.values())})
 
     def _has(self, name: str) -> bool:
         return any(part._has(name) for part in self.parts)
@@ -91,10 +88,10 @@ class NamedChain(Chain):
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The transformations in their order."""
-        return self.arguments["parts"]
+        return tuple(self.arguments["args"].values())
 
-    def _with_parts(self, parts: tuple[GradientTransformation, ...]) -> Self:
-        return self._of(self.definition, {**self.arguments, "parts": parts})
+    def _with_parts(self, parts: Mapping[Any, GradientTransformation]) -> Self:
+        return self._of(self.definition, {"args": Labelled(parts, parts.values())})
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         return dict(zip(self.names, super()._join(states), strict=True))
@@ -106,6 +103,11 @@ class NamedChain(Chain):
     def _keys(self) -> Iterable[Any]:
         return self.names
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parts in their order."""
+        return tuple(self.arguments["args"])
+
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         if not isinstance(state, Mapping) or state.keys() != set(self.names):
             raise wrong(state, f"the dict of {', '.join(self.names)} of named_chain", path)
@@ -116,20 +118,32 @@ class NamedChain(Chain):
         return f"named_chain({', '.join(f'({name!r}, {part!r})' for name, part in pairs)})"
 
 
-def _chain(*args: GradientTransformation) -> Any:
-    return args
+def parts_with(
+    changes: Mapping[str, Any],
+    parts: Mapping[Any, GradientTransformation],
+    who: str,
+    what: str,
+    hint: str,
+) -> dict[Any, GradientTransformation]:
+    """The parts with hyperparameters changed, each in the one part that has it.
+
+    what: a part of `who` is called in errors; hint: with what they end. Raises: TypeError where no
+    part has the hyperparameter or several have it.
+    """
+    changed = dict(parts)
+    for name, value in changes.items():
+        owners = [key for key, part in changed.items() if part._has(name)]
+        if len(owners) != 1:
+            which = f"{len(owners)} {what}s have" if owners else f"no {what} has"
+            raise TypeError(
+                f"{who}: {which} an argument {name!r}; replace it in the {what} itself{hint}"
+            )
+        changed[owners[0]] = changed[owners[0]].replace(**{name: value})
+    return changed
 
 
-def _named_chain(names: tuple[str, ...], parts: tuple[GradientTransformation, ...]) -> Any:
-    return names, parts
-
-
-_chain.__name__, _named_chain.__name__ = "chain", "named_chain"
-_CHAIN = Definition(_chain, Chain, stored_as="_CHAIN")
-_NAMED_CHAIN = Definition(_named_chain, NamedChain, stored_as="_NAMED_CHAIN")
-
-
-def chain(*args: Any) -> GradientTransformation:
+@makes(Chain)
+def chain(*args: TransformationLike) -> Any:
     """Apply transformations in the order given: the updates of each are the input of the next.
 
     Between them nothing is rounded. Neighbouring rules on single leaves run as one body a leaf.
@@ -137,24 +151,32 @@ def chain(*args: Any) -> GradientTransformation:
 
     Raises: TypeError, with the position, for an argument that is no transformation.
     """
-    return _CHAIN(
-        *(as_transformation(tx, f"chain: argument {i}") for i, tx in enumerate(args, start=1))
-    )
+    return args
 
 
-def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
+class _NamedParts(Instance):
+    """Pairs of a name and a transformation, kept by name."""
+
+    def convert_all(self, who: str, values: tuple[Any, ...]) -> Labelled:
+        for i, pair in enumerate(values, start=1):
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise TypeError(
+                    f"{who}: argument {i} must be a pair (name, transformation), got {show(pair)}"
+                )
+        names = [name for name, _ in values]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{who}: the name {twice[0]!r} stands twice")
+        return Labelled(names, (self.convert(f"{who}: {name}", tx) for name, tx in values))
+
+
+NamedPart = Annotated[Any, _NamedParts(GradientTransformation)]
+
+
+@makes(NamedChain)
+def named_chain(*args: NamedPart) -> Any:
     """Like `chain`, of `(name, transformation)` pairs; the state is a dict by name.
 
     Raises: ValueError for a name that stands twice, TypeError for what is no such pair.
     """
-    for i, pair in enumerate(args, start=1):
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(
-                f"named_chain: argument {i} must be a pair (name, transformation), got {show(pair)}"
-            )
-    names = tuple(name for name, _ in args)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"named_chain: the name {twice[0]!r} stands twice")
-    parts = tuple(as_transformation(tx, f"named_chain: {name}") for name, tx in args)
-    return _NAMED_CHAIN(names, parts)
+    return args

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import Partition, partition
 from gradtx.core.decorators import recipe
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask
@@ -40,7 +39,7 @@ class Freeze(GradientTransformation):
         return flat.freeze(selected), [state]
 
 
-@functools.partial(Definition, value_class=Freeze)
+@makes(Freeze)
 def freeze_all() -> Any:
     """u = 0, and whatever follows leaves it so."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.counts import increment, start
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.inner import Inner
@@ -216,7 +216,8 @@ _Numbers = Annotated[Any, Numbers("finite numbers", np.isfinite)]
 _Keys = Annotated[Any, Instance()]
 
 
-def _injected(
+@makes(Injected, name="inject_hyperparams")
+def injection(
     factory: Any,
     static_args: Any,
     numbers: _Numbers,
@@ -224,11 +225,8 @@ def _injected(
     others: Any,
     hyperparam_dtype: DType | None,
 ) -> Any:
+    """The factory, called at every step with the numbers that the state holds."""
     return factory, static_args, numbers, keys, others, hyperparam_dtype
-
-
-_injected.__name__ = "inject_hyperparams"
-_INJECTED = Definition(_injected, Injected, stored_as="_INJECTED")
 
 
 def inject_hyperparams(
@@ -280,7 +278,7 @@ def inject_hyperparams(
         others = {n: x for n, x in rest.items() if n not in keys}
         if isinstance(inner_factory, Definition):
             inner_factory(*args, **kwargs)  # checks the numbers, which later are not known
-        return _INJECTED(inner_factory, names, numbers, keys, others, hyperparam_dtype)
+        return injection(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
 import numpy as np
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.kinds import Fraction
 from gradtx.core.leaves import Leaves, is_function
-from gradtx.core.mask import broadcast_prefix
+from gradtx.core.mask import broadcast_prefix, check_pattern
 from gradtx.core.numerics import times
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.state import OptState, Params
@@ -37,12 +36,7 @@ class LayerwiseDecay(TreeTransformation):
     def _check(self) -> None:
         super()._check()
         for pattern in _patterns(self.by) or ():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"layerwise_lr_decay: {pattern!r} is no regular expression: {error}"
-                ) from error
+            check_pattern("layerwise_lr_decay", pattern)
 
     @property
     def begins_with_params(self) -> bool:
@@ -150,7 +144,7 @@ def _given(by: Any, leaves: Leaves) -> list[int | None]:
     return [None if layer is None else int(layer) for layer in layers]
 
 
-@functools.partial(Definition, value_class=LayerwiseDecay)
+@makes(LayerwiseDecay)
 def layerwise_lr_decay(decay: Fraction, by: Any) -> Any:
     """u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer.
 

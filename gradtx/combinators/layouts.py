@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
@@ -65,7 +64,7 @@ class Flatten(GradientTransformation):
         return flat.put(_split(u, updates), selected, "flatten"), [state]
 
 
-@functools.partial(Definition, value_class=Flatten)
+@makes(Flatten)
 def flatten(inner: GradientTransformation) -> Any:
     """Run the inner transformation on all parameters as one vector, its state being vectors too.
 

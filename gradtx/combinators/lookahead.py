@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.counts import increment, start
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
@@ -128,7 +127,7 @@ class Lookahead(GradientTransformation):
         )
 
 
-@functools.partial(Definition, value_class=Lookahead)
+@makes(Lookahead)
 def lookahead(
     fast_optimizer: GradientTransformation,
     sync_period: PositiveSteps,

@@ -15,6 +15,7 @@ from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, 
 from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.inner import Inner
 from gradtx.core.kinds import Positive
+from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState
@@ -113,15 +114,7 @@ def loss_scale(opt_state: OptState) -> jax.Array:
 
     Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
     """
-    nodes = jax.tree.leaves(opt_state, is_leaf=_is_scaled)
-    found = [node.scale for node in nodes if _is_scaled(node)]
-    if len(found) != 1:
-        raise ValueError(
-            f"loss_scale: the state holds {len(found)} states of dynamic_loss_scale, not one"
-        )
-    scale: jax.Array = found[0]
+    found = nodes_of(opt_state, lambda x: isinstance(x, DynamicLossScaleState))
+    of = "an optimizer made with dynamic_loss_scale(...)"
+    scale: jax.Array = the_only(found, "loss_scale", "DynamicLossScaleState", of).scale
     return scale
-
-
-def _is_scaled(x: Any) -> bool:
-    return isinstance(x, DynamicLossScaleState)

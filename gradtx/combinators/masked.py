@@ -6,12 +6,16 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskedNode, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link, as_transformation
+from gradtx.core.transformation import (
+    GradientTransformation,
+    Link,
+    TransformationLike,
+)
 from gradtx.core.value import show, thaw
 
 __all__ = ["MaskedState", "masked"]
@@ -73,19 +77,10 @@ class Masked(GradientTransformation):
         return f"masked({shown}{', mask_compatible_extra_args=True' if covers else ''})"
 
 
-def _masked(
-    inner: GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False
-) -> Any:
-    return inner, mask, mask_compatible_extra_args
-
-
-_masked.__name__ = "masked"
-_MASKED = Definition(_masked, Masked, stored_as="_MASKED")
-
-
+@makes(Masked)
 def masked(
-    inner: Any, mask: Any, *, mask_compatible_extra_args: bool = False
-) -> GradientTransformation:
+    inner: TransformationLike, mask: Any, *, mask_compatible_extra_args: bool = False
+) -> Any:
     """Apply a transformation to some leaves; the others pass unchanged and cost no state.
 
     mask: a tree of booleans shaped like params or a prefix of it; a function that makes one from
@@ -100,5 +95,4 @@ def masked(
     Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
     matches no leaf.
     """
-    inner = as_transformation(inner, "masked: inner")
-    return _MASKED(inner, mask, mask_compatible_extra_args=mask_compatible_extra_args)
+    return inner, mask, mask_compatible_extra_args

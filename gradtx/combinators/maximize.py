@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from gradtx.combinators.chain import chain
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, makes
 from gradtx.core.mask import Negated
 from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.problem import NegatedState
 from gradtx.core.recipe import Recipe
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link, as_transformation
+from gradtx.core.transformation import Link, TransformationLike
+from gradtx.core.value import Value
 
 __all__ = ["maximize"]
 
@@ -23,7 +25,7 @@ class Negation(LeafTransformation):
     passes_examples = True
 
 
-@functools.partial(Definition, value_class=Negation)
+@makes(Negation)
 def negate() -> Any:
     """u = -g"""
     return lambda grad: -grad
@@ -31,6 +33,12 @@ def negate() -> Any:
 
 class Maximize(Recipe):
     """The links of the inner transformation, each of which sees the negative of the objective."""
+
+    @classmethod
+    def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
+        inner: Value = arguments["inner"]
+        twice = isinstance(inner, Maximize)
+        return inner.arguments["inner"] if twice else super()._make(definition, arguments)
 
     @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
@@ -42,16 +50,8 @@ class Maximize(Recipe):
         return NegatedState(), inner
 
 
-def _maximize(inner: GradientTransformation) -> Any:
-    """The same optimizer, uphill."""
-    return chain(negate(), inner)
-
-
-_maximize.__name__ = "maximize"
-_MAXIMIZE = Definition(_maximize, Maximize, stored_as="_MAXIMIZE")
-
-
-def maximize(inner: Any) -> GradientTransformation:
+@makes(Maximize)
+def maximize(inner: TransformationLike) -> Any:
     """The same optimizer, uphill: it minimizes the negative of the objective.
 
     update takes the objective's own gradient and, for what needs them, its own `value`, `grad`,
@@ -63,5 +63,4 @@ def maximize(inner: Any) -> GradientTransformation:
 
     Raises: TypeError for what is no transformation.
     """
-    inner = as_transformation(inner, "maximize: inner")
-    return inner.inner if isinstance(inner, Maximize) else _MAXIMIZE(inner)
+    return chain(negate(), inner)

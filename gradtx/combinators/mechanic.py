@@ -12,7 +12,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.kinds import NonNegative, Positive, PositiveInt
 from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, PastParams
@@ -40,7 +40,7 @@ def mechanize(
     weight_decay: NonNegative = 1e-2,
     eps: Positive = 1e-8,
     s_init: Positive = 1e-6,
-    num_betas: int = 6,
+    num_betas: PositiveInt = 6,
 ) -> Any:
     """Learn the scale of a base optimizer's updates, its learning rate.
 
@@ -56,8 +56,6 @@ def mechanize(
     1, not a line search. Raises: ValueError for num_betas < 1. Cutkosky, Defazio & Mehta, 2023,
     https://arxiv.org/abs/2306.00144
     """
-    if num_betas < 1:
-        raise ValueError(f"mechanize: num_betas must be >= 1, got {num_betas}")
 
     def init(params: Any, step: Any, base_optimizer: Inner) -> MechanicState:
         zeros = np.zeros(num_betas, real_dtype_of(params))

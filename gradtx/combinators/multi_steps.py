@@ -13,7 +13,7 @@ import numpy as np
 from gradtx import tree
 from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
 from gradtx.core.counts import increased, increment, start
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType
 from gradtx.core.per_tree import TreeTransformation
@@ -118,7 +118,7 @@ class MultiSteps(TreeTransformation):
         return (state.mini_step == 0) & (state.gradient_step > 0)
 
 
-@functools.partial(Definition, value_class=MultiSteps)
+@makes(MultiSteps)
 def multi_steps(
     opt: GradientTransformation,
     every_k_schedule: Schedule | int,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-import jax
-
+from gradtx.combinators.chain import parts_with
 from gradtx.combinators.masked import MaskedState, inside
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
-from gradtx.core.mask import Mask, broadcast_prefix, hide
+from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, Link, as_transformation
+from gradtx.core.transformation import (
+    GradientTransformation,
+    Link,
+    TransformationLike,
+)
 from gradtx.core.value import show, thaw
 
 __all__ = ["PartitionState", "partition"]
@@ -26,37 +29,6 @@ class PartitionState(NamedTuple):
     """By label, the state of its group, with `MaskedNode()` where a leaf is in another."""
 
     inner_states: Mapping[Hashable, OptState]
-
-
-class Groups(Mapping[Any, GradientTransformation]):
-    """Transformations by label, in the order in which they were given."""
-
-    def __init__(self, labels: Iterable[Hashable], parts: Iterable[GradientTransformation]):
-        self._by_label = dict(zip(labels, parts, strict=True))
-
-    def __getitem__(self, label: Hashable) -> GradientTransformation:
-        return self._by_label[label]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._by_label)
-
-    def __len__(self) -> int:
-        return len(self._by_label)
-
-    def __repr__(self) -> str:
-        return repr(self._by_label)
-
-
-# Unlike a dict's, the labels keep their order, which is that of the patterns.
-jax.tree_util.register_pytree_with_keys(
-    Groups,
-    lambda groups: (
-        tuple((jax.tree_util.DictKey(label), part) for label, part in groups.items()),
-        tuple(groups),
-    ),
-    Groups,
-    lambda groups: (tuple(groups.values()), tuple(groups)),
-)
 
 
 class Assignment(dict[str, Hashable]):
@@ -144,10 +116,20 @@ class _Group(Mask):
 class Partition(GradientTransformation):
     """The links of each group's transformation, each under the mask of its label."""
 
+    def _check(self) -> None:
+        if self.param_labels is None:
+            for key in self.transforms:
+                if not isinstance(key, str):
+                    raise TypeError(
+                        "partition: without param_labels the keys are path patterns, got "
+                        f"{show(key)}"
+                    )
+                check_pattern("partition", key)
+
     @property
-    def transforms(self) -> Groups:
-        """The transformations by label, or by pattern."""
-        groups: Groups = self.arguments["transforms"]
+    def transforms(self) -> Mapping[Any, GradientTransformation]:
+        """The transformations by label, or by pattern, in their order."""
+        groups: Mapping[Any, GradientTransformation] = self.arguments["transforms"]
         return groups
 
     @property
@@ -174,21 +156,14 @@ class Partition(GradientTransformation):
 
         Raises: TypeError where no group has the argument or several have it.
         """
-        transforms = dict(changes.pop("transforms", self.transforms))
-        given = {"param_labels": self.param_labels, "mask_compatible_extra_args": self._covers}
-        given |= {name: changes.pop(name) for name in given if name in changes}
-        for name, value in changes.items():
-            owners = [label for label, part in transforms.items() if part._has(name)]
-            if len(owners) != 1:
-                which = "no group has" if not owners else f"{len(owners)} groups have"
-                groups = ", ".join(f"{k!r}: {tx.definition.name}" for k, tx in transforms.items())
-                raise TypeError(
-                    f"partition: {which} an argument {name!r}; replace it in the group itself, "
-                    f"tx.replace(transforms=...). The groups: {groups}; partition's own "
-                    f"arguments: {', '.join(self.definition.parameters)}"
-                )
-            transforms[owners[0]] = transforms[owners[0]].replace(**{name: value})
-        return partition(transforms, **given)  # type: ignore[return-value]
+        given = {name: changes.pop(name, thaw(x)) for name, x in self.arguments.items()}
+        groups = ", ".join(f"{k!r}: {tx.definition.name}" for k, tx in self.transforms.items())
+        hint = (
+            f", tx.replace(transforms=...). The groups: {groups}; partition's own arguments: "
+            f"{', '.join(given)}"
+        )
+        given["transforms"] = parts_with(changes, given["transforms"], "partition", "group", hint)
+        return super().replace(**given)
 
     @cached_property
     def _labels(self) -> _Labels:
@@ -252,25 +227,13 @@ class Partition(GradientTransformation):
         return f"partition({self.transforms!r}{labels}{covers})"
 
 
-def _partition(
-    transforms: Mapping[Any, GradientTransformation],
-    param_labels: Any,
-    *,
-    mask_compatible_extra_args: bool,
-) -> Any:
-    return transforms, param_labels, mask_compatible_extra_args
-
-
-_partition.__name__ = "partition"
-_PARTITION = Definition(_partition, Partition, stored_as="_PARTITION")
-
-
+@makes(Partition)
 def partition(
-    transforms: Mapping[Any, Any],
+    transforms: Mapping[Any, TransformationLike],
     param_labels: Any | Callable[[Params], Any] | None = None,
     *,
     mask_compatible_extra_args: bool = False,
-) -> Partition:
+) -> Any:
     """Apply to each leaf the transformation of its group; a group keeps state for its leaves only.
 
         partition({"bias|scale": sgd(0.1), ".*": adamw(1e-3)})
@@ -289,25 +252,16 @@ def partition(
     expression and, on init, for leaves that no group takes (each is named) and for a pattern that
     gets no leaf, unless it matches them all, as a last ".*" does.
     """
-    if not isinstance(transforms, Mapping):
-        raise TypeError(f"partition: transforms must be a dict by label, got {show(transforms)}")
-    if param_labels is None:
-        for key in transforms:
-            _check_pattern(key)
-    parts = [as_transformation(tx, f"partition: {label!r}") for label, tx in transforms.items()]
-    return _PARTITION(
-        Groups(transforms, parts),
-        param_labels,
-        mask_compatible_extra_args=mask_compatible_extra_args,
+    return transforms, param_labels, mask_compatible_extra_args
+
+
+def multi_transform(
+    transforms: Mapping[Any, Any],
+    param_labels: Any | Callable[[Params], Any] | None = None,
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> Partition:
+    """The older name of `partition`."""
+    return partition(
+        transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
     )
-
-
-def _check_pattern(key: Any) -> None:
-    if not isinstance(key, str):
-        raise TypeError(
-            f"partition: without param_labels the keys are path patterns, got {show(key)}"
-        )
-    try:
-        re.compile(key)
-    except re.error as error:
-        raise ValueError(f"partition: {key!r} is no regular expression: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from gradtx.core.absent import given, kept
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.inner import Inner
+from gradtx.core.kinds import PositiveInt
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
@@ -38,7 +38,7 @@ class SAMState(NamedTuple):
 def sam(
     optimizer: GradientTransformation,
     adv_optimizer: GradientTransformation,
-    sync_period: int = 2,
+    sync_period: PositiveInt = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,
     batch_axis_name: str | None = None,
@@ -59,8 +59,6 @@ def sam(
 
     Raises: ValueError for sync_period < 1 and for a rounding adv_optimizer. Foret et al., 2021, https://arxiv.org/abs/2010.01412
     """
-    if not isinstance(sync_period, numbers.Integral) or sync_period < 1:
-        raise ValueError(f"sam: sync_period must be a whole number >= 1, got {sync_period!r}")
     if Place.LAST in adv_optimizer.place:
         raise ValueError(
             f"sam: {adv_optimizer} rounds the parameter, and the climb is undone: put it last in "
@@ -127,11 +125,12 @@ def sam(
             x = tree.sub(x, u)
             grads = given(updates, grad_fn(x, i), "sam: what grad_fn returned")
             if batch_axis_name is not None:
-                grads = lax.pmean(grads, batch_axis_name)
+                grads = lax.pmean(grads, batch_axis_name)  # type: ignore[no-untyped-call]
         if reset_state:
             new = fresh(state.adv_state, params)
             # With absent gradients the params here are not all: the old state was a fresh one too.
-            same = jax.tree.structure(new) == jax.tree.structure(state.adv_state)
+            old: Any = jax.tree.structure(state.adv_state)
+            same = jax.tree.structure(new) == old
             adv_state = new if same else state.adv_state
         u, opt_state = optimizer(grads, state.opt_state)
         return u, SAMState(state.steps_since_sync, opt_state, adv_state, None)

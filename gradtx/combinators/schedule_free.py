@@ -14,6 +14,8 @@ from gradtx.core.dtypes import cast, complex_dtype, real_dtype_of
 from gradtx.core.inner import Inner
 from gradtx.core.kinds import DType, NonNegative, PositiveFraction
 from gradtx.core.leaves import map_leaves
+from gradtx.core.numerics import over_size
+from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.rule import Rule
 from gradtx.core.state import CountFromOne, OptState, Params, PastParams
 from gradtx.core.transformation import GradientTransformation
@@ -72,7 +74,7 @@ def schedule_free(
         max_lr = jnp.maximum(state.max_lr, learning_rate)
         weight = _power(max_lr, weight_lr_power)
         total = state.weight_sum + weight
-        c = weight / jnp.where(total > 0, total, 1)
+        c = over_size(weight, total)
         inner = base_optimizer.without_search("schedule_free: base_optimizer")
         u, inner_state = inner(updates, state.base_optimizer_state)
         z = jax.tree.map(lambda z, u: _as_stored(z + u, state_dtype), state.z, u)
@@ -105,17 +107,10 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
     state: any state that holds one ScheduleFreeState; params: y, as training left them. Raises:
     ValueError where the state holds none or several.
     """
-
-    def is_one(node: Any) -> bool:
-        return hasattr(node, "b1") and hasattr(node, "z")
-
-    found = [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
-    if len(found) != 1:
-        raise ValueError(
-            f"schedule_free_eval_params: the state must hold one ScheduleFreeState, it holds "
-            f"{len(found)}: pass the state of an optimizer made with schedule_free(...)"
-        )
-    z, b1 = found[0].z, found[0].b1
+    found = nodes_of(state, lambda node: hasattr(node, "b1") and hasattr(node, "z"))
+    of = "an optimizer made with schedule_free(...)"
+    mine = the_only(found, "schedule_free_eval_params", "ScheduleFreeState", of)
+    z, b1 = mine.z, mine.b1
 
     def evaluate(y: Any, z: Any) -> Any:
         dtype = jnp.promote_types(y.dtype, z.dtype)

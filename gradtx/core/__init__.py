@@ -29,3 +29,5 @@ what is inside; `numerics`, `norms` and `safe` are functions that formulas share
 for many leaves; `finite`, `holding` and `opaque` are about what XLA makes of steps that are
 skipped, taken now and then, and of numbers that it is not to know.
 """
+
+from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)

@@ -1,18 +1,22 @@
-"""Arithmetic on schedules: sums, products, bounds and shifts are schedules again."""
+"""Arithmetic on schedules: sums, products, bounds and shifts are schedules again.
+
+The operators of `Schedule` look these definitions up in its `EXPRESSIONS`.
+"""
 
 from __future__ import annotations
 
-import numbers
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.kinds import Number, Real
-from gradtx.core.schedule import Schedule
-from gradtx.core.value import Value, show
+from gradtx.core.schedule import EXPRESSIONS, Schedule
+from gradtx.core.value import show
+
+P = ParamSpec("P")
 
 NonZero = Annotated[
     Any, Number("a finite number and not 0", lambda x: np.isfinite(x) & (x != 0), example=1.0)
@@ -59,38 +63,51 @@ def _strength(x: Any) -> int:
     return _NEGATED if show(x).startswith("-") else _CALLED
 
 
-def _plus(left: Real, right: Real) -> Any:
+def _expression(function: Callable[P, Any]) -> Definition[P, Expression]:
+    definition = Definition(function, Expression)
+    EXPRESSIONS[definition.name] = definition
+    return definition
+
+
+@_expression
+def plus(left: Real, right: Real) -> Any:
     """left + right"""
     return lambda t: left + right
 
 
-def _minus(left: Real, right: Real) -> Any:
+@_expression
+def minus(left: Real, right: Real) -> Any:
     """left - right"""
     return lambda t: left - right
 
 
-def _times(left: Real, right: Real) -> Any:
+@_expression
+def times(left: Real, right: Real) -> Any:
     """left * right"""
     return lambda t: left * right
 
 
-def _divided_by(left: Real, right: NonZero) -> Any:
+@_expression
+def divided_by(left: Real, right: NonZero) -> Any:
     """left / right"""
     return lambda t: left / right
 
 
-def _power(left: Real, right: Real) -> Any:
+@_expression
+def power(left: Real, right: Real) -> Any:
     """left ** right"""
     # In the dtype of the step: of two Python numbers it may be complex.
     return lambda t: jnp.asarray(left, t.dtype) ** right
 
 
-def _negated(of: Real) -> Any:
+@_expression
+def negated(of: Real) -> Any:
     """-of"""
     return lambda t: -of
 
 
-def _clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) -> Any:
+@_expression
+def clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) -> Any:
     """The schedule, but at least low and at most high. low and high may be schedules too."""
     if low is None and high is None:
         raise ValueError("clip: give low, high or both")
@@ -99,30 +116,7 @@ def _clip(schedule: Schedule, low: Real | None = None, high: Real | None = None)
     return lambda t: jnp.clip(schedule(t), low, high)
 
 
-def _shift(schedule: Schedule, steps: AnySteps) -> Any:
+@_expression
+def shift(schedule: Schedule, steps: AnySteps) -> Any:
     """The schedule that many steps later, and its first value until then."""
     return lambda t: schedule(jnp.maximum(t - steps, 0))
-
-
-def _expression(function: Any) -> Definition[Any, Expression]:
-    stored_as = function.__name__.strip("_").upper()
-    function.__name__ = function.__name__.strip("_")
-    return Definition(function, Expression, stored_as=stored_as)
-
-
-PLUS, MINUS, TIMES = _expression(_plus), _expression(_minus), _expression(_times)
-DIVIDED_BY, POWER, NEGATED = map(_expression, (_divided_by, _power, _negated))
-CLIP, SHIFT = _expression(_clip), _expression(_shift)
-
-
-def operate(operation: Definition[Any, Expression], left: Any, right: Any) -> Any:
-    """The operation on a schedule and a number, an array or another schedule."""
-    known = all(map(_is_operand, (left, right)))
-    return operation(left, right) if known else NotImplemented
-
-
-def _is_operand(x: Any) -> bool:
-    if isinstance(x, Value):
-        return isinstance(x, Schedule)
-    number = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    return number or isinstance(x, np.ndarray | jax.Array) or callable(x)

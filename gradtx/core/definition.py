@@ -25,20 +25,12 @@ V = TypeVar("V", bound=Value)
 class Definition(Generic[P, V]):
     """Call it to make a value; it carries the name, the formula and the signature."""
 
-    def __init__(
-        self,
-        function: Callable[P, Any],
-        value_class: type[V],
-        stored_as: str = "",
-        namespace: str = "",
-    ):
+    def __init__(self, function: Callable[P, Any], value_class: type[V], name: str = ""):
         functools.update_wrapper(self, function)
-        # Where its module keeps it, if not under the function's name: pickle looks there.
-        self._stored_as = stored_as
         self.function = function
         self.value_class = value_class
-        # By which it is reached: torch.adam, where adam is another.
-        self.name: str = f"{namespace}.{function.__name__}".lstrip(".")
+        # What reprs and errors call it: `torch.adam`, where `adam` is another.
+        self.name = name or function.__name__
         self.signature = inspect.signature(function)
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters: dict[str, Kind] = {
@@ -61,11 +53,8 @@ class Definition(Generic[P, V]):
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; it takes {self._takes()}") from None
         bound.apply_defaults()
-        value = self.value_class._of(self, self._convert(bound.arguments))
-        check = getattr(value, "_check", None)
-        if check is not None:
-            check()
-        return value
+        made: Any = self.value_class._make(self, self._convert(bound.arguments))
+        return made
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
@@ -112,9 +101,12 @@ class Definition(Generic[P, V]):
             return None
         if value is None and isinstance(kind, Number):
             raise TypeError(f"{where} must be {kind.text}, got None")
-        converted = kind.convert(where, value)
+        if self.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            converted = kind.convert_all(self.name, value)
+        else:
+            converted = kind.convert(where, value)
         if kind.dynamic:
-            return jax.tree.map(as_schedule, converted, is_leaf=_is_plain_function)
+            return jax.tree.map(as_schedule, converted, is_leaf=_is_whole)
         try:
             hash(converted)
             return converted
@@ -132,24 +124,35 @@ class Definition(Generic[P, V]):
 
     def __reduce__(self) -> str:
         # Pickled by reference, like a function.
-        return self._stored_as or self.__qualname__  # type: ignore[attr-defined]
+        return self.__qualname__  # type: ignore[attr-defined]
 
 
-def _is_plain_function(x: Any) -> bool:
-    return callable(x) and not isinstance(x, Value)
+def makes(value_class: type[V], name: str = "") -> Callable[[Callable[P, Any]], Definition[P, V]]:
+    """Define a function whose calls are values of this class.
+
+    name: what reprs and errors call it, if not by the function's name.
+    """
+
+    def decorate(function: Callable[P, Any]) -> Definition[P, V]:
+        return Definition(function, value_class, name)
+
+    return decorate
+
+
+def _is_whole(x: Any) -> bool:
+    return callable(x) or isinstance(x, Value)
+
+
+@makes(FunctionSchedule)
+def function_schedule(function: Any) -> Any:
+    """A plain function of the step, as a schedule."""
+    return function
 
 
 def as_schedule(x: Any) -> Any:
     """A plain function of the step as a `Schedule`; anything else as it is."""
-    return FunctionSchedule._of(_of_function, {"function": x}) if _is_plain_function(x) else x
-
-
-def _function(function: Any) -> Any:
-    """A plain function of the step."""
-    return function
-
-
-_of_function = Definition(_function, FunctionSchedule, stored_as="_of_function")
+    plain = callable(x) and not isinstance(x, Value)
+    return FunctionSchedule._of(function_schedule, {"function": x}) if plain else x
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:

@@ -2,8 +2,8 @@
 
 A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may be given as a
 Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
-as a schedule. Traced arrays are not checked: their values are not known. Numbers in a container
-are announced as such, `betas: tuple[Decay, Decay]`.
+as a schedule: anything that can be called. Traced arrays are not checked: their values are not
+known. Numbers in a container are announced as such, `betas: tuple[Decay, Decay]`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numbers
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.schedule import Schedule
-from gradtx.core.value import Value, show
+from gradtx.core.value import Labelled, Value, show
 
 
 class Off(float):
@@ -51,6 +50,12 @@ class Kind:
         """The argument in its stored form; `where` names the transformation and the argument."""
         return value
 
+    def convert_all(self, who: str, values: tuple[Any, ...]) -> Any:
+        """The arguments of `*args`, each called by its position."""
+        return tuple(
+            self.convert(f"{who}: argument {i}", value) for i, value in enumerate(values, start=1)
+        )
+
 
 @dataclass(frozen=True)
 class Number(Kind):
@@ -70,7 +75,7 @@ class Number(Kind):
 
     def convert(self, where: str, value: Any) -> Any:
         """The checked number; NumPy's scalars become Python's."""
-        if _is_schedule(value) and self.scheduled:
+        if callable(value) and self.scheduled:
             return value
         if isinstance(value, jax.core.Tracer):
             return value
@@ -105,24 +110,43 @@ class Numbers(Number):
                 f"({type(value).__name__})"
             )
         convert = super().convert
-        return jax.tree.map(lambda x: convert(where, x), value, is_leaf=_is_schedule)
+        return jax.tree.map(lambda x: convert(where, x), value, is_leaf=callable)
 
 
 @dataclass(frozen=True)
 class Instance(Kind):
-    """Values of one class (transformations, schedules), alone or in a tuple or dict.
+    """A value of one class, a transformation or a schedule, or what its class takes for one."""
 
-    value_class: of an argument that is one value, which may say what it takes in its place.
-    """
-
-    value_class: type[Value] | None = None
+    value_class: type[Value] = Value
     dynamic = True
 
     def convert(self, where: str, value: Any) -> Any:
         """The value itself, or what its class makes of it."""
-        if self.value_class is None or type(value) is tuple:  # a tuple: of *args
-            return value
         return self.value_class._accept(where, value)
+
+
+@dataclass(frozen=True)
+class Instances(Instance):
+    """Values of one class, in a tuple or a list."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """Each value, or what its class makes of it."""
+        if type(value) not in (tuple, list):
+            return value
+        convert = super().convert
+        return type(value)(convert(f"{where}[{i}]", x) for i, x in enumerate(value))
+
+
+@dataclass(frozen=True)
+class InstancesByLabel(Instance):
+    """Values of one class by label: where the annotation says so, `Mapping[str, Schedule]`."""
+
+    def convert(self, where: str, value: Any) -> Labelled:
+        """Each value, or what its class makes of it, in the order in which they are given."""
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{where} must be a dict by label, got {show(value)}")
+        convert = super().convert
+        return Labelled(value, (convert(f"{where}[{k!r}]", x) for k, x in value.items()))
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,35 @@ class DTypeKind(Kind):
 
 
 @dataclass(frozen=True)
+class OneOf(Kind):
+    """One of a few words: what an annotation `Literal["a", "b"]` says."""
+
+    words: tuple[str, ...]
+
+    def convert(self, where: str, value: Any) -> str:
+        """The word."""
+        if isinstance(value, str) and value in self.words:
+            return value
+        known = ", ".join(map(repr, self.words))
+        raise ValueError(f"{where} must be one of {known}, got {show(value)}")
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number, known when the program is traced: a size, a period."""
+
+    text: str
+    accepts: Callable[[int], bool]
+
+    def convert(self, where: str, value: Any) -> int:
+        """A Python int."""
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if whole and self.accepts(int(value)):
+            return int(value)
+        raise ValueError(f"{where} must be a whole number {self.text}, got {show(value)}")
+
+
+@dataclass(frozen=True)
 class Flag(Kind):
     """True or False, known when the program is traced."""
 
@@ -167,10 +220,6 @@ class Flag(Kind):
         if isinstance(value, bool | np.bool_):
             return bool(value)
         raise TypeError(f"{where} must be True or False, got {show(value)}")
-
-
-def _is_schedule(x: Any) -> bool:
-    return isinstance(x, Schedule) or callable(x)
 
 
 def _finite(x: np.ndarray) -> Any:
@@ -199,6 +248,8 @@ Steps = Annotated[
 PositiveSteps = Annotated[
     Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
 ]
+PositiveInt = Annotated[int, Whole(">= 1", lambda n: n >= 1)]
+NonNegativeInt = Annotated[int, Whole(">= 0", lambda n: n >= 0)]
 RandomKey = Annotated[Any, KeyKind()]
 DType = Annotated[Any, DTypeKind()]
 
@@ -212,6 +263,8 @@ def kind_of(annotation: Any) -> Kind:
 def _search(annotation: Any) -> Kind | None:
     if annotation is bool:
         return Flag()
+    if typing.get_origin(annotation) is typing.Literal:
+        return OneOf(typing.get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Value):
         return Instance(annotation)
     for metadata in getattr(annotation, "__metadata__", ()):
@@ -227,7 +280,9 @@ def _search(annotation: Any) -> Kind | None:
 def _several(kind: Kind, annotation: Any) -> Kind:
     """The kind of a container of arguments of this kind."""
     if isinstance(kind, Instance):
-        return Instance()
+        origin = typing.get_origin(annotation)
+        by_label = isinstance(origin, type) and issubclass(origin, Mapping)
+        return (InstancesByLabel if by_label else Instances)(kind.value_class)
     inner = typing.get_args(annotation)
     fixed = typing.get_origin(annotation) is tuple and Ellipsis not in inner
     count = len(inner) if fixed else None

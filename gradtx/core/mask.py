@@ -18,6 +18,14 @@ class MaskedNode(NamedTuple):
     """Stands in a tree where a masked transformation does not see a leaf. It has no leaves."""
 
 
+def check_pattern(who: str, pattern: str) -> None:
+    """Refuse what is to be searched for in the paths of leaves and is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{who}: {pattern!r} is no regular expression: {error}") from error
+
+
 @dataclass(frozen=True)
 class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale"))
     """The leaves whose path holds a match of a regular expression; `~matching(...)` the others.
@@ -30,12 +38,7 @@ class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale")
     inverted: bool = False
 
     def __post_init__(self) -> None:
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(
-                f"matching: {self.pattern!r} is no regular expression: {error}"
-            ) from error
+        check_pattern("matching", self.pattern)
 
     def __invert__(self) -> matching:
         return matching(self.pattern, not self.inverted)

@@ -96,6 +96,25 @@ def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0) -
     return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
 
 
+def where_positive(function: Callable[[Any], Any], x: Any) -> Any:
+    """function(x) where x > 0, otherwise 0; so is the derivative, whatever the function's at 0."""
+    positive = x > 0
+    return jnp.where(positive, function(jnp.where(positive, x, 1)), 0)
+
+
+def quotient(x: Any, y: Any) -> Any:
+    """x / y where y > 0, otherwise 0; so is the derivative."""
+    return where_positive(lambda positive: x / positive, y)
+
+
+def over_size(x: Any, size: Any) -> Any:
+    """x / size where size > 0, otherwise x: for a size that is 0 only where x is, such as a norm.
+
+    Unlike `quotient` it selects among sizes and not among elements of x, which are many more.
+    """
+    return x / jnp.where(size > 0, size, 1)
+
+
 def number_beside(x: jax.Array, scalar: Any) -> Any:
     """The scalar in the dtype of x. Of two Python numbers `jnp.where` makes a float64 under x64."""
     known = isinstance(scalar, int | float)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from gradtx.core.leaves import children
 from gradtx.core.state import OptState, is_named_tuple
+
+T = TypeVar("T")
 
 
 class Held(NamedTuple):
@@ -92,6 +94,23 @@ def made_by(init: Callable[..., Any]) -> Any:
     except (NameError, TypeError):
         return None  # a name that is known in a function only, or no plain function
     return made if isinstance(made, type) and hasattr(made, "_fields") else None
+
+
+def nodes_of(state: OptState, is_one: Callable[[Any], bool]) -> list[Any]:
+    """The nodes of a state that are such ones, without those that lie inside of another."""
+    return [x for x in jax.tree.leaves(state, is_leaf=is_one) if is_one(x)]
+
+
+def the_only(found: list[T], who: str, what: str, of: str) -> T:
+    """The one thing that was found in a state.
+
+    Raises: ValueError where it is none or several, which says of which optimizers' states it is.
+    """
+    if len(found) != 1:
+        raise ValueError(
+            f"{who}: the state must hold one {what}, it holds {len(found)}: pass the state of {of}"
+        )
+    return found[0]
 
 
 def is_nothing(x: Any) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -69,55 +68,67 @@ class Schedule(Value):
 
     __array_ufunc__ = None  # NumPy's numbers and arrays leave `number * schedule` to the schedule
 
-    def __add__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().PLUS, self, other)
+    def __add__(self, other: Any) -> Schedule:
+        return _operate("plus", self, other)
 
-    def __radd__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().PLUS, other, self)
+    def __radd__(self, other: Any) -> Schedule:
+        return _operate("plus", other, self)
 
-    def __sub__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().MINUS, self, other)
+    def __sub__(self, other: Any) -> Schedule:
+        return _operate("minus", self, other)
 
-    def __rsub__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().MINUS, other, self)
+    def __rsub__(self, other: Any) -> Schedule:
+        return _operate("minus", other, self)
 
-    def __mul__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().TIMES, self, other)
+    def __mul__(self, other: Any) -> Schedule:
+        return _operate("times", self, other)
 
-    def __rmul__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().TIMES, other, self)
+    def __rmul__(self, other: Any) -> Schedule:
+        return _operate("times", other, self)
 
-    def __truediv__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().DIVIDED_BY, self, other)
+    def __truediv__(self, other: Any) -> Schedule:
+        return _operate("divided_by", self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().DIVIDED_BY, other, self)
+    def __rtruediv__(self, other: Any) -> Schedule:
+        return _operate("divided_by", other, self)
 
-    def __pow__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().POWER, self, other)
+    def __pow__(self, other: Any) -> Schedule:
+        return _operate("power", self, other)
 
-    def __rpow__(self, other: Any) -> Any:
-        return _arithmetic().operate(_arithmetic().POWER, other, self)
+    def __rpow__(self, other: Any) -> Schedule:
+        return _operate("power", other, self)
 
     def __neg__(self) -> Schedule:
-        return _arithmetic().NEGATED(self)
+        return EXPRESSIONS["negated"](self)
 
     def clip(self, low: Any = None, high: Any = None) -> Schedule:
         """This schedule, but never below low and never above high, which may be schedules too."""
-        return _arithmetic().CLIP(self, low, high)
+        return EXPRESSIONS["clip"](self, low, high)
 
     def shift(self, steps: Any) -> Schedule:
         """This schedule `steps` steps later: until then its first value.
 
         With negative steps it begins that many steps further on, as a run that is resumed does.
         """
-        return _arithmetic().SHIFT(self, steps)
+        return EXPRESSIONS["shift"](self, steps)
 
 
-def _arithmetic() -> ModuleType:
-    from gradtx.core import arithmetic
+# By name, what makes a schedule of others. These are definitions, and definitions know schedules:
+# core/arithmetic.py enters them here.
+EXPRESSIONS: dict[str, Callable[..., Schedule]] = {}
 
-    return arithmetic
+
+def _operate(name: str, left: Any, right: Any) -> Any:
+    """The operation on a schedule and a number, an array or another schedule."""
+    known = all(map(_is_operand, (left, right)))
+    return EXPRESSIONS[name](left, right) if known else NotImplemented
+
+
+def _is_operand(x: Any) -> bool:
+    if isinstance(x, Value):
+        return isinstance(x, Schedule)
+    number = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return number or isinstance(x, np.ndarray | jax.Array) or callable(x)
 
 
 def at(tree: Any, step: Any) -> Any:

@@ -6,14 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 
 from gradtx.core import run
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.kinds import Instance
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
@@ -67,6 +68,14 @@ class GradientTransformation(Value):
         if extra:
             check_known(self, lambda name: self.takes(name, extra), extra)
         return run.update(self, updates, state, params, extra)
+
+    @classmethod
+    def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
+        if cls is GradientTransformation:  # maybe the methods of a transformation that there is
+            known = _method_of(arguments["init"], "init")
+            if known is not None and known == _method_of(arguments["update"], "update"):
+                return known
+        return super()._make(definition, arguments)
 
     @classmethod
     def _accept(cls, where: str, value: Any) -> GradientTransformation:
@@ -198,14 +207,6 @@ def in_dtypes_of(old: OptState, new: OptState) -> OptState:
 # -- from a pair of functions ----------------------------------------------------------------------
 
 
-def from_functions(init: Any, update: Any) -> Any:
-    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
-    that of which they are the methods, if they are."""
-    known = _method_of(init, "init")
-    ours = known is not None and known == _method_of(update, "update")
-    return known if ours else _of_pair(init, update)
-
-
 def _method_of(function: Any, name: str) -> GradientTransformation | None:
     """The transformation of this library whose init or update a function is, as it is, jitted, or
     in a wrapper that adds nothing to it."""
@@ -227,12 +228,15 @@ _JITTED: Any = type(jax.jit(lambda: None))
 _WITHOUT_EXTRA = "with_extra_args_support.<locals>.update"
 
 
-def _pair(init: Any, update: Any) -> Any:
-    """A pair of functions."""
+@makes(GradientTransformation, name="GradientTransformation")
+def from_functions(init: Any, update: Any) -> Any:
+    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
+    that of which they are the methods, if they are."""
     return init, update
 
 
-_of_pair = Definition(_pair, GradientTransformation, stored_as="_of_pair")
+# A transformation, or what `as_transformation` makes one of.
+TransformationLike = Annotated[Any, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:

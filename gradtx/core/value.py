@@ -7,7 +7,7 @@ everything else is static structure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,6 +67,16 @@ class Value:
         self = object.__new__(cls)
         self.__dict__.update(definition=definition, arguments=MappingProxyType(dict(arguments)))
         return self
+
+    @classmethod
+    def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
+        """What a call with these arguments, each checked, returns."""
+        value = cls._of(definition, arguments)
+        value._check()
+        return value
+
+    def _check(self) -> None:
+        """Raise where the arguments do not fit each other."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -147,6 +157,36 @@ class Value:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.definition, dict(self.arguments))
+
+
+class Labelled(Mapping[Any, Any]):
+    """Values by label. Unlike in a dict that JAX takes apart, the labels keep their order."""
+
+    def __init__(self, labels: Iterable[Hashable], values: Iterable[Any]):
+        self._by_label = dict(zip(labels, values, strict=True))
+
+    def __getitem__(self, label: Hashable) -> Any:
+        return self._by_label[label]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._by_label)
+
+    def __len__(self) -> int:
+        return len(self._by_label)
+
+    def __repr__(self) -> str:
+        return show(self._by_label)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Labelled,
+    lambda labelled: (
+        tuple((jax.tree_util.DictKey(label), value) for label, value in labelled.items()),
+        tuple(labelled),
+    ),
+    Labelled,
+    lambda labelled: (tuple(labelled.values()), tuple(labelled)),
+)
 
 
 def _restore(definition: Definition[Any, Any], arguments: dict[str, Any]) -> Value:

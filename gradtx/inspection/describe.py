@@ -8,11 +8,16 @@ from typing import Any
 
 import jax
 
+from gradtx.combinators.chain import Chain
+from gradtx.combinators.masked import Masked
+from gradtx.combinators.partition import Partition
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
 
 __all__ = ["describe"]
+# They have no formula: their parts say what they do.
+_STRUCTURE = (Chain, Masked, Partition)
 
 
 def describe(tx: GradientTransformation) -> str:
@@ -36,7 +41,7 @@ def _lines(tx: GradientTransformation, number: str) -> list[str]:
 
 
 def _formula(tx: GradientTransformation) -> list[str]:
-    doc = tx.definition.__doc__
+    doc = None if isinstance(tx, _STRUCTURE) else tx.definition.__doc__
     return [*inspect.cleandoc(doc).splitlines(), ""] if doc else []
 
 

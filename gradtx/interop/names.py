@@ -17,12 +17,11 @@ import numpy as np
 from gradtx.combinators.inject import inject_hyperparams
 from gradtx.combinators.partition import PartitionState, partition
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.core.transformation import as_transformation
 from gradtx.core.mask import MaskLike
 from gradtx.core.norms import norm_over, root_mean_square
 from gradtx.core.schedule import Schedule
 from gradtx.core.state import EmptyState, OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.tree.access import map_params
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
+from gradtx.transforms.adam import MaxOf, scale_by_adam, scale_by_amsgrad
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -71,7 +71,7 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    max_of: str = "corrected",
+    max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
 ) -> Any:
     """Adam whose denominator never shrinks. Reddi et al., 2018, https://arxiv.org/abs/1904.09237

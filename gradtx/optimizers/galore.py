@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, Real
+from gradtx.core.kinds import NonNegative, PositiveInt, Real
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.galore import scale_by_galore
@@ -18,8 +18,8 @@ __all__ = ["galore"]
 @recipe
 def galore(
     learning_rate: NonNegative,
-    rank: int = 128,
-    update_proj_gap: int = 200,
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
     base_optimizer: GradientTransformation | None = None,
     weight_decay: NonNegative = 0.0,

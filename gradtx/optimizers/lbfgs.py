@@ -7,7 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative
+from gradtx.core.kinds import NonNegative, PositiveInt
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.lbfgs import scale_by_lbfgs
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
@@ -21,7 +21,7 @@ _ZOOM = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 @recipe
 def lbfgs(
     learning_rate: NonNegative | None = None,
-    memory_size: int = 10,
+    memory_size: PositiveInt = 10,
     scale_init_precond: bool = True,
     linesearch: GradientTransformation | None = _ZOOM,
 ) -> Any:

@@ -8,12 +8,18 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.combinators.partition import partition
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt
 from gradtx.core.leaves import Leaves
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.matrix_axes import axes_of
-from gradtx.transforms.orthogonal import STANDARD, Coefficients, scale_by_muon, scale_by_shape
+from gradtx.transforms.orthogonal import (
+    STANDARD,
+    Coefficients,
+    Preconditioning,
+    scale_by_muon,
+    scale_by_shape,
+)
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["muon"]
@@ -23,7 +29,7 @@ __all__ = ["muon"]
 def muon(
     learning_rate: NonNegative,
     ns_coeffs: Coefficients = STANDARD,
-    ns_steps: int = 5,
+    ns_steps: NonNegativeInt = 5,
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
@@ -32,7 +38,7 @@ def muon(
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
+    preconditioning: Preconditioning = "frobenius",
     adam_b1: Decay = 0.9,
     adam_b2: Decay = 0.999,
     adam_eps_root: NonNegative = 0.0,

@@ -8,7 +8,7 @@ from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative, Real
-from gradtx.transforms.polyak import scale_by_polyak
+from gradtx.transforms.polyak import Variant, scale_by_polyak
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["polyak_sgd"]
@@ -20,7 +20,7 @@ def polyak_sgd(
     scaling: NonNegative = 1.0,
     f_min: Real = 0.0,
     eps: NonNegative = 0.0,
-    variant: str = "sps",
+    variant: Variant = "sps",
 ) -> Any:
     """SGD with Polyak's step size, times `scaling`: update needs the loss, `value=loss`.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative, Positive
+from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -27,11 +27,11 @@ def sophia(
     weight_decay_mask: Any = None,
     gamma: NonNegative = 0.01,
     clip_threshold: NonNegative | None = 1.0,
-    update_interval: int = 10,
+    update_interval: PositiveInt = 10,
     hessian_diagonal_fn: GradientTransformation = _HUTCHINSON,
     mu_dtype: DType | None = None,
     verbose: bool = False,
-    print_win_rate_every_n_steps: int = 0,
+    print_win_rate_every_n_steps: NonNegativeInt = 0,
     *,
     nu_dtype: DType | None = None,
 ) -> Any:

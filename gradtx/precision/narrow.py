@@ -6,13 +6,14 @@ stochastic rounding, and XLA may leave it out of a program where excess precisio
 
 from __future__ import annotations
 
-import numbers
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from gradtx.core.kinds import Whole
 
 # Below 2^-100 the grid stays as it is there: float32 itself would underflow.
 _SMALLEST_EXPONENT = -100
@@ -83,11 +84,8 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> np.uint32(16))
 
 
-def check_seed(where: str, seed: Any) -> None:
-    """Refuse a seed that is no word of 32 bits: two of those would give the same bits."""
-    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < 2**32:
-        raise ValueError(f"{where}: seed must be a whole number in [0, 2**32), got {seed!r}")
+# A word of 32 bits: two others would give the same bits.
+Seed = Annotated[int, Whole("in [0, 2**32)", lambda n: 0 <= n < 2**32)]
 
 
 def key_of(seed: int, *parts: Any) -> jax.Array:

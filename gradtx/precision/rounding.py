@@ -23,7 +23,7 @@ from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.precision.narrow import check_seed, dither_bits, is_narrow, key_of, round_to, uniform
+from gradtx.precision.narrow import Seed, dither_bits, is_narrow, key_of, round_to, uniform
 
 __all__ = ["KahanState", "MasterWeightsState", "kahan", "master_weights", "stochastic_rounding"]
 
@@ -47,7 +47,7 @@ class NarrowLeaves:
 
 
 @recipe
-def stochastic_rounding(seed: int = 0) -> Any:
+def stochastic_rounding(seed: Seed = 0) -> Any:
     """Round each parameter up or down at random, so that it is right on average.
 
         r = the number of the parameter's dtype below param + g, or the one above it,
@@ -59,7 +59,6 @@ def stochastic_rounding(seed: int = 0) -> Any:
     Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. Raises:
     ValueError at init where there is none. Gupta et al., 2015, https://arxiv.org/abs/1502.02551
     """
-    check_seed("stochastic_rounding", seed)
     return masked(round_stochastically(seed), NarrowLeaves("stochastic_rounding"))
 
 

@@ -25,11 +25,12 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths, words_of
+from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import FORMATS, is_stored, name_of
-from gradtx.precision.narrow import check_seed, key_of, uniform
+from gradtx.precision.narrow import Seed, key_of, uniform
 
 __all__ = ["StoreState", "store"]
 
@@ -46,7 +47,7 @@ def store(
     inner: GradientTransformation,
     format: Any,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     min_size: int = 4096,
 ) -> Any:
     """Keep the moments of `inner` in a format of fewer bits; its maths stays in float32.
@@ -78,7 +79,6 @@ def store(
     Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
     there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
-    check_seed("store", seed)
     patterns = _patterns(format)
 
     def init(params: Any, step: Any, inner: Inner) -> StoreState:
@@ -157,10 +157,7 @@ def _patterns(format: Any) -> dict[str, str]:
     for pattern, name in patterns.items():
         if not isinstance(name, str) or name not in FORMATS:
             raise ValueError(f"store: unknown format {name!r}; known: {', '.join(FORMATS)}")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"store: {pattern!r} is no regular expression: {error}") from error
+        check_pattern("store", pattern)
     return patterns
 
 

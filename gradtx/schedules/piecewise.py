@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.definition import Definition, schedule
+from gradtx.core.definition import makes, schedule
 from gradtx.core.kinds import Fraction, NonNegative, Numbers, Positive, PositiveSteps, Real
 from gradtx.core.schedule import Schedule
 from gradtx.core.value import show
@@ -65,7 +64,7 @@ class Joined(Schedule):
             )
 
 
-@functools.partial(Definition, value_class=Joined)
+@makes(Joined)
 def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
@@ -101,7 +100,7 @@ def piecewise_constant_schedule(
 
 @schedule
 def piecewise_interpolate_schedule(
-    interpolate_type: str,
+    interpolate_type: Literal["linear", "cosine"],
     init_value: Real,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Any:
@@ -110,11 +109,6 @@ def piecewise_interpolate_schedule(
     Between them it goes in a straight line ("linear") or in half a cosine wave ("cosine"); after
     the last it is constant. Raises: ValueError for another interpolate_type.
     """
-    if interpolate_type not in ("linear", "cosine"):
-        raise ValueError(
-            "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', "
-            f"got {interpolate_type!r}"
-        )
     left = straight if interpolate_type == "linear" else half_wave()
 
     def value(t: Any) -> Any:

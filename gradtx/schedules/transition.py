@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.core.numerics import sqrt
+from gradtx.core.numerics import sqrt, where_positive
 
 # What is left of the way, from 1 down to 0, given the parts of the steps that are `done` and that
 # are `remaining`. Both, because 1 minus one of them has few digits where the other is small.
@@ -52,4 +52,4 @@ def _power(x: Any, power: Any) -> Any:
     if isinstance(power, int | float) and power == 1:
         return x
     # The derivative of 0^power is not needed and may be infinite.
-    return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** power, 0)
+    return where_positive(lambda x: x**power, x)

@@ -10,15 +10,19 @@ from gradtx.core.recipe import Recipe
 from gradtx.core.schedule import Schedule
 from gradtx.core.transformation import GradientTransformation
 
-NAMESPACE = "torch"
 P = ParamSpec("P")
+
+
+def qualified(name: str) -> str:
+    """The name by which gradtx reaches it."""
+    return f"torch.{name}"
 
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """A named composition, as `gradtx.recipe` makes it."""
-    return Definition(function, Recipe, namespace=NAMESPACE)
+    return Definition(function, Recipe, name=qualified(function.__name__))
 
 
 def schedule(function: Callable[P, Any]) -> Definition[P, Schedule]:
     """A function of the step, as `gradtx.schedule` makes it."""
-    return Definition(function, Schedule, namespace=NAMESPACE)
+    return Definition(function, Schedule, name=qualified(function.__name__))

@@ -20,7 +20,7 @@ from gradtx.core.leaves import is_shape
 from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.rule import Rule, as_rule
 from gradtx.core.transformation import GradientTransformation
-from gradtx.torch.definitions import NAMESPACE
+from gradtx.torch.definitions import qualified
 from gradtx.transforms import (
     adadelta,
     adam,
@@ -51,7 +51,7 @@ def in_two_reals(
     function.__module__ = __name__  # where pickle finds it
     doc = definition.__doc__ or ""
     function.__doc__ = f"{doc.rstrip()}\n\n    A complex array is two real ones.\n    "
-    return Definition(function, LeafTransformation, namespace=NAMESPACE)
+    return Definition(function, LeafTransformation, name=qualified(name))
 
 
 def _lifted(rule: Rule) -> Rule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -13,6 +13,9 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
 __all__ = ["ScaleByAdamState", "ScaleByAmsgradState", "scale_by_adam", "scale_by_amsgrad"]
+
+# Of which second moments AMSGrad takes the maximum.
+MaxOf = Literal["corrected", "raw"]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -30,6 +33,12 @@ class ScaleByAmsgradState(NamedTuple):
     mu: Updates
     nu: Updates
     nu_max: Updates
+
+
+def nesterov_mean(mu: Any, grad: Any, b1: Any, step: Any) -> Any:
+    """b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t): the debiased running mean as it will be
+    if the next gradient is this one, by which Adam looks ahead as Nesterov does."""
+    return running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
 
 
 @per_leaf
@@ -66,7 +75,7 @@ def scale_by_adam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m, n = (step.debias(mu, b1), step.debias(nu, b2)) if bias_correction else (mu, nu)
         if nesterov and bias_correction:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         elif nesterov:
             m = running_mean(mu, grad, b1)
         return over_root(m, n, eps, eps_root), ScaleByAdamState(step.count, mu, nu)
@@ -84,7 +93,7 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    max_of: str = "corrected",
+    max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
 ) -> Any:
     """Adam whose denominator never shrinks.
@@ -102,8 +111,6 @@ def scale_by_amsgrad(
 
     Raises: ValueError for another max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
     """
-    if max_of not in ("corrected", "raw"):
-        raise ValueError(f"scale_by_amsgrad: max_of must be 'corrected' or 'raw', got {max_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAmsgradState:
         nu, nu_max = real_full_like(param, 0, nu_dtype), real_full_like(param, 0, nu_dtype)

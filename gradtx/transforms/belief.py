@@ -22,6 +22,7 @@ from gradtx.core.numerics import (
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import one_minus_power
+from gradtx.transforms.adam import nesterov_mean
 
 __all__ = ["ScaleByBeliefState", "scale_by_acprop", "scale_by_belief"]
 
@@ -63,7 +64,7 @@ def scale_by_belief(
         nu = times(b2, state.nu) + (times(1 - b2, abs_sq(grad - mu)) + eps_root)
         m = step.debias(mu, b1)
         if nesterov:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         return over_root(m, step.debias(nu, b2), eps), ScaleByBeliefState(step.count, mu, nu)
 
     return Rule(_init, update)

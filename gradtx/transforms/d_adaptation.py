@@ -11,7 +11,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Positive
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import abs_sq, quotient, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, PastParams
 
@@ -162,5 +162,4 @@ def _over_root(eps: Any) -> Any:
 
 def _larger(d: Any, numerator: Any, denominator: Any) -> Any:
     """max(d, numerator / denominator), and d where there was no gradient yet to estimate from."""
-    some = denominator > 0
-    return jnp.where(some, jnp.maximum(d, numerator / jnp.where(some, denominator, 1)), d)
+    return jnp.maximum(d, quotient(numerator, denominator))

@@ -14,7 +14,7 @@ from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import complex_dtype, real_dtype, real_dtype_of
 from gradtx.core.kinds import DType, NonNegative, Real
-from gradtx.core.numerics import sqrt
+from gradtx.core.numerics import quotient, sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import PastParams, Updates
 
@@ -94,7 +94,7 @@ def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
     def update(updates: Any, state: DoGState, params: Any) -> Any:
         dist = jnp.maximum(state.max_dist, tree.norm(tree.sub(params, state.init_params)))
         total = state.sum_sq_norm_grads + tree.norm(updates, squared=True)
-        rate = _quotient(dist, sqrt(total + eps))
+        rate = quotient(dist, sqrt(total + eps))
         if kind == "learning_rate":
             rate = jnp.where(state.is_init_step, jnp.asarray(value, rate.dtype), rate)
         new = DoGState(state.is_init_step & False, state.init_params, dist, total)
@@ -127,7 +127,7 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegativ
         way = tree.norm(tree.sub(params, state.init_params), squared=True)
         dist = jnp.maximum(state.estim_sq_dist, way)
         total = state.weighted_sq_norm_grads + dist * tree.norm(updates, squared=True)
-        rate = _quotient(dist, sqrt(total) + eps)
+        rate = quotient(dist, sqrt(total) + eps)
         return tree.scale(rate, updates), DoWGState(state.init_params, total, dist)
 
     return Rule(init, update)
@@ -161,14 +161,8 @@ def scale_by_distance_over_gradients(
     def update(grad: Any, state: ScaleByDistanceOverGradientsState, param: Any) -> Any:
         dist = jnp.maximum(state.max_dist, tree.norm(param - state.init_params))
         total = state.grad_sum_of_squares + tree.norm(grad, squared=True)
-        rate = global_scale * _quotient(dist, sqrt(total[0] + eps))
+        rate = global_scale * quotient(dist, sqrt(total[0] + eps))
         new = ScaleByDistanceOverGradientsState(dist, total, state.init_params)
         return rate * grad, new
 
     return Rule(init, update)
-
-
-def _quotient(x: Any, y: Any) -> Any:
-    """x / y, and 0 where y is 0."""
-    positive = y > 0
-    return jnp.where(positive, x / jnp.where(positive, y, 1), 0)

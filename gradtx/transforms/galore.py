@@ -12,7 +12,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
 from gradtx.core.holding import now_and_then
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Real
+from gradtx.core.kinds import PositiveInt, Real
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
@@ -34,8 +34,8 @@ class GaLoreState(NamedTuple):
 
 @per_tree
 def scale_by_galore(
-    rank: int = 128,
-    update_proj_gap: int = 200,
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
     base_optimizer: GradientTransformation | None = None,
     weight_dimension_numbers: Any = None,
@@ -54,15 +54,10 @@ def scale_by_galore(
     of them like the params, with None for arrays that are not projected, or a function that makes
     one. Without it the arrays of two axes are matrices.
 
-    Raises: TypeError and ValueError where rank or update_proj_gap is no whole number >= 1;
-    ValueError, with the leaf's path, for dimension numbers that leave out an axis. Zhao et al.,
-    2024, https://arxiv.org/abs/2403.03507
+    Raises: ValueError where rank or update_proj_gap is no whole number >= 1 and, with the leaf's
+    path, for dimension numbers that leave out an axis. Zhao et al., 2024,
+    https://arxiv.org/abs/2403.03507
     """
-    for name, number in (("rank", rank), ("update_proj_gap", update_proj_gap)):
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise TypeError(f"scale_by_galore: {name} must be a whole number, got {number!r}")
-        if number < 1:
-            raise ValueError(f"scale_by_galore: {name} must be >= 1, got {number}")
     inner = scale_by_adam() if base_optimizer is None else base_optimizer
 
     def init(params: Any, step: Any) -> GaLoreState:

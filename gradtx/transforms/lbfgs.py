@@ -12,6 +12,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.kinds import PositiveInt
 from gradtx.core.norms import norm_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
@@ -35,7 +36,7 @@ class ScaleByLBFGSState(NamedTuple):
 
 
 @per_tree
-def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Any:
+def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = True) -> Any:
     """Multiply the gradient by an estimate of the inverse Hessian.
 
         dw = w - w_before,  du = g - g_before,  rho = 1 / <dw, du>     (the last m of each are kept)
@@ -50,10 +51,6 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> An
 
     Raises: ValueError for memory_size < 1.
     """
-    if isinstance(memory_size, bool) or not isinstance(memory_size, int) or memory_size < 1:
-        raise ValueError(
-            f"scale_by_lbfgs: memory_size must be a whole number >= 1, got {memory_size!r}"
-        )
 
     def init(params: Any) -> ScaleByLBFGSState:
         dtypes = [x.dtype for x in jax.tree.leaves(params)]

@@ -14,8 +14,9 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
-from gradtx.core.kinds import NonNegative, Number, Positive
+from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt
 from gradtx.core.numerics import infinity
+from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.problem import accepted, is_negated
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, OptState, Params, Updates, is_named_tuple
@@ -117,12 +118,6 @@ def constants(*numbers: Any) -> tuple[Any, ...]:
     return tuple(x if isinstance(x, int | float) else lax.stop_gradient(x) for x in numbers)
 
 
-def check_steps(where: str, steps: Any) -> None:
-    """Refuse a number of steps that is not one."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"{where} must be a whole number >= 1, got {steps!r}")
-
-
 # -- backtracking --------------------------------------------------------------------------------
 
 
@@ -164,7 +159,7 @@ def _unsearched(params: Params, store_grad: bool) -> ScaleByBacktrackingLinesear
 
 @per_tree
 def scale_by_backtracking_linesearch(
-    max_backtracking_steps: int,
+    max_backtracking_steps: PositiveInt,
     slope_rtol: NonNegative = 1e-4,
     decrease_factor: Shrink = 0.8,
     increase_factor: Growth = 1.5,
@@ -195,7 +190,6 @@ def scale_by_backtracking_linesearch(
     Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
     https://arxiv.org/abs/1905.09997
     """
-    check_steps("scale_by_backtracking_linesearch: max_backtracking_steps", max_backtracking_steps)
 
     def init(params: Any) -> ScaleByBacktrackingLinesearchState:
         return _unsearched(params, store_grad)
@@ -313,29 +307,21 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 
 def _left_in(state: OptState) -> tuple[Any, Updates, int]:
     """The value and the gradient that the one search in a state left, and by what to multiply."""
-    found = _searches(state)
-    problem = None
-    if len(found) != 1:
-        problem = f"it holds {len(found)} states of line searches"
-    elif found[0][0].grad is None:
-        problem = "its line search keeps no gradient: give it store_grad=True"
-    if problem:
+    who = "value_and_grad_from_state"
+    of = "an optimizer with a line search"
+    search, sign = the_only(_searches(state), who, "state of a line search", of)
+    if search.grad is None:
         raise ValueError(
-            "value_and_grad_from_state: the state must hold one value and gradient left by a "
-            f"line search; {problem}"
+            f"{who}: the line search keeps no gradient in the state: give it store_grad=True"
         )
-    search, sign = found[0]
     return search.value, search.grad, sign
 
 
 def _searches(state: OptState, sign: int = 1) -> list[tuple[Any, int]]:
     """The states of searches, and -1 for those that saw the negative of the objective."""
     found = []
-    for x in jax.tree.leaves(state, is_leaf=lambda x: _is_search(x) or is_negated(x)):
-        if is_negated(x):
-            found += _searches(x[1:], -sign)
-        elif _is_search(x):
-            found.append((x, sign))
+    for x in nodes_of(state, lambda x: _is_search(x) or is_negated(x)):
+        found += _searches(x[1:], -sign) if is_negated(x) else [(x, sign)]
     return found
 
 

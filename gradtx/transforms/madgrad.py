@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
 from gradtx.core.kinds import Fraction, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, zeros_like
+from gradtx.core.numerics import abs_sq, over_size, real_full_like, where_positive, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, PastParams, Updates
 
@@ -51,9 +51,7 @@ def scale_by_madgrad(
         weight = (learning_rate + eps) * precomputed
         nu = state.grad_sum_sq + weight * abs_sq(grad)
         s = state.s + weight * grad
-        positive = nu > 0  # the cube root has no derivative at 0
-        root = jnp.where(positive, jnp.cbrt(jnp.where(positive, nu, 1)), 0) + eps
-        z = state.x0 - s / jnp.where(root > 0, root, 1)
+        z = state.x0 - over_size(s, where_positive(jnp.cbrt, nu) + eps)
         return (1 - momentum) * (z - param), MadgradState(step.count, nu, s, state.x0)
 
     return Rule(init, update, precompute)

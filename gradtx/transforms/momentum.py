@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, Fraction, FractionOrOff, is_off
 from gradtx.core.numerics import running_mean, zeros_like
+from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, Updates
 
@@ -44,13 +45,18 @@ class EmaState(NamedTuple):
     ema: Updates
 
 
+def _direction(grad: Any, v: Any, decay: Any, nesterov: bool) -> Any:
+    """v, or g + decay * v with nesterov"""
+    return grad + decay * v if nesterov else v
+
+
 def _plain(decay: Any, nesterov: bool, dtype: Any = None) -> Rule:
     def init(param: Any) -> TraceState:
         return TraceState(zeros_like(param, dtype))
 
     def update(grad: Any, state: TraceState) -> Any:
         v = grad + decay * state.trace
-        return (grad + decay * v if nesterov else v), TraceState(v)
+        return _direction(grad, v, decay, nesterov), TraceState(v)
 
     return Rule(init, update)
 
@@ -62,7 +68,7 @@ def _dampened(decay: Any, nesterov: bool, dampening: Any) -> Rule:
     def update(grad: Any, state: DampenedTraceState, step: Any) -> Any:
         v = decay * state.trace + (1 - dampening) * grad
         v = jnp.where(step.count == 1, grad, v)
-        return (grad + decay * v if nesterov else v), DampenedTraceState(step.count, v)
+        return _direction(grad, v, decay, nesterov), DampenedTraceState(step.count, v)
 
     return Rule(init, update)
 
@@ -128,13 +134,9 @@ def lookahead_point(params: Params, state: OptState, learning_rate: Any, momentu
     Raises: ValueError where the state holds no momentum buffer or several.
     """
     kinds = (TraceState, DampenedTraceState)
-    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds))
-    found = [x.trace for x in nodes if isinstance(x, kinds)]
-    if len(found) != 1:
-        raise ValueError(
-            f"lookahead_point: the state must hold one momentum buffer, it holds {len(found)}: "
-            "pass the state of an optimizer with momentum, such as sgd(learning_rate, momentum)"
-        )
+    found = nodes_of(state, lambda x: isinstance(x, kinds))
+    of = "an optimizer with momentum, such as sgd(learning_rate, momentum)"
+    buffer = the_only(found, "lookahead_point", "momentum buffer", of).trace
     return jax.tree.map(
-        lambda p, v: (p - learning_rate * momentum * v).astype(p.dtype), params, found[0]
+        lambda p, v: (p - learning_rate * momentum * v).astype(p.dtype), params, buffer
     )

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.definition import Definition
+from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, is_inexact, scalar_dtype, widen_tree
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Decay, DType
+from gradtx.core.kinds import Decay, DType, Instance
 from gradtx.core.leaves import Leaves
 from gradtx.core.origin import wrong
-from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.rule import Rule
 from gradtx.core.state import EmptyState, OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -64,6 +63,16 @@ class Measure(Value):
     It is no transformation of the updates; give it to `monitor`.
     """
 
+    @classmethod
+    def _accept(cls, where: str, value: Any) -> Value:
+        if isinstance(value, Measure | GradientTransformation):
+            return value
+        if callable(value):
+            return measure_by_function(value)
+        raise TypeError(
+            f"{where} must be a function, a measure or a transformation, got {show(value)}"
+        )
+
     def init(self, params: Params) -> OptState:
         """The state before the first measurement."""
         return EmptyState()
@@ -73,6 +82,19 @@ class Measure(Value):
     ) -> tuple[Any, OptState]:
         """The measurement and the next state."""
         return self.arguments["measure"](updates), state
+
+
+class FunctionMeasure(Measure):
+    """A user's plain function of the updates, kept as it is."""
+
+    def __repr__(self) -> str:
+        return show(self.arguments["measure"])
+
+
+@makes(FunctionMeasure)
+def measure_by_function(measure: Callable[[Updates], Any]) -> Any:
+    """measure(updates)"""
+    return measure
 
 
 class MeasureWithEma(Measure):
@@ -100,7 +122,7 @@ class MeasureWithEma(Measure):
         return mean, (state[0], new)
 
 
-@functools.partial(Definition, value_class=MeasureWithEma)
+@makes(MeasureWithEma)
 def measure_with_ema(
     measure: Callable[[Updates], Any],
     decay: Decay,
@@ -114,14 +136,20 @@ def measure_with_ema(
     return measure, decay, debias, accumulator_dtype
 
 
-def _plain_measure(measure: Callable[[Updates], Any]) -> Any:
-    return measure
+MeasureLike = Annotated[Any, Instance(Measure)]
 
 
-_PLAIN = Definition(_plain_measure, Measure, stored_as="_PLAIN")
+@per_tree
+def monitor(measures: Mapping[str, MeasureLike]) -> Any:
+    """u = g, and state.measurements holds what each of `measures` makes of g, by name.
 
+    A measure is a function of the updates, `measure_with_ema(...)`, or a transformation, whose
+    updates then are the measurement. Before the first update the measurements are zero; what is
+    measured leaf by leaf stays as it is where there is no update (None).
 
-def _monitor(measures: Mapping[str, Value]) -> Any:
+    Raises: TypeError for what is none of these.
+    """
+
     def init(params: Any) -> MonitorState:
         states = tuple(m.init(params) for m in measures.values())
         # Measured once, so that what is shaped like params is also placed like them.
@@ -135,32 +163,6 @@ def _monitor(measures: Mapping[str, Value]) -> Any:
         return updates, MonitorState(filled, states)
 
     return Rule(init, update)
-
-
-_monitor.__name__ = "monitor"
-_MONITOR = Definition(_monitor, TreeTransformation, stored_as="_MONITOR")
-
-
-def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
-    """u = g, and state.measurements holds what each of `measures` makes of g, by name.
-
-    A measure is a function of the updates, `measure_with_ema(...)`, or a transformation, whose
-    updates then are the measurement. Before the first update the measurements are zero; what is
-    measured leaf by leaf stays as it is where there is no update (None).
-
-    Raises: TypeError for what is none of these.
-    """
-    return _MONITOR({name: _as_measure(name, m) for name, m in measures.items()})
-
-
-def _as_measure(name: str, measure: Any) -> Value:
-    if isinstance(measure, Measure | GradientTransformation):
-        return measure
-    if callable(measure):
-        return _PLAIN(measure)
-    raise TypeError(
-        f"monitor: {name!r} must be a function, a measure or a transformation, got {show(measure)}"
-    )
 
 
 def _measure_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ from jax import lax
 from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
-from gradtx.core.kinds import Decay, DType, NonNegative, Numbers
+from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.norms import norm_over
-from gradtx.core.numerics import running_mean, sqrt, times, zeros_like
+from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
@@ -34,7 +34,7 @@ DION = (
     (2.8366, -3.0525, 1.2012),
 )
 PRESETS: dict[str, Any] = {"standard": STANDARD, "dion": DION}
-PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
+Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class MuonState(NamedTuple):
 @per_tree
 def scale_by_muon(
     ns_coeffs: Coefficients = STANDARD,
-    ns_steps: int = 5,
+    ns_steps: NonNegativeInt = 5,
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
     mu_dtype: DType | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
+    preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: Any = None,
 ) -> Any:
     """Replace every matrix of the momentum by a nearby orthogonal one.
@@ -102,13 +102,6 @@ def scale_by_muon(
     adaptive: https://arxiv.org/abs/2409.20325
     """
     where = "scale_by_muon"
-    if preconditioning not in PRECONDITIONINGS:
-        known = ", ".join(map(repr, PRECONDITIONINGS))
-        raise ValueError(
-            f"{where}: preconditioning must be one of {known}, got {preconditioning!r}"
-        )
-    if not isinstance(ns_steps, int) or ns_steps < 0:
-        raise ValueError(f"{where}: ns_steps must be a whole number >= 0, got {ns_steps!r}")
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
 
     def init(params: Any, step: Any) -> MuonState:
@@ -235,7 +228,7 @@ def _lying(matrices: jax.Array, layout: Layout) -> jax.Array:
 
 
 def newton_schulz(
-    x: jax.Array, table: Sequence[Any], preconditioning: str, eps: Any, scale: Any = 1
+    x: jax.Array, table: Sequence[Any], preconditioning: Preconditioning, eps: Any, scale: Any = 1
 ) -> jax.Array:
     """The matrices scale * x, (batch, rows, columns), through one iteration for each (a, b, c)."""
     eps, eps_sq = eps / scale, eps / scale**2  # beside x, and beside its Gram matrix
@@ -243,23 +236,18 @@ def newton_schulz(
         inverse = 1 / norm_over(x, (1, 2)).unit
         x, eps_sq = inverse * x, eps_sq * inverse * inverse
     if preconditioning == "frobenius":
-        x = _divided(x, norm_over(x, (1, 2)).value + eps)
+        x = over_size(x, norm_over(x, (1, 2)).value + eps)
     elif preconditioning == "spectral":
         largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
-        x = _divided(x, largest + eps)
+        x = over_size(x, largest + eps)
     for i, (a, b, c) in enumerate(table):
         gram = x @ x.mT.conj()
         if i == 0 and preconditioning == "aol":
             size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps_sq))
-            x, gram = _divided(x, size), _divided(_divided(gram, size), size.mT)
+            x, gram = over_size(x, size), over_size(over_size(gram, size), size.mT)
         elif i == 0 and preconditioning == "schatten":
             size = sqrt(jnp.maximum(norm_over(gram, (1, 2)).value, eps_sq))
-            x, gram = _divided(x, size), _divided(gram, size * size)
+            x, gram = over_size(x, size), over_size(gram, size * size)
         identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)[None]
         x = (times(a, identity) + times(b, gram) + times(c, gram @ gram)) @ x
     return x
-
-
-def _divided(x: jax.Array, by: jax.Array) -> jax.Array:
-    """x / by, and x where `by` is 0."""
-    return x / jnp.where(by > 0, by, 1)

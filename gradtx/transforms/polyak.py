@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,21 @@ from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Real
 from gradtx.core.norms import norm_of
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    real_full_like,
+    running_mean,
+    sqrt,
+    where_positive,
+    zeros_like,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams
 from gradtx.transforms.plateau import as_loss
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam", "scale_by_polyak"]
+
+Variant = Literal["sps", "sps+"]
 
 
 @per_leaf
@@ -25,7 +34,7 @@ def scale_by_polyak(
     f_min: Real = 0.0,
     max_learning_rate: NonNegative = 1.0,
     eps: NonNegative = 0.0,
-    variant: str = "sps",
+    variant: Variant = "sps",
 ) -> Any:
     """Polyak's step size, of the loss that is given as `value`.
 
@@ -37,8 +46,6 @@ def scale_by_polyak(
     Raises: ValueError for another variant. Loizou et al., 2021, https://arxiv.org/abs/2002.10542;
     sps+: Garrigos et al., 2023, https://arxiv.org/abs/2307.14528
     """
-    if variant not in ("sps", "sps+"):
-        raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+', got {variant!r}")
 
     def precompute(updates: Any) -> Any:
         return norm_of(jax.tree.leaves(updates))
@@ -189,11 +196,8 @@ class _Model(NamedTuple):
             halved = jnp.maximum(cap / (2 * r * part), lower)
             lb = jnp.where(cap < r * part * lb, halved, lb)
         gap = jnp.maximum(r * (self.f - part * lb - self.c) + self.slope_at_params, 0)
-        positive = self.squared_norm > 0
-        tau = jnp.minimum(
-            self.learning_rate / part, gap / jnp.where(positive, self.squared_norm, 1)
-        )
-        tau = jnp.where(positive, tau, 0)
+        largest = self.learning_rate / part
+        tau = where_positive(lambda norm: jnp.minimum(largest, gap / norm), self.squared_norm)
         if adapt:
             below = self.f + self.slope_at_params - self.c - tau * self.squared_norm / 2
             lb = jnp.maximum(below / part, lower)

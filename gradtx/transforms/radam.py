@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.transforms.adam import ScaleByAdamState
+from gradtx.transforms.adam import ScaleByAdamState, nesterov_mean
 
 __all__ = ["scale_by_radam"]
 
@@ -27,7 +27,7 @@ def scale_by_radam(
     threshold: NonNegative = 5.0,
     *,
     nesterov: bool = False,
-    eps_of: str = "corrected",
+    eps_of: Literal["corrected", "raw"] = "corrected",
 ) -> Any:
     """Adam, with plain momentum as long as the second moment is a mean of too few gradients.
 
@@ -41,8 +41,6 @@ def scale_by_radam(
 
     Raises: ValueError for another eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
-    if eps_of not in ("corrected", "raw"):
-        raise ValueError(f"scale_by_radam: eps_of must be 'corrected' or 'raw', got {eps_of!r}")
 
     def init(param: Any, step: Any) -> ScaleByAdamState:
         return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
@@ -60,7 +58,7 @@ def scale_by_radam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m = step.debias(mu, b1)
         if nesterov:
-            m = running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
+            m = nesterov_mean(mu, grad, b1, step)
         if eps_of == "corrected":
             adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
         else:

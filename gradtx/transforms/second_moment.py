@@ -9,7 +9,14 @@ from jax import lax
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    real_full_like,
+    running_mean,
+    sqrt,
+    where_positive,
+    zeros_like,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
@@ -60,6 +67,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
 
 
 def _reciprocal_root(x: Any, eps: Any, eps_in_sqrt: bool) -> Any:
+    """1 / sqrt(x + eps), or 1 / (sqrt(x) + eps)"""
     return lax.rsqrt(x + eps) if eps_in_sqrt else 1 / (sqrt(x) + eps)
 
 
@@ -83,9 +91,8 @@ def scale_by_rss(
 
     def update(grad: Any, state: ScaleByRssState) -> Any:
         s = state.sum_of_squares + abs_sq(grad)
-        positive = s > 0
-        scaling = _reciprocal_root(jnp.where(positive, s, 1), eps, eps_in_sqrt)
-        return jnp.where(positive, scaling, 0) * grad, ScaleByRssState(s)
+        scaling = where_positive(lambda s: _reciprocal_root(s, eps, eps_in_sqrt), s)
+        return scaling * grad, ScaleByRssState(s)
 
     return Rule(init, update)
 

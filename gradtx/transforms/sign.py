@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -13,8 +13,6 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 
 __all__ = ["ScaleByLionState", "scale_by_lion", "scale_by_sign"]
-
-_MODES = ("hard", "smooth", "refined")
 
 
 class ScaleByLionState(NamedTuple):
@@ -39,7 +37,7 @@ def scale_by_lion(
     b2: Decay = 0.99,
     mu_dtype: DType | None = None,
     *,
-    mode: str = "hard",
+    mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: Positive = 1.0,
 ) -> Any:
     """The sign of a running mean that leans towards the gradient.
@@ -55,8 +53,6 @@ def scale_by_lion(
 
     Raises: ValueError for another mode. Chen et al., 2023, https://arxiv.org/abs/2302.06675
     """
-    if mode not in _MODES:
-        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(_MODES)}, got {mode!r}")
 
     def init(param: Any, step: Any) -> ScaleByLionState:
         return ScaleByLionState(step.count, zeros_like(param, mu_dtype))

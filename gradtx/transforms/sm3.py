@@ -10,7 +10,7 @@ from jax import lax
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, Fraction, NonNegative
-from gradtx.core.numerics import abs_sq, running_mean, zeros_like, zeros_like_result
+from gradtx.core.numerics import abs_sq, running_mean, where_positive, zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates
 
@@ -44,8 +44,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
         weight = jnp.where(b2 == 1, 1, 1 - b2) if not isinstance(b2, int | float) else 1 - b2 or 1
         bounds = [_along(axis, grad.shape, mu) for axis, mu in enumerate(state.mu)]
         v = b2 * functools.reduce(jnp.minimum, bounds) + weight * abs_sq(grad)
-        positive = v > 0
-        scaled = jnp.where(positive, lax.rsqrt(jnp.where(positive, v, 1) + eps), 0) * grad
+        scaled = where_positive(lambda v: lax.rsqrt(v + eps), v) * grad
         nu = running_mean(state.nu, scaled, b1)
         return nu, ScaleBySM3State(_largest(v), nu)
 

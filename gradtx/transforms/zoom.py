@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -10,7 +10,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
-from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.kinds import NonNegative, Positive, PositiveInt
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
@@ -18,7 +18,6 @@ from gradtx.transforms.linesearch import (
     Curvature,
     Growth,
     Line,
-    check_steps,
     constants,
     line_along,
     no_steps,
@@ -29,8 +28,6 @@ from gradtx.transforms.linesearch import (
 )
 
 __all__ = ["ScaleByZoomLinesearchState", "ZoomLinesearchInfo", "scale_by_zoom_linesearch"]
-
-_GUESSES = ("keep", "one")
 
 
 class ZoomLinesearchInfo(NamedTuple):
@@ -111,7 +108,7 @@ class _Criteria(NamedTuple):
 
 @per_tree
 def scale_by_zoom_linesearch(
-    max_linesearch_steps: int,
+    max_linesearch_steps: PositiveInt,
     max_learning_rate: Positive | None = None,
     tol: NonNegative = 0.0,
     increase_factor: Growth = 2.0,
@@ -119,7 +116,7 @@ def scale_by_zoom_linesearch(
     curv_rtol: Curvature = 0.9,
     approx_dec_rtol: NonNegative | None = 1e-6,
     stepsize_precision: NonNegative = 1e-5,
-    initial_guess_strategy: str = "keep",
+    initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
 ) -> Any:
     """Multiply the updates by a rate that fulfils the strong Wolfe conditions.
@@ -145,12 +142,6 @@ def scale_by_zoom_linesearch(
 
     Raises: ValueError for another strategy and for max_linesearch_steps < 1.
     """
-    check_steps("scale_by_zoom_linesearch: max_linesearch_steps", max_linesearch_steps)
-    if initial_guess_strategy not in _GUESSES:
-        raise ValueError(
-            "scale_by_zoom_linesearch: initial_guess_strategy must be 'keep' or 'one', "
-            f"got {initial_guess_strategy!r}"
-        )
 
     def update(
         updates: Any,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.kinds import PositiveInt, kind_of
 from gradtx.tree.arithmetic import length, norm, scale, sub, vdot
 
 __all__ = ["matrix_inverse_pth_root", "power_iteration"]
@@ -101,8 +102,7 @@ def matrix_inverse_pth_root(
 
     Raises: ValueError for another p.
     """
-    if isinstance(p, bool) or not isinstance(p, int) or p < 1:
-        raise ValueError(f"matrix_inverse_pth_root: p must be a whole number >= 1, got {p!r}")
+    p = kind_of(PositiveInt).convert("matrix_inverse_pth_root: p", p)
     a = jnp.asarray(matrix)
     given_dtype = a.dtype
     a = cast(a, compute_dtype(a.dtype))

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -102,6 +103,57 @@ def test_definitions_are_pickled_by_reference() -> None:
     assert pickle.loads(pickle.dumps(gradtx.adamw)) is gradtx.adamw
     assert pickle.loads(pickle.dumps(gradtx.linear_schedule)) is gradtx.linear_schedule
     assert copy.deepcopy(gradtx.adamw) is gradtx.adamw
+
+
+COMPOSITES: dict[str, Any] = {
+    "chain": (),
+    "named_chain": (),
+    "masked": ("inner", "mask", "mask_compatible_extra_args"),
+    "partition": ("transforms", "param_labels", "mask_compatible_extra_args"),
+    "maximize": ("inner",),
+    "monitor": ("measures",),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_composites_are_definitions_like_all_others(name: str) -> None:
+    definition, takes = getattr(gradtx, name), ", ".join(COMPOSITES[name] or ["args"])
+    assert pickle.loads(pickle.dumps(definition)) is definition
+    assert repr(definition) == f"<{name}{inspect.signature(definition)}>"
+    assert inspect.getsource(definition).startswith("@")
+    with pytest.raises(TypeError, match=rf"^{name}: got an unexpected .*'x'; it takes {takes}$"):
+        definition(**dict.fromkeys(COMPOSITES[name], 0), x=1)
+
+
+def test_arguments_without_a_name_are_told_by_their_position() -> None:
+    @gradtx.recipe
+    def row(*links: gradtx.GradientTransformation) -> Any:
+        return gradtx.chain(*links)
+
+    assert repr(row(gradtx.clip(1.0))) == "row(links=(clip(max_delta=1.0),))"
+    with pytest.raises(TypeError, match=r"^row: argument 2 must be a gradient transformation"):
+        row(gradtx.clip(1.0), 3)
+
+
+def test_transformations_in_a_container_are_taken_as_everywhere() -> None:
+    @gradtx.recipe
+    def parts(
+        several: tuple[gradtx.GradientTransformation, ...],
+        named: Mapping[str, gradtx.GradientTransformation],
+    ) -> Any:
+        return gradtx.chain(*several, *named.values())
+
+    pair = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None: (u, s))
+    tx = parts((gradtx.clip(1.0), pair), {"z": gradtx.clip(2.0), "a": gradtx.clip(3.0)})
+    assert list(tx.named) == ["z", "a"]
+    assert jax.tree.leaves(tx) == [1.0, 2.0, 3.0]
+    assert list(jax.tree.map(lambda x: x, tx).named) == ["z", "a"]
+    with pytest.raises(TypeError, match=r"^parts: several\[1\] must be a gradient transformation"):
+        parts((gradtx.clip(1.0), 3), {})
+    with pytest.raises(TypeError, match=r"^parts: named\['a'\] must be a gradient transformation"):
+        parts((), {"a": 3})
+    with pytest.raises(TypeError, match=r"^parts: named must be a dict by label, got 3"):
+        parts((), 3)
 
 
 def test_a_recipe_must_return_a_transformation() -> None:

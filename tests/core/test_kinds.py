@@ -1,7 +1,8 @@
 """What a hyperparameter may be, kind by kind, and what its error says."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.kinds import FractionOrOff, NonNegativeOrOff, is_off
+from gradtx.core.kinds import FractionOrOff, NonNegativeInt, NonNegativeOrOff, PositiveInt, is_off
 
 NAN, INF = float("nan"), float("inf")
 
@@ -220,3 +221,40 @@ def test_the_transformation_is_named_in_the_error_of_a_recipe() -> None:
         gradtx.adamw(1e-3, b2=1)
     with pytest.raises(ValueError, match=r"^linear_schedule: transition_steps must be finite"):
         gradtx.linear_schedule(1.0, 0.0, -1)
+
+
+@gradtx.per_leaf
+def worded(
+    way: Literal["up", "down"],
+    other: Literal["a", "b"] | None = None,
+    size: PositiveInt = 1,
+    start: NonNegativeInt = 0,
+) -> Any:
+    """u = g"""
+    return lambda grad: grad
+
+
+def test_words_and_whole_numbers() -> None:
+    assert worded("up").other is None
+    assert worded("down", "b", np.int64(3)) == worded("down", "b", 3)
+    assert type(worded("down", size=np.int32(3)).size) is int
+    assert jax.tree.leaves(worded("up", size=3, start=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"way": "left"}, "way must be one of 'up', 'down', got 'left'"),
+        ({"way": None}, "way must be one of 'up', 'down', got None"),
+        ({"way": np.ones(2)}, "way must be one of 'up', 'down', got [1., 1.]"),
+        ({"other": 1}, "other must be one of 'a', 'b', got 1"),
+        *(
+            ({"size": bad}, f"size must be a whole number >= 1, got {bad!r}")
+            for bad in (0, 2.5, True, "3", None)
+        ),
+        ({"start": -1}, "start must be a whole number >= 0, got -1"),
+    ],
+)
+def test_what_is_no_such_word_or_number(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"worded: {message}") + "$"):
+        worded(**({"way": "up"} | arguments))

@@ -95,7 +95,7 @@ def test_a_last_pattern_may_be_left_with_nothing() -> None:
         (
             lambda: gradtx.partition({"a": gradtx.sgd}, "a"),
             TypeError,
-            "'a' must be a grad",
+            r"transforms\['a'\] must be a grad",
         ),
         (lambda: gradtx.partition(gradtx.sgd(0.1)), TypeError, "transforms must be a dict"),
         (

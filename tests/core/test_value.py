@@ -314,7 +314,7 @@ def leaves(value: Any) -> dict[str, Any]:
             gradtx.chain(gradtx.clip(0.5), gradtx.scale(2)),
             {".args[0].max_delta": 0.5, ".args[1].step_size": 2},
         ),
-        (gradtx.named_chain(("a", gradtx.clip(0.5))), {".parts[0].max_delta": 0.5}),
+        (gradtx.named_chain(("a", gradtx.clip(0.5))), {".args['a'].max_delta": 0.5}),
         (gradtx.masked(gradtx.clip(0.5), {"w": True}), {".inner.max_delta": 0.5}),
         (gradtx.scale_by_momentum(0.9), {".decay": 0.9}),
         (gradtx.scale_by_momentum(0.9, dampening=0.5), {".decay": 0.9, ".dampening": 0.5}),

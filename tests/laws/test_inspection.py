@@ -53,6 +53,14 @@ def test_everything_can_be_described(example: Example) -> None:
     assert " at 0x" not in text
 
 
+def test_a_structure_has_no_formula_of_its_own() -> None:
+    inner = gradtx.masked(gradtx.partition({".*": gradtx.clip(1.0)}), "kernel")
+    for made in (gradtx.chain(inner), gradtx.named_chain(("a", inner))):
+        text = describe(made)
+        assert "element by element" in text
+        assert not any(word in text for word in ("Apply", "Like", "Raises"))
+
+
 def adam() -> Any:
     return gradtx.adam(0.1)
 

@@ -1,6 +1,7 @@
 """How the code is laid out: files stay short, and names have docstrings."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def test_long_functions_say_what_they_do(module: str) -> None:
 @every_module
 def test_no_drawer_for_everything(module: str) -> None:
     assert module.split(".")[-1] not in ("utils", "util", "helpers", "misc", "common")
+
+
+@every_module
+def test_definitions_are_bound_by_the_names_of_their_functions(module: str) -> None:
+    """So that they are pickled by reference, and no other name for one leaks into errors."""
+    found = importlib.import_module(module) if module != "gradtx.__main__" else None
+    for name, thing in vars(found or gradtx).items():
+        if isinstance(thing, Definition) and thing.__module__ == module:
+            assert thing.__qualname__ == name
+            assert not name.startswith("_")
 
 
 # -- public names --------------------------------------------------------------------------------

@@ -592,7 +592,7 @@ def test_the_mean_of_complex_signs() -> None:
 
 def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="scale_by_lion: mode must be one of hard, smooth, refined"
+        ValueError, match="scale_by_lion: mode must be one of 'hard', 'smooth', 'refined'"
     ):
         gradtx.scale_by_lion(mode="soft")
     with pytest.raises(ValueError, match=r"rprop: eta_plus must be finite and >= 1, got 0.9"):

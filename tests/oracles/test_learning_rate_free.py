@@ -554,9 +554,9 @@ X = jnp.ones(2)
     [
         refuse("scale_by_dog: init_step must be", lambda: gradtx.dog(init_step=("far", 1.0))),
         refuse("scale_by_dog: init_step must be", lambda: gradtx.dog(init_step=("distance", -1.0))),
-        refuse("variant must be 'sps' or 'sps.'", lambda: gradtx.polyak_sgd(variant="sps-")),
+        refuse("variant must be one of 'sps', 'sps.'", lambda: gradtx.polyak_sgd(variant="sps-")),
         refuse("sync_period must be a whole", lambda: gradtx.sam(SGD, CLIMB, 0)),
-        refuse("num_betas must be >= 1", lambda: gradtx.mechanize(SGD, num_betas=0)),
+        refuse("num_betas must be a whole number >= 1", lambda: gradtx.mechanize(SGD, num_betas=0)),
         refuse("update_interval must be a whole", lambda: gradtx.sophia(0.1, update_interval=0)),
         refuse(
             "random_seed must be a whole number or a random key",

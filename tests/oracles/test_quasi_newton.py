@@ -342,21 +342,27 @@ def test_a_failed_search_can_be_reported(capfd: pytest.CaptureFixture[str]) -> N
     ("call", "message"),
     [
         (lambda: gradtx.scale_by_lbfgs(0), "memory_size must be a whole number >= 1, got 0"),
-        (lambda: gradtx.scale_by_zoom_linesearch(0), "max_linesearch_steps must be a whole"),
-        (lambda: gradtx.scale_by_backtracking_linesearch(2.5), "max_backtracking_steps must be"),
+        (
+            lambda: gradtx.scale_by_zoom_linesearch(0),
+            "max_linesearch_steps must be a whole",
+        ),
+        (
+            lambda: gradtx.scale_by_backtracking_linesearch(2.5),
+            "max_backtracking_steps must be a whole number >= 1, got 2.5",
+        ),
         (
             lambda: gradtx.scale_by_backtracking_linesearch(5, decrease_factor=1.0),
             r"decrease_factor must be in \(0, 1\), got 1.0",
         ),
         (
             lambda: gradtx.scale_by_zoom_linesearch(5, initial_guess_strategy="two"),
-            "initial_guess_strategy must be 'keep' or 'one', got 'two'",
+            "initial_guess_strategy must be one of 'keep', 'one', got 'two'",
         ),
         (
             lambda: gradtx.value_and_grad_from_state(rosenbrock)(
                 start("rosenbrock"), state=gradtx.sgd(0.1).init(start("rosenbrock"))
             ),
-            "it holds 0 states of line searches",
+            "must hold one state of a line search, it holds 0: pass the state of an optimizer",
         ),
         (
             lambda: gradtx.value_and_grad_from_state(rosenbrock)(
