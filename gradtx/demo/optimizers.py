@@ -1,8 +1,8 @@
 """The optimizers of the comparison by name, from SGD to AdamW, each with its Optax twin.
 
 gradtx keeps Optax's names, so one expression usually builds both: ``o`` is either library,
-``r`` the learning rate, ``n`` the number of steps. Where gradtx is built from a name of its
-own (momentum), ``twin`` says the same in Optax's.
+``r`` the learning rate, ``n`` the number of steps. Where gradtx has a name of its own (momentum),
+``twin`` says the same in Optax's names.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Build = Callable[[Any, float, int], Any]
 
 
 class Family(Enum):
-    """The ideas that optimizers are built on; each has a panel in the pictures."""
+    """The ideas behind the optimizers; each has a panel in the pictures."""
 
     GRADIENT = "The gradient and its running sum"
     SQUARE = "Divided by its root mean square"
@@ -48,12 +48,12 @@ def _at_rate(o: Any, r: float, *links: Any) -> Any:
 
 
 def _l2(o: Any) -> Any:
-    """Decay that joins the gradient: what follows sees it."""
+    """Decay that is added to the gradient, where the links after it see it."""
     return o.add_decayed_weights(0.003)
 
 
 def _decoupled(o: Any) -> Any:
-    """Decay that joins the update: the momentum before it does not see it."""
+    """Decay that is added to the update, where the momentum before it does not see it."""
     return o.add_decayed_weights(0.01)
 
 
@@ -65,8 +65,8 @@ def _warmup_cosine(o: Any, peak: float, steps: int) -> Any:
 _G, _S, _M = Family
 
 # One line each: name, family, learning rate for digits and for text, recipe (and twin).
-# The two decayed SGDs carry momentum: without it, decay before and after are one and the
-# same update, r (g + w p).
+# The two decayed SGDs have momentum: without it, decay before and decay after would be the same
+# update, r (g + w p).
 # fmt: off
 _RECIPES = [
     Recipe("sgd", _G, 0.5, 0.5,
@@ -111,7 +111,7 @@ OPTIMIZERS: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def pick(names: Sequence[str] | None) -> list[Recipe]:
-    """The recipes of those names, or all of them; each once, in the order asked for."""
+    """The named recipes, or all of them; each once, in the order given."""
     if names is None:
         return list(OPTIMIZERS.values())
     for name in names:

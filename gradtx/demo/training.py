@@ -1,7 +1,7 @@
 """Train a task with one optimizer, as one compiled loop.
 
-The loop is a ``lax.scan`` over a chunk of steps, compiled once and called for every chunk
-and every seed: between two calls a caller can report progress and look at the parameters.
+The loop is a ``lax.scan`` over a chunk of steps, compiled once and called for every chunk of every
+seed. Between calls the caller can report progress and look at the parameters.
 """
 
 import time
@@ -21,19 +21,19 @@ MOST_CHUNKS = 20
 
 
 def chunk_length(steps: int) -> int:
-    """Steps in a chunk: the fewest that divide ``steps`` into at most 20 equal chunks.
+    """Steps per chunk: the fewest that divide ``steps`` into at most 20 equal chunks.
 
-    Equal, because a scan of another length would be another program to compile.
+    They are equal because a scan of another length would be another program to compile.
     """
     return next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= MOST_CHUNKS)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one call of the compiled loop brought."""
+    """What one call of the compiled loop returned."""
 
     steps: int  # done so far, this chunk included
-    losses: np.ndarray  # [chunk length], before each step
+    losses: np.ndarray  # [chunk length], each before its step
     params: Params  # after the last step
     seconds: float
 
@@ -61,7 +61,7 @@ class Trainer:
         for done in range(0, self.steps, self.length):
             began = time.perf_counter()
             params, state, losses = self._loop(params, state, key, done, self.task.data)
-            losses = np.asarray(losses)  # waits for it
+            losses = np.asarray(losses)  # waits for the result
             seconds = time.perf_counter() - began
             yield Chunk(done + self.length, losses, params, seconds)
 

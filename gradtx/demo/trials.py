@@ -1,7 +1,7 @@
 """One optimizer trained in gradtx and, beside it, in Optax.
 
-Both start from the same parameters and see the same batches, so that what is left between
-them is rounding. For the Adam family most of it is Optax's, which takes 1 - b2^t from numbers
+Both start from the same parameters and see the same batches, so that they differ only by rounding.
+For the Adam family most of the error is Optax's, which computes 1 - b2^t by subtracting numbers
 close to 1; ``tests/demo`` measures it in float64.
 """
 
@@ -23,7 +23,7 @@ Report = Callable[[str, int], None]  # (what is running, steps done since the la
 
 @dataclass(frozen=True)
 class Plan:
-    """What every optimizer is given alike."""
+    """What is the same for every optimizer."""
 
     task: Task
     steps: int
@@ -33,12 +33,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """What training with one optimizer of one library brought, over all seeds."""
+    """The results of training with one optimizer of one library, over all seeds."""
 
-    losses: np.ndarray  # [seeds, steps], of each step's batch
+    losses: np.ndarray  # [seeds, steps], on each step's batch
     held_out: np.ndarray  # [seeds, 2]: loss and accuracy after the last step
     prepare_seconds: float  # to trace and compile
-    steps_per_second: float  # in the middle chunk: a moment's load on the machine is not in it
+    steps_per_second: float  # in the median chunk, to ignore brief load on the machine
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def trial(recipe: Recipe, plan: Plan, optax: ModuleType | None) -> Trial:
 
 
 def train(tx: Any, library: ModuleType, name: str, plan: Plan) -> tuple[Record, list[Params]]:
-    """Train with one transformation, once a seed; the loop is compiled once for all.
+    """Train with one transformation, once per seed, in a loop that is compiled once for all.
 
-    Also the parameters after each chunk, seed by seed.
+    Returns the record and the parameters after each chunk, seed by seed.
     """
     task = plan.task
     label = f"{name} ({library.__name__})"
