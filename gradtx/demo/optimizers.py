@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import gradtx
 from gradtx.demo.errors import CommandError, unknown
 
-Build = Callable[[Any, float, int], Any]
+Optimizer = Any  # a transformation of gradtx or of Optax
+Build = Callable[[ModuleType, float, int], Optimizer]
 
 
 class Family(Enum):
@@ -34,30 +35,30 @@ class Recipe(NamedTuple):
     build: Build
     twin: Build | None = None
 
-    def ours(self, task: str, steps: int) -> Any:
+    def ours(self, task: str, steps: int) -> Optimizer:
         """The gradtx transformation."""
         return self.build(gradtx, getattr(self, task), steps)
 
-    def theirs(self, optax: ModuleType, task: str, steps: int) -> Any:
+    def theirs(self, optax: ModuleType, task: str, steps: int) -> Optimizer:
         """The same in Optax."""
         return (self.twin or self.build)(optax, getattr(self, task), steps)
 
 
-def _at_rate(o: Any, r: float, *links: Any) -> Any:
+def _at_rate(o: ModuleType, r: float, *links: Optimizer) -> Optimizer:
     return o.chain(*links, o.scale_by_learning_rate(r))
 
 
-def _l2(o: Any) -> Any:
+def _l2(o: ModuleType) -> Optimizer:
     """Decay that is added to the gradient, where the links after it see it."""
     return o.add_decayed_weights(0.003)
 
 
-def _decoupled(o: Any) -> Any:
+def _decoupled(o: ModuleType) -> Optimizer:
     """Decay that is added to the update, where the momentum before it does not see it."""
     return o.add_decayed_weights(0.01)
 
 
-def _warmup_cosine(o: Any, peak: float, steps: int) -> Any:
+def _warmup_cosine(o: ModuleType, peak: float, steps: int) -> Callable[[Any], Any]:
     """Up for the first tenth of the steps, then down half a cosine to zero at the last."""
     return o.warmup_cosine_decay_schedule(0.0, peak, max(1, steps // 10), max(2, steps))
 

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +49,7 @@ def with_jumps(at: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.insert(at, jumps, at[jumps]), np.insert(values, jumps, values[jumps - 1])
 
 
-def _steps_in(x: Any) -> int:
+def _steps_in(x: object) -> int:
     """The sum of the numbers of steps among the arguments of a schedule."""
     if not isinstance(x, Schedule):
         inside = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from gradtx import OptState, Updates
+from gradtx.demo.optimizers import Optimizer
 from gradtx.demo.tasks import Params, Task
 
-Apply = Callable[[Any, Any], Any]  # (params, updates) -> params
+Apply = Callable[[Params, Updates], Params]
 MOST_CHUNKS = 20
 
 
@@ -41,7 +43,7 @@ class Chunk:
 class Trainer:
     """The compiled training loop of one optimizer on one task."""
 
-    def __init__(self, task: Task, tx: Any, apply_updates: Apply, steps: int) -> None:
+    def __init__(self, task: Task, tx: Optimizer, apply_updates: Apply, steps: int) -> None:
         self.task, self.tx, self.steps = task, tx, steps
         self.length = chunk_length(steps)
         params, state, key = self._start(seed=0)
@@ -50,7 +52,7 @@ class Trainer:
         self._loop = loop.lower(params, state, key, 0, task.data).compile()
         self.prepare_seconds = time.perf_counter() - began  # to trace, lower and compile
 
-    def _start(self, seed: int) -> tuple[Params, Any, Array]:
+    def _start(self, seed: int) -> tuple[Params, OptState, Array]:
         weights, batches = jax.random.split(jax.random.key(seed))
         params = self.task.init(weights)
         return params, self.tx.init(params), batches
@@ -66,9 +68,13 @@ class Trainer:
             yield Chunk(done + self.length, losses, params, seconds)
 
 
-def _loop(task: Task, tx: Any, apply_updates: Apply, length: int) -> Callable[..., Any]:
-    def loop(params: Params, state: Any, key: Array, start: Array, data: Any) -> Any:
-        def step(carry: tuple[Params, Any], index: Array) -> tuple[tuple[Params, Any], Array]:
+def _loop(task: Task, tx: Optimizer, apply_updates: Apply, length: int) -> Callable[..., Any]:
+    def loop(
+        params: Params, state: OptState, key: Array, start: Array, data: Any
+    ) -> tuple[Params, OptState, Array]:
+        def step(
+            carry: tuple[Params, OptState], index: Array
+        ) -> tuple[tuple[Params, OptState], Array]:
             params, state = carry
             batch = task.draw(jax.random.fold_in(key, index), data)
             loss, grads = jax.value_and_grad(task.loss)(params, batch)

@@ -8,13 +8,12 @@ close to 1; ``tests/demo`` measures it in float64.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
 
 import gradtx
-from gradtx.demo.optimizers import Recipe
+from gradtx.demo.optimizers import Optimizer, Recipe
 from gradtx.demo.tasks import Params, Task
 from gradtx.demo.training import Trainer, relative_difference
 
@@ -68,7 +67,7 @@ def trial(recipe: Recipe, plan: Plan, optax: ModuleType | None) -> Trial:
     return Trial(recipe, ours, theirs, np.reshape(apart, (len(plan.seeds), -1)))
 
 
-def train(tx: Any, library: ModuleType, name: str, plan: Plan) -> tuple[Record, list[Params]]:
+def train(tx: Optimizer, library: ModuleType, name: str, plan: Plan) -> tuple[Record, list[Params]]:
     """Train with one transformation, once per seed, in a loop that is compiled once for all.
 
     Returns the record and the parameters after each chunk, seed by seed.
