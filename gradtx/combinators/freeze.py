@@ -80,7 +80,7 @@ class _ByMask:
 
     mask: Any
 
-    def __call__(self, params: Params) -> Any:
+    def __call__(self, params: Params) -> Params:
         leaves = Leaves.of(params)
         frozen = Mask(self.mask).select(leaves, "selective_transform: freeze_mask")
         return leaves.tree("freeze" if f else "train" for f in frozen)

@@ -129,7 +129,7 @@ class Injected(GradientTransformation):
         from_examples = Place.FIRST in self.place
         return flat.put(u, selected, "inject_hyperparams", from_examples=from_examples), [new]
 
-    def _check_state(self, state: Any) -> None:
+    def _check_state(self, state: OptState) -> None:
         if not is_like(state, InjectStatefulHyperparamsState):
             kept = show_class(InjectStatefulHyperparamsState)
             raise wrong(state, f"the {kept} of inject_hyperparams", "")

@@ -56,9 +56,8 @@ def schedule_free(
     learning_rate: that of the base optimizer, as the same number or schedule; both are evaluated at
     the same step. b1: in (0, 1], since with 0 y would not determine x. state_dtype: the dtype of z;
     by default float32 or wider. The base optimizer should have no momentum of its own and cannot
-    hold a line search; it sees y as its params, and a `value` taken there.
-
-    Defazio et al., 2024, https://arxiv.org/abs/2405.15682
+    hold a line search; it sees y as its params, and a `value` taken there. Defazio et al., 2024,
+    https://arxiv.org/abs/2405.15682
     """
 
     def init(params: Params, base_optimizer: Inner) -> ScheduleFreeState:

@@ -33,7 +33,7 @@ _WIDTHS = (3.2, 1.9, 0.9)  # each narrower than the last, so that paths that coi
 def landscape_picture(
     functions: Sequence[Function], paths: Mapping[str, Sequence[Descent]], out: Path
 ) -> None:
-    """A row per function, a column per family, and for the quadratic one of denominators."""
+    """A row per function, a column per family, and for the quadratic a column of denominators."""
     columns = len(Family) + any(function.name == "quadratic" for function in functions)
     figure = new_figure("landscape", 4.4 * columns, 3.5 * len(functions) + 0.9)
     grid = figure.subplots(len(functions), columns, squeeze=False)

@@ -12,7 +12,7 @@ from gradtx.core.kinds import Number
 from gradtx.demo.figures import MUTED, PALETTE, new_figure, quiet, save
 
 _ENDLESS = 200  # steps to show of a schedule without a length
-_PERIODS = 4  # lengths to show of one that goes on after its length
+_PERIODS = 4  # lengths to show of one that goes on past its length
 _POINTS = 20_000  # in a picture, at most
 
 

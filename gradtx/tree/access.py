@@ -33,8 +33,8 @@ def get_all_with_path(
 ) -> list[tuple[KeyPath, Any]]:
     """All (path, value) pairs whose value is called `key`.
 
-    A value is called by the field or the dict key that holds it, and a NamedTuple by its class too.
-    A path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
+    A value has the name of the field or dict key that holds it, and a NamedTuple also that of its
+    class. A path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
     NamedTuple; `jax.tree_util.keystr` prints it. A node's own children come before anything
     deeper. filtering(path, value): whether to keep a pair.
     """
