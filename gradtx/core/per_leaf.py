@@ -152,7 +152,12 @@ class LeafTransformation(Ruled):
         if state_class in self._specs:
             return self._specs[state_class]
         leaves, treedef = jax.tree.flatten(numbers)
-        known = tuple([as_exact(x) if isinstance(x, int | float) else None for x in leaves])
+        known = tuple(
+            [
+                x if isinstance(x, float) else as_exact(x) if isinstance(x, int) else None
+                for x in leaves
+            ]
+        )
         static = tuple([(n, x) for n, x in self.arguments.items() if n not in self.numbers])
         spec = Spec(
             self.definition, self.inputs, static, treedef, known, state_class, self._options
