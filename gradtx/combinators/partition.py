@@ -253,15 +253,3 @@ def partition(
     gets no leaf, unless it matches them all, as a last ".*" does.
     """
     return transforms, param_labels, mask_compatible_extra_args
-
-
-def multi_transform(
-    transforms: Mapping[Any, Any],
-    param_labels: Any | Callable[[Params], Any] | None = None,
-    *,
-    mask_compatible_extra_args: bool = False,
-) -> Partition:
-    """The older name of `partition`."""
-    return partition(
-        transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
-    )

@@ -25,10 +25,10 @@ Beside the way: `ruled` and `recipe` are the classes of values that rules and co
 `decorators` turns a function into their definition; `place` says which links come first or last;
 `schedule` and `arithmetic` are numbers that depend on the step; `state` are the annotations of
 states, `origin` tells states of any library; `problem` is the objective as a wrapper shows it to
-what is inside; `numerics` and `norms` are functions that formulas share, `batches` one call for many
-leaves; `finite`, `holding` and `opaque` are about what XLA makes of steps that are
-skipped, taken now and then, and of numbers that it is not to know. `exports` says what a package
-makes public, `renamed` what had another name in the last release.
+what is inside; `numerics` and `norms` are functions that formulas share, `batches` one call for
+many leaves; `finite`, `holding` and `opaque` are about what XLA makes of steps that are skipped,
+taken now and then, and of numbers that it is not to know. `exports` says what a package makes
+public, `renamed` what had another name in the last release.
 """
 
 from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)

@@ -51,7 +51,7 @@ def split_count(state: Any) -> tuple[jax.Array | None, Any]:
     if is_named_tuple(state):
         for x, mark in zip(state, count_marks(type(state)), strict=True):
             if mark is not None:
-                return x if mark.first == 0 else x - mark.first, state
+                return _less(x, mark.first), state
     return None, state
 
 
@@ -82,9 +82,12 @@ def with_count(own: Any, count: jax.Array | None, old: Any = None) -> Any:
         elif old is None:
             fields[i] = _from(jnp.copy(count), mark.first)
         else:
-            steps = count - (old[first] - marks[first].first)
-            fields[i] = increased(old[i], steps)
+            fields[i] = increased(old[i], count - _less(old[first], marks[first].first))
     return type(own)(*fields)
+
+
+def _less(count: Any, first: int) -> Any:
+    return count if first == 0 else count - first
 
 
 def _from(count: Any, first: int) -> Any:
