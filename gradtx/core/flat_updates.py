@@ -92,11 +92,18 @@ class FlatUpdates:
             elif v is not None:
                 dtypes[i] = compute_dtype(v.dtype) if p is None else compute_dtype(v.dtype, p.dtype)
                 out_dtypes[i] = v.dtype if p is None else p.dtype
-        selections = Selections(name, leaves, values if params is None else shown)
         return cls(
-            name, leaves, values, shown, aligned, params is not None, dtypes, out_dtypes,
-            selections, {},
-        )  # fmt: skip
+            name=name,
+            leaves=leaves,
+            values=values,
+            params=shown,
+            aligned_params=aligned,
+            has_params=params is not None,
+            dtypes=dtypes,
+            out_dtypes=out_dtypes,
+            selections=Selections(name, leaves, values if params is None else shown),
+            frozen={},
+        )
 
     # -- checks ------------------------------------------------------------------------------------
 
