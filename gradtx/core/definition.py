@@ -58,8 +58,11 @@ class Definition(Generic[P, V]):
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
-        given = {name: thaw(argument) for name, argument in arguments.items()}
-        bound = inspect.BoundArguments(self.signature, given)
+        return self.build({name: thaw(argument) for name, argument in arguments.items()})
+
+    def build(self, given: Mapping[str, Any]) -> Any:
+        """The same for arguments as they were given."""
+        bound = inspect.BoundArguments(self.signature, dict(given))
         return self.function(*bound.args, **bound.kwargs)
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:

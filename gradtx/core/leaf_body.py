@@ -7,7 +7,7 @@ share its trace and its lowering, in a jitted program and outside of one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class Spec:
     treedef: Any
     known: tuple[Any, ...]
     state_class: type
-    options: Mapping[str, Any] = field(compare=False)
+    options: dict[str, Any] = field(compare=False)
 
     @cached_property
     def _hash(self) -> int:
@@ -91,7 +91,7 @@ class Spec:
 
     def rule(self, numbers: dict[str, Any]) -> Rule:
         """The rule with these numbers."""
-        made = self.definition.function(**self.options, **numbers)
+        made = self.definition.build(self.options | numbers)
         return made if isinstance(made, Rule) else as_rule(made, self.definition.name)
 
     def decays(self, numbers: dict[str, Any]) -> list[Any]:

@@ -70,7 +70,7 @@ class TreeTransformation(Ruled):
         numbers = {
             n: bind_numbers(x, dtype, f"{name}: {n}") for n, x in self.numbers_at(count).items()
         }
-        return as_rule(self.definition.function(**self._options, **numbers), name)
+        return as_rule(self.definition.build(self._options | numbers), name)
 
     def _init(self, params: Params) -> OptState:
         own: Any = EmptyState()
