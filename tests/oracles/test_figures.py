@@ -52,6 +52,9 @@ NORMS = {
     "dog": 1,
     "adafactor": 1,
     "adaptive_grad_clip": 2,
+    "partition": 1,
+    "multi_transform": 1,
+    "sam": 2,
 }
 
 

@@ -170,7 +170,7 @@ def test_inside_of_other_transformations() -> None:
     injected = gradtx.inject_hyperparams(gradtx.dpsgd)(0.1, 1.0, 0.5, 3, 0.9)
     stored = gradtx.store(tx, "bfloat16", min_size=1)
     for wrapped in (injected, stored, gradtx.named_chain(("private", tx))):
-        assert wrapped.per_example
+        assert gradtx.Place.FIRST in wrapped.place
         got, _ = wrapped.update(grads, wrapped.init(PARAMS), PARAMS)
         assert_trees_close(got, expected, 1e-6)
     masked = gradtx.masked(tx, "matrix")
