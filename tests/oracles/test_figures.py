@@ -16,6 +16,8 @@ import gradtx
 from .optax_cases.case import Args, build
 from .test_against_optax import OPTIMIZERS, ROAD, TRANSFORMATIONS, cases
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 SHAPES: Any = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
     {
