@@ -23,7 +23,7 @@ def _reason(table: dict[str, str], name: str) -> str | None:
 
 
 def _everything() -> list[Any]:
-    """A parameter for each of Optax's tests, of which one in twelve is tried; of the long ones, one
+    """A parameter for each of Optax's tests, of which one in sixteen is tried; of long ones, one
     in two hundred."""
     made = []
     for path in MODULES:
@@ -32,7 +32,7 @@ def _everything() -> list[Any]:
             name = f"{module}.{described}"
             if _reason(OUT_OF_SCOPE, name):
                 continue
-            marks = [pytest.mark.one_in(200 if _reason(LONG, name) else 12)]
+            marks = [pytest.mark.one_in(200 if _reason(LONG, name) else 16)]
             if different := _reason(DIFFERENT, name):
                 marks.append(pytest.mark.xfail(reason=different, strict=True))
             made.append(pytest.param(case, marks=marks, id=name))

@@ -28,13 +28,13 @@ ROAD = road.TRANSFORMATIONS | road.OPTIMIZERS | SCHEDULES
 
 
 def cases(table: Table) -> list[Any]:
-    """Off the road from SGD to AdamW the first set of arguments every time, the others if asked."""
+    """On the road from SGD to AdamW the first set of arguments every time; of the rest a part."""
     return [
         pytest.param(
             name,
             case,
             id=f"{name}({case!r})" if len(repr(case)) < 80 else f"{name} {i}",
-            marks=[pytest.mark.slow] if i and name not in ROAD else [],
+            marks=pytest.mark.one_in((1 if name in ROAD else 4) * (4 if i else 1)),
         )
         for name, argument_sets in table.items()
         for i, case in enumerate(argument_sets)
@@ -110,7 +110,7 @@ def test_equals_optax(name: str, case: Args) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ROAD else [pytest.mark.slow])
+        pytest.param(name, marks=pytest.mark.one_in(2 if name in ROAD else 16))
         for name in (*TRANSFORMATIONS, *OPTIMIZERS)
     ],
 )

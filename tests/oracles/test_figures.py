@@ -79,8 +79,8 @@ def figures(library: Any, name: str, case: Args) -> Figures:
 
 
 def marked(name: str, case: Args) -> list[Any]:
-    """On the road from SGD to AdamW the first set of arguments every time, the rest if asked."""
-    return [] if name in ROAD and case is ALL[name][0] else [pytest.mark.slow]
+    """On the road from SGD to AdamW the first set of arguments every time; of the rest a part."""
+    return [] if name in ROAD and case is ALL[name][0] else [pytest.mark.one_in(64)]
 
 
 @pytest.mark.parametrize(
