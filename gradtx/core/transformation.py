@@ -44,6 +44,8 @@ class GradientTransformation(Value):
     `GradientTransformation(init, update)` makes one from a pair of functions.
     """
 
+    _for_users = (*Value._for_users, "init", "parts", "update")
+
     def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Any:
         """A transformation from a pair of functions."""
         return from_functions(init, update)

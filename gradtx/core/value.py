@@ -122,6 +122,15 @@ class Value:
         title = self.definition.name if arguments else type(self).__name__
         raise AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}")
 
+    # What completion lists beside the arguments. Other names without an underscore are for the rest
+    # of the library, which reads them of values of any class.
+    _for_users: tuple[str, ...] = ("arguments", "definition", "replace")
+
+    def __dir__(self) -> list[str]:
+        """The arguments, and what a user may do with the value."""
+        private = (name for name in super().__dir__() if name.startswith("_"))
+        return sorted({*private, *self.arguments, *self._for_users})
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(
             f"{self.definition.name} is a value and cannot be changed in place: "
