@@ -25,9 +25,9 @@ from jax.typing import DTypeLike
 from gradtx.core.value import Labelled, Value, show
 
 if TYPE_CHECKING:
-    # The same annotation is read from two sides. A call may give an array of NumPy or a schedule; a
-    # rule sees a number in its place. Hence the base Any: checkers take only what has the member
-    # for one of these, and allow whatever the rule then does with it.
+    # One annotation, read from two sides: a call may give a NumPy array or a schedule, and the rule
+    # then sees a number in its place. A protocol derived from Any serves both: only what has the
+    # member may be given, and a rule may do with it whatever it does with numbers.
 
     class NumPyLike(Protocol, Any):  # type: ignore[misc]
         """An array or a scalar of NumPy."""
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Scalar: TypeAlias = float | jax.Array | NumPyLike
     ScalarOrSchedule: TypeAlias = Scalar | ScheduleLike
 else:
-    Scalar = ScalarOrSchedule = Any
+    NumPyLike = Scalar = ScalarOrSchedule = Any
 
 
 class Off(float):
@@ -278,7 +278,7 @@ PositiveSteps = Annotated[
 ]
 PositiveInt = Annotated[int, Whole(">= 1", lambda n: n >= 1)]
 NonNegativeInt = Annotated[int, Whole(">= 0", lambda n: n >= 0)]
-RandomKey = Annotated[Scalar, KeyKind()]
+RandomKey = Annotated[int | jax.Array | NumPyLike, KeyKind()]
 DType = Annotated[DTypeLike, DTypeKind()]
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import jax
 
@@ -237,8 +237,21 @@ def from_functions(init: Any, update: Any) -> Any:
     return init, update
 
 
+if TYPE_CHECKING:
+
+    class _Pair(Protocol, Any):  # type: ignore[misc]
+        """Of a call, any library's `init` and `update`; to what is called, a transformation."""
+
+        @property
+        def init(self) -> Callable[..., Any]: ...
+
+        @property
+        def update(self) -> Callable[..., Any]: ...
+else:
+    _Pair = Any
+
 # A transformation, or what `as_transformation` makes one of.
-TransformationLike = Annotated[Any, Instance(GradientTransformation)]
+TransformationLike = Annotated[_Pair, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:
