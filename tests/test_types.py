@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import pydoc
 import re
 import runpy
 import subprocess
@@ -110,3 +111,27 @@ def test_completion_lists_the_arguments_and_what_is_for_users(value, names):
 def test_every_listed_name_can_be_read(value):
     for name in dir(value):
         getattr(value, name)
+
+
+@pytest.mark.parametrize(
+    ("definition", "name"),
+    [
+        (gradtx.adamw, "GradientTransformation"),
+        (gradtx.scale_by_adam, "GradientTransformation"),
+        (gradtx.apply_if_finite, "GradientTransformation"),
+        (gradtx.chain, "GradientTransformation"),
+        (gradtx.cosine_decay_schedule, "Schedule"),
+        (gradtx.join_schedules, "Schedule"),
+    ],
+)
+def test_signatures_say_what_a_call_returns(definition, name):
+    signature = inspect.signature(definition)
+    assert signature.return_annotation == name
+    assert signature.parameters == inspect.signature(definition.function).parameters
+    assert f"-> '{name}'>" in repr(definition)
+
+
+def test_help_shows_signature_and_formula():
+    text = pydoc.plain(pydoc.render_doc(gradtx.clip))
+    assert "max_delta: 'NonNegative') -> 'GradientTransformation'" in text
+    assert gradtx.clip.__doc__.splitlines()[0] in text

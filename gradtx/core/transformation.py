@@ -239,19 +239,21 @@ def from_functions(init: Any, update: Any) -> Any:
 
 if TYPE_CHECKING:
 
-    class _Pair(Protocol, Any):  # type: ignore[misc]
-        """Of a call, any library's `init` and `update`; to what is called, a transformation."""
+    class InitAndUpdate(Protocol, Any):  # type: ignore[misc]
+        """What may be given, of any library; what is called sees a transformation in its place."""
 
         @property
-        def init(self) -> Callable[..., Any]: ...
+        def init(self) -> Callable[..., Any]:
+            """From params to the state."""
 
         @property
-        def update(self) -> Callable[..., Any]: ...
+        def update(self) -> Callable[..., Any]:
+            """From updates and the state to the next ones."""
 else:
-    _Pair = Any
+    InitAndUpdate = Any
 
 # A transformation, or what `as_transformation` makes one of.
-TransformationLike = Annotated[_Pair, Instance(GradientTransformation)]
+TransformationLike = Annotated[InitAndUpdate, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:
