@@ -63,7 +63,7 @@ def names():
 
 @pytest.mark.parametrize("statement", statements_after(BEGIN).values())
 def test_wrong_uses_raise(names, statement):
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, AttributeError)):
         exec(statement, names)
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Scalar: TypeAlias = float | jax.Array | NumPyLike
     ScalarOrSchedule: TypeAlias = Scalar | ScheduleLike
 else:
-    NumPyLike = Scalar = ScalarOrSchedule = Any
+    NumPyLike = ScheduleLike = Scalar = ScalarOrSchedule = Any
 
 
 class Off(float):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
-from gradtx.core.kinds import Scalar, ScalarOrSchedule
+from gradtx.core.kinds import Instance, Scalar, ScalarOrSchedule, ScheduleLike
 from gradtx.core.value import Value, show
 
 
@@ -153,6 +153,10 @@ class FunctionSchedule(Schedule):
 
     def __repr__(self) -> str:
         return show(self.arguments["function"])
+
+
+# A schedule, or a plain function of the step, which becomes one.
+AnySchedule = Annotated[ScheduleLike, Instance(Schedule)]
 
 
 # -- what a user's function may do -----------------------------------------------------------------

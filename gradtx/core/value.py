@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import jax
 import numpy as np
@@ -131,7 +131,7 @@ class Value:
         private = (name for name in super().__dir__() if name.startswith("_"))
         return sorted({*private, *self.arguments, *self._for_users})
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:
         raise AttributeError(
             f"{self.definition.name} is a value and cannot be changed in place: "
             f"use tx.replace({name}=...)"

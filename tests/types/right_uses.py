@@ -42,6 +42,10 @@ gradtx.linear_schedule(0.1, by_function, transition_steps=np.int32(5))
 gradtx.add_noise(0.1, 0.55, seed=1)
 gradtx.add_noise(0.1, 0.55, jax.random.key(1))
 
+gradtx.join_schedules([schedule, by_function, lambda step: 0.1], [10, 20])
+gradtx.join_schedules((schedule, schedule), np.array([10]))
+gradtx.piecewise_constant_schedule(0.1, {10: 0.5, 20: half})
+
 # -- arithmetic on schedules -----------------------------------------------------------------------
 
 assert_type(0.5 * schedule, Schedule)
