@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import gradtx
+from gradtx.precision.formats import FormatName
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Way:
     library: Any = gradtx
 
 
-def _stored(name: str) -> Way:
+def _stored(name: FormatName) -> Way:
     return Way(lambda rate: gradtx.store(gradtx.adamw(rate), name))
 
 

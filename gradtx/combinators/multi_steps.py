@@ -90,6 +90,13 @@ class MultiSteps(TreeTransformation):
     Raises: ValueError for k < 1.
     """
 
+    _for_users = (
+        *TreeTransformation._for_users,
+        "gradient_transformation",
+        "has_updated",
+        "inner_opt",
+    )
+
     def __new__(
         cls,
         opt: Any,

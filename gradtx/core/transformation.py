@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import jax
 
@@ -43,6 +43,8 @@ class GradientTransformation(Value):
 
     `GradientTransformation(init, update)` makes one from a pair of functions.
     """
+
+    _for_users = (*Value._for_users, "init", "parts", "update")
 
     def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Any:
         """A transformation from a pair of functions."""
@@ -235,8 +237,23 @@ def from_functions(init: Any, update: Any) -> Any:
     return init, update
 
 
+if TYPE_CHECKING:
+
+    class InitAndUpdate(Protocol, Any):  # type: ignore[misc]
+        """What may be given, of any library; what is called sees a transformation in its place."""
+
+        @property
+        def init(self) -> Callable[..., Any]:
+            """From params to the state."""
+
+        @property
+        def update(self) -> Callable[..., Any]:
+            """From updates and the state to the next ones."""
+else:
+    InitAndUpdate = Any
+
 # A transformation, or what `as_transformation` makes one of.
-TransformationLike = Annotated[Any, Instance(GradientTransformation)]
+TransformationLike = Annotated[InitAndUpdate, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,19 @@ from jax.tree_util import (
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.inner import Inner
+from gradtx.core.kinds import Kind
 from gradtx.core.leaves import paths, words_of
 from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
 from gradtx.core.transformation import GradientTransformation
-from gradtx.precision.formats import FORMATS, is_stored, name_of
+from gradtx.precision.formats import FORMATS, FormatName, is_stored, name_of
 from gradtx.precision.narrow import Seed, key_of, uniform
 
 __all__ = ["StoreState", "store"]
+
+# One format for all moments, or by pattern.
+Formats = Annotated[FormatName | Mapping[str, FormatName], Kind()]
 
 
 class StoreState(NamedTuple):
@@ -45,7 +49,7 @@ class StoreState(NamedTuple):
 @per_tree
 def store(
     inner: GradientTransformation,
-    format: Any,
+    format: Formats,
     *,
     seed: Seed = 0,
     min_size: int = 4096,

@@ -14,7 +14,7 @@ from jax import lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
-from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt
+from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt, ScalarOrSchedule
 from gradtx.core.numerics import infinity
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.problem import accepted, is_negated
@@ -28,9 +28,11 @@ __all__ = [
     "value_and_grad_from_state",
 ]
 
-Shrink = Annotated[Any, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
-Growth = Annotated[Any, Number("> 0", lambda x: x > 0, example=2.0)]  # infinity is one too
-Curvature = Annotated[Any, Number(">= 0", lambda x: x >= 0)]
+Shrink = Annotated[ScalarOrSchedule, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
+Growth = Annotated[
+    ScalarOrSchedule, Number("> 0", lambda x: x > 0, example=2.0)
+]  # infinity is one too
+Curvature = Annotated[ScalarOrSchedule, Number(">= 0", lambda x: x >= 0)]
 
 
 class Line(NamedTuple):

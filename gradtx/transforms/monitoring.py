@@ -63,6 +63,8 @@ class Measure(Value):
     It is no transformation of the updates; give it to `monitor`.
     """
 
+    _for_users = (*Value._for_users, "init", "update")
+
     @classmethod
     def _accept(cls, where: str, value: Any) -> Value:
         if isinstance(value, Measure | GradientTransformation):
