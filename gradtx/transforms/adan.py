@@ -36,7 +36,7 @@ def scale_by_adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ) -> Rule:
-    """Adam with a second running mean: of the differences between successive gradients.
+    """Adam with an additional running mean, of the differences between successive gradients.
 
         d  = g - (the previous gradient)            (0 on the first step)
         m <- b1 * m + (1 - b1) * g

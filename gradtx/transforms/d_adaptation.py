@@ -66,7 +66,8 @@ def dadapt_adamw(
         u   = -weight_decay rate x - mu / (sqrt(nu) + eps)
 
     n is computed from the old s and nu. d starts at estim_lr0 and is kept while s is 0.
-    learning_rate scales the estimate: 1, or a schedule around it. Defazio & Mishchenko, 2023, https://arxiv.org/abs/2301.07733
+    learning_rate scales the estimate: 1, or a schedule around it. Defazio & Mishchenko, 2023,
+    https://arxiv.org/abs/2301.07733
     """
     b1, b2 = betas
     root = b2**0.5

@@ -123,7 +123,7 @@ def scaled(step: Array, updates: Updates) -> Updates:
     return jax.tree.map(lambda u: cast(step, u.real.dtype) * u, updates)
 
 
-def constants(*numbers: Any) -> tuple[Any, ...]:
+def constants(*numbers: float | Array) -> tuple[float | Array, ...]:
     """The hyperparameters of a search, cut off from derivatives: a search has none."""
     return tuple(x if isinstance(x, int | float) else lax.stop_gradient(x) for x in numbers)
 
@@ -181,7 +181,7 @@ def scale_by_backtracking_linesearch(
     store_grad: bool = False,
     verbose: bool = False,
 ) -> Rule:
-    """Multiply the updates by the first of a decreasing sequence of rates that meets Armijo's rule.
+    """Multiply the updates by the first of a falling sequence of rates that decreases f enough.
 
         u = eta g, the first eta with
         f(w + u) <= (1 + rtol) f(w) + slope_rtol * <u, grad f(w)> + atol

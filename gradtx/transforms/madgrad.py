@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -51,7 +51,7 @@ def scale_by_madgrad(
         return jnp.sqrt(cast(step.count, scalar_dtype()))
 
     def update(
-        grad: Array, state: MadgradState, param: Array, precomputed: Any
+        grad: Array, state: MadgradState, param: Array, precomputed: Array
     ) -> tuple[Array, MadgradState]:
         weight = (learning_rate + eps) * precomputed
         nu = state.grad_sum_sq + weight * abs_sq(grad)

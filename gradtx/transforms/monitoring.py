@@ -94,7 +94,7 @@ class FunctionMeasure(Measure):
 
 
 @makes(FunctionMeasure)
-def measure_by_function(measure: Callable[[Updates], Any]) -> Any:
+def measure_by_function(measure: Callable[[Updates], Any]) -> object:
     """measure(updates)"""
     return measure
 
@@ -130,7 +130,7 @@ def measure_with_ema(
     decay: Decay,
     debias: bool = True,
     accumulator_dtype: DType | None = None,
-) -> Any:
+) -> object:
     """The running mean of measure(updates), for `monitor`; booleans count as 0 and 1.
 
         mean <- decay * mean + (1 - decay) * measure(g)

@@ -101,7 +101,8 @@ def momo(
 
     If d = 0, tau is 0. lb is lower_bound; with adapt_lower_bound it is estimated, never below
     lower_bound: if it is too high to allow a step, it is first lowered to half the highest one that
-    does; then it is set to f + <d, x> - c - tau ||d||^2 / 2. Schaipp et al., 2023, https://arxiv.org/abs/2305.07583
+    does; then it is set to f + <d, x> - c - tau ||d||^2 / 2. Schaipp et al., 2023,
+    https://arxiv.org/abs/2305.07583
     """
 
     def init(params: Params) -> MomoState:
@@ -200,7 +201,8 @@ def _dot(x: Updates, y: Updates) -> Array:
 class _Model(NamedTuple):
     """The running mean of linear models of the loss: scalars.
 
-    f, c: as in `momo`; slope_at_params: <d, x>; squared_norm: that of the slope d, ||d||^2.
+    f, c: as in `momo`; slope_at_params: <d, x>; squared_norm: ||d||^2, in `momo_adam`
+    <d, d / D>.
     """
 
     f: Array
