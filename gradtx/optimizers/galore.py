@@ -26,7 +26,7 @@ def galore(
     mask: Any = None,
     weight_dimension_numbers: Any = None,
 ) -> GradientTransformation:
-    """Memory-efficient Adam, or another optimizer. Zhao et al., 2024, https://arxiv.org/abs/2403.03507
+    """Adam, or another optimizer, on low-rank gradients. Zhao et al., 2024, https://arxiv.org/abs/2403.03507
 
     mask: the parameters that decay, as in `masked`. All else as in `scale_by_galore`.
     """

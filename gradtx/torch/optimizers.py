@@ -154,8 +154,8 @@ def _decayed(
 ) -> GradientTransformation:
     """Moments, with weight decay before them (L2) or decoupled from them."""
     before = _gradient(maximize, None if decoupled else weight_decay)
-    behind = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
-    return chain(*before, moments, *behind, scale_by_learning_rate(lr))
+    after = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
+    return chain(*before, moments, *after, scale_by_learning_rate(lr))
 
 
 @recipe

@@ -31,7 +31,7 @@ def cosine_annealing_lr(
     T_max: PositiveSteps,  # noqa: N803
     eta_min: NonNegative = 0.0,
 ) -> Schedule:
-    """eta_min + (lr - eta_min) * (1 + cos(pi * t / T_max)) / 2, for ever.
+    """eta_min + (lr - eta_min) * (1 + cos(pi * t / T_max)) / 2, also beyond T_max.
 
     torch.optim.lr_scheduler.CosineAnnealingLR
     """

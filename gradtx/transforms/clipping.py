@@ -34,7 +34,7 @@ Axes = int | tuple[int, ...] | None
 
 @per_leaf
 def clip(max_delta: NonNegative) -> Callable[..., Array]:
-    """u = min(max(g, -max_delta), max_delta), element by element."""
+    """u = min(max(g, -max_delta), max_delta), elementwise."""
     return lambda grad: jnp.clip(grad, -max_delta, max_delta)
 
 
