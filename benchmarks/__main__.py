@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -39,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(kind: str, known: Collection[str]) -> Any:
+def _names(kind: str, known: Collection[str]) -> Callable[[str], list[str]]:
     """A parser of comma-separated known names."""
 
     def parse(text: str) -> list[str]:
@@ -53,7 +52,7 @@ def _names(kind: str, known: Collection[str]) -> Any:
     return parse
 
 
-def _device(text: str) -> Any:
+def _device(text: str) -> jax.Device:
     platform, _, index = text.partition(":")
     try:
         return jax.devices(platform or None)[int(index or 0)]
@@ -79,8 +78,8 @@ def _command(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "benchmarks", *shown])
 
 
-def _selection(options: argparse.Namespace, device: Any) -> tuple[list[str], list[str]]:
-    """The sets and recipes to run; says what is left out and why."""
+def _selection(options: argparse.Namespace, device: jax.Device) -> tuple[list[str], list[str]]:
+    """The sets and recipes to run; prints what is left out and why."""
     recipes = options.recipes or list(RECIPES)
     for recipe in list(recipes):
         if library := missing_in(recipe):
@@ -115,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
 
         def done(case: CaseResult, what: str) -> None:
             progress(case, what)
-            if path is not None:  # so that a run that is cut short leaves what it had
+            if path is not None:  # so that a run that is cut short leaves what it has
                 results.write(path.with_suffix(".partial"))
 
         seconds = 0.0 if options.quick else options.seconds

@@ -1,4 +1,4 @@
-"""What the project asks of itself on CPU, next to what was measured."""
+"""What the project demands of itself on CPU, beside what was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import PLAIN_SETS, RECIPES
 from benchmarks.results import CaseResult, Ratio, Results, step_mean
 
-# How a measure is called in a table; bytes and temps are gradtx's own, the others gradtx / Optax.
+# The names of measures in a table; bytes and temps are gradtx's own, the others gradtx / Optax.
 MEASURES = {
     "step": "step, gradtx / Optax",
     "bytes": "bytes a parameter",
@@ -60,7 +60,7 @@ BARS = (
     Bar("muon", "blocks", "step", 0.8),
     Bar("muon", "blocks", "compile", 0.3),
 )
-# The geometric mean of the steps: of the recipes that are measured on every set, and of all.
+# For geometric means of step ratios: of the recipes measured on every set, and of all recipes.
 MEAN_LIMITS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
     ("the first nine recipes", lambda recipe: RECIPES[recipe].sets == PLAIN_SETS, 0.75),
     ("everything", lambda recipe: True, 0.7),
@@ -76,7 +76,7 @@ HEADER = ["recipe", "parameters", "measure", "bar", "measured", "95% interval", 
 
 
 def bar_rows(results: Results) -> list[list[str]]:
-    """A row a bar whose case was measured, and one for the mean over all; none but on CPU."""
+    """A row per bar whose case was measured, and one per mean; on CPU only."""
     if results.quick or results.device["platform"] != "cpu":
         return []
     rows = []
@@ -95,8 +95,8 @@ def bar_rows(results: Results) -> list[list[str]]:
 
 
 def _judged(value: float, limit: float, ratio: Ratio | None = None) -> list[str]:
-    """Judged as it is printed: two decimals. A timing that misses its bar by less than what it is
-    certain to is told apart from one that misses it."""
+    """Judged as printed, to two decimals. A timing that misses its bar by less than its uncertainty
+    is told apart from one that clearly misses it."""
     met = "yes" if round(value, 2) <= limit else "no"
     if ratio and met == "no" and round(ratio.least, 2) <= limit:
         met = "cannot be told"

@@ -15,20 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.program import count_equations, count_kernels
-from benchmarks.recipes import LIBRARIES, Recipe, step_of
+from benchmarks.recipes import LIBRARIES, Recipe, Step, step_of
 from benchmarks.results import CaseResult, Side
+from gradtx import Params, Updates
 
 
 @dataclass
 class Rounds:
-    """How often to repeat: at least, at most, and in between while another round fits the time."""
+    """How often to repeat: at least, at most, and in between while another round fits before
+    `until`, a time of `perf_counter`."""
 
     at_least: int
     at_most: int
     until: float
 
     def more(self, done: int, longest: float) -> bool:
-        """Whether to do another round after `done`, the longest of which took so many seconds."""
+        """Whether to do another round after `done`, the longest of which took `longest` seconds."""
         if done < self.at_least:
             return True
         return done < self.at_most and time.perf_counter() + longest < self.until
@@ -40,9 +42,11 @@ def interleave(
     every_third: Callable[[], None] = lambda: None,
     longest: float = 0.0,
 ) -> list[list[Any]]:
-    """The results of each timer, run in turns; who goes first alternates. `every_third`: done
-    before every third round but the first, so that who goes first after it alternates too.
-    longest: the seconds that a round is known to take."""
+    """The results of each timer. The timers take turns, and who goes first alternates.
+
+    every_third: called before every third round but the first, so that who goes first after it
+    alternates too. longest: the seconds that a round is known to take.
+    """
     samples: list[list[Any]] = [[] for _ in timers]
     order, done = list(range(len(timers))), 0
     while rounds.more(done, longest):
@@ -60,7 +64,7 @@ def interleave(
 class Contender:
     """One library's optimizer with its arrays."""
 
-    def __init__(self, library: str, recipe: Recipe, params: Any, grads: Any):
+    def __init__(self, library: str, recipe: Recipe, params: Params, grads: Updates):
         self.library = LIBRARIES[library]
         self.recipe = recipe
         self.grads = grads
@@ -70,7 +74,7 @@ class Contender:
         self.traced: Any = None
         self.compiled: Any = None
 
-    def begin(self, params: Any) -> None:
+    def begin(self, params: Params) -> None:
         """Take a copy of the parameters and a fresh state."""
         self.params = jax.tree.map(jnp.copy, params)
         self.state = self.tx.init(self.params)
@@ -81,7 +85,7 @@ class Contender:
         self.params = self.state = None
 
     def take_over(self, other: Contender) -> None:
-        """Go on with the other's arrays, if it has any."""
+        """Continue with the other's arrays, if it has any."""
         if other is not self and other.params is not None:
             self.params = other.params
             self.state = jax.tree.unflatten(self.structure, jax.tree.leaves(other.state))
@@ -93,7 +97,7 @@ class Contender:
         jax.clear_caches()  # type: ignore[no-untyped-call]
         gc.unfreeze()
         gc.collect()
-        gc.freeze()  # what earlier cases left is not searched for garbage in this one's time
+        gc.freeze()  # keep the collector from searching what earlier cases left, in this one's time
         times = [time.perf_counter()]
         jitted = jax.jit(self.step, donate_argnums=(0, 1))
         self.traced = jitted.trace(self.params, self.state, self.grads)
@@ -105,21 +109,21 @@ class Contender:
         self.compiled = lowered.compile()
         return times[1] - times[0], times[2] - times[1], time.perf_counter() - times[2]
 
-    def run(self, step: Callable[..., tuple[Any, Any]], cycles: int = 1) -> float:
-        """The mean seconds of a step over so many cycles of the recipe, each step awaited."""
+    def run(self, step: Step, cycles: int = 1) -> float:
+        """The mean seconds per step over some cycles of the recipe, waiting for each step."""
         steps = cycles * self.recipe.cycle
         start = time.perf_counter()
         for _ in range(steps):
             self.step_once(step)
         return (time.perf_counter() - start) / steps
 
-    def step_once(self, step: Callable[..., tuple[Any, Any]]) -> None:
+    def step_once(self, step: Step) -> None:
         """One step, awaited."""
         self.params, self.state = step(self.params, self.state, self.grads)
         jax.block_until_ready((self.params, self.state))  # type: ignore[no-untyped-call]
 
     def describe(self, side: Side, parameters: int) -> None:
-        """Write down what the program says of itself."""
+        """Record what the program says about itself."""
         analysis, memory = self.compiled.cost_analysis(), self.compiled.memory_analysis()
         analysis = analysis[0] if isinstance(analysis, list) else analysis
         side.bytes = analysis.get("bytes accessed", math.nan) / parameters
@@ -128,8 +132,8 @@ class Contender:
         side.kernels = count_kernels(self.compiled.as_text())
 
 
-SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take about this
-# The seconds that each measure of a case gets at least, and those that it gets where a bar is set.
+SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take this long
+# The seconds that each measure of a case gets at least, without and with a bar set for it.
 SECONDS = {"compile": 0.0, "trace_lower": 0.25, "step": 0.5}
 JUDGED_SECONDS = {"compile": 20.0, "trace_lower": 4.0, "step": 5.0}
 
@@ -137,12 +141,12 @@ JUDGED_SECONDS = {"compile": 20.0, "trace_lower": 4.0, "step": 5.0}
 def measure(
     result: CaseResult,
     recipe: Recipe,
-    params: Any,
-    grads: Any,
+    params: Params,
+    grads: Updates,
     seconds: float,
     judged: Collection[str] = (),
 ) -> None:
-    """Fill in a case, in about the seconds given, if that is not less than each measure gets."""
+    """Fill in a case in about `seconds`, or in what the measures get at least if that is more."""
     start = time.perf_counter()
     sides = [result.gradtx, result.optax]
     both = [Contender(library, recipe, params, grads) for library in LIBRARIES]
@@ -152,11 +156,11 @@ def measure(
     for contender, side in zip(both, sides, strict=True):
         contender.describe(side, result.parameters)
         contender.traced = None
-        # The first call pays for what later ones find ready.
+        # The first call pays for setup that later ones find done.
         first.append(recipe.cycle * contender.run(contender.compiled))
     result.difference = _difference(both, params)
     cycles = max(1, round(SAMPLE_SECONDS / max(first)))
-    slow = sum(first) > 5  # what the first call pays for is nothing beside it: it counts
+    slow = sum(first) > 5  # so slow that setup is negligible: the first call counts too
     at_least = 1 if slow else 3 if sum(first) > 0.2 else 6
     rounds = Rounds(at_least, 100, max(start + seconds, time.perf_counter() + least["step"]))
     memory = Memory(both, params)
@@ -167,10 +171,10 @@ def measure(
 
 
 class Memory:
-    """Whose arrays lie where. Where large arrays happen to lie makes the same program up to 1.4
-    times as fast, and would be taken for a difference of the libraries."""
+    """Gives both libraries the same memory if possible. Where large arrays happen to lie makes the
+    same program up to 1.4 times as fast, which would look like a difference of the libraries."""
 
-    def __init__(self, both: list[Contender], params: Any):
+    def __init__(self, both: list[Contender], params: Params):
         self.both = list(both)
         self.params = params
         kinds = [list(map(jax.typeof, jax.tree.leaves(one.state))) for one in both]
@@ -179,15 +183,15 @@ class Memory:
             both[1].release()
 
     def of(self, contender: Contender) -> Contender:
-        """The contender with arrays to step. If both have a state of the same arrays they step
-        the same ones, in turns."""
+        """The contender with arrays to step: the same arrays in turns, if the states of both are
+        arrays of the same shapes and dtypes."""
         if self.shared:
             for other in self.both:
                 contender.take_over(other)
         return contender
 
     def begin_elsewhere(self) -> None:
-        """Let both begin anew on other memory, and touch it for the first time."""
+        """Start both afresh on other memory, and touch it for the first time."""
         self.both.reverse()  # the next to choose is the other one
         for contender in self.both:
             contender.release()
@@ -197,12 +201,12 @@ class Memory:
 
 
 def measure_eager(
-    result: CaseResult, recipe: Recipe, params: Any, grads: Any, seconds: float
+    result: CaseResult, recipe: Recipe, params: Params, grads: Updates, seconds: float
 ) -> None:
-    """Fill in the step outside of jit.
+    """Fill in the time of a step outside of jit.
 
-    Apart from the rest, so that nothing is forgotten between recipes: the operations that a
-    library runs one by one are compiled once for all of them.
+    It is measured apart from the rest, which clears the caches: the operations that a library runs
+    one by one are compiled once for all recipes.
     """
     start = time.perf_counter()
     both = [Contender(library, recipe, params, grads) for library in LIBRARIES]
@@ -220,7 +224,7 @@ def _compile(
     seconds: float,
     least: dict[str, float],
 ) -> None:
-    """Trace, lower and compile, at least once and at most thrice; without compilation some more."""
+    """Trace, lower and compile one to three times; then trace and lower up to seven times more."""
     plan = (("compile", 0.35, 1, 3), ("trace_lower", 0.5, 0, 7))
     longest = 0.0
     for what, part, at_least, at_most in plan:
@@ -234,10 +238,10 @@ def _compile(
         longest = sum(side.trace_s[0] + side.lower_s[0] for side in sides)
 
 
-def _difference(both: list[Contender], before: Any, leaves: int = 8) -> float:
+def _difference(both: list[Contender], before: Params, leaves: int = 8) -> float:
     """The largest difference between the libraries' parameters, relative to how far they moved.
 
-    On the smallest leaves, as a proof that both do the same work.
+    It is taken on the smallest leaves, to show that both do the same work.
     """
     trees = [jax.tree.leaves(tree) for tree in (both[0].params, both[1].params, before)]
     rows = sorted(zip(*trees, strict=True), key=lambda row: row[0].size)[:leaves]
@@ -254,8 +258,10 @@ def warm_up(recipe: Recipe) -> None:
         Contender(library, recipe, params, params).trace_and_lower(compile_too=False)
 
 
-def copy_bandwidth(device: Any, elements: int, rounds: int = 20) -> tuple[float, list[float]]:
-    """Bytes a second of x <- x + 1 in place on a large array, read and written; and the samples."""
+def copy_bandwidth(
+    device: jax.Device, elements: int, rounds: int = 20
+) -> tuple[float, list[float]]:
+    """Bytes per second, read and written, of x <- x + 1 in place on a large array; and samples."""
     add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = add_one(jax.device_put(np.zeros(elements, np.float32), device))
     samples = []

@@ -1,4 +1,4 @@
-"""Bytes a parameter of each way to train with less memory: ``python -m benchmarks.memory``.
+"""Bytes per parameter of each way to train with less memory: ``python -m benchmarks.memory``.
 
 State and parameters from live buffers, temporary memory and bytes accessed from the compiled step
 (update and apply_updates, donated), on GPT-2 124M.
@@ -17,16 +17,17 @@ from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.report import markdown_table
 from benchmarks.results import write_rows
 from benchmarks.ways import WAYS, Way
+from gradtx import OptState, Params, Updates
 
 HEADER = ["way", "params", "state", "of float32", "temporary", "accessed"]
 
 
-def measure(way: Way, params: Any, count: int) -> dict[str, float]:
-    """Bytes a parameter."""
+def measure(way: Way, params: Params, count: int) -> dict[str, float]:
+    """Bytes per parameter."""
     params = jax.tree.map(lambda x: x.astype(way.dtype), params)
     tx = way.build(1e-3)
 
-    def step(params: Any, state: Any, grads: Any) -> Any:
+    def step(params: Params, state: OptState, grads: Updates) -> tuple[Params, OptState]:
         updates, state = tx.update(grads, state, params)
         return way.library.apply_updates(params, updates), state
 
@@ -42,7 +43,7 @@ def measure(way: Way, params: Any, count: int) -> dict[str, float]:
     }
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: Params | OptState) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(tree))
 
 

@@ -1,4 +1,4 @@
-"""The trees of parameters that are measured: shapes only, arrays are drawn when they are needed."""
+"""The trees of parameters to measure on, as shapes; arrays are drawn when they are needed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx import Params
+
 Shapes = dict[str, Any]  # nested; the leaves are shapes
 
 
@@ -17,9 +19,9 @@ Shapes = dict[str, Any]  # nested; the leaves are shapes
 class ParameterSet:
     """A tree of float32 parameters.
 
-    build: its shapes, for `quick` arguments in small. weight: its part of the run's time, about
-    what it needs at least. eager: whether the step outside of jit is measured too. platform: the
-    only one it fits on.
+    build: from the arguments `full`, or for tests `quick`, to the shapes. weight: its share of the
+    run's time, about what it needs at least. eager: whether the step outside of jit is measured
+    too. platform: the only one that it fits on.
     """
 
     title: str
@@ -132,7 +134,7 @@ def llama(
     return {"embeddings": (vocabulary, width), "layers": layer, "norm": (width,)}
 
 
-# In the order in which they are run: what a cheap set leaves of its time goes to the next ones.
+# In the order in which they run: the time that a cheap set leaves goes to the next ones.
 PARAMETER_SETS: dict[str, ParameterSet] = {
     "mlp": ParameterSet("RL-sized MLP", mlp, {"sizes": (3, 8, 2)}, weight=0.5, eager=True),
     "small": ParameterSet(
@@ -185,12 +187,12 @@ PARAMETER_SETS: dict[str, ParameterSet] = {
 }
 
 
-def draw(shapes: Shapes, seed: int, scale: float, device: Any) -> Any:
+def draw(shapes: Shapes, seed: int, scale: float, device: jax.Device) -> Params:
     """A tree of normal random numbers on the device; a leaf larger than the pool repeats it."""
     random = np.random.default_rng(seed)
     pool = np.float32(scale) * random.standard_normal(2**24, np.float32)
 
-    def leaf(shape: tuple[int, ...]) -> Any:
+    def leaf(shape: tuple[int, ...]) -> jax.Array:
         count = int(np.prod(shape))
         start = random.integers(max(1, len(pool) - count))
         return jax.device_put(np.resize(pool[start : start + count], shape), device)

@@ -1,16 +1,19 @@
-"""A picture of a run: step times as ratios, and bytes next to the floor."""
+"""A picture of a run: step times as ratios, and bytes beside the floor."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline
 from benchmarks.results import Results
 
-# Told apart by colour-blind readers too (after Okabe and Ito).
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Distinct to colour-blind readers too (after Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#222222")
 _MARKERS = "os^Dv<>"
 
@@ -37,7 +40,7 @@ def draw_plot(results: Results, path: Path) -> bool:
     return True
 
 
-def _draw_steps(axes: Any, results: Results, recipes: list[str], sets: list[str]) -> None:
+def _draw_steps(axes: Axes, results: Results, recipes: list[str], sets: list[str]) -> None:
     for i, name in enumerate(sets):
         cases = [case for case in results.good() if case.set == name]
         ratios = [(recipes.index(c.recipe), r) for c in cases if (r := c.ratio("step"))]
@@ -60,7 +63,7 @@ def _draw_steps(axes: Any, results: Results, recipes: list[str], sets: list[str]
     axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
 
 
-def _draw_bytes(axes: Any, results: Results, recipes: list[str], name: str) -> None:
+def _draw_bytes(axes: Axes, results: Results, recipes: list[str], name: str) -> None:
     cases = [case for case in results.good() if case.set == name]
     rows = [recipes.index(case.recipe) for case in cases]
     kinds = (

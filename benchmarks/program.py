@@ -1,4 +1,4 @@
-"""What a traced and compiled program says of itself: exact, no noise."""
+"""What a traced and compiled program says about itself: exact, without noise."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import re
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def count_equations(jaxpr: Any) -> tuple[int, int]:
-    """The equations of a closed jaxpr: each distinct inner jaxpr counted once, and at each use.
+def count_equations(jaxpr: ClosedJaxpr) -> tuple[int, int]:
+    """The equations of a closed jaxpr, counting distinct inner jaxprs once, and at each use.
 
-    The first is what is traced and, mostly, what is lowered; the second what the compiler sees.
+    The first is what is traced and mostly what is lowered; the second is what the compiler sees.
     """
     expanded: dict[int, int] = {}
     own: dict[int, int] = {}
 
-    def visit(inner: Any) -> int:
+    def visit(inner: Jaxpr) -> int:
         if id(inner) not in expanded:
             uses = [sub for equation in inner.eqns for sub in _jaxprs_in(equation.params)]
             own[id(inner)] = len(inner.eqns)
             expanded[id(inner)] = len(inner.eqns) + sum(visit(sub) for sub in uses)
         return expanded[id(inner)]
 
-    total = visit(getattr(jaxpr, "jaxpr", jaxpr))
+    total = visit(jaxpr.jaxpr)
     return sum(own.values()), total
 
 
-def _jaxprs_in(params: Any) -> list[Any]:
-    """The jaxprs among an equation's parameters, alone, closed or in sequences."""
+def _jaxprs_in(params: dict[str, Any]) -> list[Jaxpr]:
+    """The jaxprs among an equation's parameters, open or closed, alone or in sequences."""
 
-    def is_jaxpr(x: Any) -> bool:
+    def is_jaxpr(x: object) -> bool:
         return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
     found = [x for x in jax.tree.leaves(params, is_leaf=is_jaxpr) if is_jaxpr(x)]
     return [x.jaxpr if hasattr(x, "jaxpr") else x for x in found]
 
 
-# What costs no launch: names, views and values that are there.
+# What costs no launch: names, views and values that exist already.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
     *("opt-barrier", "partition-id", "replica-id", "async-done", "call-done"),
 }
-# What runs other computations one instruction after the other, and the names it gives them.
+# What runs other computations, instruction by instruction, and the attributes that name them.
 _COMPOSITE = {
     "call": ("to_apply",),
     "conditional": ("branch_computations", "true_computation", "false_computation"),
@@ -58,9 +59,9 @@ _ATTRIBUTE = re.compile(r", (\w+)=(?:\{([^}]*)\}|%?([\w.\-]+))")
 def count_kernels(hlo: str) -> int:
     """The instructions that an optimized program runs, each a loop on CPU and a kernel on GPU.
 
-    Fusions, custom calls, copies and what else is left on its own in the entry computation and in
-    what that calls; every branch of a conditional; a loop's body once. Not what a library call
-    launches inside.
+    Counts the fusions, custom calls, copies and other instructions of the entry computation and of
+    those it calls, with every branch of a conditional, and a loop's body once. What a library call
+    launches inside does not count.
     """
     computations, entry = _computations(hlo)
     counts: dict[str, int] = {}
@@ -75,8 +76,8 @@ def count_kernels(hlo: str) -> int:
 
 
 def count_texts(hlo: str) -> int:
-    """How many different fused loops an optimized program has: XLA compiles those of one text, up
-    to names, once."""
+    """How many different fused loops an optimized program has: XLA compiles loops that differ only
+    in names once."""
     plain = re.sub(r", metadata=\{[^}]*\}", "", hlo)
     bodies = re.findall(r"^%(?:fused|wrapped)\S* \([^\n]*\{\n(.*?)^\}", plain, re.S | re.M)
     return len(set(map(_without_names, bodies)))
@@ -88,7 +89,8 @@ def _without_names(body: str) -> str:
 
 
 def _computations(hlo: str) -> tuple[dict[str, list[list[str] | None]], str]:
-    """For each computation its instructions that are not free: what they call, or None."""
+    """For each computation, what each instruction that is not free calls (None: nothing); and the
+    name of the entry computation."""
     found: dict[str, list[list[str] | None]] = {}
     entry = name = ""
     for line in hlo.splitlines():

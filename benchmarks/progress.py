@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a line a case and, where rich is there, a bar."""
+"""What a run shows while it runs: a line per case and, if rich is installed, a bar."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Progress:
             self.bar.stop()
 
     def __call__(self, case: CaseResult, what: str) -> None:
-        """The `what`, step or eager, of a case is done."""
+        """Report that the `what`, step or eager, of a case is done."""
         self.count += 1
         ratio = case.ratio(what) if case.error is None else None
         outcome = f"{what} ratio {ratio.median:.2f}" if ratio else f"failed: {case.error}"

@@ -1,7 +1,7 @@
 """What less memory costs in quality: ``python -m benchmarks.quality``.
 
-The character model over Python's manual, trained to the same number of steps with each way to keep
-parameters and state; the mean loss of the last tenth of the steps, over three seeds.
+The character model of Python's manual is trained for the same number of steps with each way to keep
+parameters and state. The figure is the mean loss of the last tenth of the steps, over three seeds.
 """
 
 from __future__ import annotations
@@ -10,42 +10,44 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 
 from benchmarks.report import markdown_table
 from benchmarks.results import write_rows
 from benchmarks.ways import WAYS, Way
-from gradtx.demo.tasks import Task, text
+from gradtx.demo.tasks import Params, Task, text
 from gradtx.demo.training import Trainer
 
 RATE = 3e-3
 HEADER = ["way", "last loss", "spread", "against float32"]
 
 
-def kept_in(task: Task, dtype: Any) -> Task:
-    """The same task with its parameters in a dtype; the model itself computes in float32."""
+def kept_in(task: Task, dtype: DTypeLike) -> Task:
+    """The same task with its parameters in a dtype; the model still computes in float32."""
 
-    def init(key: Any) -> Any:
+    def init(key: jax.Array) -> Params:
         return jax.tree.map(lambda x: x.astype(dtype), task.init(key))
 
-    def logits(params: Any, inputs: Any) -> Any:
+    def logits(params: Params, inputs: jax.Array) -> jax.Array:
         return task.logits(jax.tree.map(lambda x: x.astype(np.float32), params), inputs)
 
     return replace(task, init=init, logits=logits)
 
 
 def train(way: Way, task: Task, steps: int, seeds: int) -> np.ndarray:
-    """Losses, [seeds, steps]."""
+    """The losses, [seeds, steps]."""
     trainer = Trainer(kept_in(task, way.dtype), way.build(RATE), way.library.apply_updates, steps)
     runs = [np.concatenate([chunk.losses for chunk in trainer.run(seed)]) for seed in range(seeds)]
     return np.stack(runs)
 
 
-def draw(curves: dict[str, np.ndarray], path: Any) -> None:
-    """The losses against float32's, while training and at the end."""
+def draw(curves: dict[str, np.ndarray], path: Path) -> None:
+    """Draw the losses relative to float32's, while training and at the end."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -75,7 +77,7 @@ def draw(curves: dict[str, np.ndarray], path: Any) -> None:
 
 
 def last(losses: np.ndarray) -> np.ndarray:
-    """The mean of the last tenth, one a seed."""
+    """The mean loss of the last tenth of the steps, for each seed."""
     return np.asarray(losses[:, -max(losses.shape[1] // 10, 1) :].mean(1))
 
 

@@ -20,7 +20,7 @@ NONE_YET = "No results yet: `{}`."
 
 
 def _libraries(folder: Path) -> str:
-    """gradtx and Optax side by side."""
+    """The results of gradtx and Optax side by side."""
     every = newest(folder)
     if not every:
         return NONE_YET.format("python -m benchmarks")
@@ -46,7 +46,7 @@ def _section(results: Results, folder: Path) -> str:
 
 
 def _matrix(results: Results, what: str) -> str:
-    """Recipes by parameter sets."""
+    """Ratios of recipes (rows) on parameter sets (columns)."""
     cases = {(case.recipe, case.set): case for case in results.good()}
     recipes = [name for name in RECIPES if any(recipe == name for recipe, _ in cases)]
     sets = [name for name in PARAMETER_SETS if any(s == name for _, s in cases)]
@@ -59,7 +59,7 @@ def _matrix(results: Results, what: str) -> str:
 
 
 def _programs(results: Results) -> str:
-    """What the programs move on GPT-2; on GPU also what many leaves cost in launches."""
+    """What the programs move on GPT-2 and, on GPU, how many kernels many leaves launch."""
     counted = ("gpt2",) if results.device["platform"] == "cpu" else ("gpt2", "resnet50", "matrices")
     header = ["", "", "bytes a parameter", "floor", "temporary", "of copy bandwidth", "equations"]
     cases = [case for case in results.good() if case.set in counted]
@@ -82,7 +82,7 @@ def _program_row(case: CaseResult, bandwidth: float) -> list[str]:
 
 
 def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:
-    """The table of a smaller benchmark, and its picture if it has one."""
+    """The table of a smaller benchmark, and its picture if there is one."""
     path = folder / f"{name}.json"
     if not path.exists():
         return NONE_YET.format(f"python -m {table.__module__}")
@@ -96,7 +96,7 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     return "\n\n".join(parts)
 
 
-# What stands between `<!-- name:start -->` and `<!-- name:end -->`; the same for the same files.
+# What goes between `<!-- name:start -->` and `<!-- name:end -->`, a function of the files alone.
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "benchmarks": _libraries,
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
@@ -106,13 +106,15 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 
 
 def markers(section: str) -> tuple[str, str]:
-    """What a section stands between."""
+    """The comments around a section."""
     return f"<!-- {section}:start -->", f"<!-- {section}:end -->"
 
 
 def replaced(text: str, folder: Path) -> str:
-    """The text with its sections written anew. Raises: ValueError where it has none, or half of
-    the markers of one."""
+    """The text with its sections written anew.
+
+    Raises: ValueError if it has none, or only one marker of a section.
+    """
     sections = [name for name in SECTIONS if any(marker in text for marker in markers(name))]
     if not sections:
         raise ValueError(f"no {' followed by '.join(markers('benchmarks'))} in the file")
@@ -127,7 +129,7 @@ def replaced(text: str, folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the tables, or with --check say whether they are what the results give."""
+    """Write the tables or, with --check, say whether they match the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to write")
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of results")

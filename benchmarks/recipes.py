@@ -1,9 +1,10 @@
-"""What is measured: one line a recipe, the same for both libraries."""
+"""What is measured: one line per recipe, the same for both libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,8 +12,11 @@ import jax.numpy as jnp
 import optax
 
 import gradtx
+from gradtx import OptState, Params, Updates
 
-LIBRARIES: dict[str, Any] = {"gradtx": gradtx, "optax": optax}
+LIBRARIES: dict[str, ModuleType] = {"gradtx": gradtx, "optax": optax}
+
+Optimizer = Any  # a transformation of either library
 
 PLAIN_SETS = ("mlp", "small", "vector", "resnet50", "gpt2", "matrices", "llama1b")
 SOME_SETS = ("mlp", "gpt2", "llama1b")
@@ -22,43 +26,43 @@ SOME_SETS = ("mlp", "gpt2", "llama1b")
 class Recipe:
     """An optimizer in both libraries.
 
-    build: given the library, its transformation. floor: the bytes a parameter that a step cannot
-    do without, in float32; each array once: it reads p and g, writes p, and reads and writes its
-    state. cycle: over how many steps it repeats. eager: whether it is measured outside of jit.
-    sets: on which parameter sets.
+    build: from a library to its transformation. floor: the bytes per float32 parameter that a step
+    cannot avoid, touching each array once: it reads p and g, writes p, and reads and writes its
+    state. cycle: the steps after which it repeats. eager: whether it is also measured outside of
+    jit. sets: the parameter sets on which it is measured.
     """
 
     title: str
-    build: Callable[[Any], Any]
+    build: Callable[[ModuleType], Optimizer]
     floor: float
     cycle: int = 1
     eager: bool = True
     sets: tuple[str, ...] = PLAIN_SETS
 
 
-def _clip_adamw_cosine(lib: Any) -> Any:
+def _clip_adamw_cosine(lib: ModuleType) -> Optimizer:
     rate = lib.warmup_cosine_decay_schedule(1e-4, 1e-3, warmup_steps=100, decay_steps=10_000)
     return lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(rate))
 
 
-def _matrices_only(params: Any) -> Any:
+def _matrices_only(params: Params) -> Params:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _accumulate(lib: Any, inner: Any, every: int) -> Any:
+def _accumulate(lib: ModuleType, inner: Optimizer, every: int) -> Optimizer:
     if lib is optax:
         return optax.MultiSteps(inner, every).gradient_transformation()
     return lib.accumulate(inner, every)
 
 
-def _lamb(lib: Any) -> Any:
+def _lamb(lib: ModuleType) -> Optimizer:
     return lib.lamb(1e-3, weight_decay=1e-2)
 
 
-def _grouped(lib: Any, groups: int) -> Any:
-    """Groups with a rate each, by the number of the leaf's layer."""
+def _grouped(lib: ModuleType, groups: int) -> Optimizer:
+    """Groups of neighbouring layers, each with its own learning rate."""
 
-    def labels(params: Any) -> Any:
+    def labels(params: Params) -> Params:
         paths = jax.tree_util.tree_flatten_with_path(params)[0]
         outer = sorted({path[:-2] for path, _ in paths}, key=str)
         group = {path: outer.index(path[:-2]) * groups // len(outer) for path, _ in paths}
@@ -68,13 +72,13 @@ def _grouped(lib: Any, groups: int) -> Any:
     return lib.partition({label: lib.adamw(rate) for label, rate in rates.items()}, labels)
 
 
-def _averaged(lib: Any, inner: Any, rate: float) -> Any:
+def _averaged(lib: ModuleType, inner: Optimizer, rate: float) -> Optimizer:
     """An optimizer that keeps a running mean of the parameters beside its state."""
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> OptState:
         return inner.init(params), jax.tree.map(jnp.copy, params)
 
-    def update(updates: Any, state: Any, params: Any) -> Any:
+    def update(updates: Updates, state: OptState, params: Params) -> tuple[Updates, OptState]:
         inner_state, average = state
         updates, inner_state = inner.update(updates, inner_state, params)
         new = lib.apply_updates(params, updates)
@@ -83,14 +87,14 @@ def _averaged(lib: Any, inner: Any, rate: float) -> Any:
     return lib.GradientTransformation(init, update)
 
 
-def _muon(lib: Any) -> Any:
+def _muon(lib: ModuleType) -> Optimizer:
     return lib.muon(1e-3) if lib is gradtx else lib.contrib.muon(1e-3)
 
 
-# Clipping has to see all of g before it can use any of it: g is read twice. Accumulation: the
-# first of 8 steps reads g and writes it to the accumulator (8), six read both and write (12), the
-# last reads g, the accumulator, p, m, v and writes p, m, v (32): 112 in 8 steps. Whether g is
-# finite has to be known before any of it is used, too.
+# Clipping has to see all of g before it can use any of it, and so reads g twice, as does a check
+# that g is finite. Accumulation over 8 steps: the first reads g and writes it to the accumulator (8
+# bytes), six read both and write (12 each), and the last reads g, the accumulator, p, m and v and
+# writes p, m and v (32): 112 bytes in 8 steps.
 RECIPES: dict[str, Recipe] = {
     "sgd": Recipe("SGD", lambda lib: lib.sgd(1e-3), 12),
     "momentum": Recipe("momentum", lambda lib: lib.sgd(1e-3, momentum=0.9), 20),
@@ -132,14 +136,17 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def step_of(lib: Any, tx: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+Step = Callable[[Params, OptState, Updates], tuple[Params, OptState]]
+
+
+def step_of(lib: ModuleType, tx: Optimizer) -> Step:
     """A training step without the model: (params, state, grads) -> (params, state).
 
-    Arguments and results in one order: JAX gives a donated buffer to the first result of its
-    shape, and in another order the program would have to copy what it could update in place.
+    Arguments and results are in the same order, because JAX gives a donated buffer to the first
+    result of its shape: in another order the program would copy what it could update in place.
     """
 
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+    def step(params: Params, state: OptState, grads: Updates) -> tuple[Params, OptState]:
         updates, state = tx.update(grads, state, params)
         return lib.apply_updates(params, updates), state
 

@@ -19,17 +19,17 @@ CASE_HEADER = [
 ]  # fmt: skip
 
 LEGEND = """\
-Two numbers with a stroke are gradtx / Optax, each library's median; a ratio is the median of the
+Two numbers with a slash are gradtx / Optax, each library's median; a ratio is the median of the
 ratios of neighbouring timings. step: update and apply_updates, jitted, parameters and state
-donated. of copy: the part of the measured copy bandwidth that a step would reach if it moved the
-floor's bytes only. bytes, floor, temps: accessed by the compiled program, unavoidable, and
-temporary, each a parameter. equations: of the traced program, inner ones once; expanded: at each
+donated. of copy: the share of the measured copy bandwidth that a step would reach if it moved only
+the floor's bytes. bytes, floor, temps: accessed by the compiled program, unavoidable, and
+temporary, each per parameter. equations: of the traced program, inner ones once; expanded: at each
 use. loops: what the optimized program runs one after the other, on GPU its kernels. eager: the
 step outside of jit."""
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
-    """Aligned columns: words to the left, figures to the right."""
+    """Aligned columns: words flush left, figures flush right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def text_table(header: Sequence[str], rows: Rows) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Rows) -> str:
-    """The same as Markdown."""
+    """A table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -54,7 +54,7 @@ def case_row(case: CaseResult) -> list[str]:
 
 
 def case_rows(results: Results) -> list[list[str]]:
-    """Everything, a row a case."""
+    """Everything, one row per case."""
     return [case_row(case) + _figures(case, results.copy_bandwidth) for case in results.good()]
 
 
@@ -81,12 +81,12 @@ def _figures(case: CaseResult, bandwidth: float) -> list[str]:
 
 
 def stroke(texts: Iterable[str]) -> str:
-    """gradtx's figure and Optax's."""
+    """gradtx's figure and Optax's, with a slash between them."""
     return " / ".join(texts)
 
 
 def ratio_text(case: CaseResult, what: str) -> str:
-    """The median ratio, or nothing."""
+    """The median ratio, or nothing if it was not measured."""
     ratio = case.ratio(what)
     return f"{ratio.median:.2f}" if ratio else ""
 
@@ -99,7 +99,7 @@ def _both(case: CaseResult, what: str, unit: float = 1.0) -> str:
 
 
 def headline(results: Results) -> str:
-    """The device and the versions in a line."""
+    """The device and the versions in one line."""
     device, versions = results.device, results.versions
     kind = "CPU" if device["platform"] == "cpu" else device["kind"]
     numbers = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -111,7 +111,7 @@ def headline(results: Results) -> str:
 
 
 def full_report(results: Results) -> str:
-    """What a run prints at its end."""
+    """What a run prints at the end."""
     parts = [headline(results), text_table(CASE_HEADER, case_rows(results)), LEGEND]
     if bars := bar_rows(results):
         parts.append(text_table(HEADER, bars))

@@ -1,4 +1,4 @@
-"""The results of a run: what is written to JSON and read from it."""
+"""The results of a run, written to JSON and read from it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
 
 FOLDER = Path(__file__).parent / "results"
 
 
 @dataclass
 class Side:
-    """One library in one case: what its program says of itself, and every timing in seconds.
+    """One library in one case: what its program says about itself, and every timing in seconds.
 
-    bytes, temps: bytes accessed and temporary bytes a parameter. equations: each inner jaxpr once;
-    equations_expanded: at each use. step_s, eager_s: a step, the mean over a recipe's cycle.
+    bytes, temps: bytes accessed and temporary bytes, per parameter. equations: with inner jaxprs
+    counted once; equations_expanded: at each use. step_s, eager_s: per step, the mean over a
+    recipe's cycle.
     """
 
     bytes: float = math.nan
@@ -45,8 +49,8 @@ class Side:
 
 
 class Ratio(NamedTuple):
-    """gradtx / Optax: the median of the ratios of neighbours in time. low, high: their quartiles.
-    least, most: the 95% interval of the median; of fewer than six, which cannot say it, the range.
+    """gradtx / Optax: the median of the ratios of neighbouring timings. low, high: the quartiles.
+    least, most: the 95% interval of the median; the range if there are fewer than six ratios.
     """
 
     median: float
@@ -57,12 +61,12 @@ class Ratio(NamedTuple):
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
-        """Of at least one."""
+        """From one or more ratios."""
         ordered, n = sorted(ratios), len(ratios)
         twice = ordered if n > 1 else 2 * ordered
         low, median, high = statistics.quantiles(twice, method="inclusive")
-        # How many of n lie below the true median is binomial: leave out as many at each end as
-        # happens in at most 2.5%.
+        # How many of n ratios lie below the true median is binomial. At each end, leave out as many
+        # as would wrongly exclude it in at most 2.5% of cases.
         tails = [sum(math.comb(n, j) for j in range(k + 1)) / 2**n for k in range(n)]
         out = max(0, sum(tail <= 0.025 for tail in tails) - 1)
         return cls(median, low, high, ordered[out], ordered[-1 - out])
@@ -92,7 +96,7 @@ class CaseResult:
         return Ratio.of(ratios) if ratios else None
 
     def of_bandwidth(self, side: Side, bandwidth: float) -> float:
-        """The part of the copy bandwidth that the floor's bytes reach in a step."""
+        """The share of the copy bandwidth at which a step would move the floor's bytes."""
         return self.floor_bytes * self.parameters / statistics.median(side.step_s) / bandwidth
 
     def summary(self, bandwidth: float) -> dict[str, Any]:
@@ -111,14 +115,14 @@ class CaseResult:
 
 
 def step_mean(cases: Sequence[CaseResult]) -> float:
-    """The geometric mean of the step's ratio over these cases."""
+    """The geometric mean over these cases of the ratio of step times."""
     ratios = [ratio.median for case in cases if (ratio := case.ratio("step"))]
     return statistics.geometric_mean(ratios) if ratios else math.nan
 
 
 @dataclass
 class Results:
-    """A run, or several on one device with the same versions. quick: on tiny sizes."""
+    """A run, or several on one device with the same versions. quick: whether on tiny sizes."""
 
     device: dict[str, Any]
     versions: dict[str, str]
@@ -163,7 +167,7 @@ class Results:
         )
 
     def write(self, path: Path) -> None:
-        """Write as JSON: a list of numbers a line."""
+        """Write as JSON, with each list of numbers on one line."""
         data = asdict(self)
         for case, row in zip(self.cases, data["cases"], strict=True):
             row["summary"] = case.summary(self.copy_bandwidth)
@@ -187,7 +191,7 @@ class Results:
 
 
 def _rounded(x: Any) -> Any:
-    """Five digits, which is more than a timing has; NaN, which JSON has not, as null."""
+    """Five digits, which is more than a timing has; NaN, which JSON lacks, as null."""
     if isinstance(x, dict):
         return {key: _rounded(value) for key, value in x.items()}
     if isinstance(x, list | tuple):
@@ -201,8 +205,8 @@ def _numbers(side: dict[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in side.items()}
 
 
-def device_facts(device: Any) -> dict[str, Any]:
-    """What a reader needs to know of the machine, without its name."""
+def device_facts(device: jax.Device) -> dict[str, Any]:
+    """What a reader needs to know about the machine, but not its name."""
     return {
         "kind": device.device_kind,
         "platform": device.platform,
@@ -239,7 +243,7 @@ def now() -> str:
 
 
 def write_rows(
-    name: str, command: str, device: Any, rows: list[dict[str, Any]], **facts: Any
+    name: str, command: str, device: jax.Device, rows: list[dict[str, Any]], **facts: Any
 ) -> Path:
     """Write a table of another benchmark, with device, versions and command; returns where."""
     path = FOLDER / f"{name}.json"

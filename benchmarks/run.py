@@ -1,4 +1,4 @@
-"""A run: every recipe on every parameter set, each with its part of the time."""
+"""A run: every recipe on every parameter set, each with its share of the time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+
+import jax
 
 from benchmarks.bars import judged
 from benchmarks.measure import copy_bandwidth, measure, measure_eager, warm_up
 from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.recipes import LIBRARIES, RECIPES
 from benchmarks.results import CaseResult, Results, device_facts, library_versions, now
+from gradtx import Params, Updates
 
 
 def missing_in(recipe: str) -> str | None:
@@ -26,26 +28,26 @@ def missing_in(recipe: str) -> str | None:
 
 
 def fitting(sets: Sequence[str], platform: str, quick: bool) -> list[str]:
-    """The parameter sets that the platform can hold."""
+    """The parameter sets that fit on the platform."""
     return [s for s in sets if quick or PARAMETER_SETS[s].platform in (None, platform)]
 
 
 class Clock:
-    """Shares out a run's seconds: what one case leaves goes to those after it."""
+    """Shares out a run's seconds; what one case leaves over goes to those after it."""
 
     def __init__(self, seconds: float, weights: Sequence[float]):
         self.end = time.perf_counter() + seconds
         self.weights = list(weights)
 
     def next(self) -> float:
-        """The seconds of the next case; those that took too long leave it none."""
+        """The seconds for the next case, none if earlier ones took too long."""
         left = max(0.0, self.end - time.perf_counter())
         part = left * self.weights[0] / sum(self.weights)
         del self.weights[0]
         return part
 
 
-def start(device: Any, command: str, quick: bool) -> Results:
+def start(device: jax.Device, command: str, quick: bool) -> Results:
     """Results without cases: the device and its copy bandwidth."""
     elements = 2**18 if quick else 2**26 if device.platform == "cpu" else 2**28
     bandwidth, samples = copy_bandwidth(device, elements)
@@ -57,14 +59,14 @@ def run(
     results: Results,
     sets: Sequence[str],
     recipes: Sequence[str],
-    device: Any,
+    device: jax.Device,
     seconds: float,
     done: Callable[[CaseResult, str], None],
 ) -> None:
     """Measure each recipe on each set in about `seconds`; `done` hears of each measurement."""
     begin = time.perf_counter()
     for recipe in recipes:
-        with contextlib.suppress(Exception):  # the first case will say what is wrong
+        with contextlib.suppress(Exception):  # the case itself will say what is wrong
             warm_up(RECIPES[recipe])
     plan = [(name, what, recipe) for name in sets for what, recipe in _work(name, recipes)]
     clock = Clock(seconds - (time.perf_counter() - begin), [_weight(*item) for item in plan])
@@ -83,7 +85,7 @@ def run(
 
 
 def _work(name: str, recipes: Sequence[str]) -> list[tuple[str, str]]:
-    """What is measured on a set: every recipe for it, and then those that run outside of jit."""
+    """What is measured on a set: first every recipe jitted, then those measured outside of jit."""
     here = [r for r in recipes if name in RECIPES[r].sets]
     eager = [r for r in here if PARAMETER_SETS[name].eager and RECIPES[r].eager]
     return [("step", recipe) for recipe in here] + [("eager", recipe) for recipe in eager]
@@ -99,8 +101,10 @@ def _weight(name: str, what: str, recipe: str) -> float:
     return weight if what == "step" else 0.2 * weight
 
 
-def _measure_or_note(what: str, case: CaseResult, params: Any, grads: Any, seconds: float) -> None:
-    """One failure, such as a device that is too small, is noted and does not end the run."""
+def _measure_or_note(
+    what: str, case: CaseResult, params: Params, grads: Updates, seconds: float
+) -> None:
+    """Measure, or note the failure, such as a device that is too small, and go on."""
     if case.error is not None:
         return
     try:

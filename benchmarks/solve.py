@@ -1,9 +1,9 @@
 """L-BFGS on a real problem: ``python -m benchmarks.solve``.
 
-Logistic regression of the digits with a penalty of 1e-3 |w|^2 / 2, from zeros, with each library's
-default `lbfgs()`: how many steps and evaluations of the loss and its gradient it takes to gradients
-of a given norm, how often the step is traced, and what it costs. Evaluations are counted where they
-happen, by a callback from the compiled program; the timed program has none.
+Logistic regression on the digits with a penalty of 1e-3 |w|^2 / 2, from zeros, with each library's
+default `lbfgs()`: how many steps, and evaluations of the loss and its gradient, it takes to reach a
+gradient of a given norm, how often the step is traced, and what it costs. A callback from the
+compiled program counts the evaluations; the timed program has none.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from benchmarks.measure import Rounds, interleave
 from benchmarks.recipes import LIBRARIES
 from benchmarks.report import markdown_table, stroke
 from benchmarks.results import FOLDER, write_rows
+from gradtx import OptState, Params
 from gradtx.demo.tasks import digits
 
 HEADER = ["dtype", "gradient norm", "steps", "evaluations", "traces", "step, ms", "ratio"]
@@ -29,21 +31,21 @@ HEADER = ["dtype", "gradient norm", "steps", "evaluations", "traces", "step, ms"
 class Problem:
     """The loss, and how often it was evaluated."""
 
-    def __init__(self, dtype: Any):
+    def __init__(self, dtype: DTypeLike):
         task = digits()
         (x, y), classes = task.data, 10
         self.x, self.y = jnp.asarray(x, dtype), y
         self.start = {"w": jnp.zeros((x.shape[1], classes), dtype), "b": jnp.zeros(classes, dtype)}
         self.evaluations = 0
 
-    def loss(self, params: Any) -> jax.Array:
-        """Mean cross-entropy and penalty."""
+    def loss(self, params: Params) -> jax.Array:
+        """Mean cross-entropy plus penalty."""
         logits = self.x @ params["w"] + params["b"]
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), self.y[:, None], axis=1)
         return -jnp.mean(chosen) + 5e-4 * jnp.sum(params["w"] ** 2)
 
-    def counted(self, params: Any) -> jax.Array:
-        """The same, and counts."""
+    def counted(self, params: Params) -> jax.Array:
+        """The loss, counting the evaluation."""
         jax.debug.callback(self._count)
         return self.loss(params)
 
@@ -54,12 +56,12 @@ class Problem:
 class Solver:
     """One library's L-BFGS on the problem."""
 
-    def __init__(self, library: str, problem: Problem, loss: Callable[[Any], jax.Array]):
+    def __init__(self, library: str, problem: Problem, loss: Callable[[Params], jax.Array]):
         lib = LIBRARIES[library]
         tx = lib.lbfgs()
         self.traces = 0
 
-        def step(params: Any, state: Any) -> Any:
+        def step(params: Params, state: OptState) -> tuple[Params, OptState]:
             self.traces += 1
             value, grads = lib.value_and_grad_from_state(loss)(params, state=state)
             updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=loss)
@@ -97,7 +99,7 @@ class Solver:
 
 
 def compare(dtype: str, norms: list[float], seconds: float) -> list[dict[str, Any]]:
-    """A row a norm: what each library needs."""
+    """A row per norm: what each library needs."""
     problem = Problem(dtype)
     counted = {name: Solver(name, problem, problem.counted) for name in LIBRARIES}
     solved = {name: solver.solve(norms, problem) for name, solver in counted.items()}
@@ -121,7 +123,7 @@ def compare(dtype: str, norms: list[float], seconds: float) -> list[dict[str, An
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """As Markdown; figures with a stroke are gradtx / Optax."""
+    """As Markdown; figures with a slash are gradtx / Optax."""
 
     def cells(row: dict[str, Any]) -> list[str]:
         counts = [

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 import gradtx
+from benchmarks.recipes import Optimizer
 from gradtx.precision.formats import FormatName
 
 
 @dataclass(frozen=True)
 class Way:
-    """An optimizer for a learning rate, and the dtype in which the parameters are kept."""
+    """An optimizer, as a function of the learning rate, and the dtype of the parameters."""
 
-    build: Callable[[Any], Any]
-    dtype: Any = np.float32
-    library: Any = gradtx
+    build: Callable[[float], Optimizer]
+    dtype: DTypeLike = np.float32
+    library: ModuleType = gradtx
 
 
 def _stored(name: FormatName) -> Way:

@@ -1,7 +1,7 @@
 """The ``gradtx`` command: compare, landscape, describe, schedule.
 
-Arguments only: each subcommand hands them to the module that does the work, imported when
-it is asked for. A request that cannot be met is one line on standard error and exit code 2.
+This file parses arguments. Each subcommand hands them to the module that does the work, which is
+imported only then. A request that cannot be met is one line on standard error and exit code 2.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from gradtx.demo.errors import CommandError, MissingPackageError
 
@@ -35,11 +35,14 @@ class _Parser(argparse.ArgumentParser):
         raise CommandError(f"{message} (see {self.prog} --help)")
 
 
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, or 2 for a request that cannot be met.
 
-    Where nobody reads on, as behind `| head`, or the user stops it, it is 128 and the signal's
-    number, as the shell has it.
+    If the reader goes away, as behind `| head`, or the user interrupts, the exit code is 128 plus
+    the signal's number, as in a shell.
     """
     parser = _parser()
     try:
@@ -49,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.print_help()
         else:
             arguments.run(arguments)
-        if sys.stdout is not None:  # as where it was closed before the start
-            sys.stdout.flush()  # a reader that is gone is noticed here, not while Python ends
+        if sys.stdout is not None:  # it is None if it was closed before the start
+            sys.stdout.flush()  # notice here that the reader is gone, not while Python exits
     except BrokenPipeError:
         _abandon_output()
         return 141
@@ -70,14 +73,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_what_the_terminal_can() -> None:
-    """A character that the output has no code for becomes a question mark, not an error."""
+    """Print a question mark for a character that the output cannot encode, not an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _abandon_output() -> None:
-    """What is left of it is flushed once more when Python ends: to where that does no harm."""
+    """Point standard output at the null device, for the flush when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -95,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 # --------------------------------------------------------------------------- compare
 
 
-def _add_compare(commands: Any) -> None:
+def _add_compare(commands: _Commands) -> None:
     parser = commands.add_parser(
         "compare",
         help="train with every optimizer and with its Optax twin",
@@ -144,7 +147,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 # ------------------------------------------------------------------------- landscape
 
 
-def _add_landscape(commands: Any) -> None:
+def _add_landscape(commands: _Commands) -> None:
     parser = commands.add_parser(
         "landscape",
         help="draw the paths of optimizers over functions of two variables",
@@ -184,7 +187,7 @@ def _landscape(arguments: argparse.Namespace) -> None:
 # -------------------------------------------------------------------------- describe
 
 
-def _add_describe(commands: Any) -> None:
+def _add_describe(commands: _Commands) -> None:
     parser = commands.add_parser(
         "describe",
         help="say what a transformation is made of",
@@ -215,7 +218,7 @@ def _describe(arguments: argparse.Namespace) -> None:
 # -------------------------------------------------------------------------- schedule
 
 
-def _add_schedule(commands: Any) -> None:
+def _add_schedule(commands: _Commands) -> None:
     parser = commands.add_parser(
         "schedule",
         help="draw the value of a schedule against the step",
@@ -273,7 +276,7 @@ def _name_and_words(arguments: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 class _Version(argparse.Action):
-    """Prints the version; imports the library only when asked."""
+    """Prints the version, and imports the library only then."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(nargs=0, **options)

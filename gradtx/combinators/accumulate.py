@@ -1,4 +1,4 @@
-"""Accumulating gradients over micro-batches."""
+"""Accumulate gradients over micro-batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx.core.absent import given
 from gradtx.core.counts import increment, start
@@ -23,27 +24,27 @@ from gradtx.core.numerics import zeros_like
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import Schedule
-from gradtx.core.state import OptState, Updates
+from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 
 __all__ = ["AccumulateState", "accumulate"]
 
 
 class AccumulateState(NamedTuple):
-    """Where in its cycle an accumulation is.
+    """How far the current cycle has come; the counts are int32 scalars.
 
-    mini_step: micro-batches of this cycle so far; gradient_step: steps of the inner optimizer;
-    acc_grads: the mean of the accepted gradients of this cycle, without a meaning between cycles;
-    accepted: how many those are; skipped: how many micro-batches were ever dropped because of a NaN
-    or an infinity.
+    mini_step: micro-batches seen in this cycle; gradient_step: steps taken by the inner optimizer;
+    acc_grads: the mean of this cycle's accepted gradients, shaped like the params (meaningless
+    between cycles); accepted: how many gradients are in it; skipped: micro-batches dropped since
+    the start because they held a NaN or an infinity.
     """
 
-    mini_step: Any
-    gradient_step: Any
+    mini_step: jax.Array
+    gradient_step: jax.Array
     inner_opt_state: OptState
     acc_grads: Updates
-    accepted: Any
-    skipped: Any
+    accepted: jax.Array
+    skipped: jax.Array
 
 
 @per_tree
@@ -53,29 +54,32 @@ def accumulate(
     *,
     drop_nonfinite: bool = True,
     accumulator_dtype: DType | None = None,
-) -> Any:
-    """Average the gradients of `every` micro-batches and run the inner optimizer on the last.
+) -> Rule:
+    """Average the gradients of `every` micro-batches, then run the inner optimizer once.
 
         mean <- mean + (g - mean) / n               (n accepted gradients, this one included)
         u = inner(mean) on every `every`-th call, otherwise u = 0
 
-    The inner optimizer does not run, and its state is not read, on the other calls. A micro-batch
-    with a NaN or an infinity is left out of the mean and counted (`state.skipped`); a cycle without
-    an accepted one leaves everything as it is. every: a whole number >= 1, or a schedule of the
-    inner optimizer's step. drop_nonfinite=False saves the pass over the gradients that looks for
-    them. Extra arguments reach the inner optimizer from the last call of a cycle: a `value` or a
-    `value_fn` should be of all its micro-batches. accumulator_dtype: in which the mean is kept;
-    float32 or wider without it.
+    On the other calls the inner optimizer does not run and its state is not read. A micro-batch
+    with a NaN or an infinity is left out of the mean and counted in `state.skipped`; a cycle in
+    which none was accepted changes nothing. The inner optimizer sees the extra arguments of the
+    cycle's last call only, so a `value` or `value_fn` should cover all of its micro-batches.
+
+    every: a whole number >= 1, or a schedule of the inner optimizer's step.
+    drop_nonfinite: False saves the pass over the gradients that looks for NaNs and infinities.
+    accumulator_dtype: the dtype of the mean; by default float32 or wider.
 
     Raises: ValueError for every < 1.
     """
     check_every("accumulate: every", every)
 
-    def init(params: Any, inner: Inner) -> AccumulateState:
+    def init(params: Params, inner: Inner) -> AccumulateState:
         mean = first_mean(params, accumulator_dtype)
         return AccumulateState(start(), start(), inner.init(), mean, start(), start())
 
-    def update(needed: Any, state: AccumulateState, inner: Inner) -> Any:
+    def update(
+        needed: Updates, state: AccumulateState, inner: Inner
+    ) -> tuple[Updates, AccumulateState]:
         keep = all_finite(needed) if drop_nonfinite else jnp.asarray(True)
         accepted = jnp.where(keep, increment(state.accepted), state.accepted)
         mini_step = increment(state.mini_step)
@@ -94,35 +98,38 @@ def accumulate(
     return Rule(init, update, place=inner.place & Place.LAST)
 
 
-def first_mean(params: Any, dtype: Any) -> Updates:
-    """No gradient yet, in `dtype`."""
+def first_mean(params: Params, dtype: DTypeLike | None) -> Updates:
+    """The mean of no gradients: zeros in `dtype`."""
     return jax.tree.map(functools.partial(zeros_like, dtype=dtype), params)
 
 
-def check_every(where: str, every: Any) -> None:
-    """Refuse a cycle of no micro-batches."""
+def check_every(where: str, every: Schedule | int) -> None:
+    """Refuse a cycle length that is not a whole number >= 1."""
     if isinstance(every, Schedule | jax.core.Tracer):
         return
-    # NumPy, not JAX: inside a traced function its comparisons would be traced too.
+    # NumPy, because JAX would trace these comparisons inside a traced function.
     number = np.asarray(every)
     whole = number.dtype.kind in "iuf" and bool(np.all(number == np.round(number)))
     if isinstance(every, bool) or not whole or not np.all(number >= 1):
         raise ValueError(f"{where} must be a whole number >= 1 or a schedule, got {every!r}")
 
 
-def every_now(every: Any, gradient_step: Any) -> Any:
-    """How many micro-batches this cycle has."""
+def every_now(every: Schedule | int, gradient_step: jax.Array) -> jax.Array:
+    """The number of micro-batches in this cycle, an int32 scalar."""
     number = every(gradient_step) if isinstance(every, Schedule) else every
     return jnp.round(jnp.asarray(number)).astype(np.int32)
 
 
-def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
-    """The mean of n gradients, from the mean of those before and the last; the old one if it is
-    not to be kept."""
+# The new accumulator of a leaf, from the old one and the leaf's gradient.
+Add = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def running_mean(keep: jax.Array, n: jax.Array) -> Add:
+    """Add the n-th gradient of a cycle to the mean, which stays as it is unless `keep` holds."""
     number = jnp.maximum(n, 1)
 
-    def add(mean: Any, g: Any) -> Any:
-        before = jnp.where(n == 1, 0, mean)  # what the last cycle left behind
+    def add(mean: jax.Array, g: jax.Array) -> jax.Array:
+        before = jnp.where(n == 1, 0, mean)  # the first gradient replaces the last cycle's mean
         weight = 1 / cast(number, mean.real.dtype)
         return jnp.where(keep, before + weight * (g - before), mean)
 
@@ -130,14 +137,17 @@ def running_mean(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
 
 
 def cycle(
-    inner: Inner, updates: Updates, state: Any, add: Callable[[Any, Any], Any], emit: Any
+    inner: Inner, updates: Updates, state: Any, add: Add, emit: jax.Array
 ) -> tuple[Updates, OptState, Updates]:
-    """Add a gradient to the mean and, if it is due, run the inner optimizer on it.
+    """Add a gradient to the mean and, where `emit` holds, run the inner optimizer on the mean.
 
-    The mean is taken outside of the branches, where XLA updates it in place. Once the inner
-    optimizer has read it, it is not needed: the next cycle's first gradient replaces it. So the
-    inner update leaves its branch in the place of the mean, and a step needs no memory of its own;
-    an accumulator in a narrower dtype, which would round the update, stays as it is.
+    Returns the update, the inner state and the new mean; `state` is the wrapper's own, an
+    `AccumulateState` or a `MultiStepsState`.
+
+    The mean is computed outside the branches, where XLA updates it in place. Nobody needs it once
+    the inner optimizer has read it, since the next cycle's first gradient replaces it. So the
+    inner update leaves its branch in the mean's buffer, and emitting takes no memory of its own.
+    An accumulator in a narrower dtype would round the update, and is not lent in this way.
     """
     leaves = Leaves.of(updates)
     kept = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
@@ -149,30 +159,30 @@ def cycle(
     mean = jax.tree.map(lambda m, old: cast(m, old.dtype), added(), given(updates, state.acc_grads))
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
-    def step(held: tuple[Updates, OptState]) -> Any:
+    def step(held: tuple[Updates, OptState]) -> tuple[Updates, tuple[Updates, OptState]]:
         mean, inner_state = held
-        # What an accumulator in a narrower dtype would round is not rounded on its way on.
+        # The inner optimizer gets the unrounded mean of a leaf whose accumulator is narrower.
         grads = mean if all(jax.tree.leaves(lent)) else _choose(lent, mean, added())
         u, inner_state = inner(grads, inner_state)
         return _unless(lent, u), (_choose(lent, u, mean), inner_state)
 
-    def idle(held: tuple[Updates, OptState]) -> Any:
+    def idle(held: tuple[Updates, OptState]) -> Updates:
         return idle_zeros(_unless(lent, updates), state.mini_step)
 
     run = now_and_then if all(jax.tree.leaves(lent)) else either
     apart, (left, inner_state) = run(emit, step, idle, (mean, state.inner_opt_state))
     u = jax.tree.map(lambda flag, x, y: jnp.where(emit, x, 0) if flag else y, lent, left, apart)
     new = Leaves.of(left).values
-    # What the mean of an absent gradient was, it stays.
+    # The mean of a leaf without a gradient stays as it was.
     acc = leaves.tree(old if m is None else m for m, old in zip(new, kept, strict=True))
     return u, inner_state, acc
 
 
-def _choose(flags: Any, a: Updates, b: Updates) -> Updates:
-    """The leaves of a where the flag of the leaf is true, otherwise those of b."""
+def _choose(flags: Updates, a: Updates, b: Updates) -> Updates:
+    """The leaves of a where the leaf's flag is true, and those of b elsewhere."""
     return jax.tree.map(lambda flag, x, y: x if flag else y, flags, a, b)
 
 
-def _unless(flags: Any, tree: Updates) -> Updates:
-    """The leaves where the flag of the leaf is false, otherwise nothing."""
+def _unless(flags: Updates, tree: Updates) -> Updates:
+    """The leaves whose flag is false, and nothing in place of the others."""
     return jax.tree.map(lambda flag, x: () if flag else x, flags, tree)

@@ -1,8 +1,8 @@
-"""Updates only where they agree with the gradient."""
+"""Drop the elements of an update that disagree with the gradient."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from gradtx.core.dtypes import cast
 from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule
-from gradtx.core.state import OptState
+from gradtx.core.state import OptState, Updates
 from gradtx.core.transformation import GradientTransformation
 
 __all__ = ["CautiousState", "cautious"]
 
 
 class CautiousState(NamedTuple):
-    """The inner state."""
+    """The state of the inner transformation."""
 
     inner_state: OptState
 
@@ -31,15 +31,16 @@ def cautious(
     *,
     normalizer: Literal["clamped", "added", "none"] = "clamped",
     descends: bool = True,
-) -> Any:
-    """Keep of an update only the elements that point downhill, and make up for the others.
+) -> Rule:
+    """Keep only the elements of an update that point downhill, scaled up to make up for the rest.
 
         m = [u g < 0]        u <- u m / max(mean(m), floor)        u = inner(g), leaf by leaf
 
-    normalizer: "clamped" is the formula above, that of the authors' programs; "added" that of the
-    paper's Algorithm 1, u m / (mean(m) + floor); "none" is u m. descends=False is for an inner
-    transformation whose updates still point uphill, like `scale_by_adam`: m = [u g > 0]. That
-    leaves decoupled weight decay, which disagrees with the gradient as it likes, out of the mask:
+    normalizer: "clamped" is the formula above, from the authors' code; "added" is that of the
+    paper's Algorithm 1, u m / (mean(m) + floor); "none" is u m.
+    descends: False is for an inner transformation whose updates still point uphill, such as
+    `scale_by_adam`: m = [u g > 0]. It keeps decoupled weight decay, which need not agree with the
+    gradient, out of the mask:
 
         chain(cautious(scale_by_adam(), descends=False), add_decayed_weights(0.1), scale(-1e-3))
 
@@ -60,11 +61,13 @@ def cautious(
         fraction = jnp.mean(agrees, dtype=u.real.dtype)
         bound = cast(floor, fraction.dtype)
         divisor = jnp.maximum(fraction, bound) if normalizer == "clamped" else fraction + bound
-        # Where nothing is kept there is nothing to divide.
+        # Where nothing is kept, avoid 0 / 0.
         divisor = jnp.where(divisor > 0, divisor, jnp.ones_like(divisor))
         return kept / cast(divisor, u.dtype)
 
-    def update(updates: Any, state: Any, inner: Inner) -> Any:
+    def update(
+        updates: Updates, state: CautiousState, inner: Inner
+    ) -> tuple[Updates, CautiousState]:
         u, inner_state = inner(updates, state.inner_state)
         return jax.tree.map(keep, u, updates), CautiousState(inner_state)
 

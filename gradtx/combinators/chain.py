@@ -1,4 +1,4 @@
-"""Transformations one after the other."""
+"""Run transformations in sequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["chain", "named_chain"]
 
 
 class Chain(GradientTransformation):
-    """The parts in a row; the state is the tuple of theirs."""
+    """The parts in sequence; the state is the tuple of their states."""
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
@@ -29,9 +29,9 @@ class Chain(GradientTransformation):
         return self.arguments["args"]
 
     def replace(self, **changes: Any) -> Self:
-        """The chain with hyperparameters of its parts changed, each in the one part that has it.
+        """The chain with some hyperparameters changed, each in the one part that has it.
 
-        Raises: TypeError where no part has the argument or several have it.
+        Raises: TypeError if no part, or more than one, has the argument.
         """
         parts = dict(zip(self._keys, self.parts, strict=True))
         hint = f". The parts: {', '.join(part.definition.name for part in self.parts)}"
@@ -67,7 +67,7 @@ class Chain(GradientTransformation):
 
     @property
     def _keys(self) -> Iterable[Any]:
-        """By which the states of the parts are found in the state."""
+        """The keys under which the state holds the states of the parts."""
         return range(len(self.parts))
 
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
@@ -83,7 +83,7 @@ class Chain(GradientTransformation):
 
 
 class NamedChain(Chain):
-    """Named parts in a row; the state is the dict of theirs."""
+    """Named parts in sequence; the state is the dict of their states."""
 
     _for_users = (*Chain._for_users, "names")
 
@@ -127,10 +127,11 @@ def parts_with(
     what: str,
     hint: str,
 ) -> dict[Any, GradientTransformation]:
-    """The parts with hyperparameters changed, each in the one part that has it.
+    """The parts with some hyperparameters changed, each in the one part that has it.
 
-    what: a part of `who` is called in errors; hint: with what they end. Raises: TypeError where no
-    part has the hyperparameter or several have it.
+    what: the word for a part of `who` in errors; hint: how errors end.
+
+    Raises: TypeError if no part, or more than one, has the hyperparameter.
     """
     changed = dict(parts)
     for name, value in changes.items():
@@ -145,19 +146,19 @@ def parts_with(
 
 
 @makes(Chain)
-def chain(*args: TransformationLike) -> Any:
-    """Apply transformations in the order given: the updates of each are the input of the next.
+def chain(*args: TransformationLike) -> tuple[GradientTransformation, ...]:
+    """Apply transformations in the order given, each to the updates of the one before.
 
-    Between them nothing is rounded. Neighbouring rules on single leaves run as one body a leaf.
-    Optax's transformations may be among them. The state is the tuple of the parts' states.
+    Nothing is rounded between them, and neighbouring rules of single leaves run as one body per
+    leaf. Optax's transformations may be among them. The state is the tuple of the parts' states.
 
-    Raises: TypeError, with the position, for an argument that is no transformation.
+    Raises: TypeError, with the position, for an argument that is not a transformation.
     """
     return args
 
 
 class _NamedParts(Instance):
-    """Pairs of a name and a transformation, kept by name."""
+    """Pairs (name, transformation), stored by name."""
 
     def convert_all(self, who: str, values: tuple[Any, ...]) -> Labelled:
         for i, pair in enumerate(values, start=1):
@@ -176,9 +177,9 @@ NamedPart = Annotated[tuple[str, TransformationLike], _NamedParts(GradientTransf
 
 
 @makes(NamedChain)
-def named_chain(*args: NamedPart) -> Any:
+def named_chain(*args: NamedPart) -> tuple[tuple[str, GradientTransformation], ...]:
     """Like `chain`, of `(name, transformation)` pairs; the state is a dict by name.
 
-    Raises: ValueError for a name that stands twice, TypeError for what is no such pair.
+    Raises: ValueError for a name given twice, TypeError for anything but such a pair.
     """
     return args

@@ -1,4 +1,4 @@
-"""Leaves that stay as they are."""
+"""Keep leaves as they are."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike
 from gradtx.core.value import Frozen, show, thaw
 
 __all__ = ["freeze", "selective_transform"]
 
 
 class Freeze(GradientTransformation):
-    """Takes its leaves off the line of links: those behind it see no gradient there."""
+    """Takes its leaves off the line of links: the links after it see no gradient there."""
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
-        """Nothing."""
+        """It takes no extra argument."""
         return False
 
     def _can_ignore(self) -> bool:
@@ -40,31 +40,31 @@ class Freeze(GradientTransformation):
 
 
 @makes(Freeze)
-def freeze_all() -> Any:
-    """u = 0, and whatever follows leaves it so."""
+def freeze_all() -> None:
+    """u = 0, whatever follows"""
 
 
 @recipe
-def freeze(mask: Any = True) -> Any:
+def freeze(mask: Any = True) -> GradientTransformation:
     """u = 0 where the mask holds, wherever in a chain it stands; u = g elsewhere.
 
-    Behind it a frozen leaf is absent: weight decay or noise that follows does not move it, a norm
-    that follows does not count it. What stands before it sees the leaf's gradient still. A NaN in
-    the gradient of a leaf that is frozen first does not make `finite_guard`, `apply_if_finite`,
+    To the transformations after it a frozen leaf is absent: weight decay or noise does not move
+    it, a norm does not count it. Those before it still see the leaf's gradient. If freeze comes
+    first, a NaN in the gradient of a frozen leaf does not make `finite_guard`, `apply_if_finite`,
     `accumulate`, `MultiSteps` or `dynamic_loss_scale` around it skip a step.
 
-    It keeps no state. What others in the chain keep for a frozen leaf stays as it is; `partition`
-    and `selective_transform` do not keep it in the first place.
+    It keeps no state. The state that the rest of the chain keeps for a frozen leaf stays as it is;
+    `partition` and `selective_transform` keep none in the first place.
 
-    mask: as of `masked`.
+    mask: as in `masked`.
     """
     return masked(freeze_all(), mask)
 
 
-def selective_transform(optimizer: Any, *, freeze_mask: Any) -> Partition:
-    """The optimizer where the mask does not hold, u = 0 where it does, without state for it.
+def selective_transform(optimizer: TransformationLike, *, freeze_mask: Any) -> Partition:
+    """u = 0, without state, where the mask holds; the optimizer elsewhere.
 
-    freeze_mask: as of `masked`.
+    freeze_mask: as `mask` in `masked`.
     """
     try:
         hash(freeze_mask)
@@ -76,7 +76,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: Any) -> Partition:
 
 @dataclass(frozen=True)
 class _ByMask:
-    """The labels "freeze", where a mask holds, and "train"."""
+    """Labels leaves "freeze" where the mask holds, and "train" elsewhere."""
 
     mask: Any
 

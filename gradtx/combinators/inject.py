@@ -1,4 +1,4 @@
-"""Hyperparameters kept in the state, where a training loop can read and set them."""
+"""Keep hyperparameters in the state, where a training loop can read and set them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx.core.counts import increment, start
 from gradtx.core.definition import Definition, makes
@@ -36,10 +37,10 @@ __all__ = [
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
-    """hyperparams: by name, those of the last step; a number that is set there is used by the
-    next. hyperparams_states: where the scheduled ones are."""
+    """count: updates so far; hyperparams: by name, those of the last step (a number set there is
+    used by the next step); hyperparams_states: the states of the scheduled ones."""
 
-    count: Any
+    count: jax.Array  # type: ignore[assignment]  # not the method of tuples
     hyperparams: dict[str, Any]
     hyperparams_states: dict[str, Any]
     inner_state: OptState
@@ -47,54 +48,54 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
 @runtime_checkable
 class StatefulSchedule(Protocol):
-    """A schedule that keeps a state of its own, for `inject_hyperparams`."""
+    """A schedule with a state of its own, for `inject_hyperparams`."""
 
     def init(self) -> Any:
-        """Its first state."""
+        """The first state."""
 
     def update(self, state: Any, **extra_args: Any) -> Any:
-        """Its state after a step."""
+        """The state after one more step."""
 
     def __call__(self, state: Any, **extra_args: Any) -> Any:
-        """The number at a state."""
+        """The number in this state."""
 
 
 class WrappedScheduleState(NamedTuple):
-    """The steps of a schedule so far."""
+    """count: steps so far."""
 
-    count: Any
+    count: jax.Array  # type: ignore[assignment]  # not the method of tuples
 
 
 class WrappedSchedule:
-    """A schedule of the step as one that keeps its step itself."""
+    """A schedule of the step as a stateful one, whose state is the step."""
 
     def __init__(self, schedule_fn: Callable[[Any], Any]):
         self.schedule_fn = schedule_fn
 
     def init(self) -> WrappedScheduleState:
-        """No step yet."""
+        """Step 0."""
         return WrappedScheduleState(start())
 
     def update(self, state: WrappedScheduleState, **extra_args: Any) -> WrappedScheduleState:
-        """One step more."""
+        """The next step."""
         return WrappedScheduleState(increment(state.count))
 
     def __call__(self, state: WrappedScheduleState, **extra_args: Any) -> Any:
-        """The number at this step."""
+        """The number at the step."""
         return self.schedule_fn(state.count)
 
 
 class Injected(GradientTransformation):
-    """A factory, called anew at every step with the numbers that the state holds."""
+    """Calls a factory at every step with the numbers held in the state."""
 
     @functools.cached_property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        """What the factory makes of its own arguments."""
+        """What the factory makes of the arguments it was given."""
         return (self._inner(dict(self._numbers)),)
 
     @functools.cached_property
     def place(self) -> Place:
-        """As what the factory makes."""
+        """That of what the factory makes."""
         return self.parts[0].place
 
     def _can_ignore(self) -> bool:
@@ -137,7 +138,7 @@ class Injected(GradientTransformation):
             raise wrong(state.hyperparams, f"the dict of {names} of inject_hyperparams", "")
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
-        """As what the factory makes; a schedule with a state of its own may take anything."""
+        """Whatever the factory's transformation takes; a stateful schedule may take anything."""
         schedules = self._schedules.values()
         by_schedule = any(not isinstance(s, WrappedSchedule) for s in schedules)
         return by_schedule or super().takes(name, extra)
@@ -149,17 +150,17 @@ class Injected(GradientTransformation):
 
     @property
     def _fixed(self) -> dict[str, Any]:
-        """What is passed on as it is."""
+        """The arguments that are passed on as they are."""
         return dict(thaw(self.arguments["others"])) | self.arguments["keys"]
 
     @functools.cached_property
-    def _schedules(self) -> dict[str, Any]:
-        """The scheduled hyperparameters, each with a state."""
+    def _schedules(self) -> dict[str, StatefulSchedule]:
+        """The schedules among the hyperparameters, each made stateful."""
         found = {n: x for n, x in self._numbers.items() if isinstance(x, Schedule)}
         return {name: _with_state(x) for name, x in found.items()}
 
     def _arrays(self, name: str, value: Any) -> Any:
-        """The numbers of one hyperparameter, in the dtype in which the state keeps them."""
+        """The numbers of one hyperparameter as arrays, in the dtypes that the state keeps."""
         wanted = self.arguments["hyperparam_dtype"]
 
         def array(x: Any, given: Any) -> jax.Array:
@@ -177,19 +178,17 @@ class Injected(GradientTransformation):
         factory = self.arguments["factory"]
         arguments = self._fixed | hyperparams
         signature = inspect.signature(factory)
-        # In the order of the signature: a factory may have arguments without a name.
+        # In the order of the signature, since some arguments may be positional only.
         ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
         bound = inspect.BoundArguments(signature, ordered)
         where = f"inject_hyperparams: what {_name(factory)} returns"
         return as_transformation(factory(*bound.args, **bound.kwargs), where)
 
     def replace(self, **changes: Any) -> Any:
-        """With some of the factory's arguments changed."""
-        given = self._fixed | self._numbers | changes
+        """The same with some of the factory's arguments changed."""
         own = self.arguments
-        return inject_hyperparams(own["factory"], own["static_args"], own["hyperparam_dtype"])(
-            **given
-        )
+        injected = inject_hyperparams(own["factory"], own["static_args"], own["hyperparam_dtype"])
+        return injected(**(self._fixed | self._numbers | changes))
 
     def _has(self, name: str) -> bool:
         return name in inspect.signature(self.arguments["factory"]).parameters
@@ -201,18 +200,16 @@ class Injected(GradientTransformation):
         return f"inject_hyperparams({_name(self.arguments['factory'])})({shown})"
 
 
-def _with_state(schedule: Schedule) -> Any:
+def _with_state(schedule: Schedule) -> StatefulSchedule:
     function = schedule.arguments.get("function") if isinstance(schedule, FunctionSchedule) else 0
     return function if isinstance(function, StatefulSchedule) else WrappedSchedule(schedule)
 
 
-def _name(factory: Any) -> str:
+def _name(factory: Callable[..., Any]) -> str:
     return getattr(factory, "__name__", None) or repr(factory)
 
 
 _Numbers = Annotated[Any, Numbers("finite numbers", np.isfinite)]
-
-
 _Keys = Annotated[Any, Instance()]
 
 
@@ -224,31 +221,31 @@ def injection(
     keys: _Keys,
     others: Any,
     hyperparam_dtype: DType | None,
-) -> Any:
-    """The factory, called at every step with the numbers that the state holds."""
+) -> tuple[object, ...]:
+    """The factory, called at every step with the numbers held in the state."""
     return factory, static_args, numbers, keys, others, hyperparam_dtype
 
 
 def inject_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., GradientTransformation]:
-    """Keep the numeric arguments of a factory in the state, to be read and set there.
+    """Keep the numeric arguments of a factory in the state, where they can be read and set.
 
         tx = inject_hyperparams(adamw)(learning_rate=0.1)
         state.hyperparams["learning_rate"]
 
-    gradtx itself needs this only where code expects it: any number may be a schedule, and a
-    transformation that is an argument of a jitted function takes a new number without a retrace.
+    With gradtx you need this only for code that expects it: any number may be a schedule, and a
+    transformation passed to a jitted function takes a new number without a retrace.
 
-    The numbers are kept in float32 (float64 under x64; hyperparam_dtype if given) whatever the
-    dtype of the parameters; an array keeps its own dtype. Of a gradtx definition all numbers are
-    kept. Of another factory a number is kept unless it is an int whose default is an int too (a
-    size, which has to be known when the program is traced), and a function counts as a schedule
-    unless it is the default. static_args names what is to be passed on as it is.
+    Numbers are kept in float32 (float64 under x64; hyperparam_dtype if given) whatever the dtype
+    of the parameters; an array keeps its own dtype. All numbers of a gradtx definition are kept.
+    Of another factory's, an int whose default is an int is not (it is a size, which must be known
+    when the program is traced), and a function counts as a schedule unless it is the default.
+    static_args: the names of arguments to pass on as they are.
 
-    Raises: ValueError for static_args that the factory does not have.
+    Raises: ValueError for a name in static_args that the factory does not have.
     """
     names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
     parameters = inspect.signature(inner_factory).parameters
@@ -277,14 +274,14 @@ def inject_hyperparams(
         keys = {n: x for n, x in rest.items() if is_random_key(x)}
         others = {n: x for n, x in rest.items() if n not in keys}
         if isinstance(inner_factory, Definition):
-            inner_factory(*args, **kwargs)  # checks the numbers, which later are not known
+            inner_factory(*args, **kwargs)  # check the numbers now: later they are traced
         return injection(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected
 
 
-def _is_kept(factory: Any, parameter: inspect.Parameter, value: Any) -> bool:
-    """Whether an argument of a factory is a number for the state."""
+def _is_kept(factory: Callable[..., Any], parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether an argument of a factory is a number to keep in the state."""
     if value is None or isinstance(value, bool | np.bool_) or is_random_key(value):
         return False
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -1,8 +1,9 @@
-"""Smaller steps for layers that are further from the output."""
+"""Smaller steps for layers farther from the output."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,14 @@ from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import broadcast_prefix, check_pattern
 from gradtx.core.numerics import times
 from gradtx.core.per_tree import TreeTransformation
-from gradtx.core.state import OptState, Params
+from gradtx.core.state import OptState, Params, Updates
 
 __all__ = ["layerwise_lr_decay"]
 
 
 class Layers(dict[str, tuple[int, float]]):
-    """The layer of each leaf, 0 at the input, and the factor of its updates, by path; it is
-    printed as a table."""
+    """By path, the layer of each leaf (0 at the input) and the factor of its updates; prints as a
+    table."""
 
     def __str__(self) -> str:
         width = max(map(len, self), default=0)
@@ -31,7 +32,7 @@ class Layers(dict[str, tuple[int, float]]):
 
 
 class LayerwiseDecay(TreeTransformation):
-    """Multiplies the updates of each leaf by a number that its path decides."""
+    """Multiplies the updates of each leaf by a number that depends on its layer."""
 
     _for_users = (*TreeTransformation._for_users, "layers")
 
@@ -42,11 +43,11 @@ class LayerwiseDecay(TreeTransformation):
 
     @property
     def begins_with_params(self) -> bool:
-        """Every leaf must be in a layer."""
+        """init checks that every leaf is in a layer."""
         return True
 
     def layers(self, params: Params) -> Layers:
-        """The layer and the factor of each leaf, by its path; print it to see a table.
+        """The layer and the factor of each leaf, by path; prints as a table.
 
         Raises: ValueError for a leaf that is in no layer.
         """
@@ -69,7 +70,10 @@ def _patterns(by: Any) -> tuple[str, ...] | None:
 
 
 def _distances(by: Any, leaves: Leaves, *, complete: bool = False) -> list[int | None]:
-    """How far each leaf is from the last layer; None for an absent one."""
+    """How many layers each leaf is from the last; None for an absent leaf.
+
+    complete: whether the tree is whole, so that a pattern without a leaf is an error.
+    """
     patterns = _patterns(by)
     if patterns is None:
         found: list[Any] = _given(by, leaves)
@@ -94,7 +98,7 @@ def _distances(by: Any, leaves: Leaves, *, complete: bool = False) -> list[int |
 
 
 def _place(patterns: tuple[str, ...], path: str) -> tuple[int, int] | None:
-    """Which pattern a path holds a match of first, and the number that its group caught."""
+    """The first pattern found in the path, and the number that its group caught, -1 if none."""
     for i, pattern in enumerate(patterns):
         if match := re.search(pattern, path):
             caught = next((g for g in match.groups() if g is not None), None)
@@ -108,12 +112,13 @@ def _place(patterns: tuple[str, ...], path: str) -> tuple[int, int] | None:
 
 
 def _ranks(places: list[tuple[int, int] | None]) -> list[int | None]:
-    """Places numbered from 0 in their order."""
+    """Places numbered from 0 in sorted order."""
     order = {place: i for i, place in enumerate(sorted({p for p in places if p is not None}))}
     return [None if place is None else order[place] for place in places]
 
 
 def _check_used(patterns: tuple[str, ...], places: list[Any], paths: list[str]) -> None:
+    """Refuse a pattern that gets no leaf."""
     used = {place[0] for place in places if place is not None}
     idle = [pattern for i, pattern in enumerate(patterns) if i not in used]
     if idle:
@@ -124,7 +129,7 @@ def _check_used(patterns: tuple[str, ...], places: list[Any], paths: list[str]) 
 
 
 def _given(by: Any, leaves: Leaves) -> list[int | None]:
-    """The layer of each leaf by a function of its path or a tree of whole numbers."""
+    """The layer of each leaf, from a function of its path or a tree of whole numbers."""
     if is_function(by):
         layers = [
             None if x is None else by(path)
@@ -147,28 +152,30 @@ def _given(by: Any, leaves: Leaves) -> list[int | None]:
 
 
 @makes(LayerwiseDecay)
-def layerwise_lr_decay(decay: Fraction, by: Any) -> Any:
+def layerwise_lr_decay(decay: Fraction, by: Any) -> Callable[[Updates], Updates]:
     """u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer.
 
         chain(adamw(1e-3), layerwise_lr_decay(0.75, ["embed", r"blocks/(\\d+)", "head"]))
 
-    after an optimizer: the factor is that of its learning rate, decay of weights included.
+    It goes after an optimizer: the factor scales the learning rate, and weight decay with it.
 
-    by says which layer a leaf is in, counted from the input: a list of regular expressions, from
-    the input to the output, that are searched for in the leaf's path (`blocks/3/kernel`), the
-    first that is found being the leaf's; one whose group catches a number stands for as many
-    layers as there are numbers, in their order. Or a function of the path that returns the layer;
-    or a tree of layers shaped like params or a prefix of it. `layers(params)` tells, and prints,
-    the layer and the factor of every leaf.
+    by: the layer of each leaf, counted from the input, as one of
+    - a list of regular expressions from input to output, searched for in the leaf's path
+      (`blocks/3/kernel`); the first that is found decides. One whose group catches a number stands
+      for as many layers as there are numbers, in their order;
+    - a function from the path to the layer;
+    - a tree of layers shaped like the params, or a prefix of it.
 
-    Raises: ValueError on init for leaves in no layer (each is named) and for a pattern that gets
+    `layers(params)` returns, and prints as a table, the layer and the factor of every leaf.
+
+    Raises: ValueError at init for leaves in no layer (each is named) and for a pattern that gets
     no leaf.
 
     Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146; Clark et al., 2020,
     https://arxiv.org/abs/2003.10555
     """
 
-    def update(updates: Any) -> Any:
+    def update(updates: Updates) -> Updates:
         leaves = Leaves.of(updates)
         pairs = zip(leaves.values, _distances(by, leaves), strict=True)
         return leaves.tree(u if u is None or not k else times(decay**k, u) for u, k in pairs)

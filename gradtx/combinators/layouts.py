@@ -1,8 +1,6 @@
-"""The parameters of an inner transformation in another layout."""
+"""Show an inner transformation the parameters in another layout."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
 from gradtx.core.problem import seen_as
 from gradtx.core.run import Stage
-from gradtx.core.state import OptState, Params
+from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, check_rounds_outside
 from gradtx.tree import cast_like
 
@@ -22,7 +20,7 @@ __all__ = ["flatten"]
 
 
 class Flatten(GradientTransformation):
-    """Runs the inner transformation on one vector; its state is that one's."""
+    """Runs the inner transformation on one vector; the state is the inner one."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -65,24 +63,25 @@ class Flatten(GradientTransformation):
 
 
 @makes(Flatten)
-def flatten(inner: GradientTransformation) -> Any:
-    """Run the inner transformation on all parameters as one vector, its state being vectors too.
+def flatten(inner: GradientTransformation) -> GradientTransformation:
+    """Run the inner transformation on all parameters as one vector.
 
-    A norm of a leaf then is the norm of all, a mask sees a single leaf. On many small leaves it
-    saves handling them; on large ones it costs a copy of everything in and out.
+    Its state is made of vectors too, the norm of a leaf is the norm of all parameters, and a mask
+    sees a single leaf. With many small leaves it saves the overhead of each; with large ones it
+    costs a copy of everything on the way in and on the way out.
     """
     return inner
 
 
-def _vector(tree: Any) -> jax.Array:
-    """All leaves, one after the other, in float32 or wider."""
+def _vector(tree: Updates) -> jax.Array:
+    """All leaves, one after the other, in float32 or wider: shape (size,)."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
     dtype = compute_dtype(*(x.dtype for x in leaves))
     return jnp.concatenate([jnp.zeros(0, dtype), *(cast(x, dtype).reshape(-1) for x in leaves)])
 
 
-def _split(vector: jax.Array, like: Any) -> Any:
-    """The vector as the tree that it was made of."""
+def _split(vector: jax.Array, like: Updates) -> Updates:
+    """The vector as a tree like the one that it was made from."""
     leaves, treedef = jax.tree.flatten(like)
     parts, start = [], 0
     for x in leaves:

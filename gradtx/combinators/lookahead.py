@@ -1,4 +1,4 @@
-"""Two sets of parameters, one of which follows the other slowly."""
+"""Two sets of parameters, one of which slowly follows the other."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
 
 
 class LookaheadState(NamedTuple):
-    """The state of the fast optimizer, and its steps since both sets were the same."""
+    """The state of the fast optimizer; steps_since_sync: its steps since both sets were equal, an
+    int32 scalar."""
 
     fast_state: OptState
-    steps_since_sync: Any
+    steps_since_sync: jax.Array
 
 
 class LookaheadParams(NamedTuple):
-    """Gradients are taken at `fast`; `slow` are the parameters to test and to keep."""
+    """Gradients are taken at `fast`; `slow` are the parameters to evaluate and to keep."""
 
     fast: Params
     slow: Params
 
     @classmethod
     def init_synced(cls, params: Params) -> LookaheadParams:
-        """Both the same: two copies, so that each can be donated."""
+        """Both sets equal, as two copies so that each can be donated."""
         return cls(fast=params, slow=jax.tree.map(lambda x: jnp.array(x, copy=True), params))
 
 
 class Lookahead(GradientTransformation):
-    """An optimizer of pairs of parameters, of which the fast ones have the gradients."""
+    """An optimizer of pairs of parameters, with the gradients of the fast ones."""
 
     def _check(self) -> None:
         period = self.sync_period
@@ -64,15 +65,15 @@ class Lookahead(GradientTransformation):
         return (self.fast_optimizer,)
 
     def init(self, params: Params) -> OptState:
-        """The first state, from both sets of parameters or from the fast one alone."""
+        """The first state, from both sets of parameters or from the fast set alone."""
         return self._init(getattr(params, "fast", params))
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        """The updates of both sets, from the gradients of the fast one.
+        """The updates of both sets, from gradients taken at the fast set.
 
-        Raises: TypeError for params that are not a `LookaheadParams`.
+        Raises: TypeError if params is not a `LookaheadParams`.
         """
         if not hasattr(params, "fast") or not hasattr(params, "slow"):
             raise TypeError(
@@ -98,14 +99,16 @@ class Lookahead(GradientTransformation):
         new = LookaheadState(fast_state, cast(jnp.where(sync, 0, steps), np.int32))
         return self._pair(u, params, sync), new
 
-    def _pair(self, updates: Updates, params: Any, sync: Any) -> LookaheadParams:
+    def _pair(self, updates: Updates, params: Any, sync: jax.Array) -> LookaheadParams:
         """The updates of both sets, in the dtypes of their parameters."""
         leaves = Leaves.of(updates)
         fast = aligned_arrays(leaves, params.fast, "lookahead: params.fast")
         slow = aligned_arrays(leaves, params.slow, "lookahead: params.slow")
         rate = bind_numbers(self.slow_step_size, scalar_dtype(), "lookahead: slow_step_size")
 
-        def pair(u: Any, f: Any, s: Any) -> tuple[Any, Any]:
+        def pair(
+            u: jax.Array | None, f: jax.Array, s: jax.Array
+        ) -> tuple[jax.Array, jax.Array] | tuple[None, None]:
             if u is None:
                 return None, None
             dtype = compute_dtype(u.dtype)
@@ -133,18 +136,18 @@ def lookahead(
     sync_period: PositiveSteps,
     slow_step_size: Steps,
     reset_state: bool = False,
-) -> Any:
-    """Let fast parameters run ahead, and move slow ones towards them every few steps.
+) -> tuple[object, ...]:
+    """Let fast parameters run ahead, and every few steps move slow ones towards them.
 
         fast <- fast + optimizer(g)
         every sync_period steps: slow <- slow + slow_step_size (fast - slow);  fast <- slow
 
-    params is a `LookaheadParams`, the gradients are those at params.fast, and so are the updates
-    a pair; `apply_updates` takes both. A `value` is that at params.fast too, and a `value_fn` a
-    function of them. It must be the outermost transformation. reset_state: the optimizer starts
-    anew after every synchronisation.
+    params is a `LookaheadParams`, and the updates are such a pair too, which `apply_updates` takes
+    as it is. Gradients and a `value` are taken at params.fast, and a `value_fn` is a function of
+    params.fast. It must be the outermost transformation. reset_state: whether the optimizer starts
+    afresh after every synchronisation.
 
-    Raises: ValueError for sync_period < 1; TypeError in update for other params.
+    Raises: ValueError for sync_period < 1; TypeError in update for any other params.
 
     Zhang et al., 2019, https://arxiv.org/abs/1907.08610
     """

@@ -1,36 +1,38 @@
-"""Scaling a loss so that float16 gradients do not vanish."""
+"""Scale a loss so that float16 gradients do not vanish."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
 from gradtx.core.finite import all_finite, idle_zeros
+from gradtx.core.holding import either
 from gradtx.core.inner import Inner
 from gradtx.core.kinds import Positive
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
-from gradtx.core.state import OptState
+from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 
 __all__ = ["DynamicLossScaleState", "dynamic_loss_scale", "loss_scale", "scale_loss"]
 
 
 class DynamicLossScaleState(NamedTuple):
-    """scale: by which the next loss is to be multiplied; growth_count: finite steps since it last
-    changed; skipped: how many steps were ever skipped."""
+    """Three scalars. scale: the factor for the next loss; growth_count: finite steps since it last
+    changed; skipped: steps skipped since the start."""
 
-    scale: Any
-    growth_count: Any
-    skipped: Any
+    scale: jax.Array
+    growth_count: jax.Array
+    skipped: jax.Array
     inner_state: OptState
 
 
@@ -44,20 +46,20 @@ def dynamic_loss_scale(
     *,
     min_scale: Positive = 1.0,
     max_scale: Positive = 2.0**24,
-) -> Any:
-    """Divide the gradients of a scaled loss by its scale, and keep the scale as large as can be.
+) -> Rule:
+    """Divide the gradients of a scaled loss by the scale, and keep the scale as large as possible.
 
         g finite:   u = inner(g / scale)
                     scale <- min(scale * growth_factor, max_scale)
                              once every growth_interval finite steps in a row
-        otherwise:  u = 0, the inner state untouched
+        otherwise:  u = 0, and the inner state stays
                     scale <- max(scale * backoff_factor, min_scale)
 
-    The gradients are of `scale_loss(loss, opt_state)`; they are divided in float32 or wider, so
-    that what float16 could only hold scaled is not lost. First in line: what clips or decays
-    belongs into `inner`. Of the extra arguments of update those that are gradients, `grad` and
-    what `grad_fn` returns, are scaled too; `value`, `value_fn` and `obj_fn` are of the loss
-    itself. `state.scale` and `state.skipped` can be read; see also `loss_scale`.
+    Pass the gradients of `scale_loss(loss, opt_state)`. They are divided in float32 or wider, so
+    that what is too small for float16 is not lost again. Put it first: whatever clips or decays
+    belongs in `inner`. Among the extra arguments of update, `grad` and what `grad_fn` returns are
+    scaled gradients too; `value`, `value_fn` and `obj_fn` are those of the unscaled loss.
+    `state.scale` and `state.skipped` may be read; see also `loss_scale`.
 
     Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
@@ -66,23 +68,22 @@ def dynamic_loss_scale(
         scale = jnp.asarray(init_scale, scalar_dtype())
         return DynamicLossScaleState(scale, start(), start(), inner.init())
 
-    def update(updates: Any, needed: Any, state: Any, inner: Inner) -> Any:
-        def unscaled(grads: Any) -> Any:
+    def update(
+        updates: Updates, needed: Updates, state: DynamicLossScaleState, inner: Inner
+    ) -> tuple[Updates, DynamicLossScaleState]:
+        def unscaled(grads: Updates) -> Updates:
             return jax.tree.map(lambda g: g / cast(state.scale, g.real.dtype), widen_tree(grads))
 
-        def kept(params: Any) -> Any:
+        def stored(params: Params) -> Params:
             return tree.cast_like(params, inner.params)
+
+        def idle(inner_state: OptState) -> Updates:
+            return idle_zeros(updates, state.skipped)
 
         grads = unscaled(needed)
         finite = all_finite(grads)
-
-        def run(inner_state: OptState) -> Any:
-            return inner.seeing(grad=unscaled, searched=kept)(grads, inner_state)
-
-        def hold(inner_state: OptState) -> Any:
-            return idle_zeros(updates, state.skipped), inner_state
-
-        u, inner_state = lax.cond(finite, run, hold, state.inner_state)
+        run = partial(inner.seeing(grad=unscaled, searched=stored), grads)
+        u, inner_state = either(finite, run, idle, state.inner_state)
         count = increment(state.growth_count)
         grow = cast(count, number_dtype(growth_interval)) >= growth_interval
         larger = jnp.minimum(state.scale * growth_factor, max_scale)
@@ -97,8 +98,8 @@ def dynamic_loss_scale(
     return Rule(init, update, place=inner.place & Place.LAST)
 
 
-def scale_loss(loss: Any, opt_state: OptState) -> jax.Array:
-    """loss * scale, in float32 or wider: what to differentiate under `dynamic_loss_scale`.
+def scale_loss(loss: ArrayLike, opt_state: OptState) -> jax.Array:
+    """loss * scale, in float32 or wider: differentiate this under `dynamic_loss_scale`.
 
         grads = jax.grad(lambda p: scale_loss(loss_fn(p), opt_state))(params)
 
@@ -110,7 +111,7 @@ def scale_loss(loss: Any, opt_state: OptState) -> jax.Array:
 
 
 def loss_scale(opt_state: OptState) -> jax.Array:
-    """The scale that the next loss needs, wherever in the state it is.
+    """The scale for the next loss, from wherever it is in the state.
 
     Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
     """

@@ -1,4 +1,4 @@
-"""A transformation on some of the leaves."""
+"""Apply a transformation to some of the leaves."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["MaskedState", "masked"]
 
 
 class MaskedState(NamedTuple):
-    """The state of the inner transformation, with `MaskedNode()` where a leaf is left out."""
+    """The state of the inner transformation, with `MaskedNode()` in place of the other leaves."""
 
     inner_state: OptState
 
 
 def inside(state: OptState, path: str) -> OptState:
-    """The state under a mask, what is left out of it marked as here; another is an error."""
+    """The state under a mask, with this library's `MaskedNode`; any other state is an error."""
     if not is_like(state, MaskedState):
         raise wrong(state, f"the {show_class(MaskedState)} of masked", path)
     same_library = isinstance(state, MaskedState)
@@ -36,7 +36,7 @@ def inside(state: OptState, path: str) -> OptState:
 
 
 class Masked(GradientTransformation):
-    """The links of the inner transformation, each under the mask."""
+    """The links of the inner transformation, all under the mask."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -66,7 +66,7 @@ class Masked(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         leaves = Leaves.of(params)
         if not leaves.values:
-            # Nothing to mask, and tree_map_params looks at states through such a placeholder.
+            # Nothing to mask; map_params makes states of a placeholder without leaves.
             return MaskedState(self.inner._init(params))
         selected = self._mask.select(leaves, "masked")
         return MaskedState(self.inner._init(hide(leaves, leaves.values, selected)))
@@ -80,19 +80,19 @@ class Masked(GradientTransformation):
 @makes(Masked)
 def masked(
     inner: TransformationLike, mask: Any, *, mask_compatible_extra_args: bool = False
-) -> Any:
+) -> tuple[object, ...]:
     """Apply a transformation to some leaves; the others pass unchanged and cost no state.
 
-    mask: a tree of booleans shaped like params or a prefix of it; a function that makes one from
-    params; a regular expression searched for in the leaf's path (`"kernel"`, written
-    `encoder/0/kernel`); or `matching(pattern)`, whose `~` selects all others.
+    mask: a tree of booleans shaped like the params, or a prefix of it; a function from the params
+    to such a tree; a regular expression (`"kernel"`) searched for in the leaf's path
+    (`encoder/0/kernel`); or `matching(pattern)`, and `~matching(pattern)` for all other leaves.
 
-    What looks at the objective, such as a line search, sees it as a function of the leaves that the
-    mask selects, with the others where they are: update takes `grad` and `value_fn` or `obj_fn` of
-    the whole tree. mask_compatible_extra_args: the mask also hides leaves of other extra arguments
-    of update that are trees like the updates.
+    update takes `grad` and `value_fn` or `obj_fn` of the whole tree; inside, a line search sees the
+    objective as a function of the selected leaves, with the others where they are.
+    mask_compatible_extra_args: whether the mask also hides leaves of other extra arguments of
+    update that are trees like the updates.
 
-    Raises: ValueError, when it is used, for a mask that does not fit the tree or a pattern that
+    Raises: ValueError, in init and update, for a mask that does not fit the tree or a pattern that
     matches no leaf.
     """
     return inner, mask, mask_compatible_extra_args

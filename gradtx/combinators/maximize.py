@@ -1,10 +1,12 @@
-"""The same optimizer, uphill."""
+"""Run an optimizer uphill."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import jax
 
 from gradtx.combinators.chain import chain
 from gradtx.core.definition import Definition, makes
@@ -13,26 +15,26 @@ from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.problem import NegatedState
 from gradtx.core.recipe import Recipe
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import Link, TransformationLike
+from gradtx.core.transformation import GradientTransformation, Link, TransformationLike
 from gradtx.core.value import Value
 
 __all__ = ["maximize"]
 
 
 class Negation(LeafTransformation):
-    """The gradient of the negative of the objective."""
+    """Makes the gradient that of the negative of the objective."""
 
     passes_examples = True
 
 
 @makes(Negation)
-def negate() -> Any:
+def negate() -> Callable[[jax.Array], jax.Array]:
     """u = -g"""
     return lambda grad: -grad
 
 
 class Maximize(Recipe):
-    """The links of the inner transformation, each of which sees the negative of the objective."""
+    """The links of the inner transformation, which see the negative of the objective."""
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
@@ -51,16 +53,17 @@ class Maximize(Recipe):
 
 
 @makes(Maximize)
-def maximize(inner: TransformationLike) -> Any:
-    """The same optimizer, uphill: it minimizes the negative of the objective.
+def maximize(inner: TransformationLike) -> GradientTransformation:
+    """Run the optimizer uphill: it minimizes the negative of the objective.
 
-    update takes the objective's own gradient and, for what needs them, its own `value`, `grad`,
-    `value_fn`, `obj_fn` and `grad_fn`; inner sees all of them negated. What inner keeps about
-    values in its state, such as the best one so far, or names as a bound, such as `lower_bound`,
-    is about the negative; `value_and_grad_from_state` gives the objective's own. What looks at
-    values must be inside: beside it in a chain it would see the objective itself. The state is the
-    pair (an empty one, that of inner); maximize(maximize(tx)) is tx.
+    update takes the gradient of the objective itself and, where they are needed, its `value`,
+    `grad`, `value_fn`, `obj_fn` and `grad_fn`; inner sees all of them negated. Values that inner
+    keeps in its state, such as the best so far, and bounds that it is given, such as
+    `lower_bound`, are those of the negative; `value_and_grad_from_state` returns the objective's
+    own. A transformation that looks at values must be inside: beside maximize in a chain it would
+    see the objective itself. The state is a pair: an empty state and that of inner.
+    maximize(maximize(tx)) is tx.
 
-    Raises: TypeError for what is no transformation.
+    Raises: TypeError if inner is not a transformation.
     """
     return chain(negate(), inner)

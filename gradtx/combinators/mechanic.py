@@ -1,8 +1,8 @@
-"""Mechanic: learning the scale of another optimizer's updates."""
+"""Mechanic: learn the scale of another optimizer's updates."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,23 @@ from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative, Positive, PositiveInt
 from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, OptState, PastParams
+from gradtx.core.state import Count, OptState, Params, PastParams, Updates
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
 
 __all__ = ["MechanicState", "mechanize"]
 
 
 class MechanicState(NamedTuple):
-    """The base optimizer's state; for each beta the reward r, the bound m, the variance v and the
-    scale s; and where the run began."""
+    """The base optimizer's state; the reward r, the bound m, the variance v and the scale s, one
+    for each beta (num_betas,); and x0, the params where the run began."""
 
     base_optimizer_state: OptState
     count: Count
-    r: Any
-    m: Any
-    v: Any
-    s: Any
+    r: jax.Array
+    m: jax.Array
+    v: jax.Array
+    s: jax.Array
     x0: PastParams
 
 
@@ -41,10 +42,10 @@ def mechanize(
     eps: Positive = 1e-8,
     s_init: Positive = 1e-6,
     num_betas: PositiveInt = 6,
-) -> Any:
-    """Learn the scale of a base optimizer's updates, its learning rate.
+) -> Rule:
+    """Learn the scale of a base optimizer's updates, which is its learning rate.
 
-        delta = (x - x0) / (S + eps)            S = sum of s; with the x and s before this step
+        delta = (x - x0) / (S + eps)            S = sum of s, before this step
         h   = <g + weight_decay S ||g|| / (||x|| + eps) x, -delta>
         m' <- max(beta m, |h| + eps)            v <- beta^2 v + h^2
         r  <- beta r + clip(h, -m, m) s
@@ -52,16 +53,17 @@ def mechanize(
         u   = x0 + S (delta + base_optimizer(g)) - x        (with the new s)
 
     r, m, v and s are one number for each of the n = num_betas values beta = 0.9, 0.99, 0.999, ...
-    x0 are the params of the first update. The base optimizer's learning rate is a schedule around
-    1, not a line search. Raises: ValueError for num_betas < 1. Cutkosky, Defazio & Mehta, 2023,
-    https://arxiv.org/abs/2306.00144
+    x0 is the params at the first update. Give the base optimizer a learning rate around 1, which
+    may be a schedule; it cannot hold a line search. Raises: ValueError for num_betas < 1.
+
+    Cutkosky, Defazio & Mehta, 2023, https://arxiv.org/abs/2306.00144
     """
 
-    def init(params: Any, step: Any, base_optimizer: Inner) -> MechanicState:
+    def init(params: Params, base_optimizer: Inner) -> MechanicState:
         zeros = np.zeros(num_betas, real_dtype_of(params))
         return MechanicState(
             base_optimizer_state=base_optimizer.init(),
-            count=step.count,
+            count=None,
             r=jnp.array(zeros),
             m=jnp.array(zeros),
             v=jnp.array(zeros),
@@ -70,11 +72,11 @@ def mechanize(
         )
 
     def update(
-        updates: Any, state: MechanicState, params: Any, step: Any, base_optimizer: Inner
-    ) -> Any:
+        updates: Updates, state: MechanicState, params: Params, step: Step, base_optimizer: Inner
+    ) -> tuple[Updates, MechanicState]:
         inner = base_optimizer.without_search("mechanize: base_optimizer")
         u, inner_state = inner(updates, state.base_optimizer_state)
-        # The params may have been replaced, by a checkpoint's, between init and the first update.
+        # Between init and the first update the params may have been replaced by a checkpoint's.
         x0 = tree.where(step.count == 1, params, state.x0)
         total = jnp.sum(state.s)
         decay = weight_decay * total * tree.norm(updates) / (tree.norm(params) + eps)
@@ -88,6 +90,6 @@ def mechanize(
         s = (s_init / num_betas * m + jnp.maximum(r, 0)) / (sqrt(v) + eps)
         scale = jnp.sum(s)
         u = jax.tree.map(lambda x0, x, d, u: x0 - x + scale * (d + u), x0, params, delta, u)
-        return u, MechanicState(inner_state, step.count, r, m, v, s, x0)
+        return u, state._replace(base_optimizer_state=inner_state, r=r, m=m, v=v, s=s, x0=x0)
 
     return Rule(init, update)

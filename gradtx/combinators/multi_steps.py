@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
-from gradtx.combinators.accumulate import check_every, cycle, every_now, first_mean, running_mean
+from gradtx.combinators.accumulate import (
+    Add,
+    check_every,
+    cycle,
+    every_now,
+    first_mean,
+    running_mean,
+)
 from gradtx.core.counts import increased, increment, start
 from gradtx.core.definition import makes
 from gradtx.core.inner import Inner
@@ -21,7 +28,7 @@ from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import Schedule
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike
 
 __all__ = [
     "MultiSteps",
@@ -33,28 +40,35 @@ __all__ = [
 ]
 
 
-class MultiStepsState(NamedTuple):
-    """mini_step: accepted micro-batches of this cycle; gradient_step: steps of the inner optimizer;
-    acc_grads: the mean (or sum) so far; skip_state: what should_skip_update_fn said last."""
+# A tree of arrays that says something about the last micro-batch.
+SkipState = Any
 
-    mini_step: Any
-    gradient_step: Any
+
+class MultiStepsState(NamedTuple):
+    """mini_step: micro-batches accepted in this cycle; gradient_step: steps taken by the inner
+    optimizer (both int32 scalars); acc_grads: the mean (or sum) so far, shaped like the params;
+    skip_state: what should_skip_update_fn returned last."""
+
+    mini_step: jax.Array
+    gradient_step: jax.Array
     inner_opt_state: OptState
     acc_grads: Updates
-    skip_state: Any = ()
+    skip_state: SkipState = ()
 
 
 class ShouldSkipUpdateFunction(Protocol):
-    """Whether a micro-batch is left out, and something to keep about it in the state."""
+    """Decides whether to leave out a micro-batch, and what to keep about it in the state."""
 
-    def __call__(self, updates: Updates, gradient_step: Any, params: Params | None) -> Any:
+    def __call__(
+        self, updates: Updates, gradient_step: jax.Array, params: Params | None
+    ) -> tuple[jax.Array, SkipState]:
         """(a boolean scalar, a tree of arrays whose shapes stay the same)"""
 
 
 def skip_not_finite(
-    updates: Updates, gradient_step: Any, params: Params | None
-) -> tuple[Any, dict[str, Any]]:
-    """Leave out a micro-batch with a NaN or an infinity, and count them."""
+    updates: Updates, gradient_step: jax.Array, params: Params | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Leave out a micro-batch with a NaN or an infinity; the state says how many it holds."""
     counts = [jnp.sum(~jnp.isfinite(x), dtype=np.uint32) for x in jax.tree.leaves(updates)]
     small = [jnp.minimum(n, np.uint32(2**31 - 1)).astype(np.int32) for n in counts]
     number = functools.reduce(increased, small, jnp.zeros((), np.int32))
@@ -62,16 +76,18 @@ def skip_not_finite(
 
 
 def skip_large_updates(
-    updates: Updates, gradient_step: Any, params: Params | None, max_squared_norm: Any
-) -> tuple[Any, dict[str, Any]]:
-    """Leave out a micro-batch unless the sum of its squares, in float32 or wider, is below
-    max_squared_norm. Bind that one with `functools.partial`."""
+    updates: Updates, gradient_step: jax.Array, params: Params | None, max_squared_norm: ArrayLike
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Leave out a micro-batch unless its sum of squares, in float32 or wider, is below
+    max_squared_norm, which is to be bound with `functools.partial`."""
     squared_norm = tree.norm(updates, squared=True)
-    skip = ~(squared_norm < max_squared_norm)  # a NaN is not below anything
+    skip = ~(squared_norm < max_squared_norm)  # so that a NaN is skipped too
     return skip, {"should_skip": skip, "norm_squared": squared_norm}
 
 
-def _never(updates: Updates, gradient_step: Any, params: Params) -> Any:
+def _never(
+    updates: Updates, gradient_step: jax.Array, params: Params | None
+) -> tuple[jax.Array, SkipState]:
     """Skip nothing."""
     return jnp.asarray(False), ()
 
@@ -84,8 +100,8 @@ class MultiSteps(TreeTransformation):
 
     k is every_k_schedule: a whole number >= 1, or a schedule of the optimizer's step.
     should_skip_update_fn(updates, gradient_step, params) -> (skip, skip_state): a micro-batch for
-    which skip holds changes nothing and does not count. accumulator_dtype: in which acc is kept.
-    `accumulate` says the same in one call, and leaves out micro-batches with NaN.
+    which skip holds changes nothing and does not count. accumulator_dtype: the dtype of acc.
+    `accumulate` does the same, and by itself leaves out micro-batches with a NaN or an infinity.
 
     Raises: ValueError for k < 1.
     """
@@ -99,29 +115,29 @@ class MultiSteps(TreeTransformation):
 
     def __new__(
         cls,
-        opt: Any,
+        opt: TransformationLike,
         every_k_schedule: Any,
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-        accumulator_dtype: Any = np.float32,
+        accumulator_dtype: DTypeLike | None = np.float32,
     ) -> Any:
-        """A transformation, as all others are; `multi_steps` is the same."""
+        """A transformation like all others; `multi_steps` makes the same."""
         return multi_steps(
             opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
         )
 
     @property
     def inner_opt(self) -> GradientTransformation:
-        """The optimizer that runs once a cycle."""
+        """The optimizer that runs once per cycle."""
         inner: GradientTransformation = self.arguments["opt"]
         return inner
 
     def gradient_transformation(self) -> GradientTransformation:
-        """Itself: in Optax the class is no transformation."""
+        """Itself; Optax's class, unlike this one, is not a transformation."""
         return self
 
-    def has_updated(self, state: MultiStepsState) -> Any:
-        """Whether the last update was the last of a cycle."""
+    def has_updated(self, state: MultiStepsState) -> jax.Array:
+        """Whether the last call of update completed a cycle."""
         return (state.mini_step == 0) & (state.gradient_step > 0)
 
 
@@ -132,8 +148,8 @@ def multi_steps(
     use_grad_mean: bool = True,
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType = np.float32,
-) -> Any:
-    """What `MultiSteps` makes, by a name as functions have it.
+) -> Rule:
+    """`MultiSteps` as a function.
 
         acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
         u = opt(acc) when n = k, otherwise u = 0
@@ -143,12 +159,14 @@ def multi_steps(
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never
 
-    def init(params: Any, opt: Inner) -> MultiStepsState:
+    def init(params: Params, opt: Inner) -> MultiStepsState:
         acc = first_mean(params, accumulator_dtype)
         _, skip_state = should_skip(tree.zeros_like(params), start(), params)
         return MultiStepsState(start(), start(), opt.init(), acc, skip_state)
 
-    def update(needed: Any, state: MultiStepsState, opt: Inner, params: Any = None) -> Any:
+    def update(
+        needed: Updates, state: MultiStepsState, opt: Inner, params: Params | None = None
+    ) -> tuple[Updates, MultiStepsState]:
         skip, skip_state = should_skip(needed, state.gradient_step, params)
         if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
             raise TypeError(
@@ -170,5 +188,5 @@ def multi_steps(
     return Rule(init, update, place=opt.place & Place.LAST)
 
 
-def _sum(keep: Any, n: Any) -> Callable[[Any, Any], Any]:
+def _sum(keep: jax.Array, n: jax.Array) -> Add:
     return lambda acc, g: jnp.where(keep, jnp.where(n == 1, 0, acc) + g, acc)

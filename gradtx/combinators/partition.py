@@ -1,4 +1,4 @@
-"""Another transformation for each group of leaves."""
+"""Give each group of leaves a transformation of its own."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["PartitionState", "partition"]
 
 
 class PartitionState(NamedTuple):
-    """By label, the state of its group, with `MaskedNode()` where a leaf is in another."""
+    """By label, the state of the group, with `MaskedNode()` in place of leaves of other groups."""
 
     inner_states: Mapping[Hashable, OptState]
 
 
 class Assignment(dict[str, Hashable]):
-    """Which label each leaf has, by path; it is printed as a table."""
+    """The label of each leaf, by path; prints as a table."""
 
     def __str__(self) -> str:
         width = max((len(path) for path in self), default=0)
@@ -41,16 +41,16 @@ class Assignment(dict[str, Hashable]):
 
 @dataclass(frozen=True)
 class _Labels:
-    """How leaves are labelled: by a tree or a function; by the patterns `known` without one."""
+    """How leaves are labelled: by the tree or function given, or else by the patterns `known`."""
 
     given: Any
     known: tuple[Hashable, ...]
 
     def of(self, leaves: Leaves, *, complete: bool = False) -> list[Hashable]:
-        """The label of each leaf. A leaf without one is an error, and where the tree is
-        `complete` a pattern that no leaf has is one too."""
+        """The label of each leaf. A leaf without one is an error, and if the tree is `complete` so
+        is a pattern without a leaf."""
         if not leaves.values:
-            return []  # it may be a placeholder, by which tree_map_params looks at a state
+            return []  # map_params makes states of a placeholder without leaves
         labels = self._found(leaves, complete)
         bare = [
             f"{path or 'the root'}" + ("" if label is None else f" (label {label!r})")
@@ -82,12 +82,12 @@ class _Labels:
             ) from error
 
     def _matched(self, paths: list[str], complete: bool) -> list[str | None]:
-        """The first pattern that each path holds a match of."""
+        """The first pattern found in each path."""
         found = {key: [bool(re.search(str(key), path)) for path in paths] for key in self.known}
         labels: list[Any] = [
             next((key for key in self.known if found[key][i]), None) for i in range(len(paths))
         ]
-        # A pattern that matches everything is there for what the others leave.
+        # A pattern that matches everything is a fallback, which may be left without a leaf.
         idle = [key for key in self.known if key not in labels and not all(found[key])]
         if complete and idle:
             why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
@@ -100,7 +100,7 @@ class _Labels:
 
 @dataclass(frozen=True)
 class _Group(Mask):
-    """The mask that selects the leaves with one label; `given` says how all are labelled."""
+    """The mask of the leaves with one label; `given` says how leaves are labelled."""
 
     given: _Labels
     covers_extra: bool = False
@@ -114,7 +114,7 @@ class _Group(Mask):
 
 
 class Partition(GradientTransformation):
-    """The links of each group's transformation, each under the mask of its label."""
+    """The links of the groups' transformations, each under the mask of its group."""
 
     _for_users = (*GradientTransformation._for_users, "assignment")
 
@@ -130,19 +130,19 @@ class Partition(GradientTransformation):
 
     @property
     def transforms(self) -> Mapping[Any, GradientTransformation]:
-        """The transformations by label, or by pattern, in their order."""
+        """The transformations by label, or by pattern, in order."""
         groups: Mapping[Any, GradientTransformation] = self.arguments["transforms"]
         return groups
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        """The transformation of each label."""
+        """The transformation of each group."""
         return tuple(self.transforms.values())
 
     def assignment(self, params: Params) -> Assignment:
-        """The label of each leaf by its path; print it to see a table.
+        """The label of each leaf, by path; prints as a table.
 
-        Raises: ValueError for a leaf without a transformation and a pattern without a leaf.
+        Raises: ValueError for a leaf without a transformation or a pattern without a leaf.
         """
         leaves = Leaves.of(params)
         labels = self._labels.of(leaves, complete=True)
@@ -153,10 +153,10 @@ class Partition(GradientTransformation):
         )
 
     def replace(self, **changes: Any) -> Self:
-        """With other `transforms` or `param_labels`, or with hyperparameters of the groups'
-        transformations changed, each in the one group that has it.
+        """The same with another `transforms` or `param_labels`, or with some hyperparameters of the
+        groups' transformations changed, each in the one group that has it.
 
-        Raises: TypeError where no group has the argument or several have it.
+        Raises: TypeError if no group, or more than one, has the argument.
         """
         given = {name: changes.pop(name, thaw(x)) for name, x in self.arguments.items()}
         groups = ", ".join(f"{k!r}: {tx.definition.name}" for k, tx in self.transforms.items())
@@ -235,23 +235,25 @@ def partition(
     param_labels: Any | Callable[[Params], Any] | None = None,
     *,
     mask_compatible_extra_args: bool = False,
-) -> Any:
-    """Apply to each leaf the transformation of its group; a group keeps state for its leaves only.
+) -> tuple[object, ...]:
+    """Apply to each leaf its group's transformation, which keeps state for its own leaves only.
 
         partition({"bias|scale": sgd(0.1), ".*": adamw(1e-3)})
         partition({"adam": adam(1e-3), "frozen": freeze()}, {"head": "adam", "body": "frozen"})
 
-    Without param_labels the keys of `transforms` are regular expressions that are searched for in
-    the leaf's path (`encoder/0/kernel`); the first that is found is the leaf's. With it they are
-    labels: param_labels is a tree of labels shaped like params, a prefix of such a tree, or a
-    function that makes one from params. `assignment(params)` tells, and prints, who got what.
-    A line search in a group moves its own leaves, with the others where they were before the step,
-    also if another group moves them at the same time. mask_compatible_extra_args: extra arguments
-    of update that are trees like the updates show a group its own leaves only. `multi_transform` is
-    its older name.
+    Without param_labels the keys of `transforms` are regular expressions, searched for in the
+    leaf's path (`encoder/0/kernel`); the first that is found decides. With param_labels they are
+    labels, and param_labels is a tree of labels shaped like the params, a prefix of such a tree, or
+    a function from the params to one. `assignment(params)` returns, and prints as a table, which
+    leaf is in which group.
 
-    Raises: TypeError for what is no transformation; ValueError for a pattern that is no regular
-    expression and, on init, for leaves that no group takes (each is named) and for a pattern that
+    A line search in a group moves that group's leaves, with the others where they were before the
+    step, even if another group moves them at the same time. mask_compatible_extra_args: whether
+    extra arguments of update that are trees like the updates show a group its own leaves only.
+    `multi_transform` is the older name.
+
+    Raises: TypeError for anything but a transformation; ValueError for an invalid regular
+    expression and, at init, for leaves that no group takes (each is named) and for a pattern that
     gets no leaf, unless it matches them all, as a last ".*" does.
     """
     return transforms, param_labels, mask_compatible_extra_args

@@ -5,33 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from gradtx.core.decorators import per_leaf, per_tree
+from gradtx.core.state import Updates
 
 __all__ = ["identity", "set_to_zero", "stateless", "stateless_with_tree_map"]
 
 
 @per_leaf
-def identity() -> Any:
+def identity() -> Callable[[jax.Array], jax.Array]:
     """u = g"""
     return lambda grad: grad
 
 
 @per_leaf
-def set_to_zero() -> Any:
+def set_to_zero() -> Callable[[], float]:
     """u = 0"""
     return lambda: 0.0
 
 
 @per_tree
-def stateless(f: Callable[..., Any]) -> Any:
+def stateless(f: Callable[..., Any]) -> Callable[..., Updates]:
     """u = f(g, params), on whole trees; f keeps the shapes of the leaves.
 
-    params is None for f when update was called without it.
+    params is None if update was called without it.
     """
     return lambda updates, params=None: f(updates, params)
 
 
 @per_leaf
-def stateless_with_tree_map(f: Callable[..., Any]) -> Any:
-    """u = f(g, param), leaf by leaf; param is None when update was called without params."""
+def stateless_with_tree_map(f: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """u = f(g, param), leaf by leaf; param is None if update was called without params."""
     return lambda grad, param=None: f(grad, param)

@@ -1,6 +1,6 @@
 """``gradtx compare``: optimizers trained beside their Optax counterparts.
 
-The table and the picture say how far apart the two end, and how fast each is.
+The table and the picture show how far apart the two end up, and how fast each is.
 """
 
 from collections.abc import Sequence

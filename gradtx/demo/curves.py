@@ -25,11 +25,11 @@ from gradtx.demo.trials import Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FLOOR = 1e-8  # differences below it, zero among them, are drawn on it
+_FLOOR = 1e-8  # smaller differences, zero included, are drawn at this height
 
 
 def comparison_picture(task: Task, trials: Sequence[Trial], out: Path) -> None:
-    """A column a family: the loss above and, with Optax, the difference from it below."""
+    """A column per family: the loss above and, with Optax, the difference from it below."""
     families = [f for f in Family if any(trial.recipe.family is f for trial in trials)]
     paired = trials[0].theirs is not None
     figure = new_figure("compare", 1.0 + 4.6 * len(families), 6.8 if paired else 5.0)
@@ -53,7 +53,7 @@ def comparison_picture(task: Task, trials: Sequence[Trial], out: Path) -> None:
     if paired:
         _difference_scale(rows[1][0])
         rows[1][0].set_ylabel("relative difference\nfrom Optax", color=MUTED)
-    for column, family in enumerate(families):  # the scales are final only now
+    for column, family in enumerate(families):  # only now are the scales final
         mine = [trial for trial in trials if trial.recipe.family is family]
         ends = [
             End(trial.recipe.name, _curve(trial.ours.losses)[1][-1], color)
@@ -72,7 +72,7 @@ def _coloured(trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
 
 def _losses(axes: "Axes", title: str, trials: Sequence[Trial], others: Sequence[Trial]) -> None:
     quiet(axes, title)
-    for trial in others:  # the other panels', for comparison
+    for trial in others:  # those of the other panels, for comparison
         axes.plot(*_curve(trial.ours.losses), color="#cfcfcf", linewidth=0.7, zorder=1)
     for trial, color in _coloured(trials):
         smooth = _smooth(trial.ours.losses)
@@ -96,7 +96,7 @@ def _differences(axes: "Axes", trials: Sequence[Trial]) -> None:
 
 
 def _loss_scale(axes: "Axes", losses: Sequence[np.ndarray]) -> None:
-    """Logarithmic, with plain numbers on it."""
+    """Make the loss axis logarithmic, with plain numbers on it."""
     smooth = np.concatenate([_smooth(each).mean(0) for each in losses])
     smooth = smooth[np.isfinite(smooth)]
     wide = smooth.size and smooth.max() > 10 * smooth.min()
@@ -110,6 +110,7 @@ def _loss_scale(axes: "Axes", losses: Sequence[np.ndarray]) -> None:
 
 
 def _difference_scale(axes: "Axes") -> None:
+    """Make the difference axis logarithmic, with "equal" at the floor."""
     top = max(2 * axes.get_ylim()[1], 3e-5)
     axes.set_yscale("log")
     axes.set_ylim(_FLOOR * 0.5, top)
@@ -119,11 +120,12 @@ def _difference_scale(axes: "Axes") -> None:
 
 
 def _curve(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[seeds, steps] -> the steps from 1, and the smoothed mean over seeds."""
     return np.arange(1, losses.shape[1] + 1), _smooth(losses).mean(0)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:
-    """[seeds, steps] -> the mean of the last steps (one in twenty): a batch's loss is noisy."""
+    """[seeds, steps] -> running means over a twentieth of the steps: a batch's loss is noisy."""
     window = max(1, losses.shape[1] // 20)
     sums = np.cumsum(losses, axis=1)
     sums[:, window:] -= sums[:, :-window].copy()

@@ -1,9 +1,9 @@
-"""How Adam relates to second order: its denominators beside the Hessian's diagonal.
+"""How Adam relates to second-order methods: its denominators beside the Hessian's diagonal.
 
 Newton's step divides the gradient by the Hessian; RMSProp and Adam divide it by sqrt(nu), its
-running root mean square, which follows |g| = |H p|. Were the points p spread evenly around the
-minimum, that would be the norms of the rows of H, which are its diagonal only where H is diagonal.
-On a path they are not: RMSProp's and Adam's denominators say as much about p as about H.
+running root mean square, which follows |g| = |H p|. If the points p were spread evenly around the
+minimum, these would be the norms of the rows of H, which equal its diagonal only if H is diagonal.
+On a path the points are not spread so: the denominators say as much about p as about H.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ ROW_NORMS = np.linalg.norm(HESSIAN, axis=1)
 
 
 def distance(denominators: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
-    """|d / mean(d) - h / mean(h)| / |h / mean(h)|: only the proportions count.
+    """|d / mean(d) - h / mean(h)| / |h / mean(h)|: [..., n] and [n] give [...].
 
-    A factor common to all denominators is a learning rate; [..., n] and [n] give [...].
+    Only proportions count, since a factor common to all denominators is a learning rate.
     """
     d = denominators / np.maximum(denominators.mean(-1, keepdims=True), np.finfo(float).tiny)
     h = diagonal / diagonal.mean()
@@ -27,7 +27,7 @@ def distance(denominators: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
 
 
 def with_denominators(paths: Sequence[Descent]) -> list[tuple[str, np.ndarray]]:
-    """(name, sqrt(nu) at every step [steps, 2]) of RMSProp and Adam."""
+    """(name, sqrt(nu) at every step, [steps, 2]) of RMSProp and Adam."""
     return [
         (path.walker.name, np.sqrt(path.nus.astype(float)))
         for path in paths

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 import gradtx
+from gradtx import GradientTransformation, OptState
 from gradtx.demo.functions import Function
 from gradtx.demo.optimizers import Family
 
@@ -19,10 +20,10 @@ class Walker(NamedTuple):
 
     name: str
     family: Family
-    build: Callable[[float, float], Any]  # learning rate, decay of momentum -> transformation
+    build: Callable[[float, float], GradientTransformation]  # of learning rate, momentum decay
 
 
-def _momentum(rate: float, decay: float, nesterov: bool = False) -> Any:
+def _momentum(rate: float, decay: float, nesterov: bool = False) -> GradientTransformation:
     running_sum = gradtx.scale_by_momentum(decay, nesterov=nesterov)
     return gradtx.chain(running_sum, gradtx.scale_by_learning_rate(rate))
 
@@ -41,25 +42,27 @@ WALKERS = (
 
 @dataclass(frozen=True)
 class Descent:
-    """The path of an optimizer down a function."""
+    """The path of one optimizer down one function."""
 
     walker: Walker
     points: np.ndarray  # [steps + 1, 2], the start first
-    nus: np.ndarray | None  # [steps, 2]: the running mean of the squared gradient, if it has one
+    nus: np.ndarray | None  # [steps, 2]: the running mean of the squared gradient, if any
 
 
 def descend(function: Function, walker: Walker, steps: int) -> Descent:
-    """Follow one optimizer down one function, as one compiled scan."""
+    """Follow one optimizer down one function."""
     tx = walker.build(function.rates[walker.name], function.decay)
 
-    def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
+    def step(
+        carry: tuple[Array, OptState], _: None
+    ) -> tuple[tuple[Array, OptState], tuple[Array, Array | None]]:
         point, state = carry
         updates, state = tx.update(jax.grad(function.value)(point), state, point)
         point = gradtx.apply_updates(point, updates)
         return (point, state), (point, second_moment(state))
 
     @jax.jit
-    def run(start: Array) -> tuple[Array, Any]:
+    def run(start: Array) -> tuple[Array, Array | None]:
         return lax.scan(step, (start, tx.init(start)), length=steps)[1]
 
     start = jnp.asarray(function.start, jnp.float32)
@@ -71,8 +74,8 @@ def descend(function: Function, walker: Walker, steps: int) -> Descent:
     )
 
 
-def second_moment(state: Any) -> Any:
-    """The array that an optimizer's state keeps in a field named ``nu``, or None."""
+def second_moment(state: OptState) -> Array | None:
+    """The array in the field ``nu`` of an optimizer's state, or None."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if any(getattr(key, "name", None) == "nu" for key in path):
             return leaf

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class CommandError(Exception):
-    """A request that cannot be met; its message is the line that the user reads."""
+    """A request that cannot be met; the message is the line that the user reads."""
 
 
 class MissingPackageError(CommandError):
@@ -16,7 +16,7 @@ class MissingPackageError(CommandError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> CommandError:
-    """The error for a name that is not among ``known``: it lists them all."""
+    """The error for a name that is not among ``known``, which it lists."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""

@@ -1,11 +1,11 @@
-"""Packages that only the demonstrations need: imported when used, never before."""
+"""Packages that only the demonstrations need, imported when they are used."""
 
 import importlib
 from types import ModuleType
 
 from gradtx.demo.errors import MissingPackageError
 
-# What is imported (left) and what is installed (right), where they differ.
+# The name to import (left) and the name to install (right), where they differ.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
@@ -16,5 +16,5 @@ def load(module: str, *, command: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
-            raise  # the package is there, and broken: its own message says more than ours
+            raise  # the package is there but broken, and its own message says more than ours
         raise MissingPackageError(command, _DISTRIBUTIONS.get(package, package)) from None

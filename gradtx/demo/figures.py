@@ -1,7 +1,7 @@
-"""What the pictures share: colours, axes, labels at the end of a line, saving.
+"""What the pictures share: colours, axes, labels at the ends of lines, saving.
 
-matplotlib through its objects (no pyplot, no global state), imported when a picture is
-drawn.
+matplotlib is used through its objects (no pyplot, no global state), and imported only when a
+picture is drawn.
 """
 
 import math
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by colour-blind readers too (after Okabe and Ito), and on white paper.
+# Distinct to colour-blind readers too (after Okabe and Ito), and on white paper.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def ready_to_draw(out: Path, *, command: str) -> None:
-    """Refuse a picture that could not be written, before the work that leads to it."""
+    """Refuse, before any work is done, a picture that could not be written."""
     load("matplotlib", command=command)
     if out.suffix.lower() not in _SUFFIXES:
         raise CommandError(f"cannot write {out}: the name must end in {', '.join(_SUFFIXES)}")
@@ -38,7 +38,7 @@ def ready_to_draw(out: Path, *, command: str) -> None:
 
 
 def new_figure(command: str, width: float, height: float) -> "Figure":
-    """An empty figure; ``command`` is who asks, for the message when matplotlib is missing."""
+    """An empty figure, in inches; ``command`` is named in the error if matplotlib is missing."""
     figure: Figure = load("matplotlib.figure", command=command).Figure(
         figsize=(width, height), dpi=150, layout="constrained", facecolor="white"
     )
@@ -46,7 +46,7 @@ def new_figure(command: str, width: float, height: float) -> "Figure":
 
 
 def save(figure: "Figure", out: Path) -> None:
-    """Write the picture; the suffix says the format."""
+    """Write the picture in the format of the suffix."""
     try:
         figure.savefig(out)
     except OSError as error:
@@ -54,9 +54,9 @@ def save(figure: "Figure", out: Path) -> None:
 
 
 def headline(figure: "Figure", title: str, subtitle: str) -> None:
-    """A title at the left, and under it, smaller, how to read the picture."""
+    """A title at the left, and under it in smaller type how to read the picture."""
     lines = textwrap.wrap(subtitle, int(12.5 * figure.get_figwidth()))
-    # The empty lines under the title reserve the room that the subtitle is put in.
+    # Empty lines under the title reserve room for the subtitle.
     figure.suptitle(
         title + "\n" * len(lines), x=0.01, ha="left", fontsize=15, weight="bold", color=INK
     )
@@ -65,7 +65,7 @@ def headline(figure: "Figure", title: str, subtitle: str) -> None:
 
 
 def quiet(axes: "Axes", title: str = "") -> None:
-    """Axes that stay behind what is drawn on them."""
+    """Make the axes recede behind what is drawn on them."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
@@ -75,7 +75,7 @@ def quiet(axes: "Axes", title: str = "") -> None:
 
 
 class End(NamedTuple):
-    """The last point of a line, to be named."""
+    """The last point of a line, and the name to put there."""
 
     name: str
     y: float
@@ -83,7 +83,7 @@ class End(NamedTuple):
 
 
 def label_ends(axes: "Axes", ends: Sequence[End], gap: float = 0.07) -> None:
-    """Name each line at the right edge, pushed apart to ``gap`` of the height of the axes."""
+    """Name each line at the right edge; the labels are ``gap`` of the axes' height apart."""
     to_fraction = axes.transData + axes.transAxes.inverted()
     left, top = axes.get_xlim()[0], axes.get_ylim()[1]
     finite = [
@@ -117,9 +117,9 @@ def label_ends(axes: "Axes", ends: Sequence[End], gap: float = 0.07) -> None:
 
 
 def _apart(at: Sequence[float], gap: float) -> list[float]:
-    """Move sorted heights as little as needed for neighbours to be ``gap`` apart.
+    """Move sorted heights as little as needed to put neighbours ``gap`` apart.
 
-    Runs of labels that touch are merged into a block centred on the mean of their places.
+    Labels that touch are merged into a block, centred on the mean of their heights.
     """
     blocks: list[tuple[float, int]] = []  # (centre, labels in it)
     for y in at:

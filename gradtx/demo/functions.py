@@ -1,4 +1,4 @@
-"""Functions of two variables to descend, with a start and rates that show something."""
+"""Functions of two variables to descend, with a start and learning rates worth a look."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Function:
-    """A function of two variables, where to start, and what to show of it."""
+    """A function of two variables, where to start, and what part of it to show."""
 
     name: str
     formula: str
@@ -57,7 +57,7 @@ def quadratic(p: Array) -> Array:
 
 
 # SGD's rate is just below 2 / 30, where it starts to diverge; momentum has the same rate, so
-# that what differs is what momentum does.
+# that only the effect of momentum differs.
 _RAVINE_RATES = {
     "SGD": 0.065,
     "momentum": 0.065,

@@ -16,7 +16,7 @@ DEFAULT = ("ravine", "rosenbrock", "beale")
 
 
 def landscape(names: Sequence[str] | None, steps: int | None, out: Path) -> None:
-    """Draw the paths over the functions of those names, or over the default three."""
+    """Draw the paths over the named functions, or over the default three."""
     for name in names or ():
         if name not in FUNCTIONS:
             raise unknown("function", name, FUNCTIONS)

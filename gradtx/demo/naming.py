@@ -1,4 +1,4 @@
-"""Names and arguments from the command line, made into gradtx's values."""
+"""Turn names and arguments from the command line into gradtx's values."""
 
 import ast
 import inspect
@@ -23,7 +23,7 @@ def schedules() -> dict[str, Callable[..., Any]]:
 
 
 def _exported(module: ModuleType) -> dict[str, Any]:
-    names: list[str] = vars(module)["__all__"]  # set where type checkers do not look
+    names: list[str] = vars(module)["__all__"]  # computed, so that type checkers do not know it
     return {name: getattr(module, name) for name in names}
 
 
@@ -33,16 +33,16 @@ def _definitions(module: ModuleType, kind: type) -> dict[str, Callable[..., Any]
     return {name: f for name, f in (ours | torch).items() if _makes(f, kind)}
 
 
-def _makes(function: Any, kind: type) -> bool:
-    """Whether calls give values of that kind; a plain function is taken by its name."""
+def _makes(function: object, kind: type) -> bool:
+    """Whether calls return values of that kind; a plain public function is taken as a schedule."""
     made = getattr(function, "value_class", None)
     if made is not None:
         return issubclass(made, kind)
     return kind is gradtx.Schedule and inspect.isfunction(function)
 
 
-def make_transformation(name: str, words: Sequence[str]) -> Any:
-    """The transformation of that name, at a learning rate of 0.001 where it needs one."""
+def make_transformation(name: str, words: Sequence[str]) -> gradtx.GradientTransformation:
+    """The transformation of that name; its learning rate is 0.001 if it needs one."""
     known = transformations()
     if name not in known and name in _exported(gradtx):
         raise CommandError(
@@ -58,14 +58,14 @@ def make_transformation(name: str, words: Sequence[str]) -> Any:
     return _call(name, known[name], given)
 
 
-def make_schedule(name: str, words: Sequence[str]) -> Any:
+def make_schedule(name: str, words: Sequence[str]) -> gradtx.Schedule:
     """The schedule of that name."""
     known = schedules()
     if name not in known:
         raise unknown("schedule", name, known)
 
-    def tried(**given: Any) -> Any:
-        """Also at a step: what is inside of an argument may be looked at only then."""
+    def tried(**given: Any) -> gradtx.Schedule:
+        """The schedule, evaluated once: what an argument holds may be looked at only then."""
         schedule = known[name](**given)
         jax.eval_shape(schedule, 0)
         return schedule

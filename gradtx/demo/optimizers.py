@@ -1,8 +1,8 @@
 """The optimizers of the comparison by name, from SGD to AdamW, each with its Optax twin.
 
 gradtx keeps Optax's names, so one expression usually builds both: ``o`` is either library,
-``r`` the learning rate, ``n`` the number of steps. Where gradtx is built from a name of its
-own (momentum), ``twin`` says the same in Optax's.
+``r`` the learning rate, ``n`` the number of steps. Where gradtx has a name of its own (momentum),
+``twin`` says the same in Optax's names.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import gradtx
 from gradtx.demo.errors import CommandError, unknown
 
-Build = Callable[[Any, float, int], Any]
+Optimizer = Any  # a transformation of gradtx or of Optax
+Build = Callable[[ModuleType, float, int], Optimizer]
 
 
 class Family(Enum):
-    """The ideas that optimizers are built on; each has a panel in the pictures."""
+    """The ideas behind the optimizers; each has a panel in the pictures."""
 
     GRADIENT = "The gradient and its running sum"
     SQUARE = "Divided by its root mean square"
@@ -34,30 +35,30 @@ class Recipe(NamedTuple):
     build: Build
     twin: Build | None = None
 
-    def ours(self, task: str, steps: int) -> Any:
+    def ours(self, task: str, steps: int) -> Optimizer:
         """The gradtx transformation."""
         return self.build(gradtx, getattr(self, task), steps)
 
-    def theirs(self, optax: ModuleType, task: str, steps: int) -> Any:
+    def theirs(self, optax: ModuleType, task: str, steps: int) -> Optimizer:
         """The same in Optax."""
         return (self.twin or self.build)(optax, getattr(self, task), steps)
 
 
-def _at_rate(o: Any, r: float, *links: Any) -> Any:
+def _at_rate(o: ModuleType, r: float, *links: Optimizer) -> Optimizer:
     return o.chain(*links, o.scale_by_learning_rate(r))
 
 
-def _l2(o: Any) -> Any:
-    """Decay that joins the gradient: what follows sees it."""
+def _l2(o: ModuleType) -> Optimizer:
+    """Decay that is added to the gradient, where the links after it see it."""
     return o.add_decayed_weights(0.003)
 
 
-def _decoupled(o: Any) -> Any:
-    """Decay that joins the update: the momentum before it does not see it."""
+def _decoupled(o: ModuleType) -> Optimizer:
+    """Decay that is added to the update, where the momentum before it does not see it."""
     return o.add_decayed_weights(0.01)
 
 
-def _warmup_cosine(o: Any, peak: float, steps: int) -> Any:
+def _warmup_cosine(o: ModuleType, peak: float, steps: int) -> Callable[[Any], Any]:
     """Up for the first tenth of the steps, then down half a cosine to zero at the last."""
     return o.warmup_cosine_decay_schedule(0.0, peak, max(1, steps // 10), max(2, steps))
 
@@ -65,8 +66,8 @@ def _warmup_cosine(o: Any, peak: float, steps: int) -> Any:
 _G, _S, _M = Family
 
 # One line each: name, family, learning rate for digits and for text, recipe (and twin).
-# The two decayed SGDs carry momentum: without it, decay before and after are one and the
-# same update, r (g + w p).
+# The two decayed SGDs have momentum: without it, decay before and decay after would be the same
+# update, r (g + w p).
 # fmt: off
 _RECIPES = [
     Recipe("sgd", _G, 0.5, 0.5,
@@ -111,7 +112,7 @@ OPTIMIZERS: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def pick(names: Sequence[str] | None) -> list[Recipe]:
-    """The recipes of those names, or all of them; each once, in the order asked for."""
+    """The named recipes, or all of them; each once, in the order given."""
     if names is None:
         return list(OPTIMIZERS.values())
     for name in names:

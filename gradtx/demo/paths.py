@@ -1,4 +1,4 @@
-"""The picture of ``gradtx landscape``: contours, and over them the paths."""
+"""The picture of ``gradtx landscape``: paths over contours."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +27,13 @@ from gradtx.demo.optimizers import Family
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTHS = (3.2, 1.9, 0.9)  # paths that coincide stay visible: each is narrower than the last
+_WIDTHS = (3.2, 1.9, 0.9)  # each narrower than the last, so that paths that coincide show
 
 
 def landscape_picture(
     functions: Sequence[Function], paths: Mapping[str, Sequence[Descent]], out: Path
 ) -> None:
-    """A row a function, a column a family; for the quadratic one more: the denominators."""
+    """A row per function, a column per family, and for the quadratic one of denominators."""
     columns = len(Family) + any(function.name == "quadratic" for function in functions)
     figure = new_figure("landscape", 4.4 * columns, 3.5 * len(functions) + 0.9)
     grid = figure.subplots(len(functions), columns, squeeze=False)

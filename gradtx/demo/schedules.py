@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +11,14 @@ from gradtx import Schedule
 from gradtx.core.kinds import Number
 from gradtx.demo.figures import MUTED, PALETTE, new_figure, quiet, save
 
-_ENDLESS = 200  # steps of a schedule without a length
-_PERIODS = 4  # lengths of one that goes on after it
+_ENDLESS = 200  # steps to show of a schedule without a length
+_PERIODS = 4  # lengths to show of one that goes on after its length
 _POINTS = 20_000  # in a picture, at most
 
 
 def show_schedule(schedule: Schedule, steps: int | None, out: Path) -> None:
-    """Draw a schedule's value at steps 0 to ``steps``, without which to a little after its end, and
-    print a few of them."""
+    """Draw a schedule's value from step 0 to ``steps``, by default a little past its end, and print
+    a few of the values."""
     last = whole_length(schedule) if steps is None else steps
     at = _spread(last, _POINTS)
     _picture(repr(schedule), *with_jumps(at, _values(schedule, at)), out)
@@ -31,8 +30,8 @@ def show_schedule(schedule: Schedule, steps: int | None, out: Path) -> None:
 
 
 def whole_length(schedule: Schedule) -> int:
-    """The steps until a schedule stays where it is, and a tenth more; for one that never does,
-    some of its periods."""
+    """The steps until a schedule is constant, and a tenth more; some periods of one that never
+    is."""
     length = _steps_in(schedule)
     horizon = _PERIODS * length if length else _ENDLESS
     at = _spread(horizon, _POINTS)
@@ -42,16 +41,16 @@ def whole_length(schedule: Schedule) -> int:
 
 
 def with_jumps(at: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a line that rises or falls straight up or down where the value is constant
-    before and after: the stairs of a staircase are level."""
+    """The points of a line that jumps vertically where the value is constant before and after, so
+    that the steps of a staircase are level."""
     level = np.diff(values) == 0
     before, after = np.append(True, level), np.append(level, True)
     jumps = np.arange(1, len(at))[(~level) & before[:-1] & after[1:]]
     return np.insert(at, jumps, at[jumps]), np.insert(values, jumps, values[jumps - 1])
 
 
-def _steps_in(x: Any) -> int:
-    """The numbers of steps among the arguments of a schedule, added up."""
+def _steps_in(x: object) -> int:
+    """The sum of the numbers of steps among the arguments of a schedule."""
     if not isinstance(x, Schedule):
         inside = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()
         return sum(map(_steps_in, inside))
@@ -67,7 +66,7 @@ def _steps_in(x: Any) -> int:
 
 
 def _spread(last: int, count: int) -> np.ndarray:
-    """Steps from 0 to ``last``, all of them if they are few."""
+    """At most ``count`` + 1 steps from 0 to ``last``, evenly spread."""
     return np.unique(np.linspace(0, last, min(last, count) + 1).astype(int))
 
 

@@ -1,11 +1,11 @@
-"""What the comparison trains: a small model, real data, and how to draw a batch of it.
+"""What the comparison trains: a small model, real data, and how to draw a batch.
 
 ``digits``  scikit-learn's handwritten digits, 8 x 8 pixels, through a 64-64-10 network.
 ``text``    the prose of Python's own manual (``pydoc_data.topics``), character by
             character, through a small transformer.
 
-Both are plain functions of ``(params, batch)``, so that every optimizer sees exactly
-the same start and the same batches.
+Both are plain functions of ``(params, batch)``, so that every optimizer gets exactly the same start
+and the same batches.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from gradtx.demo.extras import load
 Params = dict[str, Any]  # arrays, nested
 Batch = tuple[Array, Array]  # (inputs, labels); the logits have one more axis than the labels
 
-_F = jnp.float32  # said everywhere, so that JAX_ENABLE_X64 changes neither start nor batches
+_F = jnp.float32  # explicit everywhere, so that JAX_ENABLE_X64 changes nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Task:
     name: str
     about: str
     steps: int  # how long the comparison trains unless told otherwise
-    data: Any  # what ``draw`` draws from: arrays, an argument of the compiled loop
+    data: Any  # arrays that ``draw`` draws from, an argument of the compiled loop
     held_out: Batch
     init: Callable[[Array], Params]  # key -> params
     logits: Callable[[Params, Array], Array]  # params, inputs -> [*labels.shape, classes]
@@ -46,7 +46,7 @@ class Task:
         return -jnp.mean(jnp.take_along_axis(log_probs, labels[..., None], axis=-1))
 
     def accuracy(self, params: Params, batch: Batch) -> Array:
-        """Share of labels that get the largest logit."""
+        """The share of labels with the largest logit."""
         inputs, labels = batch
         return jnp.mean(jnp.argmax(self.logits(params, inputs), axis=-1) == labels)
 
@@ -100,8 +100,8 @@ _CONTEXT, _WIDTH, _LAYERS, _HEADS = 64, 64, 2, 4
 def text() -> Task:
     """Next-character prediction over half a million characters; the last tenth is held out.
 
-    Two libraries stay less close here than on the digits: a rare character's embedding has
-    entries whose gradients nearly cancel, and dividing by them magnifies their rounding.
+    The two libraries stay less close here than on the digits: the embedding of a rare character
+    has gradients that nearly cancel, and dividing by their size magnifies their rounding errors.
     """
     # Bundled with CPython, though some distributions split the standard library.
     topics = load("pydoc_data.topics", command="compare --task text").topics
@@ -126,7 +126,7 @@ def text() -> Task:
 def _init_transformer(key: Array, characters: int) -> Params:
     keys = iter(jax.random.split(key, 7))
 
-    def block(inputs: int, outputs: int) -> Array:  # one matrix a layer, stacked
+    def block(inputs: int, outputs: int) -> Array:  # one matrix per layer, stacked
         return jnp.stack(
             [_lecun(k, inputs, outputs) for k in jax.random.split(next(keys), _LAYERS)]
         )
@@ -156,7 +156,7 @@ def _transformer(params: Params, codes: Array) -> Array:
         inner = jax.nn.gelu(_normed(hidden, block["norm2"]) @ block["up"])
         return hidden + inner @ block["down"], None
 
-    # A scan over the stacked layers: one layer is compiled, not each of them.
+    # A scan over the stacked layers, so that only one layer is compiled.
     hidden, _ = lax.scan(layer, hidden, params["blocks"])
     return _normed(hidden, params["norm"]) @ params["out"]
 
@@ -190,7 +190,7 @@ def _normal(key: Array, *shape: int) -> Array:
 
 
 def _lecun(key: Array, inputs: int, outputs: int) -> Array:
-    """A matrix that keeps the size of what it multiplies: entries of variance 1/inputs."""
+    """A matrix that preserves the scale of its input: entries of variance 1/inputs."""
     return inputs**-0.5 * _normal(key, inputs, outputs)
 
 
@@ -198,7 +198,7 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "text": text}
 
 
 def make_task(name: str) -> Task:
-    """The task of that name, its data read."""
+    """The task of that name, with its data loaded."""
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]()

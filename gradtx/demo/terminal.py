@@ -1,4 +1,4 @@
-"""What ``gradtx compare`` says on the terminal: a bar while it trains, then a table."""
+"""What ``gradtx compare`` shows on the terminal: a bar while it trains, then a table."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,20 +13,20 @@ from gradtx.demo.trials import Report, Trial
 def console(stderr: bool = False) -> Any:
     """Where the command writes, wide enough for the table."""
     terminal = load("rich.console", command="compare").Console(stderr=stderr)
-    # A pipe has no width; a narrow terminal wraps lines better than a table drops digits.
+    # A pipe has no width; in a narrow terminal wrapped lines are better than truncated digits.
     terminal.width = max(terminal.width, 90) if terminal.is_terminal else 100
     terminal.on_broken_pipe = _reader_is_gone
     return terminal
 
 
 def _reader_is_gone() -> NoReturn:
-    """Left to the command, which knows how to end then; rich would end it by itself."""
+    """Raise, so that the command ends as it should; rich would exit by itself."""
     raise BrokenPipeError
 
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Report]:
-    """A bar on standard error, so that standard output holds the table alone."""
+    """A bar on standard error, so that standard output holds only the table."""
     rich = load("rich.progress", command="compare")
     columns = (
         rich.BarColumn(bar_width=None),

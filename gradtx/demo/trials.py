@@ -1,20 +1,19 @@
 """One optimizer trained in gradtx and, beside it, in Optax.
 
-Both start from the same parameters and see the same batches, so that what is left between
-them is rounding. For the Adam family most of it is Optax's, which takes 1 - b2^t from numbers
+Both start from the same parameters and see the same batches, so that they differ only by rounding.
+For the Adam family most of the error is Optax's, which computes 1 - b2^t by subtracting numbers
 close to 1; ``tests/demo`` measures it in float64.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
 
 import gradtx
-from gradtx.demo.optimizers import Recipe
+from gradtx.demo.optimizers import Optimizer, Recipe
 from gradtx.demo.tasks import Params, Task
 from gradtx.demo.training import Trainer, relative_difference
 
@@ -23,7 +22,7 @@ Report = Callable[[str, int], None]  # (what is running, steps done since the la
 
 @dataclass(frozen=True)
 class Plan:
-    """What every optimizer is given alike."""
+    """What is the same for every optimizer."""
 
     task: Task
     steps: int
@@ -33,12 +32,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """What training with one optimizer of one library brought, over all seeds."""
+    """The results of training with one optimizer of one library, over all seeds."""
 
-    losses: np.ndarray  # [seeds, steps], of each step's batch
+    losses: np.ndarray  # [seeds, steps], on each step's batch
     held_out: np.ndarray  # [seeds, 2]: loss and accuracy after the last step
     prepare_seconds: float  # to trace and compile
-    steps_per_second: float  # in the middle chunk: a moment's load on the machine is not in it
+    steps_per_second: float  # in the median chunk, to ignore brief load on the machine
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,10 @@ def trial(recipe: Recipe, plan: Plan, optax: ModuleType | None) -> Trial:
     return Trial(recipe, ours, theirs, np.reshape(apart, (len(plan.seeds), -1)))
 
 
-def train(tx: Any, library: ModuleType, name: str, plan: Plan) -> tuple[Record, list[Params]]:
-    """Train with one transformation, once a seed; the loop is compiled once for all.
+def train(tx: Optimizer, library: ModuleType, name: str, plan: Plan) -> tuple[Record, list[Params]]:
+    """Train with one transformation, once per seed, in a loop that is compiled once for all.
 
-    Also the parameters after each chunk, seed by seed.
+    Returns the record and the parameters after each chunk, seed by seed.
     """
     task = plan.task
     label = f"{name} ({library.__name__})"

@@ -16,16 +16,17 @@ from gradtx.core.value import show, thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
 
 __all__ = ["describe"]
-# They have no formula: their parts say what they do.
+
+# These have no formula of their own: their parts say what they do.
 _STRUCTURE = (Chain, Masked, Partition)
 
 
 def describe(tx: GradientTransformation) -> str:
     """The parts of a transformation, each with its formula, its hyperparameters and its state.
 
-    The formulas are the docstrings of the parts. The size of the state is given in bytes a
-    parameter, as for large float32 arrays, and compared with the parameters themselves; several
-    lines of it, of groups for example, add up where they speak of the same leaf.
+    The formulas are the docstrings of the parts. The size of the state is given in bytes per
+    parameter, for large float32 arrays, and as a multiple of the parameters' own size. If several
+    lines, such as those of groups, apply to a leaf, their sizes add up.
     """
     return "\n".join(_lines(tx, number=""))
 

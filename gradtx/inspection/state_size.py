@@ -1,14 +1,14 @@
-"""How much state a transformation keeps for a parameter, whatever the parameters are.
+"""How much state a transformation keeps per parameter, for large arrays of any kind.
 
-A transformation may treat kinds of arrays differently, as Adafactor does, and groups of leaves, as
-`partition` does. So the answer is a table: a leaf's state is the sum of the lines that speak of it.
+A transformation may treat kinds of arrays differently, as Adafactor does, or groups of leaves, as
+`partition` does. So the answer is a table: a leaf's state is the sum of the lines that apply to it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
@@ -30,15 +30,17 @@ Names = tuple[str, ...]
 
 
 def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
-    """Bytes of state for each parameter of large float32 arrays (scalars left out), by where.
+    """Bytes of state per parameter of large float32 arrays, not counting scalars, by where.
 
         {"": 8.0}                                                   adamw
         {"in group 'muon'": 4.0, "in group 'adam'": 8.0}            muon
         {"of a matrix": 0.0078125, ..., "of a vector": 4.0}         adafactor
 
-    What all leaves have stands under ""; what a mask or a group has beside that, under its name.
-    What has no state is left out. Raises: what `init` raises where it refuses every kind of array,
-    as where it needs the parameters themselves: then `jax.eval_shape(tx.init, params)` tells.
+    The state of all leaves is listed under "", and what a mask or a group adds under its name;
+    parts without state are left out.
+
+    Raises: what `init` raises, if it refuses every kind of array, such as one that needs the values
+    of the parameters. Then use `jax.eval_shape(tx.init, params)`.
     """
     table: dict[str, float] = {}
     for (masks, inner), parts in _parts(tx).items():
@@ -46,7 +48,7 @@ def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
         for kinds, size in _by_kind(parts).items():
             where = " ".join(filter(None, (kinds, place)))
             names = itertools.chain([where], (f"{where} ({i})" for i in itertools.count(2)))
-            if size:  # masks that differ may read alike
+            if size:  # different masks may read alike, and are numbered then
                 table[next(name for name in names if name not in table)] = size
     return table
 
@@ -54,7 +56,7 @@ def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
 def _parts(
     tx: GradientTransformation,
 ) -> dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]]:
-    """What keeps state, by the masks that it lies under and the groups inside of a link."""
+    """The parts that keep state, by the masks above their link and the groups inside it."""
     found: dict[tuple[tuple[Mask, ...], Names], list[GradientTransformation]] = {}
     for link in tx._links:
         for inner, part in _by_group(link.transformation):
@@ -64,7 +66,7 @@ def _parts(
 
 
 def _by_group(tx: GradientTransformation) -> Iterator[tuple[Names, GradientTransformation]]:
-    """The transformation as each group of leaves sees it: without masks and groups inside of it."""
+    """The transformation as each group of leaves sees it, without masks and groups inside it."""
     match tx:
         case Recipe():
             yield from _by_group(tx.body)
@@ -88,16 +90,16 @@ def _groups(tx: Partition | Masked) -> Iterator[tuple[Names, GradientTransformat
         yield (f"not {_name(tx._mask)}",), identity()
 
 
-def _is_inner(x: Any) -> bool:
+def _is_inner(x: object) -> bool:
     return isinstance(x, GradientTransformation)
 
 
-def _group(label: Any) -> str:
+def _group(label: Hashable) -> str:
     return f"in group {show(label)}"
 
 
 def _name(mask: Mask) -> str:
-    """A mask in words; a tree of booleans would be long."""
+    """A mask in words, but not a tree of booleans, which would be long."""
     if hasattr(mask, "label"):
         return _group(mask.label)
     given = thaw(mask.given)
@@ -105,7 +107,7 @@ def _name(mask: Mask) -> str:
 
 
 def _by_kind(parts: list[GradientTransformation]) -> dict[str, float]:
-    """Bytes a parameter by kind of array, kinds of equal size in one; "" where all are."""
+    """Bytes per parameter by kind of array; kinds of equal size share a line, "" if all do."""
     sizes: dict[str, float] = {}
     refusal: Exception | None = None
     for kind, shape in KINDS.items():

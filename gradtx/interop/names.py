@@ -1,7 +1,7 @@
 """Names that only code written for Optax uses.
 
-They are here so that `import gradtx as optax` finds them; nothing else in gradtx uses them. Most
-are other names of something that has one already.
+They are here for `import gradtx as optax`, and nothing else in gradtx uses them. Most are second
+names for something that has one already.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.combinators.inject import inject_hyperparams
 from gradtx.combinators.partition import PartitionState, partition
@@ -53,9 +54,9 @@ __all__ = [
     "with_extra_args_support",
 ]
 
-# -- transformations and what is done with them --------------------------------------------------
+# -- transformations, and mapping over their states ----------------------------------------------
 
-# One whose update takes extra arguments: here all do.
+# In Optax a transformation whose update takes extra arguments. Here all of them do.
 GradientTransformationExtraArgs = GradientTransformation
 tree_map_params = map_params
 
@@ -73,14 +74,14 @@ def multi_transform(
 
 
 def init_empty_state(params: Params) -> EmptyState:
-    """The first state of a transformation that keeps none."""
+    """The state of a transformation that keeps none."""
     return EmptyState()
 
 
-def with_extra_args_support(tx: Any) -> Any:
-    """A transformation whose update takes extra arguments, and passes on those that it knows.
+def with_extra_args_support(tx: Any) -> GradientTransformation:
+    """A transformation whose update takes extra arguments and passes on those that are known.
 
-    Those of gradtx do by themselves; it is for a pair of functions, or Optax's.
+    gradtx's own do so by themselves; this is for a pair of functions, or for Optax's.
     """
     return as_transformation(tx, "with_extra_args_support: tx")
 
@@ -88,15 +89,15 @@ def with_extra_args_support(tx: Any) -> Any:
 def inject_stateful_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., GradientTransformation]:
-    """The older name of `inject_hyperparams`."""
+    """An older name for `inject_hyperparams`."""
     return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
 
 
 # -- states --------------------------------------------------------------------------------------
 
-# Of transformations that keep none.
+# States of transformations that keep none.
 AdaptiveGradClipState = EmptyState
 AddDecayedWeightsState = EmptyState
 ClipByGlobalNormState = EmptyState
@@ -112,12 +113,12 @@ MultiTransformState = PartitionState
 class InjectHyperparamsState(NamedTuple):
     """The older form of `InjectStatefulHyperparamsState`, without the states of schedules."""
 
-    count: Any
+    count: jax.Array  # type: ignore[assignment]  # not the method of tuples
     hyperparams: dict[str, Any]
     inner_state: OptState
 
 
-# -- types, for annotations ----------------------------------------------------------------------
+# -- types for annotations -----------------------------------------------------------------------
 
 ScalarOrSchedule = float | jax.Array | Schedule | Callable[[Any], Any]
 MaskOrFn = MaskLike | None
@@ -148,30 +149,33 @@ class TransformUpdateExtraArgsFn(Protocol):
         """The transformed updates and the next state."""
 
 
-# -- numbers that stay finite, and a gradient scaled on its way back -----------------------------
+# -- numbers that stay finite, and a gradient scaled in backpropagation --------------------------
 
 
 def safe_norm(
-    x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False
+    x: ArrayLike,
+    min_norm: ArrayLike,
+    ord: int | float | str | None = None,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
 ) -> jax.Array:
-    """max(|x|, min_norm), with derivative 0 where min_norm is the larger one, also at x = 0.
+    """max(|x|, min_norm), with derivative 0 where min_norm is the larger, even at x = 0.
 
-    ord, axis and keepdims as in `jnp.linalg.norm`. The norm is taken in float32 or wider, and
-    stays so.
+    ord, axis and keepdims are as in `jnp.linalg.norm`. The result is in float32 or wider.
     """
     x = _wide(x)
     norm_in = functools.partial(_norm, ord=ord, axis=axis)
     small = norm_in(x) <= min_norm
-    # The derivative is that of a norm which has one: where it is not used it must be finite.
+    # The derivative of the branch that is not taken must be finite too.
     norm = norm_in(jnp.where(small, 1, x))
     norm = jnp.where(small, cast(min_norm, norm.dtype), norm)
     return norm if keepdims else jnp.squeeze(norm, axis=axis)
 
 
-def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
-    """max(sqrt(mean(|x|^2)), min_rms), with derivative 0 where min_rms is the larger one.
+def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
+    """max(sqrt(mean(|x|^2)), min_rms), with derivative 0 where min_rms is the larger.
 
-    It is taken in float32 or wider, and stays so.
+    The result is in float32 or wider.
     """
     x = _wide(x)
     small = root_mean_square(x) <= min_rms
@@ -179,8 +183,10 @@ def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
     return jnp.where(small, cast(min_rms, rms.dtype), rms)
 
 
-def _norm(x: jax.Array, ord: Any, axis: Any) -> jax.Array:
-    """`jnp.linalg.norm` with the axes kept; the Euclidean one right wherever it is a number."""
+def _norm(
+    x: jax.Array, ord: int | float | str | None, axis: int | tuple[int, ...] | None
+) -> jax.Array:
+    """`jnp.linalg.norm` with the axes kept; the Euclidean norm does not overflow or underflow."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
     euclidean = ord is None or (ord == 2 and len(axes) == 1) or (ord == "fro" and len(axes) == 2)
     if euclidean and x.ndim:
@@ -188,12 +194,12 @@ def _norm(x: jax.Array, ord: Any, axis: Any) -> jax.Array:
     return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
 
 
-def _wide(x: Any) -> jax.Array:
+def _wide(x: ArrayLike) -> jax.Array:
     x = jnp.asarray(x)
     return cast(x, compute_dtype(x.dtype))
 
 
-def safe_increment(count: Any) -> jax.Array:
+def safe_increment(count: ArrayLike) -> jax.Array:
     """count + 1, staying at the largest number of its dtype instead of overflowing.
 
     Raises: ValueError for a dtype that is neither integer nor floating.
@@ -207,7 +213,7 @@ def safe_increment(count: Any) -> jax.Array:
         raise ValueError(
             f"safe_increment: count must be of an integer or floating dtype, got {count.dtype}"
         )
-    # As an array of the dtype: a Python number of 32 bits without a sign is not an int32.
+    # As an array of that dtype: the largest uint32, as a Python number, would not fit an int32.
     top = np.asarray(top, count.dtype)
     return jnp.where(count < top, count + jnp.ones_like(count), jnp.full_like(count, top))
 
@@ -215,8 +221,8 @@ def safe_increment(count: Any) -> jax.Array:
 safe_int32_increment = safe_increment
 
 
-def scale_gradient(inputs: Any, scale: Any) -> Any:
-    """The inputs, a tree, as they are; the gradient that comes back to them is scaled.
+def scale_gradient(inputs: Updates, scale: ArrayLike) -> Updates:
+    """The inputs, a tree, unchanged; the gradient that flows back to them is scaled.
 
     scale: a number or a traced array. A literal 0 stops the gradient.
     """
@@ -229,15 +235,15 @@ def scale_gradient(inputs: Any, scale: Any) -> Any:
 
 
 @jax.custom_vjp
-def _scaled_backwards(scale: Any, x: Any) -> Any:
+def _scaled_backwards(scale: ArrayLike, x: jax.Array) -> jax.Array:
     return x
 
 
-def _forwards(scale: Any, x: Any) -> Any:
+def _forwards(scale: ArrayLike, x: jax.Array) -> tuple[jax.Array, ArrayLike]:
     return x, scale
 
 
-def _backwards(scale: Any, g: Any) -> Any:
+def _backwards(scale: ArrayLike, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     scaled = cast(cast(g, compute_dtype(g.dtype)) * scale, g.dtype)
     return jax.tree.map(jnp.zeros_like, scale), scaled
 

@@ -1,4 +1,4 @@
-"""To and from Optax. Optax itself is imported only when it is needed."""
+"""To and from Optax, which is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ __all__ = ["from_optax", "to_optax"]
 def from_optax(tx: Any) -> GradientTransformation:
     """An Optax transformation as a gradtx one. `chain` and `masked` do this by themselves.
 
-    Its hyperparameters stay hidden in its functions. Raises: TypeError for what has no init and
-    update.
+    Its hyperparameters stay hidden in its functions.
+
+    Raises: TypeError for anything without init and update.
     """
     return as_transformation(tx, "from_optax: the argument")
 
@@ -21,8 +22,10 @@ def from_optax(tx: Any) -> GradientTransformation:
 def to_optax(tx: GradientTransformation) -> Any:
     """A gradtx transformation as an `optax.GradientTransformationExtraArgs`.
 
-    Optax's wrappers take a gradtx transformation as it is; by this one they also pass extra
-    arguments (`value=loss`) on to it. Raises: ImportError without Optax.
+    Optax's wrappers take a gradtx transformation as it is, but pass extra arguments (`value=loss`)
+    on only to one converted like this.
+
+    Raises: ImportError without Optax.
     """
     import optax
 

@@ -1,9 +1,11 @@
-"""Formats in which an array of state is stored: a few bits an element, decoded to float32.
+"""Formats that store an array of state in a few bits per element, decoded to float32.
 
-Blocks are runs of elements in memory order, along the last axis where its length is a multiple of
-the block, so that they do not straddle the shards of other axes. A block is scaled by its largest
-magnitude. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861 (blocks, dynamic codes); Li et
-al., 2023, https://arxiv.org/abs/2309.01507 (four bits, a second moment without zero).
+A block is a run of elements in memory order, scaled by its largest magnitude. Where the length of
+the last axis is a multiple of the block, blocks lie along that axis, so that they do not straddle
+the shards of other axes.
+
+Dettmers et al., 2022, https://arxiv.org/abs/2110.02861 (blocks, dynamic codes); Li et al., 2023,
+https://arxiv.org/abs/2309.01507 (four bits, a second moment without zero).
 """
 
 from __future__ import annotations
@@ -24,17 +26,18 @@ __all__ = ["Blocks", "PackedBlocks", "SplitFloat"]
 
 
 class SplitFloat(NamedTuple):
-    """The upper three bytes of a float32: a bfloat16 (cut off, not rounded) and the next byte."""
+    """The upper three bytes of a float32: a bfloat16 (truncated, not rounded) and the next byte,
+    a uint8. Both have the shape of the array."""
 
     high: jax.Array
     low: jax.Array
 
 
 class Blocks(NamedTuple):
-    """Codes shaped like the array, and a float32 scale for each block.
+    """Codes shaped like the array, and a float32 scale per block.
 
-    Where the block holds no negative number its scale is stored with a minus sign: its codes have
-    no sign bit and no zero.
+    The scale of a block without negative numbers is stored with a minus sign: the codes of such a
+    block have no sign bit and no zero.
     """
 
     codes: jax.Array
@@ -42,39 +45,44 @@ class Blocks(NamedTuple):
 
 
 class PackedBlocks(NamedTuple):
-    """Two four-bit codes a byte, neighbours on the last axis; last: its last element, where the
-    length is odd, as a byte of its own, otherwise None."""
+    """codes: two four-bit codes per byte, neighbours on the last axis; last: where that axis has an
+    odd length, its last code in a byte of its own, otherwise None; scales: as in `Blocks`."""
 
     codes: jax.Array
     last: jax.Array | None
     scales: jax.Array
 
 
-def is_stored(x: Any) -> bool:
+Stored = jax.Array | SplitFloat | Blocks | PackedBlocks
+
+
+def is_stored(x: object) -> bool:
     """Whether x is an array in one of the formats that are not arrays themselves."""
     return isinstance(x, SplitFloat | Blocks | PackedBlocks)
 
 
 @dataclass(frozen=True)
 class Format:
-    """encode(x, dither) and decode(stored), for float32 x. dither: uniform in [0, 1), shaped like
-    x, in multiples of 2^-bits; without bits the format rounds to nearest and takes None. blocks:
-    whether elements are encoded by what is largest around them."""
+    """encode(x, dither) and decode(stored), for float32 x.
 
-    encode: Callable[[jax.Array, Any], Any]
+    dither: uniform in [0, 1), shaped like x, in multiples of 2^-bits; a format with bits=0 rounds
+    to nearest and takes None. blocks: whether the encoding is relative to the largest in a block.
+    """
+
+    encode: Callable[[jax.Array, jax.Array | None], Stored]
     decode: Callable[[Any], jax.Array]
     bits: int = 0
     blocks: bool = False
 
 
-# -- bfloat16, alone and with a byte more --------------------------------------------------------
+# -- bfloat16 with one more byte -----------------------------------------------------------------
 
 
-def _encode_split(x: jax.Array, dither: Any) -> SplitFloat:
+def _encode_split(x: jax.Array, dither: jax.Array | None) -> SplitFloat:
     bits = lax.bitcast_convert_type(x, np.uint32)
     finite = jnp.isfinite(x)
-    bits = jnp.where(finite, bits + np.uint32(0x80), bits)  # half a unit of the last kept byte
-    # The upper half as a float: XLA for TPU fuses a conversion, and not a bitcast of 16 bits.
+    bits = jnp.where(finite, bits + np.uint32(0x80), bits)  # half a unit in the last kept place
+    # The upper half as a float: XLA for TPU fuses a conversion, but not a bitcast of 16 bits.
     high = lax.bitcast_convert_type(bits & np.uint32(0xFFFF0000), np.float32)
     return SplitFloat(high.astype(jnp.bfloat16), (bits >> np.uint32(8)).astype(np.uint8))
 
@@ -89,7 +97,7 @@ def _decode_split(stored: SplitFloat) -> jax.Array:
 
 
 def _in_blocks(x: jax.Array, size: int) -> jax.Array:
-    """(..., number of blocks, size); padded with copies of the last element if need be."""
+    """(..., number of blocks, size), padded with copies of the last element where necessary."""
     if x.shape and x.shape[-1] % size == 0:
         return x.reshape(*x.shape[:-1], -1, size)
     flat = x.reshape(-1)
@@ -101,27 +109,27 @@ def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _scale(blocks: jax.Array) -> jax.Array:
-    """The largest magnitude of each block; negative where no element is, NaN where one is not
-    finite: an extreme is no place to look for a NaN, XLA:CPU may lose it there."""
+    """The largest magnitude of each block: with a minus sign where no element is negative, NaN
+    where one is not finite. The sum shows the NaN, since XLA:CPU may lose one in a maximum."""
     highest, lowest = jnp.max(blocks, axis=-1), jnp.min(blocks, axis=-1)
     zero_if_finite = jnp.sum(blocks - blocks, axis=-1)
     return jnp.where(lowest >= 0, -highest, jnp.maximum(highest, -lowest)) + zero_if_finite
 
 
 def _over(blocks: jax.Array, scales: jax.Array) -> jax.Array:
-    """The magnitudes as fractions of the largest, in [0, 1]."""
+    """The magnitudes as fractions of the largest in the block, in [0, 1]."""
     size = jnp.abs(scales)[..., None]
     return jnp.abs(blocks) / jnp.where(size == 0, 1, size)
 
 
 # -- the dynamic code ----------------------------------------------------------------------------
 #
-# A code counts steps of a piecewise linear scale of magnitudes. Of n bits there are n ranges, each
-# eight times the one below and with twice its steps:
+# A code counts steps on a piecewise linear scale of magnitudes. With n bits the scale has n ranges,
+# each eight times as wide as the one below and with twice as many steps:
 #     V(2^d (1 + s)) = 8^(d - n) (1 + 7 s),     0 <= s <= 1,  d = 0 .. n - 1,     V(2^n) = 1.
-# V is continuous, so that choosing at random between neighbouring codes is right on average. With
-# a sign there is a bit less for the magnitude: V at every other position, and 0 for the first.
-# (Eight and not ten, so that powers are shifts of a float's exponent.)
+# V is continuous, so that choosing at random between neighbouring codes is right on average. A sign
+# leaves one bit less for the magnitude: V at every other position, and 0 in place of the first.
+# (Eight rather than ten makes powers shifts of a float's exponent.)
 
 
 def _power_of_two(exponent: jax.Array) -> jax.Array:
@@ -134,7 +142,7 @@ def _exponent(x: jax.Array) -> jax.Array:
 
 
 def _position(fraction: jax.Array, bits: int) -> jax.Array:
-    """V^-1, real-valued: where on the scale a magnitude lies, from 1 to 2^bits."""
+    """V^-1: the real-valued position of a magnitude on the scale, from 1 to 2^bits."""
     fraction = jnp.maximum(fraction, np.float32(8.0**-bits))
     d = (((_exponent(fraction) + 3 * bits) * 43691) >> 17).astype(np.int32)  # a division by 3
     s = (fraction * _power_of_two(3 * (bits - d)) - 1) / 7
@@ -148,7 +156,9 @@ def _value(position: jax.Array, bits: int) -> jax.Array:
     return _power_of_two(3 * (d - bits)) * (1 + 7 * s)
 
 
-def _encode_dynamic(x: jax.Array, dither: Any, bits: int, block: int) -> tuple[Any, Any]:
+def _encode_dynamic(
+    x: jax.Array, dither: jax.Array | None, bits: int, block: int
+) -> tuple[jax.Array, jax.Array]:
     """Codes (uint8, below 2^bits) and scales. A signed code has its sign in the highest bit."""
     blocks = _in_blocks(x, block)
     scales = _scale(blocks)
@@ -178,7 +188,7 @@ def _decode_dynamic(codes: jax.Array, scales: jax.Array, bits: int, block: int) 
 
 
 def _pack(codes: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """Two codes a byte: those of even index in the lower half."""
+    """Two codes per byte, those of even index in the lower half."""
     length = codes.shape[-1]
     last = codes[..., -1:] if length % 2 else None
     pairs = codes[..., : length - length % 2].reshape(*codes.shape[:-1], -1, 2)
@@ -194,11 +204,11 @@ def _unpack(packed: jax.Array, last: jax.Array | None) -> jax.Array:
 # -- the formats ---------------------------------------------------------------------------------
 
 
-def _encode_int8(x: jax.Array, dither: Any) -> Blocks:
+def _encode_int8(x: jax.Array, dither: jax.Array | None) -> Blocks:
     return Blocks(*_encode_dynamic(x, dither, 8, 256))
 
 
-def _encode_int4(x: jax.Array, dither: Any) -> PackedBlocks:
+def _encode_int4(x: jax.Array, dither: jax.Array | None) -> PackedBlocks:
     codes, scales = _encode_dynamic(x, dither, 4, 128)
     return PackedBlocks(*_pack(codes), scales)
 
@@ -212,7 +222,7 @@ _LARGEST = np.float32(448.0)
 _SMALLEST = np.float32(2.0**-9)
 
 
-def _encode_float8(x: jax.Array, dither: Any) -> Blocks:
+def _encode_float8(x: jax.Array, dither: jax.Array | None) -> Blocks:
     blocks = _in_blocks(x, 256)
     scales = _scale(blocks)
     size = jnp.abs(scales)[..., None]
@@ -253,8 +263,8 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def name_of(x: Any) -> str | None:
-    """The format in which a leaf of a state is stored, None for a plain array."""
+def name_of(x: object) -> str | None:
+    """The name of the format in which a leaf of a state is stored, None for a plain array."""
     match x:
         case SplitFloat():
             return "bfloat16+8"

@@ -1,15 +1,16 @@
-"""How a parameter that is narrower than float32 is rounded: the last link of a chain.
+"""How a parameter narrower than float32 is rounded: the last link of a chain.
 
-Nearest rounding, which `apply_updates` does by itself, loses every update below half a unit of the
-parameter's last place: in bfloat16 1.0 - 1e-3 is 1.0. The transformations here emit, in float32,
-the update r - param, for which `apply_updates` (Optax's too) lands on exactly their r.
-(Where r is 2^16 times smaller than the parameter, on the nearest to it that the sum can reach.)
+Rounding to nearest, which `apply_updates` does by itself, loses every update below half a unit in
+the parameter's last place: in bfloat16, 1.0 - 1e-3 is 1.0. The transformations here choose the
+rounded parameter r and emit the update r - param in float32, with which `apply_updates` (Optax's
+too) lands exactly on r. (If r is 2^16 times smaller than the parameter, it lands on the number
+nearest to r that the sum can reach.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ import numpy as np
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, per_tree, recipe
 from gradtx.core.inner import Inner
+from gradtx.core.leaf_body import Leaf
 from gradtx.core.numerics import zeros_like
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Params, PastParams, Updates
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.narrow import Seed, dither_bits, is_narrow, key_of, round_to, uniform
 
@@ -30,12 +33,15 @@ __all__ = ["KahanState", "MasterWeightsState", "kahan", "master_weights", "stoch
 
 @dataclass(frozen=True)
 class NarrowLeaves:
-    """A mask of the leaves narrower than float32; `where` names who needs one."""
+    """A mask of the leaves narrower than float32; `where` names the transformation in errors."""
 
     where: str
 
-    def __call__(self, params: Params) -> Any:
-        """True for each narrow leaf. Raises: ValueError where there is none."""
+    def __call__(self, params: Params) -> Params:
+        """A tree of booleans, True for each narrow leaf.
+
+        Raises: ValueError if there is none.
+        """
         leaves = jax.tree.leaves(params)
         if leaves and not any(is_narrow(x.dtype) for x in leaves):
             dtypes = ", ".join(sorted({str(x.dtype) for x in leaves}))
@@ -47,64 +53,71 @@ class NarrowLeaves:
 
 
 @recipe
-def stochastic_rounding(seed: Seed = 0) -> Any:
+def stochastic_rounding(seed: Seed = 0) -> GradientTransformation:
     """Round each parameter up or down at random, so that it is right on average.
 
         r = the number of the parameter's dtype below param + g, or the one above it,
             with probabilities for which E[r] = param + g
         u = r - param
 
-    The last link of a chain. Random bits depend on the seed, the step and the leaf's path (64 bits
-    of a hash of it), not on sharding; they are independent of those of a `store` of the same seed.
-    Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. Raises:
-    ValueError at init where there is none. Gupta et al., 2015, https://arxiv.org/abs/1502.02551
+    The last link of a chain. Only leaves narrower than float32 (bfloat16, float16, float8) are
+    rounded. The random bits depend on the seed, the step and a 64-bit hash of the leaf's path, not
+    on sharding; they are independent of those of a `store` with the same seed.
+
+    Raises: ValueError at init if no leaf is narrower than float32.
+
+    Gupta et al., 2015, https://arxiv.org/abs/1502.02551
     """
     return masked(round_stochastically(seed), NarrowLeaves("stochastic_rounding"))
 
 
 @per_leaf
-def round_stochastically(seed: int) -> Any:
+def round_stochastically(seed: int) -> Rule:
     """u = r - param, E[r] = param + g"""
 
-    def update(grad: Any, param: Any, step: Any, leaf: Any) -> Any:
-        dither = uniform(
-            key_of(seed, step.count, *leaf.words), param.shape, dither_bits(leaf.dtype)
-        )
+    def update(grad: jax.Array, param: jax.Array, step: Step, leaf: Leaf) -> jax.Array:
+        dither = uniform(key_of(seed, step.count, *leaf), param.shape, dither_bits(leaf.dtype))
         return round_to(param + grad, leaf.dtype, dither) - param
 
     return Rule(None, update, place=Place.LAST)
 
 
 class KahanState(NamedTuple):
-    """compensation: what rounding has kept back so far, in the parameter's dtype or bfloat16."""
+    """compensation: what rounding has withheld so far, shaped like the params and in their dtypes
+    (bfloat16 for float8)."""
 
     compensation: Updates
 
 
 @recipe
-def kahan() -> Any:
+def kahan() -> GradientTransformation:
     """Keep what rounding loses, and add it to the next update: compensated summation.
 
         y = g + c        r = param + y, rounded to nearest        u = r - param
         c <- (param - r) + y
 
     The last link of a chain. The compensation c is kept in the parameter's dtype, so that the two
-    together have about twice its digits; in bfloat16 beside float8. Only leaves narrower than
-    float32 are compensated. Raises: ValueError at init where there is none. Kahan, 1965; Zamirai et
-    al., 2020, https://arxiv.org/abs/2010.06192
+    together have about twice its digits; for float8 it is kept in bfloat16. Only leaves narrower
+    than float32 are compensated.
+
+    Raises: ValueError at init if no leaf is narrower than float32.
+
+    Kahan, 1965; Zamirai et al., 2020, https://arxiv.org/abs/2010.06192
     """
     return masked(compensate_rounding(), NarrowLeaves("kahan"))
 
 
 @per_leaf
-def compensate_rounding() -> Any:
+def compensate_rounding() -> Rule:
     """u = r - param;  c <- (param - r) + g + c"""
 
-    def init(param: Any, leaf: Any) -> KahanState:
+    def init(param: jax.Array, leaf: Leaf) -> KahanState:
         wide_enough = leaf.dtype if np.dtype(leaf.dtype).itemsize > 1 else jnp.bfloat16
         return KahanState(zeros_like(param, wide_enough))
 
-    def update(grad: Any, state: KahanState, param: Any, leaf: Any) -> Any:
+    def update(
+        grad: jax.Array, state: KahanState, param: jax.Array, leaf: Leaf
+    ) -> tuple[jax.Array, KahanState]:
         y = grad + state.compensation
         rounded = round_to(param + y, leaf.dtype)
         return rounded - param, KahanState((param - rounded) + y)
@@ -113,23 +126,26 @@ def compensate_rounding() -> Any:
 
 
 class MasterWeightsState(NamedTuple):
-    """inner_state: of the optimizer; master: the parameters in float32, None where they are that
-    themselves."""
+    """inner_state: that of the optimizer; master: the parameters in float32, None for leaves that
+    are not narrower themselves."""
 
     inner_state: OptState
     master: PastParams
 
 
 @per_tree
-def master_weights(inner: GradientTransformation) -> Any:
-    """Train a float32 copy of the parameters; the parameters are its rounding at every step.
+def master_weights(inner: GradientTransformation) -> Rule:
+    """Train a float32 copy of the parameters, which are rounded from it at every step.
 
         master <- master + inner(g, at master)        r = master, rounded to nearest
         u = r - param
 
-    The copy starts as the parameters that init is given, four bytes for each that is narrower than
-    float32. Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740. Raises: ValueError for
-    an inner transformation that rounds, and at init where no parameter is narrower than float32.
+    The copy starts as the parameters given to init, and takes four bytes for each one that is
+    narrower than float32.
+
+    Raises: ValueError if inner rounds too, and at init if no leaf is narrower than float32.
+
+    Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
     if Place.LAST in inner.place:
         raise ValueError(
@@ -138,12 +154,14 @@ def master_weights(inner: GradientTransformation) -> Any:
         )
     narrow_leaves = NarrowLeaves("master_weights")
 
-    def init(params: Any, inner: Inner) -> MasterWeightsState:
+    def init(params: Params, inner: Inner) -> MasterWeightsState:
         narrow = narrow_leaves(inner.params)
         master = jax.tree.map(lambda x, n: x if n else None, params, narrow)
         return MasterWeightsState(inner.at(params).init(), master)
 
-    def update(needed: Any, state: MasterWeightsState, params: Any, inner: Inner) -> Any:
+    def update(
+        needed: Updates, state: MasterWeightsState, params: Params, inner: Inner
+    ) -> tuple[Updates, MasterWeightsState]:
         at = jax.tree.map(lambda p, m: p if m is None else m, params, state.master)
         updates, inner_state = inner.at(at)(needed, state.inner_state)
         new = jax.tree.map(lambda u, m: m + u, updates, at)
@@ -154,6 +172,6 @@ def master_weights(inner: GradientTransformation) -> Any:
     return Rule(init, update, place=Place.LAST)
 
 
-def _land(update: Any, new: Any, param: Any, stored: Any) -> Any:
-    """The update that takes a narrow parameter to the rounding of its new master."""
+def _land(update: jax.Array, new: jax.Array, param: jax.Array, stored: jax.Array) -> jax.Array:
+    """The update that takes a narrow parameter to its rounded new master."""
     return round_to(new, stored.dtype) - param if is_narrow(stored.dtype) else update

@@ -1,12 +1,12 @@
-"""Keeping the state of any transformation in fewer bits."""
+"""Keep the state of any transformation in fewer bits."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,19 @@ from gradtx.core.kinds import Kind
 from gradtx.core.leaves import paths, words_of
 from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, OptState, Params, fields_of_past_params, is_named_tuple
+from gradtx.core.state import (
+    Count,
+    OptState,
+    Params,
+    Updates,
+    fields_of_past_params,
+    is_named_tuple,
+)
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
-from gradtx.precision.formats import FORMATS, FormatName, is_stored, name_of
+from gradtx.precision.formats import FORMATS, FormatName, Stored, is_stored, name_of
 from gradtx.precision.narrow import Seed, key_of, uniform
+from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
 
@@ -40,7 +49,7 @@ Formats = Annotated[FormatName | Mapping[str, FormatName], Kind()]
 
 
 class StoreState(NamedTuple):
-    """count: number of updates so far; inner_state: of the transformation, its moments encoded."""
+    """count: updates so far; inner_state: that of the transformation, with its moments encoded."""
 
     count: Count
     inner_state: OptState
@@ -53,14 +62,14 @@ def store(
     *,
     seed: Seed = 0,
     min_size: int = 4096,
-) -> Any:
+) -> Rule:
     """Keep the moments of `inner` in a format of fewer bits; its maths stays in float32.
 
         state <- encode(new state)        u, new state = inner(g, decode(state))
 
-    The update is that of the new moments before they are encoded.
+    The update is made from the new moments before they are encoded.
 
-    | format       | bytes an element      | rounding   |                                        |
+    | format       | bytes per element     | rounding   |                                        |
     | ------------ | --------------------- | ---------- | -------------------------------------- |
     | `bfloat16`   | 2                     | stochastic |                                        |
     | `bfloat16+8` | 3                     | nearest    | the upper three bytes of float32       |
@@ -68,44 +77,49 @@ def store(
     | `int8`       | 1 + 4/256             | stochastic | dynamic code, blocks of 256            |
     | `int4`       | 1/2 + 4/128           | stochastic | dynamic code, blocks of 128            |
 
-    A moment is a float32 array of the state that has the shape of the parameter whose path its own
-    path ends with; not the parameters that a state holds, such as DoG's, of which small differences
-    are taken. Those with fewer than min_size elements stay in float32. format: one for all, or
-    a mapping of patterns, `{"^nu": "bfloat16", "kernel": "int8"}`, searched for in the field's name
-    and the leaf's path, `nu/encoder/kernel`; the first that is found counts, others stay in
-    float32. Blocks without a negative number (second moments) get a code without sign and without
-    zero, so that nothing is divided by a zero that was not there. The random bits depend on
-    the seed, the step and the path in the state: each moment of a parameter has its own, and two
-    stores in one chain need two seeds. A block with a NaN or an infinity is NaN as a whole. Blocks
-    do not straddle the shards of axes other than the last, where its length is a multiple of the
-    block; otherwise XLA moves parts of blocks between devices.
+    A moment is a float32 array of the state whose path ends with the path of a parameter of its
+    shape. Parameters that a state holds, such as DoG's, are not moments: their small differences
+    matter. Moments with fewer than min_size elements stay in float32.
 
-    Raises: ValueError for an unknown format, for a pattern that matches no moment, and where
-    there is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
+    format: one for all, or a mapping from patterns to formats, `{"^nu": "bfloat16", "kernel":
+    "int8"}`. A pattern is searched for in the field's name and the leaf's path together,
+    `nu/encoder/kernel`; the first that is found decides, and moments without one stay in float32.
+
+    Blocks without a negative number, as in second moments, get a code without a sign and without
+    zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an
+    infinity becomes NaN as a whole. Where the last axis has a length that is a multiple of the
+    block, blocks do not straddle the shards of other axes; otherwise XLA moves parts of blocks
+    between devices. The random bits depend on the seed, the step and the path in the state, so
+    that each moment of a parameter has its own, but two stores in one chain need two seeds.
+
+    Raises: ValueError for an unknown format, for a pattern that matches no moment, and if there
+    is no moment to store. Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
     patterns = _patterns(format)
 
-    def init(params: Any, step: Any, inner: Inner) -> StoreState:
+    def init(params: Params, step: Step, inner: Inner) -> StoreState:
         state = inner.init()
         chosen = _choose(patterns, state, params, min_size, repr(inner.transformation))
-        # First moments are constants, which XLA would encode element by element while it compiles.
-        # A step has none, and would store behind a barrier what it fuses without one.
+        # The first state is made of constants, which XLA would encode element by element while it
+        # compiles. In update nothing is constant, and a barrier would only prevent fusion.
         state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
-        return StoreState(step.count, _encode(state, chosen, seed, step.count))
+        return StoreState(None, _encode(state, chosen, seed, step.count))
 
-    def update(needed: Any, state: StoreState, step: Any, inner: Inner) -> Any:
+    def update(
+        needed: Updates, state: StoreState, step: Step, inner: Inner
+    ) -> tuple[Updates, StoreState]:
         chosen = {path: name for path, x in _with_paths(state.inner_state) if (name := name_of(x))}
         decoded = jax.tree.map(_decode, state.inner_state, is_leaf=is_stored)
         updates, new = inner(needed, decoded)
-        return updates, StoreState(step.count, _encode(new, chosen, seed, step.count))
+        return updates, state._replace(inner_state=_encode(new, chosen, seed, step.count))
 
     return Rule(init, update, place=inner.place)
 
 
-def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -> OptState:
-    """The chosen leaves of a state, by their paths, in their formats."""
+def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: jax.Array) -> OptState:
+    """The state with the chosen leaves, by path, in their formats."""
 
-    def encode(path: Any, x: Any) -> Any:
+    def encode(path: KeyPath, x: jax.Array) -> Stored:
         name = chosen.get(keystr(path))
         return x if name is None else _encode_leaf(name, seed, x, count, words_of(path, "store"))
 
@@ -113,41 +127,43 @@ def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: Any) -
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _encode_leaf(name: str, seed: int, x: Any, count: Any, leaf: Any) -> Any:
+def _encode_leaf(
+    name: str, seed: int, x: jax.Array, count: jax.Array, leaf: tuple[np.uint32, np.uint32]
+) -> Stored:
     """One leaf; jitted so that leaves of equal shape share its trace."""
     form = FORMATS[name]
 
-    def encode(x: jax.Array) -> Any:
+    def encode(x: jax.Array) -> Stored:
         dither = uniform(key_of(seed, count, *leaf), x.shape, form.bits) if form.bits else None
         return form.encode(x, dither)
 
-    def materialised(x: jax.Array) -> Any:
-        # XLA for CPU would compute the new moment again from the old codes wherever it is used, and
-        # copy these to be able to: 10 temporary bytes a parameter. A branch gets it as an array: 8.
-        # That a count is not negative is more than XLA knows.
+    def materialised(x: jax.Array) -> Stored:
+        # XLA for CPU would recompute the new moment from the old codes wherever it is used, and
+        # copy the codes to do so: 10 temporary bytes per parameter. A branch gets the moment as an
+        # array: 8 bytes. XLA does not know that a count is never negative, and keeps the branch.
         return lax.cond(count >= 0, encode, partial(_zeros, encode), x)
 
     x = cast(x, np.float32)
     return lax.platform_dependent(x, cpu=materialised if form.blocks else encode, default=encode)
 
 
-def _zeros(function: Any, x: jax.Array) -> Any:
+def _zeros(function: Callable[[jax.Array], Stored], x: jax.Array) -> Stored:
     """Zeros like the function's result."""
     return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, x))
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode_leaf(name: str, stored: Any) -> Any:
+def _decode_leaf(name: str, stored: Stored) -> jax.Array:
     return FORMATS[name].decode(stored)
 
 
-def _decode(x: Any) -> Any:
-    """A leaf of a stored state in float32, or as it is."""
+def _decode(x: Stored) -> Stored:
+    """A leaf of a stored state in float32; a leaf that is not stored, as it is."""
     name = name_of(x)
     return x if name is None else _decode_leaf(name, x)
 
 
-def _with_paths(state: OptState) -> list[tuple[str, Any]]:
+def _with_paths(state: OptState) -> list[tuple[str, Stored]]:
     pairs = tree_flatten_with_path(state, is_leaf=is_stored)[0]
     return [(keystr(path), x) for path, x in pairs]
 
@@ -155,8 +171,8 @@ def _with_paths(state: OptState) -> list[tuple[str, Any]]:
 # -- which leaves ----------------------------------------------------------------------------------
 
 
-def _patterns(format: Any) -> dict[str, str]:
-    """Patterns and format names, checked."""
+def _patterns(format: str | Mapping[str, str]) -> dict[str, str]:
+    """The name of the format for each pattern, checked."""
     patterns = dict(format) if isinstance(format, Mapping) else {"": format}
     for pattern, name in patterns.items():
         if not isinstance(name, str) or name not in FORMATS:
@@ -168,7 +184,7 @@ def _patterns(format: Any) -> dict[str, str]:
 def _choose(
     patterns: Mapping[str, str], state: OptState, params: Params, min_size: int, who: str
 ) -> dict[str, str]:
-    """The format of each leaf of the state that is to be encoded, by its path."""
+    """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
     if not moments and jax.tree.leaves(params):
         raise ValueError(
@@ -192,7 +208,7 @@ def _choose(
 
 
 def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
-    """(path, field/leaf, size) of the arrays of a state that belong to one parameter each."""
+    """(path, field/leaf, size) of each array of a state that belongs to one parameter."""
     keys = [path for path, _ in tree_flatten_with_path(params, is_leaf=lambda x: x is None)[0]]
     names = dict(zip(keys, paths(params), strict=True))
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
@@ -207,7 +223,7 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
             yield keystr(path), label, math.prod(shape)
 
 
-def _holds_params(state: OptState, path: Any) -> bool:
+def _holds_params(state: OptState, path: KeyPath) -> bool:
     """Whether a leaf of the state lies in a field of past parameters."""
     node = state
     for key in path:
@@ -221,13 +237,15 @@ def _holds_params(state: OptState, path: Any) -> bool:
             case DictKey():
                 node = node[key.key]
             case _:
-                return False  # a user's own node, which says no more
+                return False  # a user's own pytree node, whose fields are not annotated
     return False
 
 
-def _parts(path: Any, shapes: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Where in the path of a leaf of the state the path of a parameter stands, the longest first:
-    what stands before it, and it."""
+def _parts(
+    path: KeyPath, shapes: Mapping[KeyPath, tuple[int, ...]]
+) -> Iterator[tuple[KeyPath, KeyPath]]:
+    """The paths of parameters that occur in the path of a leaf of the state, longest first, each
+    with what comes before it: (before, parameter)."""
     for n in sorted({len(known) for known in shapes}, reverse=True):
         for start in range(len(path) - n, -1, -1):
             if path[start : start + n] in shapes:

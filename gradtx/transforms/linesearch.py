@@ -31,9 +31,7 @@ __all__ = [
 ]
 
 Shrink = Annotated[ScalarOrSchedule, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
-Growth = Annotated[
-    ScalarOrSchedule, Number("> 0", lambda x: x > 0, example=2.0)
-]  # may be infinite
+Growth = Annotated[ScalarOrSchedule, Number("> 0", lambda x: x > 0, example=2.0)]  # may be infinite
 Curvature = Annotated[ScalarOrSchedule, Number(">= 0", lambda x: x >= 0)]
 
 # value_fn: from params and extra arguments to a scalar.

@@ -1,14 +1,15 @@
-"""Finding and replacing values in states by their names, and mapping over copies of the params."""
+"""Find and replace values in states by name, and map over copies of the params."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from gradtx.core.state import is_named_tuple
+from gradtx.tree.types import Tree
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
 
@@ -18,7 +19,7 @@ Filter = Callable[[KeyPath, Any], bool]
 
 @dataclass(frozen=True)
 class NamedTupleKey:
-    """A step of a path into a NamedTuple: the name of its class and of the field."""
+    """An entry of a path into a NamedTuple: the names of its class and of the field."""
 
     tuple_name: str
     name: str
@@ -28,14 +29,14 @@ class NamedTupleKey:
 
 
 def get_all_with_path(
-    tree: Any, key: Any, filtering: Filter | None = None
+    tree: Tree, key: Hashable, filtering: Filter | None = None
 ) -> list[tuple[KeyPath, Any]]:
-    """All (path, value) where the value is called `key`.
+    """All (path, value) pairs whose value is called `key`.
 
-    It is called so by the field or the dict key that holds it, or as a NamedTuple of that class. A
-    path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
-    NamedTuple; `jax.tree_util.keystr` prints it. What a node itself holds comes before what lies
-    deeper. filtering(path, value): which of them to keep.
+    A value is called by the field or the dict key that holds it, and a NamedTuple by its class too.
+    A path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
+    NamedTuple; `jax.tree_util.keystr` prints it. A node's own children come before anything
+    deeper. filtering(path, value): whether to keep a pair.
     """
     return [
         (path, value)
@@ -44,10 +45,10 @@ def get_all_with_path(
     ]
 
 
-def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
-    """The value that is called `key`, as in `get_all_with_path`; the default if there is none.
+def get(tree: Tree, key: Hashable, default: Any = None, filtering: Filter | None = None) -> Any:
+    """The value called `key`, as in `get_all_with_path`; the default if there is none.
 
-    Raises: KeyError where there are several, with their paths.
+    Raises: KeyError if there are several, with their paths.
     """
     found = get_all_with_path(tree, key, filtering)
     if len(found) > 1:
@@ -60,10 +61,10 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
     return found[0][1] if found else default
 
 
-def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
-    """The tree with every value that is called by one of these names replaced.
+def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
+    """The tree with every value that has one of these names replaced: `set(state, count=0)`.
 
-    `set(state, count=0)`. Names and filtering as in `get_all_with_path`.
+    Names and filtering are as in `get_all_with_path`.
 
     Raises: KeyError for a name that is not there.
     """
@@ -72,7 +73,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
             chosen = "" if filtering is None else " that the filter keeps"
             raise KeyError(f"tree.set: there is no value called {key!r}{chosen}")
 
-    def replaced(path: KeyPath, node: Any) -> Any:
+    def replaced(path: KeyPath, node: Tree) -> Tree:
         for key, new in kwargs.items():
             if _is_called(key, path, node) and (filtering is None or filtering(path, node)):
                 return new
@@ -85,8 +86,8 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     return replaced((), tree)
 
 
-def _called(key: Any, path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any]]:
-    """What is called `key` in this node: its fields, then what lies below them."""
+def _called(key: Hashable, path: KeyPath, node: Tree) -> Iterator[tuple[KeyPath, Any]]:
+    """What is called `key` in this node: its own children first, then what lies below them."""
     if _is_of_class(key, node) and not _is_at(key, path):
         yield path, node
     children = [((*path, entry), child) for entry, child in _children(node)[0]]
@@ -95,8 +96,8 @@ def _called(key: Any, path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any]]
         yield from _called(key, below, child)
 
 
-def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """The (key, child) of a node and the structure they are in; of a leaf, nothing and None."""
+def _children(node: Tree) -> tuple[list[tuple[Any, Tree]], Any]:
+    """The (key, child) pairs of a node, and its structure; for a leaf, none and None."""
     entries, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if entries and not entries[0][0]:
         return [], None
@@ -110,15 +111,15 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
     return children, treedef
 
 
-def _is_called(key: Any, path: KeyPath, node: Any) -> bool:
+def _is_called(key: Hashable, path: KeyPath, node: Tree) -> bool:
     return _is_of_class(key, node) or _is_at(key, path)
 
 
-def _is_of_class(key: Any, node: Any) -> bool:
+def _is_of_class(key: Hashable, node: Tree) -> bool:
     return is_named_tuple(node) and type(node).__name__ == key
 
 
-def _is_at(key: Any, path: KeyPath) -> bool:
+def _is_at(key: Hashable, path: KeyPath) -> bool:
     match path[-1] if path else None:
         case NamedTupleKey(name=name) | jax.tree_util.GetAttrKey(name=name):
             return bool(name == key)
@@ -128,7 +129,7 @@ def _is_at(key: Any, path: KeyPath) -> bool:
 
 
 class _Placeholder:
-    """Stands for all params while a state is made, and is found in it again."""
+    """Stands for all params while a state is made, so that they can be found in it."""
 
 
 jax.tree_util.register_pytree_node(
@@ -139,24 +140,24 @@ jax.tree_util.register_pytree_node(
 def map_params(
     initable: Any,
     f: Callable[..., Any],
-    state: Any,
+    state: Tree,
     /,
-    *rest: Any,
+    *rest: Tree,
     transform_non_params: Callable[..., Any] | None = None,
     is_leaf: Callable[[Any], bool] | None = None,
-) -> Any:
-    """f on the leaves of every copy of the params in a state, together with those of `rest`.
+) -> Tree:
+    """The state with f applied to the leaves of every copy of the params in it.
 
     initable: the transformation that made the state, or its init. rest: trees shaped like the
-    params, such as their shardings. transform_non_params: applied to everything else, counts for
-    example. is_leaf: as in `jax.tree.map`, for params that hold `MaskedNode()`.
+    params, such as their shardings, whose leaves f gets too. transform_non_params: applied to all
+    other leaves, such as counts. is_leaf: as in `jax.tree.map`, for params with `MaskedNode()`.
     """
     init = initable.init if hasattr(initable, "init") else initable
 
-    def is_placeholder(x: Any) -> bool:
+    def is_placeholder(x: object) -> bool:
         return isinstance(x, _Placeholder)
 
-    def mapped(placed: Any, value: Any) -> Any:
+    def mapped(placed: Any, value: Tree) -> Tree:
         if is_placeholder(placed):
             return jax.tree.map(f, value, *rest, is_leaf=is_leaf)
         return value if transform_non_params is None else transform_non_params(value)

@@ -1,20 +1,21 @@
-"""Arithmetic of trees, leaf by leaf. Reductions accumulate in float32 or wider."""
+"""Arithmetic on trees, leaf by leaf. Reductions accumulate in float32 or wider."""
 
 from __future__ import annotations
 
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import compute_dtype
 from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import abs_sq
+from gradtx.tree.types import Tree
 
 __all__ = [
     "add",
@@ -42,34 +43,34 @@ __all__ = [
 ]
 
 
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+def add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
     """x + y + ..."""
     return jax.tree.map(
         lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees
     )
 
 
-def sub(tree_x: Any, tree_y: Any) -> Any:
+def sub(tree_x: Tree, tree_y: Tree) -> Tree:
     """x - y"""
     return jax.tree.map(lambda x, y: x - y, tree_x, tree_y)
 
 
-def mul(tree_x: Any, tree_y: Any) -> Any:
+def mul(tree_x: Tree, tree_y: Tree) -> Tree:
     """x * y, element by element"""
     return jax.tree.map(lambda x, y: x * y, tree_x, tree_y)
 
 
-def div(tree_x: Any, tree_y: Any) -> Any:
+def div(tree_x: Tree, tree_y: Tree) -> Tree:
     """x / y, element by element"""
     return jax.tree.map(lambda x, y: x / y, tree_x, tree_y)
 
 
-def scale(scalar: Any, tree: Any) -> Any:
+def scale(scalar: ArrayLike, tree: Tree) -> Tree:
     """scalar * x"""
     return jax.tree.map(lambda x: scalar * x, tree)
 
 
-def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
+def add_scale(tree_x: Tree, scalar: ArrayLike, tree_y: Tree) -> Tree:
     """x + scalar * y; None where x is None"""
     return jax.tree.map(
         lambda x, y: None if x is None else x + scalar * y,
@@ -79,59 +80,65 @@ def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
     )
 
 
-def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
-    """x where the condition (an array, broadcast to every leaf) holds, else y"""
+def where(condition: ArrayLike, tree_x: Tree, tree_y: Tree) -> Tree:
+    """x where the condition, an array broadcast to every leaf, holds; otherwise y"""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
 
 
-def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
-    """x, but at least min_value and at most max_value; None is no bound"""
+def clip(
+    tree: Tree, min_value: ArrayLike | None = None, max_value: ArrayLike | None = None
+) -> Tree:
+    """x, but at least min_value and at most max_value; None means no bound"""
     return jax.tree.map(lambda x: jnp.clip(x, min_value, max_value), tree)
 
 
-def conj(tree: Any) -> Any:
+def conj(tree: Tree) -> Tree:
     """The complex conjugate of x"""
     return jax.tree.map(jnp.conj, tree)
 
 
-def real(tree: Any) -> Any:
+def real(tree: Tree) -> Tree:
     """The real part of x"""
     return jax.tree.map(jnp.real, tree)
 
 
-def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
+def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
     """x broadcast over new leading axes of this shape"""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)
 
 
-def zeros_like(tree: Any, dtype: Any = None) -> Any:
+def zeros_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:
     """0 in the shape of every leaf"""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
 
 
-def ones_like(tree: Any, dtype: Any = None) -> Any:
+def ones_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:
     """1 in the shape of every leaf"""
     return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
 
 
-def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
+def full_like(tree: Tree, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> Tree:
     """fill_value in the shape of every leaf"""
     return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
 
 
-def size(tree: Any) -> int:
-    """The number of elements of all leaves."""
+def size(tree: Tree) -> int:
+    """The number of elements in all leaves."""
     return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
 
 
-def _reduce(reduction: Callable[[jax.Array], jax.Array], leaf: Any) -> jax.Array:
-    """One leaf to a scalar."""
+# A function of an array, of any shape, to a scalar.
+Reduction = Callable[[jax.Array], jax.Array]
+
+
+def _reduce(reduction: Reduction, leaf: ArrayLike) -> jax.Array:
+    """One leaf reduced to a scalar, in float32 or wider."""
     x = jnp.asarray(leaf)
     return reduction(_cast_array(x, compute_dtype(x.dtype)))
 
 
-def _total(tree: Any, reduction: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """The sum over leaves of a scalar each, in the widest of their dtypes."""
+def _total(tree: Tree, reduction: Reduction) -> jax.Array:
+    """The sum of the leaves' scalars, in the widest of their dtypes."""
     terms = [_reduce(reduction, x) for x in jax.tree.leaves(tree)]
     dtype = compute_dtype(*(x.dtype for x in terms))
     return functools.reduce(lax.add, [_cast_array(x, dtype) for x in terms], jnp.zeros((), dtype))
@@ -139,8 +146,8 @@ def _total(tree: Any, reduction: Callable[[jax.Array], jax.Array]) -> jax.Array:
 
 @functools.partial(jax.jit, inline=True)
 def _sum_of_squares(x: jax.Array) -> jax.Array:
-    # Jitted so that outside of jit it is one call; of lax, since a jnp function is traced again for
-    # each shape.
+    # Jitted so that outside of jit it is one call; written in lax, since a jnp function would be
+    # traced again for each shape.
     return lax.reduce_sum(abs_sq(x), tuple(range(x.ndim)))
 
 
@@ -148,10 +155,10 @@ def _sum_of_magnitudes(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(x))
 
 
-def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
-    """The sum of all elements of all leaves.
+def sum(tree: Tree, associative_reduction: bool = False) -> jax.Array:
+    """The sum of all elements of all leaves, in float32 or wider.
 
-    associative_reduction: add the leaves' sums in pairs instead of one after the other.
+    associative_reduction: whether to add the leaves' sums in pairs instead of one by one.
     """
     if associative_reduction:
         sums = jax.tree.map(lambda x: _reduce(jnp.sum, x), tree)
@@ -159,22 +166,24 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
     return _total(tree, jnp.sum)
 
 
-def max(tree: Any) -> jax.Array:
-    """The largest element of all leaves, in float32 or wider; -inf where there is none."""
+def max(tree: Tree) -> jax.Array:
+    """The largest element of all leaves, in float32 or wider; -inf if there is none."""
     return _extreme(tree, _largest, jnp.maximum, -jnp.inf)
 
 
-def min(tree: Any) -> jax.Array:
-    """The smallest element of all leaves, in float32 or wider; inf where there is none."""
+def min(tree: Tree) -> jax.Array:
+    """The smallest element of all leaves, in float32 or wider; inf if there is none."""
     return _extreme(tree, lambda x: -_largest(-x), jnp.minimum, jnp.inf)
 
 
 def _largest(x: jax.Array) -> jax.Array:
-    """The maximum, NaN where an element is one: XLA:CPU may lose it in the maximum of an array."""
+    """The maximum, or NaN if an element is one: XLA:CPU may lose a NaN in a maximum."""
     return jnp.where(jnp.any(jnp.isnan(x)), jnp.nan, jnp.max(x, initial=-jnp.inf))
 
 
-def _extreme(tree: Any, of_leaf: Any, of_two: Any, of_none: float) -> jax.Array:
+def _extreme(
+    tree: Tree, of_leaf: Reduction, of_two: Callable[..., jax.Array], of_none: float
+) -> jax.Array:
     found = [_reduce(of_leaf, x) for x in jax.tree.leaves(tree) if jnp.size(x)]
     dtype = compute_dtype(*(x.dtype for x in found))
     wide = (_cast_array(x, dtype) for x in found)
@@ -182,16 +191,16 @@ def _extreme(tree: Any, of_leaf: Any, of_two: Any, of_none: float) -> jax.Array:
 
 
 def allclose(
-    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
+    a: Tree, b: Tree, rtol: ArrayLike = 1e-05, atol: ArrayLike = 1e-08, equal_nan: bool = False
 ) -> jax.Array | bool:
-    """Whether |x - y| <= atol + rtol * |y| in all elements of all leaves."""
+    """Whether |x - y| <= atol + rtol * |y| for all elements of all leaves."""
     close = jax.tree.map(
         lambda x, y: jnp.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan), a, b
     )
     return functools.reduce(operator.and_, jax.tree.leaves(close), True)
 
 
-def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+def vdot(tree_x: Tree, tree_y: Tree) -> jax.Array:
     """<x, y> = sum of conj(x) * y over all leaves"""
     products = jax.tree.map(
         lambda x, y: (
@@ -204,18 +213,18 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     return _total(products, jnp.sum)
 
 
-def length(tree: Any) -> Norm:
+def length(tree: Tree) -> Norm:
     """The norm of all leaves as one vector, ready to divide by."""
     return norm_of([jnp.asarray(x) for x in jax.tree.leaves(tree)])
 
 
-def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
+def norm(tree: Tree, ord: float | str | None = None, squared: bool = False) -> jax.Array:
     """The norm of all leaves as one vector: ord 2 (default), 1 or inf; squared if asked.
 
-    A norm is right wherever it can be represented; a square is not beyond 1e19 and below 1e-19 in
-    float32, where it is infinite and 0.
+    A norm is right wherever it can be represented. Its square, in float32, is infinite for norms
+    above 1e19 and 0 for norms below 1e-19.
 
-    Raises: ValueError for another ord.
+    Raises: ValueError for any other ord.
     """
     if ord is None or ord == 2:
         return _total(tree, _sum_of_squares) if squared else length(tree).value
@@ -229,6 +238,6 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
     return jnp.square(result) if squared else result
 
 
-def global_norm(updates: Any) -> jax.Array:
+def global_norm(updates: Tree) -> jax.Array:
     """sqrt(sum of |x|^2 over all leaves), in float32 or wider; its derivative at 0 is 0."""
     return norm(updates)

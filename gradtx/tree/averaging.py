@@ -7,20 +7,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
 from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
 from gradtx.core.numerics import times
 from gradtx.tree.casting import cast_like
+from gradtx.tree.types import Tree
 
 __all__ = ["incremental_update", "periodic_update"]
 
 
-def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLike) -> Tree:
     """step_size * new + (1 - step_size) * old: one step of a running average of parameters.
 
     The average is taken in float32 or wider and keeps the dtype of old. Leaves of integers or
-    booleans, of which there is no average, become those of new. None where new is None.
+    booleans, which have no average, become those of new. None where new is None.
     Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
     """
 
@@ -39,9 +41,11 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
     return leaves.tree(map(average, leaves.values, old))
 
 
-def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
-    """new where steps is a multiple of update_period, otherwise old, in the dtypes of old. None
-    where new is None.
+def periodic_update(
+    new_tensors: Tree, old_tensors: Tree, steps: ArrayLike, update_period: ArrayLike
+) -> Tree:
+    """new if steps is a multiple of update_period, otherwise old; in the dtypes of old. None where
+    new is None.
 
     Mnih et al., 2013, https://arxiv.org/abs/1312.5602
     """
@@ -57,8 +61,8 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_perio
     )
 
 
-def _side_by_side(who: str, new_tensors: Any, old_tensors: Any) -> tuple[Leaves, list[Any]]:
-    """The leaves of new and, at each, what old has there; a tree there is an error."""
+def _side_by_side(who: str, new_tensors: Tree, old_tensors: Tree) -> tuple[Leaves, list[Any]]:
+    """The leaves of new, and the leaf of old at each; anything but an alike array is an error."""
     leaves = Leaves.of(new_tensors)
     aligned = align(leaves, old_tensors, f"{who}: old_tensors", "new_tensors")
     for i, (new, old) in enumerate(zip(leaves.values, aligned, strict=True)):

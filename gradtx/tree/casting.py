@@ -9,35 +9,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import is_inexact
 from gradtx.core.leaves import Leaves
+from gradtx.tree.types import Tree
 
 __all__ = ["cast", "cast_like", "dtype"]
 
 
-def cast(tree: Any, dtype: Any) -> Any:
-    """Floating leaves in another dtype; None leaves the tree as it is."""
+def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
+    """The tree with its floating leaves in this dtype; None leaves it as it is."""
     if dtype is None:
         return tree
     return jax.tree.map(lambda x: _cast_array(x, dtype) if is_inexact(x) else x, tree)
 
 
-def cast_like(tree: Any, other_tree: Any) -> Any:
-    """Each leaf in the dtype of the other tree's leaf"""
+def cast_like(tree: Tree, other_tree: Tree) -> Tree:
+    """Each leaf in the dtype of the other tree's leaf."""
     return jax.tree.map(lambda x, y: _cast_array(x, y.dtype), tree, other_tree)
 
 
-def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
-    """The dtype of all leaves; JAX's default where there are none.
+def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> np.dtype:
+    """The dtype of all leaves; JAX's default floating dtype if there are none.
 
-    mixed_dtype_handler: what it is where they differ, "promote": the dtype to which JAX promotes
-    them together; "highest" or "lowest": the one of them to which all others are promoted, or
-    which is promoted to all others.
+    mixed_dtype_handler: the answer if the dtypes differ. "promote": the dtype to which JAX promotes
+    all of them together; "highest": the one to which all others are promoted; "lowest": the one
+    that is promoted to all others.
 
-    Raises: ValueError where they differ and nothing else is asked for, or where two of them have
-    no order, such as float16 and bfloat16.
+    Raises: ValueError if they differ and no handler is given, or if two of them have no order,
+    such as float16 and bfloat16.
     """
     dtypes = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
     if not dtypes:
@@ -59,7 +61,7 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
         return functools.reduce(handlers[mixed_dtype_handler], dtypes)
 
 
-def _check_equal(tree: Any, dtypes: list[Any]) -> None:
+def _check_equal(tree: Tree, dtypes: list[Any]) -> None:
     leaves = Leaves.of(jax.tree.map(lambda x: jnp.result_type(x), tree))
     if any(d != dtypes[0] for d in dtypes):
         present = zip(leaves.paths, leaves.values, strict=True)

@@ -1,16 +1,17 @@
-"""Running moments of trees: computed in float32 or wider, kept in the dtype that they have."""
+"""Running moments of trees, computed in float32 or wider and kept in the dtype that they have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.numerics import abs_sq, running_mean, times
 from gradtx.core.step import one_minus_power
+from gradtx.tree.types import Tree
 
 __all__ = [
     "bias_correction",
@@ -20,10 +21,12 @@ __all__ = [
 ]
 
 
-def _updated(formula: Callable[[Any, Any], Any], updates: Any, moments: Any) -> Any:
+def _updated(
+    formula: Callable[[jax.Array, jax.Array], jax.Array], updates: Tree, moments: Tree
+) -> Tree:
     """The formula on each gradient and moment; None where there is no gradient."""
 
-    def leaf(g: Any, moment: Any) -> Any:
+    def leaf(g: ArrayLike | None, moment: ArrayLike) -> jax.Array | None:
         if g is None:
             return None
         g, moment = jnp.asarray(g), jnp.asarray(moment)
@@ -36,12 +39,12 @@ def _updated(formula: Callable[[Any, Any], Any], updates: Any, moments: Any) -> 
     return jax.tree.map(leaf, updates, moments, is_leaf=lambda x: x is None)
 
 
-def update_moment(updates: Any, moments: Any, decay: Any, order: float) -> Any:
+def update_moment(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
     """m <- decay * m + (1 - decay) * g^order"""
     return _updated(lambda g, m: running_mean(m, g**order, decay), updates, moments)
 
 
-def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> Any:
+def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: ArrayLike) -> Tree:
     """u <- max(|g| + eps, decay * u)"""
     return _updated(
         lambda g, m: jnp.maximum(jnp.abs(g) + cast(eps, m.dtype), times(decay, m)),
@@ -50,10 +53,12 @@ def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> 
     )
 
 
-def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: float) -> Any:
+def update_moment_per_elem_norm(
+    updates: Tree, moments: Tree, decay: ArrayLike, order: float
+) -> Tree:
     """m <- decay * m + (1 - decay) * |g|^order for complex g, with g^order for real g"""
 
-    def power(g: Any) -> Any:
+    def power(g: jax.Array) -> jax.Array:
         if not jnp.iscomplexobj(g):
             return g**order
         return abs_sq(g) ** (order // 2 if order % 2 == 0 else order / 2)
@@ -61,13 +66,13 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: f
     return _updated(lambda g, m: running_mean(m, power(g), decay), updates, moments)
 
 
-def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
+def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
     """m / (1 - decay^count): running means that started at zero, without that bias.
 
-    The divisor is correct to rounding also where decay^count is nearly 1.
+    The divisor is correct to rounding even if decay^count is nearly 1.
     """
 
-    def leaf(m: Any) -> Any:
+    def leaf(m: ArrayLike) -> jax.Array:
         dtype = compute_dtype(jnp.asarray(m).dtype)
         real = real_dtype(dtype)
         number = decay if isinstance(decay, int | float) else cast(decay, real)

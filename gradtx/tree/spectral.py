@@ -1,63 +1,60 @@
-"""The largest eigenvalue of a matrix, and the inverse roots of one."""
+"""The largest eigenvalue of a matrix, and inverse roots of a matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.kinds import PositiveInt, kind_of
 from gradtx.tree.arithmetic import length, norm, scale, sub, vdot
+from gradtx.tree.types import Tree
 
 __all__ = ["matrix_inverse_pth_root", "power_iteration"]
 
+# (v, A v, the eigenvalue, the number of products)
+_Iterate = tuple[Tree, Tree, jax.Array, jax.Array]
+# (steps, M, H, H before, the error, whether it falls)
+_Root = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
 
 def power_iteration(
-    matrix: Any,
+    matrix: ArrayLike | Callable[[Tree], Tree],
     *,
-    v0: Any = None,
-    num_iters: Any = 100,
-    error_tolerance: Any = 1e-6,
-    precision: Any = lax.Precision.HIGHEST,
-    key: Any = None,
-) -> tuple[jax.Array, Any]:
+    v0: Tree | None = None,
+    num_iters: ArrayLike = 100,
+    error_tolerance: ArrayLike = 1e-6,
+    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Tree]:
     """The eigenvalue of largest magnitude, and its eigenvector of norm 1.
 
         v <- A v / |A v|,   lambda = <v, A v>,   until |A v - lambda v| < error_tolerance * |lambda|
 
-    matrix: an array, or a function v -> A v on trees like v0. v0: where it begins; for an array
-    without it, uniform random numbers in [-1, 1] from `key`. At most num_iters products. The
-    eigenvalue of a matrix of zeros is 0. Golub & Van Loan, Matrix Computations, section 7.3.
+    matrix: an array (n, n), or a function v -> A v on trees like v0. v0: the first v; for an array
+    by default uniform random numbers in [-1, 1] from `key`. At most num_iters products are taken.
+    The eigenvalue of a matrix of zeros is 0. Golub & Van Loan, Matrix Computations, section 7.3.
 
     Raises: ValueError for a function without v0.
     """
     if callable(matrix):
         if v0 is None:
             raise ValueError("power_iteration: a function needs v0, a tree that it can be given")
-        product: Callable[[Any], Any] = matrix
+        product = matrix
     else:
-        a = jnp.asarray(matrix)
-        a = cast(a, compute_dtype(a.dtype))
+        product, v0 = _as_product(jnp.asarray(matrix), v0, precision, key)
 
-        def product(v: Any) -> Any:
-            return jnp.matmul(a, v, precision=precision)
-
-        if v0 is None:
-            key = jax.random.key(0) if key is None else key
-            v0 = jax.random.uniform(key, a.shape[-1:], a.real.dtype, -1.0, 1.0)
-        v0 = cast(v0, compute_dtype(a.dtype, jnp.asarray(v0).dtype))
-
-    def step(carry: Any) -> Any:
+    def step(carry: _Iterate) -> _Iterate:
         _, av, _, i = carry
         v = _normalized(av)
         av = product(v)
         return v, av, vdot(v, av), i + 1
 
-    def goes_on(carry: Any) -> Any:
+    def goes_on(carry: _Iterate) -> jax.Array:
         v, av, eigenvalue, i = carry
         error = norm(sub(av, scale(eigenvalue, v)))
         return (i < num_iters) & ((i == 0) | (error > error_tolerance * jnp.abs(eigenvalue)))
@@ -69,11 +66,23 @@ def power_iteration(
     return eigenvalue, _normalized(av)
 
 
-def _normalized(tree: Any) -> Any:
+def _as_product(
+    a: jax.Array, v0: jax.Array | None, precision: lax.PrecisionLike, key: jax.Array | None
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+    """v -> A v in float32 or wider, and the first v."""
+    a = cast(a, compute_dtype(a.dtype))
+    if v0 is None:
+        key = jax.random.key(0) if key is None else key
+        v0 = jax.random.uniform(key, a.shape[-1:], a.real.dtype, -1.0, 1.0)
+    v0 = cast(v0, compute_dtype(a.dtype, jnp.asarray(v0).dtype))
+    return lambda v: jnp.matmul(a, v, precision=precision), v0
+
+
+def _normalized(tree: Tree) -> Tree:
     """The tree divided by its norm; zeros stay zeros."""
     factor = length(tree).below(1)
 
-    def leaf(x: Any) -> Any:
+    def leaf(x: jax.Array) -> jax.Array:
         wide = cast(x, compute_dtype(x.dtype))
         return cast(factor.times(wide), x.dtype)
 
@@ -81,26 +90,28 @@ def _normalized(tree: Any) -> Any:
 
 
 def matrix_inverse_pth_root(
-    matrix: Any,
+    matrix: ArrayLike,
     p: int,
-    num_iters: Any = 100,
-    ridge_epsilon: Any = 1e-6,
-    error_tolerance: Any = 1e-6,
-    precision: Any = lax.Precision.HIGHEST,
+    num_iters: ArrayLike = 100,
+    ridge_epsilon: ArrayLike = 1e-6,
+    error_tolerance: ArrayLike = 1e-6,
+    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
 ) -> tuple[jax.Array, jax.Array]:
-    """(A + ridge I)^(-1/p) of a symmetric positive semidefinite matrix, and the remaining error.
+    """(A + ridge I)^(-1/p) of a symmetric positive semidefinite (n, n) matrix, and the error left.
 
     A coupled Newton iteration, in float32 or wider: with alpha = -1 / p
 
         M <- ((1 - alpha) I + alpha M)^p M          (M starts at z (A + ridge I))
         H <- H ((1 - alpha) I + alpha M)            (H starts at z^(1/p) I)
 
-    M tends to I and H to the root; z = (1 + p) / (2 |A + ridge I|). ridge is ridge_epsilon times
-    the largest eigenvalue. It ends after num_iters steps, when no element of M is farther than
-    error_tolerance from I, or when that error grows. p: a whole number >= 1.
+    M tends to I and H to the root; z = (1 + p) / (2 |A + ridge I|), and ridge is ridge_epsilon
+    times the largest eigenvalue. The error is the largest magnitude of an element of M - I. The
+    iteration ends when it is at most error_tolerance, when it grows, or after num_iters steps.
+    p: a whole number >= 1.
+
     Higham, Functions of Matrices, 2008, equation 7.18, https://doi.org/10.1137/1.9780898717778
 
-    Raises: ValueError for another p.
+    Raises: ValueError for any other p.
     """
     p = kind_of(PositiveInt).convert("matrix_inverse_pth_root: p", p)
     a = jnp.asarray(matrix)
@@ -114,7 +125,7 @@ def matrix_inverse_pth_root(
         return cast(damped ** (-1 / p), given_dtype), jnp.zeros((), a.dtype)
     alpha = -1 / p
 
-    def step(carry: Any) -> Any:
+    def step(carry: _Root) -> _Root:
         i, m, h, _, error, _ = carry
         factor = (1 - alpha) * identity + alpha * m
         new_m = jnp.matmul(_power(factor, p, precision), m, precision=precision)
@@ -123,11 +134,11 @@ def matrix_inverse_pth_root(
         # The error may grow a little before it falls.
         return i + 1, new_m, new_h, h, new_error, new_error < error * 1.2
 
-    def goes_on(carry: Any) -> Any:
+    def goes_on(carry: _Root) -> jax.Array:
         i, _, _, _, error, falls = carry
         return (i < num_iters) & (error > error_tolerance) & falls
 
-    largest = jnp.max(jnp.abs(damped))  # the squares of small elements may be zero
+    largest = jnp.max(jnp.abs(damped))  # divided out, since squares of small elements may be 0
     z = (1 + p) / (2 * jnp.linalg.norm(damped / largest)) / largest
     m, h = damped * z, identity * z ** (1 / p)
     first_error = jnp.max(jnp.abs(m - identity))
@@ -136,7 +147,7 @@ def matrix_inverse_pth_root(
     return cast(jnp.where(falls, h, previous), given_dtype), error
 
 
-def _power(a: jax.Array, p: int, precision: Any) -> jax.Array:
+def _power(a: jax.Array, p: int, precision: lax.PrecisionLike) -> jax.Array:
     """a^p by repeated squaring."""
     result, square = None, a
     while p:

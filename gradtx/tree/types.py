@@ -1,0 +1,8 @@
+"""The types of the functions of trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Any pytree: a leaf, or containers of leaves.
+Tree = Any
