@@ -43,7 +43,9 @@ Parts = list[GradientTransformation]
 def _gradient(maximize: bool, weight_decay: float | Array | None) -> Parts:
     """The gradient as PyTorch's optimizers see it: negated to maximize, then L2 is added."""
     ascent = [scale(-1)] if maximize else []
-    return ascent + ([] if is_off(weight_decay) else [add_decayed_weights(weight_decay)])
+    return ascent + (
+        [] if weight_decay is None or is_off(weight_decay) else [add_decayed_weights(weight_decay)]
+    )
 
 
 @recipe
