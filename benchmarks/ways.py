@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 import gradtx
 from benchmarks.recipes import Optimizer
+from gradtx.precision.formats import FormatName
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Way:
     library: ModuleType = gradtx
 
 
-def _stored(name: str) -> Way:
+def _stored(name: FormatName) -> Way:
     return Way(lambda rate: gradtx.store(gradtx.adamw(rate), name))
 
 

@@ -1,8 +1,14 @@
 """Settings that every test shares."""
 
+import datetime
 import itertools
 import os
+import platform
+import random
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 # Before JAX is imported: the sharding laws need eight devices, and more devices than one change
 # nothing for programs that do not ask for them.
@@ -13,6 +19,7 @@ if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 # Compiling makes the first example of a test slow and the others fast, so time says nothing.
 settings.register_profile(
@@ -37,6 +44,54 @@ def x64() -> Iterator[None]:
         yield
 
 
+# -- compiled programs ---------------------------------------------------------------------------
+
+
+def _folder_of_programs() -> Path | None:
+    """Outside of the checkout, one for each JAX and machine; None where nothing can be written."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home, "gradtx-tests", f"jax-{jax.__version__}-{platform.node()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _forget_old_programs(folder: Path) -> None:
+    """Those of a month ago, of code that is no more."""
+    for file in folder.iterdir():
+        if file.stat().st_mtime < time.time() - 30 * 24 * 3600:
+            file.unlink(missing_ok=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs for the other worker and for the next run: compiling is what takes
+    the time of the tests. `JAX_ENABLE_COMPILATION_CACHE=0` compiles everything afresh."""
+    # Here, and before the workers start: one that starts after midnight draws the same.
+    os.environ.setdefault(_SEED, datetime.date.today().isoformat())
+    if folder := _folder_of_programs():
+        if not hasattr(config, "workerinput"):
+            _forget_old_programs(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def compiled_afresh() -> Iterator[None]:
+    """No program that was kept, in tests of what the compiler makes: to the end of the module."""
+    before = jax.config.jax_enable_compilation_cache
+    _use_kept_programs(False)
+    yield
+    _use_kept_programs(before)
+
+
+def _use_kept_programs(yes: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", yes)
+    compilation_cache.reset_cache()  # JAX asks the setting once
+
+
 _finished = itertools.count(1)
 
 
@@ -45,3 +100,45 @@ def pytest_runtest_teardown() -> None:
     which Linux allows a process 65,530, and XLA aborts where there are no more."""
     if next(_finished) % 1000 == 0:
         jax.clear_caches()
+
+
+# -- which tests are tried -----------------------------------------------------------------------
+
+_SEED = "GRADTX_TESTS_SEED"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is `one_in` so many and is not drawn: others every day."""
+    for item in items:
+        parts = [mark.args[0] for mark in item.iter_markers("one_in")]
+        if parts and not _is_drawn(item.nodeid, max(parts)):
+            item.add_marker(pytest.mark.slow)
+
+
+def _is_drawn(name: str, parts: int) -> bool:
+    return random.Random(f"{os.environ[_SEED]} {name}").randrange(parts) == 0
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(
+        f"a part of the laws was tried: {_SEED}={os.environ[_SEED]} tries the same, -m '' all"
+    )
+
+
+# -- which worker tries them ---------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: one worker for all that is tried on one example of the laws, and for all
+    parameters of one test elsewhere, so that what they have in common is compiled once."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByExample(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            test, _, parameters = nodeid.partition("[")
+            return parameters if parameters and test.startswith("tests/laws/") else test
+
+    return ByExample(config, log)

@@ -85,6 +85,8 @@ class Chain(GradientTransformation):
 class NamedChain(Chain):
     """Named parts in sequence; the state is the dict of their states."""
 
+    _for_users = (*Chain._for_users, "names")
+
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The transformations in their order."""
@@ -171,7 +173,7 @@ class _NamedParts(Instance):
         return Labelled(names, (self.convert(f"{who}: {name}", tx) for name, tx in values))
 
 
-NamedPart = Annotated[Any, _NamedParts(GradientTransformation)]
+NamedPart = Annotated[tuple[str, TransformationLike], _NamedParts(GradientTransformation)]
 
 
 @makes(NamedChain)

@@ -34,6 +34,8 @@ class Layers(dict[str, tuple[int, float]]):
 class LayerwiseDecay(TreeTransformation):
     """Multiplies the updates of each leaf by a number that depends on its layer."""
 
+    _for_users = (*TreeTransformation._for_users, "layers")
+
     def _check(self) -> None:
         super()._check()
         for pattern in _patterns(self.by) or ():

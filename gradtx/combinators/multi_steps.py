@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.combinators.accumulate import (
@@ -106,13 +106,20 @@ class MultiSteps(TreeTransformation):
     Raises: ValueError for k < 1.
     """
 
+    _for_users = (
+        *TreeTransformation._for_users,
+        "gradient_transformation",
+        "has_updated",
+        "inner_opt",
+    )
+
     def __new__(
         cls,
         opt: TransformationLike,
         every_k_schedule: Any,
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-        accumulator_dtype: DTypeLike | None = np.float32,
+        accumulator_dtype: DType = np.float32,
     ) -> Any:
         """A transformation like all others; `multi_steps` makes the same."""
         return multi_steps(

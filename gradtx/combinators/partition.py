@@ -116,6 +116,8 @@ class _Group(Mask):
 class Partition(GradientTransformation):
     """The links of the groups' transformations, each under the mask of its group."""
 
+    _for_users = (*GradientTransformation._for_users, "assignment")
+
     def _check(self) -> None:
         if self.param_labels is None:
             for key in self.transforms:

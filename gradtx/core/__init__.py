@@ -1,33 +1,39 @@
-"""The plumbing: everything that is not the maths of an optimizer, written once.
+"""The plumbing: everything about an optimizer that is not its maths, written once.
 
-A transformation is a value (`value`): the function that defines it, read once (`definition`), and
-its arguments, each checked by its kind (`kinds`). The function returns a rule (`rule`): the maths
-of one array, or of one tree, which asks by name for what it needs. The journey of one update:
+A transformation is a value (`value`): the function that defines it, whose signature is read once
+(`definition`), and its arguments, each checked by its kind (`kinds`). The function returns a rule
+(`rule`): the maths of one array or of one tree, which asks for its inputs by name.
 
-1.  `transformation`  `tx.update(grads, state, params)`: a composite (a chain, a recipe, a mask) is
-                      a line of links, each of them one rule on some of the leaves.
-2.  `run`             The state is laid along the line, and the line is cut into stages:
-                      neighbouring rules of one array run together, a rule of trees runs alone.
-3.  `flat_updates`    The gradients and params are flattened, once for the whole line (`leaves`),
-                      checked, and held in their own dtypes; masks (`mask`) select among them.
-4.  `per_leaf`        A stage of rules of one array: schedules are evaluated, the count goes up
-                      (`counts`), `precompute` runs, and for each leaf
-5.  `leaf_body`       one jitted body applies the rules one after the other, in float32 or wider
-                      (`dtypes`), to the leaf's gradient, param and state (`leaf_states`); a rule
-                      sees how far the run is in `step`.
-6.  `per_tree`        A rule of trees sees the tree of all updates; leaves without one are absent
-                      (`absent`). A wrapper is such a rule, with the transformation inside of it
-                      bound to this step (`inner`): it runs from 1 again, and rounds nothing.
-7.  `run`             The new states are joined, and the updates leave (`flat_updates`), rounded
-                      once, to the dtypes of the params. `apply` adds them.
+Five words recur. A *link* is one rule and the masks it is under; the links of a composite, in
+order, are its *line*; neighbouring links that run together are a *stage*; a *selection* is one
+boolean per leaf; a *row* is the state of one leaf. The journey of one update:
 
-Beside the way: `ruled` and `recipe` are the classes of values that rules and compositions make,
-`decorators` turns a function into their definition; `place` says which links come first or last;
-`schedule` and `arithmetic` are numbers that depend on the step; `state` are the annotations of
-states, `origin` tells states of any library; `problem` is the objective as a wrapper shows it to
-what is inside; `numerics`, `norms` and `safe` are functions that formulas share, `batches` one call
-for many leaves; `finite`, `holding` and `opaque` are about what XLA makes of steps that are
-skipped, taken now and then, and of numbers that it is not to know.
+1.  `transformation`  `tx.update(grads, state, params)`. A composite (a chain, a recipe, a mask)
+                      knows its links and how its state (`state`) is split among them.
+2.  `run`             Splits the state and cuts the line into stages: neighbouring rules of one
+                      array run together, a rule of trees runs alone.
+3.  `flat_updates`    Flattens the gradients and params, once for the whole line (`leaves`), checks
+                      them, and decides the dtypes (`dtypes`); masks (`mask`) select leaves.
+4.  `per_leaf`        Runs a stage of rules of one array: evaluates schedules, increments the count
+                      (`counts`), runs `precompute`, and then, for each leaf,
+5.  `leaf_body`       one jitted body: it applies the rules in turn, in float32 or wider, to the
+                      leaf's gradient, param and row (`leaf_states`). A rule reads the count and
+                      the bias of running means from `step`.
+6.  `per_tree`        Runs a rule of trees on the tree of updates; leaves without an update are
+                      left out (`absent`). A wrapper is such a rule: it is given its inner
+                      transformation, bound to this step (`inner`), which starts again at 1 and
+                      does not round.
+7.  `run`             Joins the new states. The updates leave `flat_updates` rounded once, to the
+                      dtypes of the params, and `apply` adds them.
+
+The other files: `decorators` turns functions into definitions, of values whose classes are in
+`per_leaf`, `per_tree` (both built on `ruled`) and `recipe`. `place` checks which links come first
+or last. `schedule` and `arithmetic` are hyperparameters that depend on the step. `origin`
+recognises the states of other libraries. `problem` translates the arguments that describe the
+objective for a wrapper's inner transformation. Rules share formulas in `numerics` and `norms`, and
+`batches` makes one call for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped
+steps, occasional steps, scalars that it must not constant-fold. `exports` lists a package's public
+names; `renamed` keeps last release's names working.
 """
 
 from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)

@@ -1,4 +1,4 @@
-"""Leaves for which there is no update: a rule of trees does not see their state, which stays."""
+"""Leaves without an update: hidden from a rule of trees in its state, and kept as they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from gradtx.core.dtypes import widen
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.state import (
+    OptState,
     Updates,
     fields_like_params,
     fields_of_past_params,
@@ -17,8 +18,9 @@ from gradtx.core.state import (
 )
 
 
-def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
-    """A tree rule's state without the leaves for which there is no update."""
+def seen_by_rule(own: OptState, updates: Updates, where: str) -> OptState:
+    """A tree rule's state, with None for leaves that have no update and the others widened, in
+    fields annotated `LikeParams` or `PastParams`."""
     if not is_named_tuple(own) or not any(fields_like_params(type(own))):
         return own
     for name in fields_of_past_params(type(own)):
@@ -33,10 +35,10 @@ def seen_by_rule(own: Any, updates: Updates, where: str) -> Any:
     )
 
 
-def misfit_of(own: Any, updates: Updates) -> str | None:
-    """What to say of a tree rule's state if it is of parameters of other shapes than the updates.
+def misfit_of(own: OptState, updates: Updates) -> str | None:
+    """An error text if a tree rule's state belongs to params of other shapes than the updates.
 
-    A leaf of the state may have axes before those of the parameter, as a memory has.
+    Leaves of the state may have leading axes of their own, as a memory of past updates has.
     """
     if not is_named_tuple(own):
         return None
@@ -65,14 +67,14 @@ def _misfit(name: str, tree: Any, updates: Updates, *, exact: bool = False) -> s
 def _seen(updates: Updates, tree: Any, what: str) -> Any:
     shown = given(updates, tree, what)
 
-    def widened(u: Any, x: Any) -> Any:
+    def widened(u: jax.Array, x: jax.Array | None) -> jax.Array | None:
         return None if x is None else widen(x, u.dtype)
 
     return None if tree is None else jax.tree.map(widened, updates, shown)
 
 
-def with_unseen(own: Any, new: Any, updates: Updates) -> Any:
-    """The new state with the old leaves for which there is no update."""
+def with_unseen(own: OptState, new: OptState, updates: Updates) -> OptState:
+    """The inverse of `seen_by_rule`: the new state, with old leaves where there is no update."""
     if type(own) is not type(new) or not is_named_tuple(own):
         return new
     fields = zip(own, new, fields_like_params(type(own)), strict=True)
@@ -80,7 +82,7 @@ def with_unseen(own: Any, new: Any, updates: Updates) -> Any:
 
 
 def given(updates: Updates, tree: Any, what: str = "the tree") -> Any:
-    """A tree like the params with None where there is no update. None as a whole stays None."""
+    """A tree structured like the params, with None where there is no update. None stays None."""
     if tree is None:
         return None
     leaves = Leaves.of(updates)
@@ -91,7 +93,7 @@ def given(updates: Updates, tree: Any, what: str = "the tree") -> Any:
 
 
 def kept(updates: Updates, old: Any, new: Any) -> Any:
-    """The new tree, but the old leaf where there is no update."""
+    """The new tree, with the old leaves where there is no update."""
     if old is None:
         return new
     leaves = Leaves.of(updates)

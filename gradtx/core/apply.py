@@ -1,9 +1,9 @@
-"""The last step: adding the updates to the parameters."""
+"""The last step of an update: adding the updates to the parameters."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from gradtx.core.state import Params, Updates
 def apply_updates(params: Params, updates: Updates) -> Params:
     """params + updates, each leaf in its parameter's dtype.
 
-    The sum is taken in float32 or wider and rounded once. Where the update is None the parameter
-    stays. Raises: ValueError, with the leaf's path, where trees or shapes differ.
+    The sum is taken in float32 or wider and rounded once. A parameter whose update is None stays as
+    it is. Raises: ValueError, with the leaf's path, if trees or shapes differ.
     """
     leaves = Leaves.of(updates)
     aligned = align(leaves, params, "apply_updates: params")
@@ -41,10 +41,10 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return jax.tree.unflatten(leaves.treedef, new)
 
 
-def _add(param: Any, update: Any) -> Any:
-    """One leaf."""
+def _add(param: Any, update: Any) -> jax.Array:
+    """The sum of one leaf."""
     if _is_wide(param) and _is_wide(update) and param.dtype == update.dtype:
-        # To trace a call of a jitted function costs more than an addition; to make one, less.
+        # Under a trace, a call of a jitted function costs more than an addition; eagerly, less.
         traced = isinstance(param, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
         return lax.add(param, update) if traced else _add_and_round(param, update)
     param, update = jnp.asarray(param), jnp.asarray(update)
@@ -53,8 +53,8 @@ def _add(param: Any, update: Any) -> Any:
     return _add_and_round(param, update)
 
 
-def _is_wide(x: Any) -> bool:
-    """Whether x is an array of float32 or wider: nothing is to be cast."""
+def _is_wide(x: object) -> TypeGuard[jax.Array]:
+    """Whether x is an array of float32 or wider, so that it needs no cast."""
     return isinstance(x, jax.Array) and x.dtype in _WIDE and not x.weak_type
 
 
@@ -62,7 +62,7 @@ _WIDE = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128"
 
 
 @functools.partial(jax.jit, inline=True)
-def _add_and_round(param: Any, update: Any) -> Any:
-    """One leaf in float32 or wider; jitted so that outside of jit it is one call."""
+def _add_and_round(param: jax.Array, update: jax.Array) -> jax.Array:
+    """Add in float32 or wider and round. Jitted so that, eagerly, it is one dispatch."""
     dtype = compute_dtype(param.dtype, update.dtype)
     return cast(lax.add(cast(param, dtype), cast(update, dtype)), param.dtype)

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import Definition
-from gradtx.core.kinds import Number, Real
+from gradtx.core.kinds import Number, Real, Scalar, ScalarOrSchedule
 from gradtx.core.schedule import EXPRESSIONS, Schedule
 from gradtx.core.value import show
 
 P = ParamSpec("P")
 
 NonZero = Annotated[
-    Any, Number("a finite number and not 0", lambda x: np.isfinite(x) & (x != 0), example=1.0)
+    ScalarOrSchedule,
+    Number("a finite number and not 0", lambda x: np.isfinite(x) & (x != 0), example=1.0),
 ]
-AnySteps = Annotated[Any, Number("a finite number", np.isfinite, example=1, scheduled=False)]
+AnySteps = Annotated[Scalar, Number("a finite number", np.isfinite, example=1, scheduled=False)]
 
 # The sign of each operation, how strongly it binds, and how strongly its operands must bind to be
 # printed without brackets: a - b - c is (a - b) - c, a ** b ** c is a ** (b ** c).

@@ -1,4 +1,4 @@
-"""An expensive function of arrays of equal shape as one call, across leaves."""
+"""One call of an expensive function for many leaves of equal shape."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gradtx.core.opaque import opaque
 def in_batches(
     function: Callable[[jax.Array], jax.Array], operands: Sequence[jax.Array | None]
 ) -> list[jax.Array | None]:
-    """function(operand) of each, by one call for all whose shapes differ in the first axis alone.
+    """function(operand) for each operand, in one call for all whose shapes agree after the first
+    axis.
 
-    function: of an array (n, ...), where it does the same to each of the n; such as a product of
-    matrices, a decomposition or an iteration. operands: of such arrays, which are what is stacked;
-    None, and an operand without elements, stays.
+    function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
+    product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
+    be concatenated; None and empty arrays are returned as they are.
     """
     made = list(operands)
     batches: dict[tuple[tuple[int, ...], np.dtype], list[int]] = {}

@@ -1,13 +1,13 @@
-"""Counts of updates. The plumbing keeps them: a rule reads `step.count` and writes none.
+"""Counts of updates. The plumbing keeps them: a rule reads `step.count` and never writes a count.
 
-A count lies in a field of the rule's own state that is annotated `Count`, or, where that has none,
-beside it in a `ScheduledState`; the count of a rule without a state is a `ScaleByScheduleState`.
+A count is in the fields of the rule's own state that are annotated `Count`. If it has no such
+field, a `ScheduledState` holds the count and that state; for a rule without a state, the count is
+in a `ScaleByScheduleState`.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax import lax
 
 from gradtx.core.state import (
     EmptyState,
+    OptState,
     ScaleByScheduleState,
     ScheduledState,
     count_marks,
@@ -24,26 +25,28 @@ from gradtx.core.state import (
 
 
 def start() -> jax.Array:
-    """The count before the first update."""
+    """The count before the first update: 0, an int32 scalar."""
     return jnp.zeros((), np.int32)
 
 
 @functools.partial(jax.jit, inline=True)
 def increment(count: jax.Array) -> jax.Array:
-    """count + 1, staying at the largest integer. Jitted so that outside of jit it is one call."""
+    """count + 1, saturating at the largest integer. Jitted so that, eagerly, it is one dispatch."""
     return increased(count, 1)
 
 
-def increased(count: Any, number: Any) -> jax.Array:
-    """count + number, staying at the largest integer instead of wrapping round to a negative one.
-    number: not negative, a Python number or an array of the dtype of count."""
-    number = np.asarray(number, count.dtype) if isinstance(number, int) else number
-    last = np.asarray(np.iinfo(count.dtype).max, count.dtype) - number
-    return lax.add(lax.min(count, last), number)
+def increased(count: jax.Array, number: int | jax.Array) -> jax.Array:
+    """count + number, saturating at the largest integer instead of wrapping to a negative one.
+
+    number: non-negative; a Python int, or an array of count's dtype.
+    """
+    addend = np.asarray(number, count.dtype) if isinstance(number, int) else number
+    last = np.asarray(np.iinfo(count.dtype).max, count.dtype) - addend
+    return lax.add(lax.min(count, last), addend)
 
 
-def split_count(state: Any) -> tuple[jax.Array | None, Any]:
-    """The count that a rule's state holds, if any, and the state that is the rule's own."""
+def split_count(state: OptState) -> tuple[jax.Array | None, OptState]:
+    """The count that a rule's state holds, if any, and the rule's own state."""
     if isinstance(state, ScaleByScheduleState):
         return state.count, EmptyState()
     if isinstance(state, ScheduledState):
@@ -51,12 +54,12 @@ def split_count(state: Any) -> tuple[jax.Array | None, Any]:
     if is_named_tuple(state):
         for x, mark in zip(state, count_marks(type(state)), strict=True):
             if mark is not None:
-                return x if mark.first == 0 else x - mark.first, state
+                return _less(x, mark.first), state
     return None, state
 
 
-def join_count(count: jax.Array | None, old: Any, own: Any) -> Any:
-    """The state with this count and the rule's own new state, wrapped as `old` was."""
+def join_count(count: jax.Array | None, old: OptState, own: OptState) -> OptState:
+    """The new state, from the count and the rule's own new state, wrapped as `old` was."""
     if isinstance(old, ScaleByScheduleState):
         return ScaleByScheduleState(count=count)
     if isinstance(old, ScheduledState):
@@ -64,46 +67,49 @@ def join_count(count: jax.Array | None, old: Any, own: Any) -> Any:
     return with_count(own, count, old)
 
 
-def with_count(own: Any, count: jax.Array | None, old: Any = None) -> Any:
-    """A rule's own state with its `Count` fields set; `old` is the one before this step.
+def with_count(own: OptState, count: jax.Array | None, old: OptState = None) -> OptState:
+    """A rule's own state with its `Count` fields set; `old` is its state before this step.
 
-    Each field is in a buffer of its own, and follows from itself: states are donated.
+    Each field has its own buffer and is computed from its own old value, since a donated state must
+    not hold one buffer twice and is updated in place.
     """
     marks = count_marks(type(own)) if is_named_tuple(own) else ()
-    first = next((i for i, mark in enumerate(marks) if mark is not None), None)
-    if first is None:
+    counts = [(i, mark.first) for i, mark in enumerate(marks) if mark is not None]
+    if not counts:
         return own
-    fields = list(own)
-    for i, mark in enumerate(marks):
-        if mark is None:
-            continue
-        if i == first or count is None:
-            fields[i] = _from(count, mark.first)
+    fields, (leading, leading_first) = list(own), counts[0]
+    for i, first in counts:
+        if i == leading or count is None:
+            fields[i] = _from(count, first)
         elif old is None:
-            fields[i] = _from(jnp.copy(count), mark.first)
+            fields[i] = _from(jnp.copy(count), first)
         else:
-            steps = count - (old[first] - marks[first].first)
+            steps = count - _less(old[leading], leading_first)
             fields[i] = increased(old[i], steps)
     return type(own)(*fields)
 
 
-def _from(count: Any, first: int) -> Any:
+def _less(count: jax.Array, first: int) -> jax.Array:
+    return count if first == 0 else count - first
+
+
+def _from(count: jax.Array | None, first: int) -> jax.Array | None:
     return count if count is None or first == 0 else increased(count, first)
 
 
-def first_state(own: Any, *, counted: bool) -> Any:
-    """A state before the first update: the rule's own, with a count beside it where it needs one
-    and has none."""
+def first_state(own: OptState, *, counted: bool) -> OptState:
+    """The state before the first update, from the rule's own: wrapped with a count if a count must
+    be kept (`counted`) and the rule's own state has no field for it."""
     own = with_count(own, start())
     if not counted or split_count(own)[0] is not None:
         return own
     return ScaleByScheduleState(start()) if own == EmptyState() else ScheduledState(start(), own)
 
 
-def check_uncounted(where: str, new: Any, given: Any, count: Any) -> None:
-    """Refuse a count that a rule wrote: it would be overwritten.
+def check_uncounted(where: str, new: OptState, given: OptState, count: jax.Array | None) -> None:
+    """Refuse a count that a rule wrote: the plumbing would overwrite it.
 
-    given: the state that the rule was given, None in an init; count: that of the step.
+    given: the state that the rule was given, None in an init; count: `step.count`.
     """
     if not is_named_tuple(new):
         return

@@ -31,7 +31,8 @@ class Definition(Generic[P, V]):
         self.value_class = value_class
         # What reprs and errors call it: `torch.adam`, where `adam` is another.
         self.name = name or function.__name__
-        self.signature = inspect.signature(function)
+        made = inspect.signature(function).replace(return_annotation=_public(value_class).__name__)
+        self.signature = self.__signature__ = made
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters: dict[str, Kind] = {
             name: kind_of(hints.get(name)) for name in self.signature.parameters
@@ -58,8 +59,11 @@ class Definition(Generic[P, V]):
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
-        given = {name: thaw(argument) for name, argument in arguments.items()}
-        bound = inspect.BoundArguments(self.signature, given)
+        return self.build({name: thaw(argument) for name, argument in arguments.items()})
+
+    def build(self, given: Mapping[str, Any]) -> Any:
+        """The same for arguments as they were given."""
+        bound = inspect.BoundArguments(self.signature, dict(given))
         return self.function(*bound.args, **bound.kwargs)
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:
@@ -137,6 +141,12 @@ def makes(value_class: type[V], name: str = "") -> Callable[[Callable[P, Any]], 
         return Definition(function, value_class, name)
 
     return decorate
+
+
+def _public(value_class: type[Value]) -> type[Value]:
+    """The class as users know it: of rules and of chains, GradientTransformation."""
+    bases = [base for base in value_class.__mro__ if issubclass(base, Value)]
+    return bases[-2] if len(bases) > 1 else value_class
 
 
 def _is_whole(x: Any) -> bool:

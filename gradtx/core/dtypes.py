@@ -1,4 +1,5 @@
-"""The dtype policy: compute in float32 or wider, store what is asked, round once on leaving."""
+"""The dtype policy: compute in float32 or wider, store in the dtype asked for, round once at the
+end."""
 
 from __future__ import annotations
 
@@ -9,14 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+# A hyperparameter as a formula sees it: a Python number, which stays exact, or a scalar array.
+Scalar = float | jax.Array
 
 
 @cache
-def compute_dtype(*dtypes: Any) -> np.dtype:
-    """The dtype in which the maths of arrays of these dtypes is done: float32 or wider."""
-    # By size, not by JAX's promotion: that may be set to "strict" and refuse.
+def compute_dtype(*dtypes: DTypeLike) -> np.dtype:
+    """The dtype in which to compute with arrays of these dtypes: float32 or wider."""
+    # By size, not by JAX's promotion, which the user may have set to "strict".
     size, is_complex = 4, False
-    for dtype in map(np.dtype, dtypes):
+    for dtype in [np.dtype(dtype) for dtype in dtypes]:
         part = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
         size = max(size, part) if jnp.issubdtype(dtype, jnp.inexact) else size
         is_complex = is_complex or dtype.kind == "c"
@@ -24,13 +29,13 @@ def compute_dtype(*dtypes: Any) -> np.dtype:
 
 
 @cache
-def real_dtype(dtype: Any) -> np.dtype:
-    """The dtype of a real number beside numbers of `dtype`: float32 for complex64."""
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the real part of a number of `dtype`: float32 for complex64."""
     return np.zeros((), dtype).real.dtype
 
 
-def complex_dtype(dtype: Any) -> np.dtype:
-    """The dtype of a complex number whose parts are of `dtype`: complex64 for float32."""
+def complex_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype of a complex number whose real part is of `dtype`: complex64 for float32."""
     dtype = np.dtype(dtype)
     if dtype.kind == "c":
         return dtype
@@ -40,37 +45,37 @@ def complex_dtype(dtype: Any) -> np.dtype:
 
 
 def real_dtype_of(tree: Any) -> np.dtype:
-    """The dtype of real numbers that belong to a whole tree: float32, or the widest in it."""
+    """The real dtype in which to compute with a whole tree: float32, or the widest in it."""
     return real_dtype(compute_dtype(*(x.dtype for x in jax.tree.leaves(tree))))
 
 
 def scalar_dtype() -> np.dtype:
-    """The dtype of numbers that belong to no array: float32, or float64 under x64."""
+    """The dtype of scalars that belong to no array: float32, or float64 under x64."""
     return np.dtype(jnp.result_type(float))
 
 
-def number_dtype(number: Any) -> np.dtype:
-    """The dtype of maths with one hyperparameter: an array's own, otherwise `scalar_dtype`."""
+def number_dtype(number: ArrayLike) -> np.dtype:
+    """The dtype to compute with one hyperparameter in: an array's own, else `scalar_dtype`."""
     return np.dtype(getattr(number, "dtype", None) or scalar_dtype())
 
 
 def is_inexact(x: Any) -> bool:
-    """Whether x is floating or complex."""
+    """Whether an array's dtype is floating or complex."""
     return _is_inexact_dtype(x.dtype)
 
 
 @cache
-def _is_inexact_dtype(dtype: Any) -> bool:
+def _is_inexact_dtype(dtype: np.dtype) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
-def is_random_key(x: Any) -> bool:
-    """Whether x is a key, or an array of keys, as `jax.random.key` makes it."""
+def is_random_key(x: object) -> bool:
+    """Whether x is a typed key, or an array of keys, as `jax.random.key` makes."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def cast(x: Any, dtype: Any) -> jax.Array:
-    """`x` in exactly `dtype`, never weakly typed; no operation where it already is."""
+def cast(x: Any, dtype: DTypeLike) -> jax.Array:
+    """`x` in exactly `dtype`, never weakly typed; emits no operation if it already is."""
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
         return x
     if isinstance(x, jax.ShapeDtypeStruct):
@@ -80,20 +85,21 @@ def cast(x: Any, dtype: Any) -> jax.Array:
     return lax.convert_element_type(x, dtype)
 
 
-def cast_shape(x: jax.ShapeDtypeStruct, dtype: Any) -> Any:
-    """The shape of an array in `dtype`: `init` may be given shapes in place of parameters."""
+def cast_shape(x: jax.ShapeDtypeStruct, dtype: DTypeLike) -> Any:
+    """`cast` for a `ShapeDtypeStruct`, which `init` may be given instead of a parameter."""
     return x.update(dtype=np.dtype(dtype))  # type: ignore[no-untyped-call]
 
 
-def widen(x: Any, dtype: Any) -> jax.Array:
-    """A floating array in the dtype of the computation; real stays real beside complex."""
+def widen(x: jax.Array, dtype: np.dtype) -> jax.Array:
+    """A floating array in the dtype of the computation: real arrays stay real if that is complex,
+    and integers stay as they are."""
     if not is_inexact(x):
         return x
     return cast(x, dtype if jnp.issubdtype(x.dtype, jnp.complexfloating) else real_dtype(dtype))
 
 
 def widen_tree(tree: Any) -> Any:
-    """The arrays of a tree in float32 or wider."""
+    """The tree with its floating arrays in float32 or wider."""
 
     def wide(x: Any) -> Any:
         arrays = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
@@ -104,21 +110,22 @@ def widen_tree(tree: Any) -> Any:
 
 
 def strengthen(x: Any) -> jax.Array:
-    """`x` as an array that is not weakly typed, so that its aval can stay the same for ever."""
+    """`x` as an array that is not weakly typed, so that its aval is the same at every step."""
     array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     return array if is_random_key(array) else cast(array, array.dtype)
 
 
 def as_exact(number: float) -> float:
-    """A Python number as it is; a whole one that does not fit into JAX's int32 as a float."""
+    """A Python number as it is, but an int that does not fit into JAX's int32 as a float."""
     fits = not isinstance(number, int) or -(2**31) <= number < 2**31
     return number if fits else float(number)
 
 
-def bind_numbers(tree: Any, dtype: Any, where: str) -> Any:
-    """Numbers ready for maths in `dtype`: arrays cast to it, Python numbers left exact.
+def bind_numbers(tree: Any, dtype: DTypeLike, where: str) -> Any:
+    """A tree of hyperparameters, ready to compute with in `dtype`: arrays are cast to it.
 
-    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64.
+    A Python number stays a Python number, so that `1 - b2` is rounded once, from float64. An array
+    that is not a scalar is an error.
     """
 
     def bind(number: Any) -> Any:

@@ -5,12 +5,12 @@ from typing import Any
 
 
 def export_names(package: dict[str, Any], *modules: str) -> None:
-    """Set the `__all__` of a package: its public names, among modules only the `modules` named.
+    """Set a package's `__all__`: its public names, and of its modules only `modules`.
 
-    Each file lists its public names in `__all__`, and its package takes them with
-    `from ... import *`, which type checkers and editors follow. They do not all follow an
-    `__all__` made from other lists: mypy would take every name for private. So it is set
-    where they do not look.
+    package: its `globals()`. Each file lists its public names in `__all__`, and the package takes
+    them with `from ... import *`, which type checkers and editors follow. They do not follow an
+    `__all__` that is computed (mypy would take every name for private), so it is set here, where
+    they do not look.
     """
     names = [
         name

@@ -1,8 +1,9 @@
-"""What transformations that skip a step share: is everything finite, and what to emit instead."""
+"""For transformations that skip steps: whether a tree is finite, and what to emit instead of it."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,50 +15,56 @@ from gradtx.core.dtypes import cast, is_inexact
 from gradtx.core.state import Updates
 
 
-def all_finite(tree: Any) -> Any:
-    """Whether no leaf holds a NaN or an infinity."""
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no leaf of a tree holds a NaN or an infinity: a boolean scalar."""
     arrays = map(jnp.asarray, jax.tree.leaves(tree))
     return all_zero([zero_if_finite(x) for x in arrays if is_inexact(x)])
 
 
 def zero_if_finite(x: jax.Array) -> jax.Array:
-    """0 where x is finite, NaN where it is not; real."""
+    """0 where x is finite and NaN elsewhere; real, in x's shape."""
     difference = x - x
     return difference.real + difference.imag if jnp.iscomplexobj(x) else difference
 
 
-def all_zero(arrays: list[jax.Array]) -> Any:
-    """Whether arrays of zeros and NaNs are all zero.
+def all_zero(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Whether arrays that hold only zeros and NaNs are all zero: a boolean scalar.
 
-    Their sum says it in one vectorised pass over each. To ask every element takes two passes, the
-    first of which stores flags; and the maximum of an array loses a NaN in XLA:CPU.
+    Summing takes one vectorised pass over each array. Testing every element takes two passes, the
+    first of which stores flags, and XLA:CPU's maximum of an array can lose a NaN.
     """
     sums = [cast(lax.reduce_sum(x, tuple(range(x.ndim))), np.float32) for x in arrays]
     total = functools.reduce(lax.add, sums, jnp.zeros((), np.float32))
-    # XLA copies a cheap scalar into the loop of every leaf that uses it, and this one is a sum over
-    # all leaves. A square root is not cheap, so it is computed once.
-    # Its derivative at 0, which nobody uses, would be an infinity for jax_debug_nans to trip over.
+    # XLA recomputes a cheap scalar in the loop of every leaf that uses it, and this one is a sum
+    # over all leaves. A square root counts as expensive, so it is computed once. No gradient flows
+    # through it: its derivative at 0 is an infinity, which jax_debug_nans would trip over.
     return jnp.sqrt(lax.stop_gradient(total)) == 0
 
 
-def idle_zeros(like: Updates, count: Any) -> Updates:
-    """Zeros, each made from its own leaf in a way that XLA does not see through. `count` is never
-    negative. Of one zero shared by leaves of equal shape XLA would make a temporary and a copy for
-    each leaf, and zeros told apart by constants would be compiled one by one."""
+def idle_zeros(like: Updates, count: jax.Array) -> Updates:
+    """Zeros like each leaf, which XLA cannot merge.
 
-    def zero(x: Any) -> Any:
+    Merging the zeros of leaves of equal shape costs a temporary and a copy per leaf, and zeros made
+    distinct by constants would be compiled one by one. So each is a select on its own leaf, with a
+    condition that XLA cannot decide: `count`, an integer scalar, is never negative.
+    """
+
+    def zero(x: Any) -> jax.Array:
         x = jnp.asarray(x)
         return lax.select(jnp.broadcast_to(count < 0, x.shape), x, lax.full_like(x, 0))
 
     return jax.tree.map(zero, like)
 
 
-def untouched(updates: Updates, count: Any) -> Updates:
-    """The updates as they are, in a way that XLA does not see through; `count` is never negative.
-    A branch of a conditional that only hands on what it got XLA for GPU copies, and the state with
-    it; of one that computes something it makes a select."""
+def untouched(updates: Updates, count: jax.Array) -> Updates:
+    """The updates unchanged, behind a select that XLA cannot remove; `count`, an integer scalar, is
+    never negative.
 
-    def same(x: Any) -> Any:
+    For a branch of a conditional: XLA for GPU copies what a branch only passes through, and the
+    state with it, but turns a branch that computes something into a select.
+    """
+
+    def same(x: Any) -> jax.Array:
         x = jnp.asarray(x)
         return lax.select(jnp.broadcast_to(count < 0, x.shape), lax.full_like(x, 0), x)
 

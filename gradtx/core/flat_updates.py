@@ -1,4 +1,4 @@
-"""The updates on their way through a line of links: flattened once, rounded once."""
+"""The updates on their way along a line of links: flattened once, rounded once."""
 
 from __future__ import annotations
 
@@ -26,14 +26,21 @@ _HINT = ", as jax.vmap(jax.grad(loss), (None, 0)) makes them"
 
 # For each leaf, whether a link acts on it.
 Selection = list[bool]
+# For each leaf, an array, or None where there is none.
+Arrays = Sequence[Any]
+# For each leaf, a dtype, or None where there is no update.
+DTypes = Sequence[Any]
 
 
 class Selections:
-    """Which leaves the masks of links select. Masks look at the params if these are given."""
+    """Which leaves the masks of links select, each combination of masks evaluated once.
 
-    def __init__(self, name: str, leaves: Leaves, seen: list[Any]):
+    seen: the arrays that a mask is shown: the params, or the updates if no params were given.
+    """
+
+    def __init__(self, name: str, leaves: Leaves, seen: Arrays):
         self._name, self._leaves, self._seen = name, leaves, seen
-        # Several links share a mask, and several masks what is left by the ones outside of them.
+        # Links share masks, and inner masks are shown the same leaves by the masks outside them.
         self._known: dict[tuple[Mask, ...], Selection] = {(): [True] * len(seen)}
         self._left: dict[tuple[bool, ...], Leaves] = {}
 
@@ -41,7 +48,7 @@ class Selections:
         """For each leaf, whether every mask selects it."""
         if masks not in self._known:
             selected = [True] * len(self._seen)
-            # From the outermost, the last, inwards: each sees the leaves that are left, as in init.
+            # From the outermost, the last, inwards: each sees the remaining leaves, as in init.
             for mask in reversed(masks):
                 left = tuple(selected)
                 if left not in self._left:
@@ -54,28 +61,29 @@ class Selections:
 
 @dataclass(frozen=True)
 class FlatUpdates:
-    """`values[i]` is the update of leaf i so far, None where the tree has none.
+    """The updates so far: `values[i]` is that of leaf i, None where the tree has none.
 
-    params: the parameters as they are stored, None where there is no update or none were given.
-    aligned_params: those that were given, where there is no update too: maybe a whole subtree.
-    dtypes: in which the maths of each leaf is done; out_dtypes: in which its update leaves.
-    frozen: the zeros with which frozen leaves leave; they are absent from values.
+    name: the transformation's, for errors. leaves: the updates that were given.
+    params: the parameters in their stored dtypes, None where there is no update or none were given.
+    aligned_params: the same, but also where there is no update; there it may be a whole subtree.
+    dtypes: in which each leaf is computed with; out_dtypes: in which its update leaves the line.
+    frozen: by index, the zero updates of frozen leaves, which are absent from values.
     """
 
     name: str
     leaves: Leaves
-    values: Sequence[Any]
-    params: Sequence[Any]
+    values: Arrays
+    params: Arrays
     aligned_params: Sequence[Any]
     has_params: bool
-    dtypes: Sequence[Any]
-    out_dtypes: Sequence[Any]
+    dtypes: DTypes
+    out_dtypes: DTypes
     selections: Selections
     frozen: dict[int, jax.Array]
 
     @classmethod
     def of(cls, name: str, updates: Updates, params: Params | None) -> FlatUpdates:
-        """A tree of updates; `name` is the transformation's, for errors."""
+        """Flatten a tree of updates and align the params with it; `name` is for errors."""
         leaves = Leaves.of(updates)
         values = check_arrays(leaves, name)
         shown: list[Any] = [None] * len(values)
@@ -88,21 +96,31 @@ class FlatUpdates:
         out_dtypes = list(dtypes)
         for i, (v, p) in enumerate(zip(values, shown, strict=True)):
             if v is not None and not is_inexact(v):
-                dtypes[i] = out_dtypes[i] = v.dtype  # it has no gradient
+                dtypes[i] = out_dtypes[i] = v.dtype  # integer or float0: it has no gradient
             elif v is not None:
                 dtypes[i] = compute_dtype(v.dtype) if p is None else compute_dtype(v.dtype, p.dtype)
                 out_dtypes[i] = v.dtype if p is None else p.dtype
-        selections = Selections(name, leaves, values if params is None else shown)
         return cls(
-            name, leaves, values, shown, aligned, params is not None, dtypes, out_dtypes,
-            selections, {},
-        )  # fmt: skip
+            name=name,
+            leaves=leaves,
+            values=values,
+            params=shown,
+            aligned_params=aligned,
+            has_params=params is not None,
+            dtypes=dtypes,
+            out_dtypes=out_dtypes,
+            selections=Selections(name, leaves, values if params is None else shown),
+            frozen={},
+        )
 
     # -- checks ------------------------------------------------------------------------------------
 
     def check_shapes(self, per_example: Sequence[bool]) -> None:
-        """Refuse updates that do not have the shape of their parameter, where `per_example` behind
-        a first axis of examples, of one length for all."""
+        """Refuse an update whose shape is not its parameter's.
+
+        Where `per_example`, a leading axis of examples, as long as in every other such leaf, comes
+        before that shape.
+        """
         known: int | None = None
         for i, (value, param) in enumerate(zip(self.values, self.params, strict=True)):
             if value is None:
@@ -125,7 +143,7 @@ class FlatUpdates:
                 known = length
 
     def check_floating(self, selections: Sequence[Selection]) -> None:
-        """Refuse a leaf without a gradient, such as an integer, unless it is masked everywhere."""
+        """Refuse a leaf that is not floating, unless no link acts on it."""
         seen = [any(flags) for flags in zip(*selections, strict=True)] if selections else []
         for name, arrays in ((self.name, self.values), (f"{self.name}: params", self.params)):
             acted_on = [x if s else None for x, s in zip(arrays, seen, strict=bool(seen))]
@@ -137,8 +155,8 @@ class FlatUpdates:
     # -- what a link sees --------------------------------------------------------------------------
 
     @cached_property
-    def widest_real_dtype(self) -> Any:
-        """The dtype of numbers that belong to the whole tree."""
+    def widest_real_dtype(self) -> np.dtype:
+        """The dtype of scalars that belong to the whole tree, such as its norm."""
         return real_dtype(compute_dtype(*[d for d in self.dtypes if d is not None]))
 
     def widened(self) -> FlatUpdates:
@@ -146,47 +164,49 @@ class FlatUpdates:
         pairs = zip(self.values, self.dtypes, strict=True)
         return self.with_values([v if v is None else cast(v, d) for v, d in pairs])
 
-    def with_values(self, values: Sequence[Any]) -> FlatUpdates:
+    def with_values(self, values: Arrays) -> FlatUpdates:
         """The same leaves with other updates."""
         return replace(self, values=values)
 
     def tree(self, selected: Selection) -> Updates:
-        """The updates so far as a tree, where they are selected."""
+        """The selected updates so far, as a tree with the other leaves hidden."""
         return self._hide(self.values, selected)
 
     def params_tree(self, selected: Selection) -> Params | None:
-        """The params as a tree, in float32 or wider."""
+        """The selected params as a tree, in float32 or wider."""
         return widen_tree(self.stored_params_tree(selected))
 
     def stored_params_tree(self, selected: Selection) -> Params | None:
-        """The params as a tree, in the dtypes in which they were given."""
+        """The selected params as a tree, in their stored dtypes."""
         return self._hide(self.params, selected) if self.has_params else None
 
     def needed_tree(self, selected: Selection, ignored: Sequence[bool]) -> Updates:
-        """The updates so far, with zeros where the gradient is ignored."""
+        """Like `tree`, with zeros in place of gradients that are ignored."""
         if not any(ignored):
             return self.tree(selected)
         pairs = zip(self.values, ignored, strict=True)
         shown = [None if v is None else jnp.zeros_like(v) if i else v for v, i in pairs]
         return self._hide(shown, selected)
 
-    def _hide(self, values: Sequence[Any], selected: Selection) -> Any:
+    def _hide(self, values: Arrays, selected: Selection) -> Updates:
         return hide(self.leaves, values, self.shown(selected))
 
     def shown(self, selected: Selection) -> Selection:
-        """Which leaves a link is shown. An absent one always: what a mask says of it now may differ
-        from what it said of the parameter in init, and the state may hold the leaf."""
+        """Which leaves a link is shown: the selected ones, and absent ones as None. A mask may
+        judge an absent leaf otherwise than its parameter in init, whose state may hold it."""
         return [s or v is None for s, v in zip(selected, self.values, strict=True)]
 
     def without_update(self, selected: Selection) -> list[str]:
-        """The paths of the selected parameters that have no update."""
+        """The paths of the selected leaves that have a parameter and no update."""
         triples = zip(self.leaves.paths, self.values, self.aligned_params, selected, strict=True)
         return [path for path, v, p, s in triples if s and v is None and p is not None]
 
     def visible(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
-        """The extra arguments as a link under these masks sees them: those that say the problem are
-        of the leaves that it sees, the others alone; further trees like the updates are masked by
-        those masks that say so."""
+        """The extra arguments as a link under these masks sees them.
+
+        Those that describe the objective become functions, or gradients, of the selected leaves
+        alone. Other trees like the updates are masked by the masks that cover extra arguments.
+        """
         if not extra:
             return extra
         if sum(mask.negates for mask in masks) % 2:
@@ -194,7 +214,8 @@ class FlatUpdates:
         return self._of_group(self._covered(extra, masks), self.selections.of(masks))
 
     def _covered(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
-        """With leaves hidden in trees like the updates, by the outermost masks that say so."""
+        """With leaves hidden in trees structured like the updates: by the masks that cover extra
+        arguments, from the outermost to the first that does not."""
         covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
         if not covering:
             return extra
@@ -207,7 +228,7 @@ class FlatUpdates:
         return {name: x if name in PROBLEM else seen(x) for name, x in extra.items()}
 
     def _of_group(self, extra: dict[str, Any], selected: Selection) -> dict[str, Any]:
-        """The same problem for the selected leaves alone: the others are where they are now."""
+        """The same objective as a function of the selected leaves alone, the others held fixed."""
         seen = [s and v is not None for s, v in zip(selected, self.values, strict=True)]
         triples = zip(seen, selected, self.aligned_params, strict=True)
         if all(s and (v or p is None) for v, s, p in triples):
@@ -233,7 +254,7 @@ class FlatUpdates:
     # -- what a link ignores -----------------------------------------------------------------------
 
     def ignored_by(self, links: Sequence[Link]) -> list[bool]:
-        """For each leaf, whether the first link that acts on it does not look at its gradient."""
+        """For each leaf, whether the first link that acts on it does not read its gradient."""
         ignored = [False] * len(self.values)
         if not any(link.transformation._can_ignore() for link in links):
             return ignored
@@ -249,20 +270,22 @@ class FlatUpdates:
     def ignored_inside(
         self, inside: Sequence[GradientTransformation], selected: Selection
     ) -> list[bool]:
-        """The same of transformations inside of a link, on those leaves that the link sees."""
+        """For each leaf, whether it is ignored by every transformation inside a link."""
         params = self.stored_params_tree(selected)
         seen = FlatUpdates.of(self.name, self.tree(selected), params)
         flags = [seen.ignored_by(tx._links) for tx in inside]
         together = iter(map(all, zip(*flags, strict=True)))
         return [next(together) if shown else False for shown in self.shown(selected)]
 
-    # -- what a link makes -------------------------------------------------------------------------
+    # -- what a link returns -----------------------------------------------------------------------
 
     def put(
         self, tree: Updates, selected: Selection, where: str, *, from_examples: bool = False
     ) -> FlatUpdates:
-        """With the selected leaves of a transformed tree as the new updates; from_examples: without
-        the first axis of the old ones."""
+        """With the selected leaves of the tree that a link returned as the new updates.
+
+        from_examples: the old updates have a leading axis of examples, which the new ones lack.
+        """
         values = list(self.values)
         for i, new in enumerate(align(self.leaves, tree, f"{where}: what it returned")):
             old = values[i]
@@ -277,7 +300,7 @@ class FlatUpdates:
         return self.with_values(values)
 
     def freeze(self, selected: Selection) -> FlatUpdates:
-        """With these leaves absent to what follows; their updates leave as zeros."""
+        """With the selected leaves absent from here on, and zeros as their final updates."""
         values, params, frozen = list(self.values), list(self.params), dict(self.frozen)
         for i, (value, chosen) in enumerate(zip(self.values, selected, strict=True)):
             if chosen and value is not None:
@@ -286,8 +309,11 @@ class FlatUpdates:
         return replace(self, values=values, params=params, frozen=frozen)
 
     def result(self, *, rounded: bool) -> Updates:
-        """The updates as they leave: each in the dtype of its parameter, or in float32 or wider for
-        a wrapper that goes on with them."""
+        """The final tree of updates.
+
+        rounded: each is in the dtype of its parameter; otherwise it is in float32 or wider, for a
+        wrapper or for a link that is LAST.
+        """
         leaving = [
             v if v is None or v.dtype == dtype else cast(v, dtype)
             for v, dtype in zip(

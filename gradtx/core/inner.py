@@ -1,4 +1,4 @@
-"""The transformation inside of a wrapper, bound to one step: the one way to run it."""
+"""The transformation inside a wrapper, bound to one step: the only way a rule runs it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gradtx.core.transformation import GradientTransformation
 
 @dataclass(frozen=True)
 class Inner:
-    """`u, inner_state = inner(updates, state.inner_state)` runs the transformation inside.
+    """A transformation bound to one step: `u, inner_state = inner(updates, state.inner_state)`.
 
-    It is given the params as they are stored and the caller's extra arguments; its updates stay in
-    float32 or wider, so that nothing is rounded between it and the wrapper. In a rule's init, where
-    there is no step yet, `inner.init()` starts it.
+    It passes on the params, in their stored dtypes, and the caller's extra arguments. The updates
+    stay in float32 or wider, so that nothing is rounded between the transformation and the wrapper.
+    In a rule's init, where there is no step yet, `inner.init()` makes the inner state.
     """
 
     transformation: GradientTransformation
@@ -41,7 +41,7 @@ class Inner:
         return self.transformation.place
 
     def at(self, params: Params | None) -> Inner:
-        """The same with other params."""
+        """The same, bound to other params."""
         return replace(self, params=params)
 
     def seeing(
@@ -52,12 +52,12 @@ class Inner:
         params: Change | None = None,
         searched: Change | None = None,
     ) -> Inner:
-        """The same, with the extra arguments that say the problem in the terms of the
-        transformation: see `seen_as`."""
+        """The same, with the extra arguments about the objective translated for the transformation:
+        see `seen_as`."""
         changes = {"value": value, "grad": grad, "params": params, "searched": searched}
         return replace(self, extra=seen_as(self.extra or {}, **changes))
 
     def without_search(self, who: str) -> Inner:
-        """The same, but a line search inside is refused, in the name of `who`: the params do not
-        make the step that it would try."""
+        """The same, but a line search inside is an error that names `who`: the step it would try
+        is not the step that the parameters take."""
         return replace(self, extra=unsearchable(self.extra or {}, who))

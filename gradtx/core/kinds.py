@@ -4,6 +4,8 @@ A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may
 Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
 as a schedule: anything that can be called. Traced arrays are not checked: their values are not
 known. Numbers in a container are announced as such, `betas: tuple[Decay, Decay]`.
+
+Type checkers see what may be given, `b1: float | jax.Array | ...`, and flag `b1="0.9"`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,37 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx.core.value import Labelled, Value, show
+
+if TYPE_CHECKING:
+    # One annotation, read from two sides: a call may give a NumPy array or a schedule, and the rule
+    # then sees a number in its place. A protocol derived from Any serves both: only what has the
+    # member may be given, and a rule may do with it whatever it does with numbers.
+
+    class NumPyLike(Protocol, Any):  # type: ignore[misc]
+        """An array or a scalar of NumPy."""
+
+        @property
+        def dtype(self) -> Any:
+            """Its dtype."""
+
+    class ScheduleLike(Protocol, Any):  # type: ignore[misc]
+        """A schedule, of any library, or a plain function `step -> number`."""
+
+        def __call__(self, step: jax.Array, /) -> Any:
+            """The number at this step."""
+
+    Scalar: TypeAlias = float | jax.Array | NumPyLike
+    ScalarOrSchedule: TypeAlias = Scalar | ScheduleLike
+else:
+    NumPyLike = ScheduleLike = Scalar = ScalarOrSchedule = Any
 
 
 class Off(float):
@@ -231,27 +257,29 @@ _NON_NEGATIVE = Number("finite and >= 0", lambda x: _finite(x) & (x >= 0))
 _DECAY = Number("in [0, 1)", lambda x: (x >= 0) & (x < 1))
 _FRACTION = Number("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 
-Real = Annotated[Any, _REAL]
-RealFactor = Annotated[Any, replace(_REAL, factor=True)]
-NonNegative = Annotated[Any, _NON_NEGATIVE]
-NonNegativeFactor = Annotated[Any, replace(_NON_NEGATIVE, factor=True)]
-Positive = Annotated[Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
-Decay = Annotated[Any, _DECAY]
-Fraction = Annotated[Any, _FRACTION]
-AtLeastOne = Annotated[Any, Number("finite and >= 1", lambda x: _finite(x) & (x >= 1), example=2.0)]
-PositiveFraction = Annotated[Any, Number("in (0, 1]", lambda x: (x > 0) & (x <= 1))]
-NonNegativeOrOff = Annotated[Any, replace(_NON_NEGATIVE, off_at_zero=True)]
-FractionOrOff = Annotated[Any, replace(_FRACTION, off_at_zero=True)]
+Real = Annotated[ScalarOrSchedule, _REAL]
+RealFactor = Annotated[ScalarOrSchedule, replace(_REAL, factor=True)]
+NonNegative = Annotated[ScalarOrSchedule, _NON_NEGATIVE]
+NonNegativeFactor = Annotated[ScalarOrSchedule, replace(_NON_NEGATIVE, factor=True)]
+Positive = Annotated[ScalarOrSchedule, Number("finite and > 0", lambda x: _finite(x) & (x > 0))]
+Decay = Annotated[ScalarOrSchedule, _DECAY]
+Fraction = Annotated[ScalarOrSchedule, _FRACTION]
+AtLeastOne = Annotated[
+    ScalarOrSchedule, Number("finite and >= 1", lambda x: _finite(x) & (x >= 1), example=2.0)
+]
+PositiveFraction = Annotated[ScalarOrSchedule, Number("in (0, 1]", lambda x: (x > 0) & (x <= 1))]
+NonNegativeOrOff = Annotated[ScalarOrSchedule, replace(_NON_NEGATIVE, off_at_zero=True)]
+FractionOrOff = Annotated[ScalarOrSchedule, replace(_FRACTION, off_at_zero=True)]
 Steps = Annotated[
-    Any, Number("finite and >= 0", lambda x: _finite(x) & (x >= 0), example=1, scheduled=False)
+    Scalar, Number("finite and >= 0", lambda x: _finite(x) & (x >= 0), example=1, scheduled=False)
 ]
 PositiveSteps = Annotated[
-    Any, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
+    Scalar, Number("finite and > 0", lambda x: _finite(x) & (x > 0), example=1, scheduled=False)
 ]
 PositiveInt = Annotated[int, Whole(">= 1", lambda n: n >= 1)]
 NonNegativeInt = Annotated[int, Whole(">= 0", lambda n: n >= 0)]
-RandomKey = Annotated[Any, KeyKind()]
-DType = Annotated[Any, DTypeKind()]
+RandomKey = Annotated[int | jax.Array | NumPyLike, KeyKind()]
+DType = Annotated[DTypeLike, DTypeKind()]
 
 
 def kind_of(annotation: Any) -> Kind:

@@ -1,7 +1,8 @@
-"""One leaf through neighbouring rules of one array: one jitted body, rounded nowhere between them.
+"""One leaf's way through neighbouring rules of one array: one jitted body, without rounding between
+them.
 
-Its static argument says which rules with which constants, so that leaves of equal shape and dtype
-share its trace and its lowering, in a jitted program and outside of one.
+The rules and their constants are its static argument, so that leaves of equal shape and dtype share
+one trace and one lowering, inside a jitted program and outside.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
 from gradtx.core.counts import check_uncounted
+from gradtx.core.definition import Definition
 from gradtx.core.dtypes import (
+    Scalar,
     bind_numbers,
     cast,
     compute_dtype,
@@ -31,22 +35,24 @@ from gradtx.core.leaves import describe
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import show_class, show_state
 from gradtx.core.rule import Inputs, Rule, as_rule, split_result
-from gradtx.core.state import EmptyState, LeafState, is_named_tuple
+from gradtx.core.state import EmptyState, LeafState, StateClass, is_named_tuple
 from gradtx.core.step import Step
+
+Words = tuple[np.uint32 | jax.Array, np.uint32 | jax.Array]
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """Which leaf a rule of one array is run on.
+    """The leaf that a rule of one array is run on.
 
-    dtype: in which its parameter is kept, or its gradient, where no parameters are given; words:
-    two uint32 scalars made from its path, both of which are to be folded into a random key.
+    dtype: that in which its parameter is stored (or its gradient, if no params were given).
+    words: two uint32 scalars made from its path; fold both into a random key.
     """
 
-    dtype: Any
-    words: tuple[Any, Any] | None
+    dtype: np.dtype
+    words: Words | None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[np.uint32 | jax.Array]:
         yield from self.words or ()
 
 
@@ -54,17 +60,19 @@ class Leaf:
 class Spec:
     """A rule of one array without its arrays: hashable, so that equal rules share one trace.
 
-    static: the arguments that are no numbers, as structure, and options, as they were given; known:
-    the numbers that are constants of the trace, None in the place of those that are not.
+    treedef, known: the flattened numeric hyperparameters; Python numbers are constants of the
+    trace, and None stands for an array, which is an argument of it.
+    static: the other arguments in hashable form; options: the same as they were given.
+    state_class: that of the rule's own state.
     """
 
-    definition: Any
+    definition: Definition[Any, Any]
     inputs: Inputs
     static: tuple[tuple[str, Any], ...]
-    treedef: Any
-    known: tuple[Any, ...]
-    state_class: type
-    options: Mapping[str, Any] = field(compare=False)
+    treedef: PyTreeDef
+    known: tuple[float | None, ...]
+    state_class: StateClass
+    options: dict[str, Any] = field(compare=False)
 
     @cached_property
     def _hash(self) -> int:
@@ -73,8 +81,8 @@ class Spec:
     def __hash__(self) -> int:
         return self._hash
 
-    def numbers(self, traced: Sequence[Any], dtype: Any) -> dict[str, Any]:
-        """The numeric hyperparameters, the traced ones in `dtype`."""
+    def numbers(self, traced: Sequence[Any], dtype: np.dtype) -> dict[str, Any]:
+        """The numeric hyperparameters by name: Python numbers, and the traced arrays in `dtype`."""
         if not traced:
             return self._constants
         arrays, name = iter(traced), self.definition.name
@@ -91,23 +99,23 @@ class Spec:
 
     def rule(self, numbers: dict[str, Any]) -> Rule:
         """The rule with these numbers."""
-        made = self.definition.function(**self.options, **numbers)
+        made = self.definition.build(self.options | numbers)
         return made if isinstance(made, Rule) else as_rule(made, self.definition.name)
 
-    def decays(self, numbers: dict[str, Any]) -> list[Any]:
-        """Those of the numbers that are decays of running means."""
+    def decays(self, numbers: Mapping[str, Any]) -> list[Scalar]:
+        """The numbers that are decays of running means."""
         return jax.tree.leaves([numbers[name] for name in self.definition.decays])
 
-    # -- with its factors not known, which it has in common with others ----------------------------
+    # -- its form: the rule with its factors as arguments, which it shares with similar rules ------
 
     @cached_property
     def form(self) -> Spec:
-        """The rule with its factors not known."""
+        """The rule with its factors as arguments of the trace instead of constants."""
         known = [None if i in self._factors else x for i, x in enumerate(self.known)]
         return replace(self, known=tuple(known))
 
-    def arguments_of_form(self, traced: Sequence[Any], beside: Any) -> list[Any]:
-        """The numbers that are not known in the form of the rule, to be used with `beside`."""
+    def arguments_of_form(self, traced: Sequence[Any], beside: jax.Array | None) -> list[Any]:
+        """The traced numbers of `form`; `beside` is an array that they are used with."""
         arrays = iter(traced)
         return [
             next(arrays) if known is None else opaque([known], beside)[0]
@@ -122,29 +130,33 @@ class Spec:
 
 
 class Shared(NamedTuple):
-    """What a rule is given that is the same for all leaves."""
+    """The inputs of a rule that are the same for all leaves.
+
+    numbers: the hyperparameters that are arrays. count: that of `Step`, if one is kept.
+    biases: 1 - decay^count for each of `Spec.decays`, scalars; empty if the rule asks for no step.
+    """
 
     numbers: list[Any]
-    count: Any
-    biases: list[Any]
+    count: Any  # an int32 scalar or None; typed, it would clash with tuple.count
+    biases: list[jax.Array]
     precomputed: Any
     extra: dict[str, Any]
 
 
 class LeafError(ValueError):
-    """An error in the body of one leaf, before its path is known."""
+    """An error (name, problem) in the body of one leaf, where its path is not known."""
 
 
 def _update_leaf(
     specs: tuple[Spec, ...],
-    out_dtype: Any,
+    out_dtype: np.dtype,
     shared: tuple[Shared, ...],
     grad: jax.Array,
     param: jax.Array | None,
-    words: Any,
+    words: Words | None,
     rows: Sequence[Row],
 ) -> tuple[jax.Array, list[Row]]:
-    """The update of one leaf, in `out_dtype`, and its new state under each rule."""
+    """The update of one leaf, in `out_dtype`, and its new row for each rule."""
     stored = grad.dtype if param is None else param.dtype
     dtype = compute_dtype(grad.dtype, stored)
     update = cast(grad, dtype)
@@ -157,14 +169,14 @@ def _update_leaf(
 
 
 update_leaf = functools.partial(jax.jit, static_argnums=(0, 1))(_update_leaf)
-# A body of one or two operations is put in the place of its call: that is less to lower.
+# Inlining a body of one or two operations leaves less to lower than a call.
 update_leaf_inline = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)(_update_leaf)
 
 
 def _apply(
-    spec: Spec, shared: Shared, dtype: Any, grad: jax.Array, row: Row, given: dict[str, Any]
+    spec: Spec, shared: Shared, dtype: np.dtype, grad: jax.Array, row: Row, given: dict[str, Any]
 ) -> tuple[jax.Array, Row]:
-    """One rule on one leaf: the update and the new row of its state, in the dtypes it had."""
+    """One rule on one leaf: the update in `dtype`, and the new row in the old row's dtypes."""
     numbers, name = spec.numbers(shared.numbers, real_dtype(dtype)), spec.definition.name
     rule = spec.rule(numbers)
     biases = list(zip(spec.decays(numbers), shared.biases, strict=True)) if shared.biases else []
@@ -198,8 +210,9 @@ def _apply(
     return update, _like(row, row_of(spec.state_class, new), name, grad)
 
 
-def _as_update(update: Any, grad: jax.Array, name: str) -> Any:
-    """What a rule returned as the update of a leaf; anything but an array like it is an error."""
+def _as_update(update: Any, grad: jax.Array, name: str) -> jax.Array:
+    """What a rule returned as the update of a leaf: a number is broadcast, and anything else but an
+    array of the leaf's shape is an error."""
     if isinstance(update, int | float):
         return jnp.full_like(grad, update)
     if isinstance(update, tuple | list | dict) or update is None:
@@ -214,8 +227,8 @@ def _as_update(update: Any, grad: jax.Array, name: str) -> Any:
 _ADVICE = "; was the state made by init on params of these shapes?"
 
 
-def _misses_state(error: AttributeError, grad: Any, row: Row, state: Any) -> str | None:
-    """What to say of an attribute that a rule did not find in a state that is not its own."""
+def _misses_state(error: AttributeError, grad: jax.Array, row: Row, state: Any) -> str | None:
+    """What is wrong with the state, if that is why a rule did not find an attribute."""
     if row and all(x is None for x in row):
         return f"updates {describe(grad)} have no state: was the leaf None in init's params?"
     if error.obj is not state:
@@ -223,8 +236,8 @@ def _misses_state(error: AttributeError, grad: Any, row: Row, state: Any) -> str
     return f"the state {show_state(state)} is not one that its init makes: {error}"
 
 
-def _like(old: Row, new: Row, name: str, grad: Any) -> Any:
-    """The new state in the dtypes of the old one; another shape is an error."""
+def _like(old: Row, new: Row, name: str, grad: jax.Array) -> Row:
+    """The new row in the dtypes of the old one; another structure or shape is an error."""
 
     def same(before: Any, after: Any) -> Any:
         if np.shape(before) != np.shape(after):

@@ -1,60 +1,64 @@
-"""Flattening: the one place that knows about tree structure, absent leaves and paths."""
+"""Flattening: the only place that knows about tree structure, absent leaves and key paths."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
+from jax.tree_util import PyTreeDef
 
 from gradtx.core.dtypes import is_inexact
 
+# A path to a leaf, as JAX's keys.
+KeyPath = tuple[Any, ...]
 
-def _is_absent(x: Any) -> bool:
+
+def _is_absent(x: object) -> bool:
     return x is None
 
 
-def flatten(tree: Any) -> tuple[list[Any], Any]:
-    """Leaves and structure; None is a leaf that is absent."""
+def flatten(tree: Any) -> tuple[list[Any], PyTreeDef]:
+    """Leaves and structure. None is a leaf: an absent one."""
     return jax.tree.flatten(tree, is_leaf=_is_absent)
 
 
-def key_paths(tree: Any) -> list[Any]:
-    """The keys by which each leaf is reached, as JAX has them."""
+def key_paths(tree: Any) -> list[KeyPath]:
+    """The key path of each leaf."""
     return [path for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_absent)[0]]
 
 
 def is_function(x: Any) -> bool:
-    """Whether x is to be called, where it may be a tree or a function that makes one. A module, as
-    of Equinox, can be called and is a tree."""
+    """Whether x, given where a tree or a function that makes one may be, is a function. A callable
+    that is itself a tree, such as an Equinox module, is not."""
     return callable(x) and (isinstance(x, jax.tree_util.Partial) or jax.tree_util.all_leaves([x]))
 
 
 def paths(tree: Any) -> list[str]:
-    """The path of each leaf, `encoder/0/kernel`."""
+    """The path of each leaf as it is printed, `encoder/0/kernel`."""
     return [shown(keys) for keys in _named_keys(tree)]
 
 
-def shown(keys: Any) -> str:
-    """Keys as a path, `encoder/0/kernel`."""
+def shown(keys: KeyPath) -> str:
+    """A key path as it is printed, `encoder/0/kernel`."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
-def _named_keys(tree: Any) -> list[tuple[Any, ...]]:
-    """The keys of each leaf, without the one by which a box of flax holds what is in it: the user
-    of `nnx.Param` or `nn.Partitioned` has named the box."""
+def _named_keys(tree: Any) -> list[KeyPath]:
+    """The key path of each leaf, without the key that leads into a box of Flax (`nnx.Param`,
+    `nn.Partitioned`): users know a boxed parameter by the name of its box."""
     boxes = _box_classes()
 
-    def ends(x: Any) -> bool:
+    def ends(x: object) -> bool:
         return x is None or isinstance(x, boxes)
 
-    def below(path: tuple[Any, ...], x: Any) -> list[tuple[Any, ...]]:
+    def below(path: KeyPath, x: Any) -> list[KeyPath]:
         if not isinstance(x, boxes):
             return [path]
         held = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda y: y is not x)[0]
@@ -65,7 +69,7 @@ def _named_keys(tree: Any) -> list[tuple[Any, ...]]:
 
 
 def _box_classes() -> tuple[type, ...]:
-    """The classes of flax, where it is imported, that stand around one value of a tree."""
+    """Flax's classes that wrap one value of a tree; none if Flax has not been imported."""
     modules = (sys.modules.get(name) for name in ("flax.core.meta", "flax.nnx"))
     names = ("AxisMetadata", "Variable", "VariableState")
     found = (vars(module).get(name) for module in modules if module for name in names)
@@ -74,48 +78,48 @@ def _box_classes() -> tuple[type, ...]:
 
 @dataclass(frozen=True)
 class Leaves:
-    """A flattened tree. `values[i]` is an array, or None where the tree has no leaf."""
+    """A flattened tree. `values[i]` is an array, or None where a leaf is absent."""
 
-    treedef: Any
+    treedef: PyTreeDef
     values: list[Any]
 
     @classmethod
     def of(cls, tree: Any) -> Leaves:
-        """Of a tree."""
+        """Flatten a tree."""
         values, treedef = flatten(tree)
         return cls(treedef, values)
 
     @cached_property
     def paths(self) -> list[str]:
-        """The path of each leaf."""
+        """The path of each leaf as it is printed."""
         return paths(self.tree(range(len(self.values))))
 
     @cached_property
-    def key_paths(self) -> list[Any]:
-        """The keys by which each leaf is reached."""
+    def key_paths(self) -> list[KeyPath]:
+        """The key path of each leaf."""
         return key_paths(self.tree(range(len(self.values))))
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
-        """What was found out about this tree, by who asked: several masks share it."""
+    def memo(self) -> dict[Hashable, Any]:
+        """Results computed from this tree, keyed by what computed them: several masks share it."""
         return {}
 
     def tree(self, values: Iterable[Any]) -> Any:
-        """These values in this structure."""
+        """A tree of this structure with these leaves."""
         return jax.tree.unflatten(self.treedef, values)
 
 
 def at(path: str) -> str:
-    """How an error says where it happened."""
+    """A path as errors mention it: "at encoder/0/kernel"."""
     return f"at {path}" if path else "at the root"
 
 
-def words_of(keys: Any, purpose: str = "") -> tuple[np.uint32, np.uint32]:
-    """Two words from which the random numbers of a leaf are made: 64 bits of a hash of its keys.
+def words_of(keys: KeyPath, purpose: str = "") -> tuple[np.uint32, np.uint32]:
+    """Two words to seed the random numbers of a leaf: 64 bits of a hash of its key path.
 
-    They do not depend on what else the tree holds. Keys that differ in anything give other words,
-    those of `{"a/b": x}` than of `{"a": {"b": x}}`, of `{"0": x}` than of `[x]`; so do different
-    purposes. That any two of a million leaves share theirs has a probability of 3e-8.
+    They do not depend on the rest of the tree. Key paths that differ at all have different words,
+    such as those in `{"a/b": x}` and `{"a": {"b": x}}`, or in `{"0": x}` and `[x]`; so do different
+    purposes. The probability that any two of a million leaves share their words is 3e-8.
     """
     text = jax.tree_util.keystr(keys).encode()
     digest = hashlib.blake2b(text, digest_size=8, person=purpose.encode()).digest()
@@ -124,22 +128,22 @@ def words_of(keys: Any, purpose: str = "") -> tuple[np.uint32, np.uint32]:
 
 
 def describe(x: Any) -> str:
-    """float32[3,2]"""
+    """How errors mention an array, `float32[3,2]`, or anything else."""
     if not hasattr(x, "dtype"):
         kind = type(x).__name__
         return f"{x!r} ({kind})" if isinstance(x, int | float | complex | str) else f"a {kind}"
     return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
 
 
-def children(node: Any) -> tuple[dict[Any, Any], Any]:
-    """What a container holds, by key, and the container itself without it."""
+def children(node: Any) -> tuple[dict[KeyPath, Any], PyTreeDef]:
+    """The direct children of a container, by key path, and the structure that holds them."""
     entries, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     return dict(entries), treedef
 
 
-def spread(treedef: Any, tree: Any) -> Any:
-    """The tree with a node that marks a whole branch as left out, as a mask that is a prefix does
-    in Optax, on each leaf of that branch."""
+def spread(treedef: PyTreeDef, tree: Any) -> Any:
+    """The tree with each node that hides a whole branch (Optax leaves one where a mask is a tree
+    prefix) repeated for every leaf of that branch."""
     if isinstance(tree, tuple) and getattr(tree, "_fields", None) == ():
         return jax.tree.unflatten(treedef, [tree] * treedef.num_leaves)
     like, _ = children(jax.tree.unflatten(treedef, range(treedef.num_leaves)))
@@ -151,7 +155,7 @@ def spread(treedef: Any, tree: Any) -> Any:
 
 
 def align(leaves: Leaves, tree: Any, what: str, other: str = "the updates") -> list[Any]:
-    """The parts of `tree` at each leaf of `leaves`; `what` and `other` name them in the error."""
+    """The subtree of `tree` at each leaf of `leaves`; `what` and `other` name the two in errors."""
     for spread_out in (False, True):
         try:
             return leaves.treedef.flatten_up_to(
@@ -172,7 +176,7 @@ def align(leaves: Leaves, tree: Any, what: str, other: str = "the updates") -> l
 
 
 def aligned_arrays(leaves: Leaves, tree: Any, what: str) -> list[Any]:
-    """The arrays of `tree` at each leaf; one of another shape is refused by path."""
+    """Like `align`, for a tree whose arrays must have the shapes of the leaves."""
     aligned = align(leaves, tree, what)
     for i, (x, y) in enumerate(zip(leaves.values, aligned, strict=True)):
         if x is not None and np.shape(x) != np.shape(y):
@@ -185,7 +189,7 @@ def aligned_arrays(leaves: Leaves, tree: Any, what: str) -> list[Any]:
 
 
 def map_leaves(where: str, function: Callable[[Any], Any], tree: Any) -> Any:
-    """The function of every array of a tree; a ValueError in it says at which leaf."""
+    """The function applied to every array of a tree; a ValueError in it gets the leaf's path."""
     leaves = Leaves.of(tree)
 
     def at_leaf(i: int, x: Any) -> Any:
@@ -198,30 +202,30 @@ def map_leaves(where: str, function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def check_arrays(leaves: Leaves, where: str, shapes_too: bool = False) -> list[Any]:
-    """The leaves as arrays; what is no array is refused by path. shapes_too: a ShapeDtypeStruct
-    is let through as it is."""
+    """The leaves as arrays, None where absent; anything else is an error with the leaf's path.
+
+    shapes_too: a `ShapeDtypeStruct` is accepted as it is.
+    """
     return [
-        x
-        if x is None or (shapes_too and is_shape(x))
-        else _array(x, lambda i=i: f"{where}: {at(leaves.paths[i])}")
+        x if x is None or (shapes_too and is_shape(x)) else _array(x, leaves, i, where)
         for i, x in enumerate(leaves.values)
     ]
 
 
-def is_array_or_number(x: Any) -> bool:
-    """Whether x is one leaf to compute with: not a tree, not a string."""
+def is_array_or_number(x: object) -> bool:
+    """Whether x is a single leaf that can be computed with, rather than a tree or a string."""
     known = hasattr(x, "dtype") or hasattr(x, "__jax_array__")
     return known or isinstance(x, int | float | complex)
 
 
-def is_shape(x: Any) -> bool:
-    """Whether x is the shape and dtype of an array without its values."""
+def is_shape(x: object) -> TypeGuard[jax.ShapeDtypeStruct]:
+    """Whether x has the shape and dtype of an array but no values."""
     return isinstance(x, jax.ShapeDtypeStruct)
 
 
 @contextmanager
 def values_needed(where: str, params: Iterable[Any]) -> Iterator[None]:
-    """Say so if an init fails because it was given shapes and needs values."""
+    """Explain the error if an init fails because it was given shapes and needs values."""
     try:
         yield
     except (TypeError, AttributeError) as error:
@@ -233,8 +237,8 @@ def values_needed(where: str, params: Iterable[Any]) -> Iterator[None]:
         ) from error
 
 
-def check_floating(leaves: Leaves, values: list[Any], where: str) -> None:
-    """Refuse, by path, an array that has no gradient. None stands for a leaf that is left out."""
+def check_floating(leaves: Leaves, values: Sequence[Any], where: str) -> None:
+    """Refuse an array that is not floating, with its path. None is a leaf that is left out."""
     for i, x in enumerate(values):
         if x is not None and not is_inexact(x):
             raise TypeError(
@@ -243,7 +247,8 @@ def check_floating(leaves: Leaves, values: list[Any], where: str) -> None:
             )
 
 
-def _array(x: Any, where: Any) -> Any:
+def _array(x: Any, leaves: Leaves, i: int, where: str) -> jax.Array | np.ndarray:
+    """Leaf i as an array. A gradient of dtype float0, which JAX has no arrays of, stays NumPy's."""
     if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:
         return x
     if isinstance(x, jax.Array):
@@ -252,4 +257,4 @@ def _array(x: Any, where: Any) -> Any:
         return jax.numpy.asarray(x)
     if isinstance(x, float | complex) and not isinstance(x, bool):
         return jax.numpy.asarray(x)
-    raise TypeError(f"{where()}: expected an array, got {describe(x)}")
+    raise TypeError(f"{where}: {at(leaves.paths[i])}: expected an array, got {describe(x)}")

@@ -15,11 +15,11 @@ from gradtx.core.value import thaw
 
 
 class MaskedNode(NamedTuple):
-    """Stands in a tree where a masked transformation does not see a leaf. It has no leaves."""
+    """Replaces a leaf that a masked transformation does not see. It has no leaves itself."""
 
 
 def check_pattern(who: str, pattern: str) -> None:
-    """Refuse what is to be searched for in the paths of leaves and is no regular expression."""
+    """Refuse a path pattern that is not a regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -28,10 +28,10 @@ def check_pattern(who: str, pattern: str) -> None:
 
 @dataclass(frozen=True)
 class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale"))
-    """The leaves whose path holds a match of a regular expression; `~matching(...)` the others.
+    """The leaves whose path matches a regular expression; `~matching(...)` is all the others.
 
-    Paths are written `encoder/0/kernel`; the pattern is searched for (`re.search`), so anchor it
-    with ^ and $ to match whole paths.
+    Paths are written `encoder/0/kernel`. The pattern may match anywhere in a path (`re.search`):
+    anchor it with ^ and $ to match whole paths.
     """
 
     pattern: str
@@ -43,8 +43,8 @@ class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale")
     def __invert__(self) -> matching:
         return matching(self.pattern, not self.inverted)
 
-    def select(self, leaf_paths: list[str], where: str) -> list[bool]:
-        """For each path, whether its leaf is meant; a pattern without a match is an error."""
+    def select(self, leaf_paths: Sequence[str], where: str) -> list[bool]:
+        """For each path, whether its leaf is selected; a pattern that matches none is an error."""
         found = [re.search(self.pattern, path) is not None for path in leaf_paths]
         if leaf_paths and not any(found):
             shown = ", ".join(leaf_paths[:8]) + (", ..." if len(leaf_paths) > 8 else "")
@@ -62,18 +62,20 @@ MaskLike = Any | Callable[[Any], Any] | str | matching
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it was given: tree of booleans, function of the tree, pattern or `matching`.
+    """A mask as the user gave it: a tree of booleans, a function that makes one from the params, a
+    path pattern or a `matching`.
 
-    covers_extra: whether it also hides leaves of extra arguments that are trees like the updates.
+    covers_extra: whether it also hides leaves of extra arguments that are structured like the
+    updates.
     """
 
     given: Any
     covers_extra: bool = False
-    # Whether what is under it sees the negative of the objective.
+    # Whether the links under it see the negative of the objective.
     negates: ClassVar[bool] = False
 
     def select(self, leaves: Leaves, where: str) -> list[bool]:
-        """For each leaf, whether it is acted on."""
+        """For each leaf, whether the links under the mask act on it."""
         mask = thaw(self.given)
         if isinstance(mask, str):
             mask = matching(mask)
@@ -87,7 +89,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Negated(Mask):
-    """Hides nothing; what is under it sees the negative of the objective."""
+    """Hides nothing; the links under it see the negative of the objective."""
 
     given: Any = True
     covers_extra: bool = True
@@ -99,7 +101,7 @@ class Negated(Mask):
 
 
 def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:
-    """A tree of booleans, or a prefix of one, as one boolean a leaf."""
+    """A tree of booleans, or a prefix of one, as one boolean per leaf."""
     try:
         flags = broadcast_prefix(mask, leaves)
     except ValueError as error:
@@ -112,7 +114,7 @@ def _broadcast(mask: Any, leaves: Leaves, where: str) -> list[bool]:
 
 
 def broadcast_prefix(prefix: Any, leaves: Leaves) -> list[Any]:
-    """The leaf of `prefix`, a tree like that of `leaves` or a prefix of it, above each leaf."""
+    """For each leaf, the leaf of `prefix` at or above it; prefix is a tree prefix of `leaves`."""
     flags, treedef = flatten(prefix)
     try:
         subtrees = treedef.flatten_up_to(leaves.tree(leaves.values))

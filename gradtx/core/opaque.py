@@ -1,4 +1,4 @@
-"""Numbers that XLA does not know."""
+"""Scalars that XLA cannot constant-fold."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import numpy as np
 from jax import lax
 
 
-def opaque(numbers: Sequence[Any], beside: Any) -> list[Any]:
+def opaque(numbers: Sequence[Any], beside: jax.Array | None) -> list[Any]:
     """The numbers as scalars whose values XLA does not write into the loops that read them.
 
-    It compiles loops of one text once. With a number of its own in it, such as its place in a
-    batch, its key or its group's rate, each leaf's loop would be compiled for itself. The barrier
-    is there until XLA no longer folds constants; what stands beside the number keeps the array from
-    being taken for a scalar or a sequence.
+    XLA compiles loops with the same text only once. A constant of the leaf's own in the text, such
+    as its offset in a batch, its random key or its group's learning rate, would make it compile one
+    loop per leaf.
 
-    beside: an array that they are used with. If that is not traced nothing is hidden.
+    beside: an array that the numbers are used with. Unless it is traced, they are returned as they
+    are.
     """
     if not isinstance(beside, jax.core.Tracer):
         return list(numbers)
+    # The barrier outlasts XLA's constant folding. The other elements keep XLA from recognising the
+    # array as a broadcast scalar or an iota.
     arrays = [np.asarray([number, 0, 1, 0], np.asarray(number).dtype) for number in numbers]
     kept = lax.optimization_barrier(arrays)  # type: ignore[no-untyped-call]
     return [lax.squeeze(lax.slice(array, (0,), (1,)), (0,)) for array in kept]

@@ -1,4 +1,4 @@
-"""Rules of one array, lifted to trees: neighbouring ones run leaf by leaf as one body."""
+"""Rules of one array, lifted to trees: neighbouring rules run leaf by leaf as one jitted body."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
 from gradtx.core.counts import check_uncounted, first_state, join_count, start
-from gradtx.core.dtypes import as_exact, cast, compute_dtype, real_dtype, strengthen
+from gradtx.core.dtypes import Scalar, as_exact, cast, compute_dtype, real_dtype, strengthen
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.leaf_body import (
     Leaf,
@@ -35,13 +36,13 @@ from gradtx.core.opaque import opaque
 from gradtx.core.place import Place
 from gradtx.core.ruled import Ruled
 from gradtx.core.run import Stage
-from gradtx.core.state import EmptyState, OptState, Params, is_named_tuple
+from gradtx.core.state import EmptyState, OptState, Params, StateClass, is_named_tuple
 from gradtx.core.step import Step, one_minus_power
 from gradtx.core.transformation import GradientTransformation, Link
 
 
 class LeafTransformation(Ruled):
-    """A transformation given by the maths of one array."""
+    """A transformation defined by the maths of one array."""
 
     init_names = ("param", "step", "leaf")
     update_names = ("grad", "state", "param", "step", "precomputed", "leaf")
@@ -56,7 +57,7 @@ class LeafTransformation(Ruled):
 
     @functools.cached_property
     def sees_the_tree(self) -> bool:
-        """Whether one leaf cannot be updated before the updates of all are known."""
+        """Whether it needs all updates before it can update one leaf: `precompute` reads them."""
         return not self.precompute_inputs.names.isdisjoint(("updates", "params"))
 
     def _can_ignore(self) -> bool:
@@ -68,7 +69,7 @@ class LeafTransformation(Ruled):
     # -- init --------------------------------------------------------------------------------------
 
     def _init(self, params: Params) -> OptState:
-        own: Any = EmptyState()
+        own: OptState = EmptyState()
         if self.rule.init is not None:
             leaves = Leaves.of(params)
             values = check_arrays(leaves, self.definition.name, shapes_too=True)
@@ -76,27 +77,30 @@ class LeafTransformation(Ruled):
             own = self._first_states(leaves, values).write(leaves.treedef)
         return first_state(own, counted=self.counted)
 
-    def _first_states(self, leaves: Leaves, values: list[Any]) -> LeafStates:
-        """The first state of each leaf; of an absent leaf, absent."""
+    def _first_states(self, leaves: Leaves, values: Sequence[Any]) -> LeafStates:
+        """The first state of each leaf; an absent leaf has a row of None."""
         step = Step(start())
         init = self._leaf_init(step, leaves)
         states = [None if x is None else init(i, x) for i, x in enumerate(values)]
         present = [s for s in states if s is not None]
         made = LeafStates.made(present or [jax.eval_shape(functools.partial(init, None), _DUMMY)])
         absent = (None,) * len(made.rows[0])
-        # A buffer can be donated once: a rule that keeps the step as it is has one for each leaf.
+        # A buffer can be donated only once, so a rule that keeps step.count has a copy per leaf.
         rows = iter(
             [jax.tree.map(lambda x: jnp.copy(x) if x is step.count else x, r) for r in made.rows]
         )
         return LeafStates(made.state_class, [absent if s is None else next(rows) for s in states])
 
-    def _leaf_init(self, step: Step, leaves: Leaves) -> Callable[..., Any]:
-        """The init of one array; what it has in common with the others is made once."""
+    def _leaf_init(self, step: Step, leaves: Leaves) -> Callable[[int | None, Any], Any]:
+        """`init(i, param)`: the first state of leaf i, or of no leaf in particular if i is None.
+
+        The rule is made once per dtype.
+        """
         spec, traced = self._spec(self.numbers_at(step.count), EmptyState)
         name = self.definition.name
 
         @functools.cache
-        def init_in(dtype: Any) -> Any:
+        def init_in(dtype: np.dtype) -> Any:
             return spec.rule(spec.numbers(traced, real_dtype(dtype))).init
 
         def init(i: int | None, param: Any) -> Any:
@@ -123,7 +127,7 @@ class LeafTransformation(Ruled):
         return isinstance(before, LeafTransformation) and not self.sees_the_tree
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
-        """Neighbouring rules on every leaf."""
+        """Run a stage of neighbouring rules on every leaf."""
         if self.sees_the_tree:
             flat = flat.widened()
         links = list(zip(stage.links, stage.states, stage.selections, strict=True))
@@ -147,12 +151,17 @@ class LeafTransformation(Ruled):
         ]
         return flat.with_values(values), new
 
-    def _spec(self, numbers: dict[str, Any], state_class: type) -> tuple[Spec, list[Any]]:
-        """The rule as static structure, and the numbers that are not known when it is traced."""
+    def _spec(self, numbers: dict[str, Any], state_class: StateClass) -> tuple[Spec, list[Any]]:
+        """The rule as static structure, and the numbers that are arrays, to be traced."""
         if state_class in self._specs:
             return self._specs[state_class]
         leaves, treedef = jax.tree.flatten(numbers)
-        known = tuple([as_exact(x) if isinstance(x, int | float) else None for x in leaves])
+        known = tuple(
+            [
+                x if isinstance(x, float) else as_exact(x) if isinstance(x, int) else None
+                for x in leaves
+            ]
+        )
         static = tuple([(n, x) for n, x in self.arguments.items() if n not in self.numbers])
         spec = Spec(
             self.definition, self.inputs, static, treedef, known, state_class, self._options
@@ -163,8 +172,8 @@ class LeafTransformation(Ruled):
         return made
 
     @functools.cached_property
-    def _specs(self) -> dict[type, tuple[Spec, list[Any]]]:
-        """A memo: unless a number is scheduled there is one for each class of states."""
+    def _specs(self) -> dict[StateClass, tuple[Spec, list[Any]]]:
+        """Memo of `_spec` by state class, used unless a number is scheduled."""
         return {}
 
 
@@ -172,7 +181,7 @@ _DUMMY: Any = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-ca
 
 
 class _Bound(NamedTuple):
-    """A rule ready to run on leaves: what is the same for all of them, and the state of each."""
+    """A rule ready to run on leaves: what they share, and the row of each."""
 
     spec: Spec
     shared: Shared
@@ -180,8 +189,8 @@ class _Bound(NamedTuple):
     selected: Selection
     keeps_nothing: bool
 
-    def new_state(self, old: OptState, rows: list[Row], treedef: Any) -> OptState:
-        """The state of the tree, from those of its leaves."""
+    def new_state(self, old: OptState, rows: list[Row], treedef: PyTreeDef) -> OptState:
+        """The state of the tree, from the new rows of its leaves."""
         if self.keeps_nothing:
             return old
         own = LeafStates(self.states.state_class, rows).write(treedef)
@@ -191,11 +200,12 @@ class _Bound(NamedTuple):
 def _bind(
     link: Link, state: OptState, selected: Selection, flat: FlatUpdates, extra: dict[str, Any]
 ) -> _Bound:
+    """Evaluate a link's hyperparameters, count, biases and `precompute` for this step."""
     tx: Any = link.transformation
     own, old_count, count = tx.read_count(state)
     numbers = tx.numbers_at(old_count) if tx.is_scheduled else tx.numbers
     spec, traced = tx._spec(numbers, type(own))
-    biases: list[Any] = []
+    biases: list[jax.Array] = []
     if "step" in tx.inputs.names and spec.definition.decays:
         decays = spec.decays(spec.numbers(traced, flat.widest_real_dtype))
         known = tuple([x if isinstance(x, int | float) else None for x in decays])
@@ -218,9 +228,9 @@ def _bind(
 
 
 def _run_leaf(
-    bound: Sequence[_Bound], rows: list[Row], out_dtype: Any, i: int, flat: FlatUpdates
-) -> tuple[Any, Sequence[Row]]:
-    """The update of leaf i and its new state under each of these rules."""
+    bound: Sequence[_Bound], rows: list[Row], out_dtype: np.dtype, i: int, flat: FlatUpdates
+) -> tuple[jax.Array, Sequence[Row]]:
+    """The update of leaf i, in `out_dtype`, and its new row for each of these rules."""
     specs, shared = tuple([b.spec for b in bound]), tuple([b.shared for b in bound])
     asked = frozenset().union(*[spec.inputs.names for spec in specs])
     param = flat.params[i] if asked & {"param", "leaf", "stored_dtype"} else None
@@ -238,7 +248,8 @@ def _run_leaf(
 
 
 def _with_common_forms(bound: list[_Bound], flat: FlatUpdates) -> list[_Bound]:
-    """Rules that differ in factors alone, as those of groups do, in the form that they share."""
+    """Make rules that differ only in factors, as those of parameter groups do, share one trace:
+    their factors become arguments of the body."""
     specs: dict[Spec, set[Spec]] = {}
     for b in bound:
         specs.setdefault(b.spec.form, set()).add(b.spec)
@@ -252,9 +263,11 @@ def _with_common_forms(bound: list[_Bound], flat: FlatUpdates) -> list[_Bound]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _biases(known: tuple[Any, ...], dtype: Any, count: Any, decays: list[Any]) -> list[Any]:
-    """1 - decay^count of each decay, exact where it is known; jitted so that outside of jit it is
-    one call."""
+def _biases(
+    known: tuple[float | None, ...], dtype: np.dtype, count: jax.Array, decays: list[Scalar]
+) -> list[jax.Array]:
+    """1 - decay^count for each decay, scalars in `dtype`; `known` holds the decays that are Python
+    numbers, which stay exact. Jitted so that, eagerly, it is one dispatch."""
     pairs = zip(known, decays, strict=True)
     time = cast(count, dtype)
     return [one_minus_power(x if number is None else number, time) for number, x in pairs]

@@ -1,4 +1,4 @@
-"""Rules of a whole tree, and wrappers: rules around another transformation."""
+"""Rules of a whole tree, and wrappers: tree rules that run other transformations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from gradtx.core.transformation import GradientTransformation
 
 
 class TreeTransformation(Ruled):
-    """A transformation given by the maths of one tree."""
+    """A transformation defined by the maths of one tree."""
 
     init_names = ("params", "step")
     update_names = ("updates", "needed", "state", "params", "step")
@@ -45,8 +45,8 @@ class TreeTransformation(Ruled):
         kinds = self.definition.parameters.items()
         return tuple([n for n, kind in kinds if _is_of_transformation(kind)])
 
-    def _bound(self, params: Params | None, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """The transformations among the arguments, bound to a step."""
+    def _bound(self, params: Params | None, extra: Mapping[str, Any]) -> dict[str, Inner]:
+        """The transformations among the arguments, bound to this step."""
         given = ((name, self.arguments[name]) for name in self._bound_names)
         return {
             name: Inner(tx, params, extra)
@@ -64,16 +64,16 @@ class TreeTransformation(Ruled):
             return [False] * len(selected)
         return flat.ignored_inside(self._inside, selected)
 
-    def _rule(self, count: Any, dtype: Any) -> Rule:
-        """The rule with the numbers of this step."""
+    def _rule(self, count: Any, dtype: np.dtype) -> Rule:
+        """The rule with its hyperparameters at this step; arrays among them in `dtype`."""
         name = self.definition.name
         numbers = {
             n: bind_numbers(x, dtype, f"{name}: {n}") for n, x in self.numbers_at(count).items()
         }
-        return as_rule(self.definition.function(**self._options, **numbers), name)
+        return as_rule(self.definition.build(self._options | numbers), name)
 
     def _init(self, params: Params) -> OptState:
-        own: Any = EmptyState()
+        own: OptState = EmptyState()
         name = self.definition.name
         if self.rule.init is not None:
             leaves = Leaves.of(params)
@@ -130,7 +130,7 @@ def _is_of_transformation(kind: Kind) -> bool:
     return value_class is not None and issubclass(value_class, GradientTransformation)
 
 
-def _like(old: Any, new: Any, where: str) -> Any:
+def _like(old: OptState, new: OptState, where: str) -> OptState:
     """The new state in the dtypes of the old one; another structure or shape is an error."""
 
     def same(path: Any, before: Any, after: Any) -> Any:
@@ -139,7 +139,7 @@ def _like(old: Any, new: Any, where: str) -> Any:
                 f"{where}: the state{jax.tree_util.keystr(path)} changed its shape from "
                 f"{np.shape(before)} to {np.shape(after)}"
             )
-        if not hasattr(before, "dtype"):  # a number that a user set in the state
+        if not hasattr(before, "dtype"):  # a Python number that a user put into the state
             return strengthen(after)
         whole = all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) for x in (before, after))
         return cast(after, before.dtype) if whole or is_inexact(before) else strengthen(after)

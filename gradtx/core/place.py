@@ -1,23 +1,24 @@
-"""Where in a chain a link must stand on its leaves, and the one walk that checks it."""
+"""Where in a chain a link must stand on its leaves, and the check that it does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Flag
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gradtx.core.leaves import at
 
 if TYPE_CHECKING:
-    from gradtx.core.transformation import Link
+    from gradtx.core.transformation import GradientTransformation, Link
 
 
 class Place(Flag):
-    """A transformation's place on its leaves. The places of a wrapper may be several.
+    """Where a transformation must stand among those acting on the same leaves; flags combine.
 
-    FIRST: it takes the gradients of single examples, along a first axis of every leaf.
-    LAST: it decides the numbers on which the parameters land. Its updates leave in float32 or
-    wider whatever the parameter's dtype, so that `apply_updates` lands on exactly those.
+    FIRST: it takes per-example gradients, with a leading axis of examples in every leaf.
+    LAST: it rounds the parameters: its updates lead to parameters that are already rounded. They
+    leave in float32 or wider whatever the parameter's dtype, so that `apply_updates` lands on
+    exactly those parameters.
     """
 
     ANYWHERE = 0
@@ -28,11 +29,13 @@ class Place(Flag):
 def check_places(
     name: str, paths: Sequence[str], links: Sequence[Link], selections: Sequence[Sequence[bool]]
 ) -> tuple[list[bool], bool]:
-    """For each leaf whether its gradients are those of single examples, and whether a link is
-    LAST anywhere. A link that does not stand in its place is an error with the leaf's path."""
+    """For each leaf, whether its gradients are per-example; and whether a link on any leaf is LAST.
+
+    A link out of place is an error with the leaf's path.
+    """
     examples = [False] * len(paths)
-    before: list[Any] = [None] * len(paths)
-    last: list[Any] = [None] * len(paths)
+    before: list[GradientTransformation | None] = [None] * len(paths)
+    last: list[GradientTransformation | None] = [None] * len(paths)
     for link, selected in zip(links, selections, strict=True):
         tx = link.transformation
         for i, chosen in enumerate(selected):

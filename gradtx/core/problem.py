@@ -1,8 +1,10 @@
-"""The problem that an update is a step of: the extra arguments that say it, in other terms too.
+"""The extra arguments that describe the objective, and their translation for an inner
+transformation.
 
-`value`, `grad`, `value_fn`, `obj_fn` and `grad_fn` are about the objective of the caller. A wrapper
-whose inner transformation has another one (its negative, or one of other parameters) hands on
-those of that one: `seen_as` makes them. What a function of the caller takes is read here as well.
+`value`, `grad`, `value_fn`, `obj_fn` and `grad_fn` are about the caller's objective. A wrapper
+whose inner transformation has another objective (the negative, or one of other parameters) passes
+it translated arguments, made by `seen_as`. Which extra arguments a caller's function takes is read
+here too.
 """
 
 from __future__ import annotations
@@ -16,26 +18,29 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core.state import Updates
 from gradtx.core.value import show
 
 PROBLEM = frozenset(("value", "grad", "value_fn", "obj_fn", "grad_fn"))
 
+# Translates a value, a gradient or params.
 Change = Callable[[Any], Any]
+Extra = Mapping[str, Any]
 
 
 def seen_as(
-    extra: Mapping[str, Any],
+    extra: Extra,
     *,
     value: Change | None = None,
     grad: Change | None = None,
     params: Change | None = None,
     searched: Change | None = None,
 ) -> dict[str, Any]:
-    """The extra arguments as they are about the same problem in other terms.
+    """The extra arguments, translated from the caller's objective to the inner transformation's.
 
-    value: what becomes of a value of the objective; grad: of a gradient; params: the caller's
-    params from those in the other terms; searched: the same for `value_fn`, which is evaluated
-    inside of loops and in the dtypes in which params are kept. None leaves as it is.
+    value: translates a value of the objective. grad: translates a gradient. params: the caller's
+    params from the inner ones. searched: the same for `value_fn`, which is evaluated inside loops
+    and in the stored dtypes of the params; it defaults to params. None leaves things unchanged.
     """
 
     def changed(name: str, x: Any) -> Any:
@@ -54,13 +59,14 @@ def seen_as(
     return {name: changed(name, x) for name, x in extra.items()}
 
 
-def negated(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the negative of the objective."""
+def negated(extra: Extra) -> dict[str, Any]:
+    """The extra arguments for the negative of the objective."""
     return seen_as(extra, value=_negative, grad=_negative)
 
 
-def unsearchable(extra: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """With a `value_fn` that refuses to be called: the params do not make the step inside."""
+def unsearchable(extra: Extra, where: str) -> dict[str, Any]:
+    """The extra arguments with a `value_fn` that raises when it is called: a line search would try
+    another step than the parameters take."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -75,8 +81,10 @@ def _applied(change: Change | None, x: Any) -> Any:
     return x if change is None else change(x)
 
 
-def _of_function(function: Any, inwards: Change | None, outwards: Change | None) -> Any:
-    """outwards(function(inwards(params), ...)), which takes what the function takes."""
+def _of_function(
+    function: Callable[..., Any], inwards: Change | None, outwards: Change | None
+) -> Callable[..., Any]:
+    """outwards(function(inwards(params), ...)), with the function's own signature."""
     if inwards is None and outwards is None:
         return function
 
@@ -87,23 +95,23 @@ def _of_function(function: Any, inwards: Change | None, outwards: Change | None)
     return changed
 
 
-def _negative(x: Any) -> Any:
+def _negative(x: Updates) -> Updates:
     return jax.tree.map(operator.neg, x)
 
 
 class NegatedState(NamedTuple):
-    """Stands before the state of a transformation that sees the negative of the objective."""
+    """Marks, as its first entry, the state of a transformation of the negative objective."""
 
 
-def is_negated(state: Any) -> bool:
-    """Whether what lies in this state is about the negative of the objective."""
+def is_negated(state: object) -> bool:
+    """Whether this is the state of a transformation of the negative objective."""
     return isinstance(state, tuple | list) and bool(state) and isinstance(state[0], NegatedState)
 
 
-# -- what a function takes -------------------------------------------------------------------------
+# -- the extra arguments that a function takes -----------------------------------------------------
 
 
-def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def accepted(function: Callable[..., Any], extra: Extra) -> dict[str, Any]:
     """The extra arguments that a function takes."""
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -112,9 +120,9 @@ def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str
     return {name: x for name, x in extra.items() if name in names}
 
 
-def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> dict[str, Any]:
-    """The extra arguments that a user's function takes; one that it needs and that is not there
-    is an error that says how to give it."""
+def known_to(function: Callable[..., Any], extra: Extra, who: str) -> dict[str, Any]:
+    """The extra arguments that a user's function takes; a missing one that it requires is an error
+    that says how to pass it."""
     parameters = inspect.signature(function).parameters.values()
     needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     missing = [name for name in needed if name not in extra]
@@ -124,10 +132,10 @@ def known_to(function: Callable[..., Any], extra: dict[str, Any], who: str) -> d
     return accepted(function, extra)
 
 
-def check_known(who: object, takes: Callable[[str], bool], extra: Mapping[str, Any]) -> None:
-    """Refuse an extra argument that neither the objective of a search nor anything else takes.
+def check_known(who: object, takes: Callable[[str], bool], extra: Extra) -> None:
+    """Refuse an extra argument that neither a line search's `value_fn` nor anything else takes.
 
-    Without a search such arguments are ignored, so that one call serves every optimizer.
+    Without a line search such arguments are ignored, so that one call serves every optimizer.
     """
     value_fn = extra.get("value_fn")
     if value_fn is None or not takes("value_fn"):

@@ -1,4 +1,4 @@
-"""Named compositions."""
+"""The class of recipes: named compositions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gradtx.core.transformation import GradientTransformation, Link
 
 
 class Recipe(GradientTransformation):
-    """A named composition: it has hyperparameters of its own and no maths."""
+    """A named composition, with hyperparameters of its own and no maths."""
 
     def _check(self) -> None:
         if not isinstance(self.body, GradientTransformation):

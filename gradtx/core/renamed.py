@@ -1,4 +1,4 @@
-"""What rules were written with before its name changed. It works for one more release."""
+"""The names of the last release that rules may still use. They work for one more release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from gradtx.core.place import Place
 
-# What a rule may ask for by an old name, from what it is given under the new ones.
+# The inputs that a rule may ask for by old names, made from the inputs under the new ones.
 INPUTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gathered": lambda given: given["precomputed"],
     "stored_dtype": lambda given: given["leaf"].dtype,
@@ -22,14 +22,16 @@ _NEW_INPUTS = {
 
 
 def warn_of_input(where: str, name: str) -> None:
-    """Say by which name to ask."""
+    """Warn that a rule asks for an input by an old name, and say what to ask for instead."""
     warnings.warn(
         f"{where} asks for {name!r}: ask for {_NEW_INPUTS[name]}", DeprecationWarning, stacklevel=2
     )
 
 
-def rule_fields(old: dict[str, Any], precompute: Any, place: Place) -> tuple[Any, Place]:
-    """`precompute` and `place` of a `Rule` that was given fields by their old names."""
+def rule_fields(
+    old: Mapping[str, Any], precompute: Callable[..., Any] | None, place: Place
+) -> tuple[Callable[..., Any] | None, Place]:
+    """`precompute` and `place` of a `Rule` that was constructed with fields of old names."""
     for name, value in old.items():
         match name:
             case "gather":

@@ -1,15 +1,18 @@
-"""What an author writes: a rule for one array or one tree, and what it may ask for by name."""
+"""What an author writes: a rule for one array or one tree. It asks for its inputs by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gradtx.core import renamed
 from gradtx.core.place import Place
-from gradtx.core.state import EmptyState
+from gradtx.core.state import EmptyState, OptState, Updates
+
+# A function that an author writes: its parameters name its inputs.
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -17,51 +20,51 @@ class Rule:
     """The maths of one array (`per_leaf`) or of one tree (`per_tree`).
 
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
-    Without `init` the rule keeps no state and `update` returns the update alone. A Python number as
-    the update of a leaf stands for all of its elements. Counts of steps are kept for the rule: a
-    field of the state that is annotated `Count` is None in what `init` returns, and `update`
-    returns `state._replace(...)` without it; another count is an error.
+    Without `init` the rule keeps no state and `update` returns the update alone. A Python number
+    returned as the update of a leaf is broadcast to the leaf's shape. Step counts are kept for the
+    rule: it leaves a state field annotated `Count` as None in `init`, and does not change it in
+    `update`, which returns `state._replace(...)` of the other fields; any other count is an error.
 
-    Each function receives what it names, in any order. Of one array:
+    Each function receives the inputs that its parameters name, in any order. For one array:
 
     - `grad`: the update so far; `param`: the parameter; both in float32 or wider.
-    - `state`: what `init`, or the last `update`, returned for this leaf.
+    - `state`: what `init`, or the previous `update`, returned for this leaf.
     - `step`: the `Step`, with `count` and `debias`.
     - `precomputed`: what `precompute` returned.
-    - `leaf`: the `Leaf`: the dtype in which its parameter is kept, and two uint32 made from its
-      path, both of which are to be folded into a random key.
+    - `leaf`: the `Leaf`: the dtype in which its parameter is stored, and two uint32 words made from
+      its path; fold both into a random key.
 
-    Of a tree:
+    For a tree:
 
-    - `updates`, `params`: the same as trees, and `state` and `step`.
-    - `needed`: the updates, with zeros for the gradients at which no transformation inside looks,
-      as of a frozen leaf.
-    - any of its arguments that is a transformation, by the name of that argument: bound to this
-      step, an `Inner`. That makes it a wrapper: `inner.init()` in init, and in update
-      `u, inner_state = inner(updates, state.inner_state)`.
+    - `updates`, `params`, `state`, `step`: the same for the whole tree.
+    - `needed`: the updates, with zeros in place of gradients that no transformation inside reads,
+      such as those of frozen leaves.
+    - an argument of its own that is a transformation, under that argument's name: an `Inner`, the
+      transformation bound to this step. The rule is then a wrapper: it calls `inner.init()` in
+      `init`, and `u, inner_state = inner(updates, state.inner_state)` in `update`.
 
-    Keyword-only names are extra arguments of the caller's `update(..., value=loss)`; `**extra`
-    takes all.
+    Keyword-only parameters are extra arguments of the caller's `update(..., value=loss)`; `**extra`
+    takes all of them.
 
-    precompute (per leaf only): run once a tree, before the leaves. What it returns, such as the
-    norm of all `updates`, reaches `update` as `precomputed`. It asks for what it needs of
-    `updates`, `params` and `step`.
+    precompute (per leaf only): runs once per tree, before the leaves. What it returns, such as the
+    norm of all `updates`, reaches `update` as `precomputed`. It may ask for `updates`, `params` and
+    `step`.
 
-    place: where in a chain it must stand, `Place.FIRST` or `Place.LAST`. A wrapper that hands on
-    the updates of its inner transformation as they are gives that one's place, `inner.place`; what
-    is to come last can be inside of no other wrapper.
+    place: where in a chain the rule must stand, `Place.FIRST` or `Place.LAST`. A wrapper that
+    returns the updates of its inner transformation unchanged has that transformation's place,
+    `inner.place`; no other wrapper may hold a transformation that must come last.
     """
 
-    init: Callable[..., Any] | None
-    update: Callable[..., Any]
-    precompute: Callable[..., Any] | None
+    init: Function | None
+    update: Function
+    precompute: Function | None
     place: Place
 
     def __init__(
         self,
-        init: Callable[..., Any] | None,
-        update: Callable[..., Any],
-        precompute: Callable[..., Any] | None = None,
+        init: Function | None,
+        update: Function,
+        precompute: Function | None = None,
         place: Place = Place.ANYWHERE,
         **old: Any,
     ):
@@ -71,7 +74,11 @@ class Rule:
 
 
 class Inputs(NamedTuple):
-    """The names by which a function asks for its inputs."""
+    """What one of a rule's functions asks for.
+
+    names: its inputs from the plumbing; extra: the caller's extra arguments; required,
+    required_extra: those of them without a default; all_extra: whether it takes `**extra`.
+    """
 
     names: frozenset[str]
     required: frozenset[str]
@@ -79,32 +86,34 @@ class Inputs(NamedTuple):
     required_extra: frozenset[str]
     all_extra: bool = False
 
-    def of(self, extra: dict[str, Any]) -> dict[str, Any]:
-        """The extra arguments among the given ones that are asked for."""
+    def of(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The given extra arguments that the function asks for."""
         if self.all_extra:
             return dict(extra)
         return {name: extra[name] for name in sorted(self.extra) if name in extra}
 
     def call(
         self,
-        function: Callable[..., Any],
-        available: dict[str, Any],
-        extra: dict[str, Any] | None = None,
+        function: Function,
+        available: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The function on those of the available inputs that it asks for, and on extra arguments,
-        which may be called as an input is that it does not ask for."""
+        """Call the function with the available inputs that it asks for and the extra arguments.
+
+        An extra argument may share its name with an input that the function does not ask for.
+        """
         named = {name: x for name, x in available.items() if name in self.names}
         if len(named) < len(self.names):
             old = self.names & renamed.INPUTS.keys()
             named |= {name: renamed.INPUTS[name](available) for name in old}
-        return function(**((extra or {}) | named))
+        return function(**{**(extra or {}), **named})
 
 
 NOTHING = Inputs(frozenset(), frozenset(), frozenset(), frozenset())
 
 
-def inputs_of(function: Callable[..., Any] | None, allowed: tuple[str, ...], where: str) -> Inputs:
-    """Read what a rule's function asks for; a name that nobody provides is an error."""
+def inputs_of(function: Function | None, allowed: Sequence[str], where: str) -> Inputs:
+    """Read from its signature what a rule's function asks for; any name not allowed is an error."""
     if function is None:
         return NOTHING
     names, required, extra, required_extra = set(), set(), set(), set()
@@ -138,8 +147,8 @@ def inputs_of(function: Callable[..., Any] | None, allowed: tuple[str, ...], whe
     )
 
 
-def as_rule(returned: Any, where: str) -> Rule:
-    """A rule, or a bare update function of a rule that keeps no state."""
+def as_rule(returned: object, where: str) -> Rule:
+    """The rule that a definition returned, or one without a state from a bare update function."""
     if isinstance(returned, Rule):
         return returned
     if callable(returned):
@@ -150,8 +159,8 @@ def as_rule(returned: Any, where: str) -> Rule:
     )
 
 
-def split_result(rule: Rule, result: Any, where: str) -> tuple[Any, Any]:
-    """What `update` returned, as (update, state)."""
+def split_result(rule: Rule, result: Any, where: str) -> tuple[Updates, OptState]:
+    """What `update` returned, as a pair (update, state)."""
     if rule.init is None:
         return result, EmptyState()
     if type(result) is not tuple or len(result) != 2:

@@ -1,10 +1,10 @@
-"""What rules of arrays and rules of trees have in common: what they ask for, and their states."""
+"""What rules of one array and rules of trees share: reading their inputs, numbers and states."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from gradtx.core.state import (
     OptState,
     ScaleByScheduleState,
     ScheduledState,
+    StateClass,
     shared_fields,
 )
 from gradtx.core.transformation import GradientTransformation, check_rounds_outside
@@ -40,7 +41,7 @@ from gradtx.core.value import Frozen
 
 
 class Ruled(GradientTransformation):
-    """A transformation that is given by a `Rule`."""
+    """A transformation defined by a `Rule`."""
 
     # What the rule's init and update may ask for by name.
     init_names: ClassVar[tuple[str, ...]]
@@ -55,7 +56,8 @@ class Ruled(GradientTransformation):
 
     @cached_property
     def rule(self) -> Rule:
-        """The rule with example numbers in place of schedules: to be read, not to be run."""
+        """The rule with example numbers instead of schedules: for reading its signatures, not for
+        running it."""
         arguments = {
             name: jax.tree.map(
                 lambda x, name=name: self._example(name) if isinstance(x, Schedule) else x,
@@ -92,26 +94,27 @@ class Ruled(GradientTransformation):
         where = f"{self.definition.name}: {part}"
         return inputs_of(getattr(self.rule, part), allowed, where)
 
-    # The arguments that are transformations, which a wrapper may ask for.
+    # The names of the arguments that are transformations: a wrapper may ask for them.
     _bound_names: tuple[str, ...] = ()
 
     @cached_property
     def place(self) -> Place:
-        """As the rule says."""
+        """The place that the rule declares."""
         place = self.rule.place
-        if "stored_params" in self.inputs.names:  # an old name: such a wrapper hands on updates
+        if "stored_params" in self.inputs.names:  # last release's way to return updates unchanged
             for tx in self._inside:
                 place |= tx.place & Place.LAST
         return place
 
     @cached_property
     def _inside(self) -> list[GradientTransformation]:
-        """The transformations among the arguments."""
+        """The transformations among the arguments, to any depth of containers."""
         inner = jax.tree.leaves(dict(self.arguments), is_leaf=_is_transformation)
         return list(filter(_is_transformation, inner))
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
-        """As the rule asks by name; `**extra` is for what is inside, or for a `value_fn`."""
+        """Whether the rule names it, or takes `**extra` and passes it to something that reads it:
+        a transformation inside, a function among the arguments, or `value_fn`."""
         inside = self._inside
         if name in self.inputs.extra:
             return True
@@ -127,17 +130,17 @@ class Ruled(GradientTransformation):
 
     @cached_property
     def _binds(self) -> bool:
-        """Whether the rule's update asks for a transformation."""
+        """Whether the rule's update asks for a transformation among its arguments."""
         return not self.inputs.names.isdisjoint(self._bound_names)
 
     @cached_property
     def requires(self) -> bool:
-        """Whether its update must be given more than updates and a state."""
+        """Whether its update needs params or an extra argument."""
         inputs = self.inputs
         return bool(inputs.required_extra or inputs.required & {"param", "params"})
 
-    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
-        """Raise if params or an extra argument that the rule asks for was not given."""
+    def check_given(self, who: object, has_params: bool, extra: Mapping[str, Any]) -> None:
+        """Raise if the rule needs params or an extra argument that was not given, naming `who`."""
         required = self.inputs.required
         if not has_params and ("param" in required or "params" in required):
             raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
@@ -158,46 +161,50 @@ class Ruled(GradientTransformation):
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        """The other arguments."""
+        """The arguments that are not numeric."""
         others = {n: x for n, x in self.arguments.items() if n not in self.numbers}
         return {n: x.thaw() if isinstance(x, Frozen) else x for n, x in others.items()}
 
     @cached_property
     def is_scheduled(self) -> bool:
-        """Whether a number is a schedule."""
+        """Whether any numeric hyperparameter is a schedule."""
         return any(map(_is_schedule, jax.tree.leaves(self.numbers, is_leaf=_is_schedule)))
 
-    def numbers_at(self, count: Any) -> dict[str, Any]:
-        """The numeric hyperparameters at this step: schedules evaluated, once a tree."""
+    def numbers_at(self, count: jax.Array) -> dict[str, Any]:
+        """The numeric hyperparameters at this step, with schedules evaluated once per tree.
+
+        count: the number of updates before this one, so that schedules start at 0.
+        """
         return at(self.numbers, count)
 
     # -- the state ---------------------------------------------------------------------------------
 
     @property
     def begins_with_params(self) -> bool:
-        """As the rule says."""
+        """Whether the rule has an init."""
         return self.rule.init is not None
 
     @cached_property
     def counted(self) -> bool:
-        """Whether a count of steps must be kept."""
+        """Whether a step count must be kept: for `step`, or for a schedule."""
         asks_for_it = "step" in self.inputs.names | self.precompute_inputs.names
         return asks_for_it or self.is_scheduled
 
     @cached_property
     def keeps_nothing(self) -> bool:
-        """Whether its state is empty."""
+        """Whether its state is empty: neither a state of the rule's own nor a count."""
         return self.rule.init is None and not self.counted
 
     @cached_property
-    def state_class(self) -> Any:
-        """The class of the rule's own state; None if its init's annotation does not say."""
+    def state_class(self) -> StateClass | None:
+        """The class of the rule's own state, read from its init's return annotation; None if it is
+        not annotated."""
         return EmptyState if self.rule.init is None else made_by(self.rule.init)
 
     @cached_property
-    def _kept_class(self) -> Any:
-        """The class of the state that its init makes, if the rule's own has no need of a count
-        beside it and its annotation says which one it is."""
+    def _kept_class(self) -> StateClass | None:
+        """The class of the whole state, if that is known and the rule's own state is not wrapped
+        in a `ScheduledState`: such a state is accepted by its class alone."""
         own = self.state_class
         if own is EmptyState:
             return ScaleByScheduleState if self.counted else EmptyState
@@ -208,9 +215,9 @@ class Ruled(GradientTransformation):
         return [Held(state if known else self._accepted(state, path), path)]
 
     def _accepted(self, state: OptState, path: str) -> OptState:
-        """The state in the classes of this library; one that init does not make is an error.
+        """The state in this library's classes; a state that this init could not make is an error.
 
-        A count that was kept for a schedule may stay when a number takes its place.
+        A count that was kept for a schedule may stay when a number replaces the schedule.
         """
         own = self.state_class
         if self.keeps_nothing and is_nothing(state):
@@ -228,7 +235,7 @@ class Ruled(GradientTransformation):
         return ScheduledState(state.count, mine) if beside else mine
 
     def _is_own(self, state: OptState) -> bool:
-        """Whether it is the rule's own state, without a count beside it."""
+        """Whether it can be the rule's own state, not wrapped in a `ScheduledState`."""
         if self.state_class is None:
             return isinstance(state, tuple) and not is_like(state, EmptyState)
         return is_like(state, self.state_class)
@@ -246,7 +253,10 @@ class Ruled(GradientTransformation):
         return wrong(state, f"the {show_class(kept)} of {name}", path, hint)
 
     def read_count(self, state: OptState) -> tuple[OptState, Any, Any]:
-        """The rule's own state, the count before this step and the count with it."""
+        """The rule's own state, the count before this step, and the count that includes it.
+
+        The counts are int32 scalars, or both None if no count is kept.
+        """
         if type(state) is EmptyState or (self.keeps_nothing and is_nothing(state)):
             return EmptyState(), None, None
         old, own = split_count(state)
@@ -258,9 +268,9 @@ class Ruled(GradientTransformation):
         return own, old, increment(old)
 
 
-def _is_transformation(x: Any) -> bool:
+def _is_transformation(x: object) -> TypeGuard[GradientTransformation]:
     return isinstance(x, GradientTransformation)
 
 
-def _is_schedule(x: Any) -> bool:
+def _is_schedule(x: object) -> TypeGuard[Schedule]:
     return isinstance(x, Schedule)

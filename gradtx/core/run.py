@@ -1,8 +1,8 @@
-"""One update: a transformation is a line of links, run from the first to the last.
+"""One update: the links of a transformation's line, run from the first to the last.
 
-Chains, recipes and masks only say how their states lie along the line. Neighbouring links that
-work leaf by leaf are a stage, which runs as one body a leaf; a link that needs the whole tree is a
-stage by itself.
+Chains, recipes and masks only decide how the state is split among the links. Neighbouring links
+that work leaf by leaf form a stage, which runs as one jitted body per leaf; a link that needs the
+whole tree is a stage of its own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """What a transformation is made of: its links, and the stages [first, end) in which they run.
+    """The links of a transformation, and the stages, as ranges [first, end) of links, in which they
+    run.
 
-    composite: which knows how the state lies along the links; placed: whether a link has a place
-    that is to be checked; requiring: the links that must be given more than updates and a state.
+    composite: splits the state among the links. placed: whether the place of some link has to be
+    checked. requiring: the links that need params or extra arguments.
     """
 
     composite: GradientTransformation
@@ -41,7 +42,7 @@ class Line:
 
     @classmethod
     def of(cls, composite: GradientTransformation, links: tuple[Link, ...]) -> Line:
-        """A link begins a stage unless it joins the one before it."""
+        """Cut the links into stages: a link starts a new one unless it joins the link before it."""
         firsts = [
             i
             for i, link in enumerate(links)
@@ -55,9 +56,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Stage:
-    """Neighbouring links that run together: for each its state and the leaves on which it acts.
+    """Neighbouring links that run together, each with its state and the leaves that it acts on.
 
-    leaving: whether what it makes leaves the line, rounded.
+    extra: the caller's extra arguments. leaving: whether the updates leave the line after this
+    stage, so that it rounds them to their final dtypes.
     """
 
     links: tuple[Link, ...]
@@ -92,7 +94,7 @@ def update(
     *,
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
-    """One step. `rounded=False` leaves the updates in float32 or wider, for a wrapper."""
+    """One step. A wrapper passes `rounded=False`: the updates then stay in float32 or wider."""
     try:
         return _update(tx, updates, state, params, extra, rounded)
     except ScheduleError as error:
@@ -145,13 +147,13 @@ def _update(
 
 
 def _named(tx: GradientTransformation, error: ScheduleError) -> TypeError:
-    """The error of a schedule under the name of the hyperparameter that the user gave it to."""
+    """The schedule's error, prefixed with the hyperparameter that the user passed it as."""
     place = _argument_of(tx, error.schedule)
     return error if place is None else TypeError(f"{place}: {error}")
 
 
 def _argument_of(tx: GradientTransformation, schedule: Schedule) -> str | None:
-    """Whose argument a schedule is: "adamw: learning_rate"."""
+    """Which argument the schedule was passed as, such as "adamw: learning_rate"."""
 
     def found(x: Any) -> bool:
         return isinstance(x, Schedule) and x == schedule

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
+from gradtx.core.kinds import Instance, Scalar, ScalarOrSchedule, ScheduleLike
 from gradtx.core.value import Value, show
 
 
@@ -32,6 +33,8 @@ class Schedule(Value):
     `step` is the number of updates so far (0 at the first one): a Python or NumPy number or a
     (traced) array. The result is a number in float32, or float64 under x64, for each step.
     """
+
+    _for_users = (*Value._for_users, "clip", "shift")
 
     def _check(self) -> None:
         self.definition.call(self.arguments)
@@ -68,44 +71,46 @@ class Schedule(Value):
 
     __array_ufunc__ = None  # NumPy's numbers and arrays leave `number * schedule` to the schedule
 
-    def __add__(self, other: Any) -> Schedule:
+    def __add__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("plus", self, other)
 
-    def __radd__(self, other: Any) -> Schedule:
+    def __radd__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("plus", other, self)
 
-    def __sub__(self, other: Any) -> Schedule:
+    def __sub__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("minus", self, other)
 
-    def __rsub__(self, other: Any) -> Schedule:
+    def __rsub__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("minus", other, self)
 
-    def __mul__(self, other: Any) -> Schedule:
+    def __mul__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("times", self, other)
 
-    def __rmul__(self, other: Any) -> Schedule:
+    def __rmul__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("times", other, self)
 
-    def __truediv__(self, other: Any) -> Schedule:
+    def __truediv__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("divided_by", self, other)
 
-    def __rtruediv__(self, other: Any) -> Schedule:
+    def __rtruediv__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("divided_by", other, self)
 
-    def __pow__(self, other: Any) -> Schedule:
+    def __pow__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("power", self, other)
 
-    def __rpow__(self, other: Any) -> Schedule:
+    def __rpow__(self, other: ScalarOrSchedule) -> Schedule:
         return _operate("power", other, self)
 
     def __neg__(self) -> Schedule:
         return EXPRESSIONS["negated"](self)
 
-    def clip(self, low: Any = None, high: Any = None) -> Schedule:
+    def clip(
+        self, low: ScalarOrSchedule | None = None, high: ScalarOrSchedule | None = None
+    ) -> Schedule:
         """This schedule, but never below low and never above high, which may be schedules too."""
         return EXPRESSIONS["clip"](self, low, high)
 
-    def shift(self, steps: Any) -> Schedule:
+    def shift(self, steps: Scalar) -> Schedule:
         """This schedule `steps` steps later: until then its first value.
 
         With negative steps it begins that many steps further on, as a run that is resumed does.
@@ -148,6 +153,10 @@ class FunctionSchedule(Schedule):
 
     def __repr__(self) -> str:
         return show(self.arguments["function"])
+
+
+# A schedule, or a plain function of the step, which becomes one.
+AnySchedule = Annotated[ScheduleLike, Instance(Schedule)]
 
 
 # -- what a user's function may do -----------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""The classes of states, and the annotations that say what a field of one is.
+"""The classes of states, and the annotations that say what the fields of a state are.
 
 A rule's `init(param)` returns the state of one leaf, usually a NamedTuple. The state of a tree is
-the same NamedTuple with a tree in each field, shaped like the parameters, so that an AdamW state
-reads `state[0].mu["dense"]["kernel"]`. Fields annotated `Count` are one integer for the tree.
+the same NamedTuple with a tree in each field, structured like the parameters, so that an AdamW
+state reads `state[0].mu["dense"]["kernel"]`. A field annotated `Count` is one integer per tree.
 """
 
 from __future__ import annotations
@@ -11,45 +11,55 @@ import functools
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-Params = Any
-Updates = Any
-OptState = Any
+# Pytrees, to which Python's types give no structure.
+Params = Any  # of arrays
+Updates = Any  # of arrays, structured like the params
+OptState = Any  # of NamedTuples
+# A NamedTuple class, of this library or of another.
+StateClass = type[Any]
 
 
 @dataclass(frozen=True)
 class CountMark:
-    """Marks a field that is one scalar for the whole tree, kept by the plumbing."""
+    """Marks a field that is an int32 scalar for the whole tree, kept by the plumbing.
+
+    first: its value before the first update.
+    """
 
     first: int = 0
 
 
 class _LikeParams:
-    """Marks a field of a tree rule's state that is a tree like the params."""
+    """Marks a field of a tree rule's state that is a tree structured like the params."""
 
 
 class HoldsParams:
     """Marks a field that holds parameters."""
 
 
+# The number of updates so far.
 Count = Annotated[Any, CountMark()]
-# One more than the number of updates so far: for states of Optax that begin to count there.
+# One more than that, for those states of Optax that start counting at 1.
 CountFromOne = Annotated[Any, CountMark(first=1)]
-# In the state of a rule of trees: where there is no update, the rule does not see the leaf of such
-# a field, and it stays as it is. The rule sees it in float32 or wider.
+# In the state of a rule of trees: a tree structured like the params. The rule sees its leaves in
+# float32 or wider, and only where there is an update; the others stay as they are.
 LikeParams = Annotated[Any, _LikeParams()]
-# The same, of parameters as they were at some step. Differences from them are small beside them:
-# they are never kept in fewer bits.
+# The same, for parameters of an earlier step. Storage wrappers never keep these in fewer bits: the
+# differences from them that matter are small compared to the parameters.
 PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
 
 
 class EmptyState(NamedTuple):
-    """The state of a rule that keeps none."""
+    """The state of a rule that keeps no state."""
 
 
 class LeafState(NamedTuple):
-    """The state of a rule whose state of one leaf is not a NamedTuple."""
+    """The state of a rule of one array whose `init` returns something other than a NamedTuple.
+
+    state: what it returns for each leaf, in the structure of the params.
+    """
 
     state: Updates
 
@@ -64,10 +74,13 @@ class ScheduledState(NamedTuple):
     """The step count of a rule that needs the step and whose own state has no `Count`."""
 
     count: Count
-    inner_state: Any
+    inner_state: OptState
 
 
-def _marks(state_class: Any, kind: type) -> tuple[Any, ...]:
+Mark = TypeVar("Mark")
+
+
+def _marks(state_class: StateClass, kind: type[Mark]) -> tuple[Mark | None, ...]:
     """The mark of this kind on each field of a state class, None where there is none."""
     hints = typing.get_type_hints(state_class, include_extras=True)
     return tuple(
@@ -76,39 +89,38 @@ def _marks(state_class: Any, kind: type) -> tuple[Any, ...]:
     )
 
 
-def _find_counts(state_class: Any) -> tuple[Any, ...]:
+def _find_counts(state_class: StateClass) -> tuple[CountMark | None, ...]:
     return _marks(state_class, CountMark)
 
 
-def _shared_fields(state_class: Any) -> tuple[bool, ...]:
+def _shared_fields(state_class: StateClass) -> tuple[bool, ...]:
     return tuple(mark is not None for mark in count_marks(state_class))
 
 
-def _fields_like_params(state_class: Any) -> tuple[bool, ...]:
+def _fields_like_params(state_class: StateClass) -> tuple[bool, ...]:
     return tuple(mark is not None for mark in _marks(state_class, _LikeParams))
 
 
-# The `CountMark` of each field of a state class, None where the field is no count.
-count_marks: Callable[[Any], tuple[Any, ...]] = functools.cache(_find_counts)
-# Which fields of a state class are counts, kept once a tree.
-shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
-# Which fields of the state of a rule of trees are trees like the params.
-fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
-
-
-def _find_past_params(state_class: Any) -> frozenset[str]:
+def _find_past_params(state_class: StateClass) -> frozenset[str]:
     try:
         marks = _marks(state_class, HoldsParams)
     except NameError:
-        return frozenset()  # another library's annotations, which may not be for evaluation
+        return frozenset()  # another library's annotations, which may not be evaluable
     pairs = zip(state_class._fields, marks, strict=True)
     return frozenset(name for name, mark in pairs if mark is not None)
 
 
-# The names of the fields that hold parameters, in a state class of any origin.
+# Of `Any`, since mypy does not know that a class is hashable.
+# The `CountMark` of each field of a state class, None where the field is not a count.
+count_marks: Callable[[Any], tuple[CountMark | None, ...]] = functools.cache(_find_counts)
+# For each field of a state class, whether it is a count, shared by all leaves.
+shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
+# For each field of a tree rule's state class, whether it is a tree structured like the params.
+fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
+# The names of the fields that hold parameters, in any library's state class.
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
 
 
-def is_named_tuple(x: Any) -> bool:
-    """Whether x is an instance of some NamedTuple."""
+def is_named_tuple(x: object) -> bool:
+    """Whether x is an instance of some NamedTuple class."""
     return isinstance(x, tuple) and hasattr(type(x), "_fields")

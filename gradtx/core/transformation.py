@@ -1,4 +1,4 @@
-"""The value that users hold: a gradient transformation, and the links that it is made of."""
+"""The value that users hold: a gradient transformation, and the links that it consists of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import jax
 
@@ -23,10 +23,16 @@ from gradtx.core.run import Line, Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.value import Value, show
 
+InitFn = Callable[[Params], OptState]
+UpdateFn = Callable[..., tuple[Updates, OptState]]
+
 
 class Link(NamedTuple):
-    """One transformation in the line, on all leaves or on those that every mask selects; owner: the
-    recipe of which it is the only link, whose name the user wrote."""
+    """One transformation of a line, acting on the leaves that every mask selects.
+
+    masks: from the innermost to the outermost; none means all leaves. owner: the recipe whose only
+    link this is; errors use its name, since that is what the user wrote.
+    """
 
     transformation: GradientTransformation
     masks: tuple[Mask, ...] = ()
@@ -44,26 +50,29 @@ class GradientTransformation(Value):
     `GradientTransformation(init, update)` makes one from a pair of functions.
     """
 
-    def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Any:
+    _for_users = (*Value._for_users, "init", "parts", "update")
+
+    def __new__(cls, init: InitFn, update: UpdateFn) -> GradientTransformation:
         """A transformation from a pair of functions."""
         return from_functions(init, update)
 
     def init(self, params: Params) -> OptState:
-        """The state before the first update; arrays in it are shaped and placed like params.
+        """The state before the first update; its arrays are shaped and placed like params.
 
-        params may be `ShapeDtypeStruct`s where nothing is computed with their values. Raises:
-        TypeError where something is, and, with the leaf's path, for what is no floating array.
+        params may be `ShapeDtypeStruct`s if no rule computes with their values. Raises: TypeError
+        if one does, and, with the leaf's path, for a leaf that is not a floating array.
         """
         return run.init(self, params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        """The transformed updates, in the dtypes of params (of updates without it), and the state.
+        """The transformed updates, in the dtypes of params (or of updates, if params is None), and
+        the new state.
 
-        Raises: ValueError where trees or shapes differ (with the leaf's path) or params that a part
-        needs are missing, TypeError where an extra argument that it needs, such as value=, is, and
-        for one that nobody knows beside a value_fn.
+        Raises: ValueError if trees or shapes differ (with the leaf's path) or if a part needs
+        params and none were given; TypeError if a part needs an extra argument, such as value=,
+        that was not given, or if a value_fn was given beside an extra argument that nothing takes.
         """
         if extra:
             check_known(self, lambda name: self.takes(name, extra), extra)
@@ -71,7 +80,7 @@ class GradientTransformation(Value):
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
-        if cls is GradientTransformation:  # maybe the methods of a transformation that there is
+        if cls is GradientTransformation:  # perhaps the two methods of an existing transformation
             known = _method_of(arguments["init"], "init")
             if known is not None and known == _method_of(arguments["update"], "update"):
                 return known
@@ -81,40 +90,40 @@ class GradientTransformation(Value):
     def _accept(cls, where: str, value: Any) -> GradientTransformation:
         return as_transformation(value, where)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
         yield self.init
         yield self.update
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Callable[..., Any]:
         """tx[0] is init, tx[1] is update."""
         return (self.init, self.update)[index]
 
-    # -- what it is made of, and what it looks at --------------------------------------------------
+    # -- its parts, and the inputs that it reads ---------------------------------------------------
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        """The transformations that this one is made of, in the order in which they run."""
+        """The transformations that this one consists of, in the order in which they run."""
         return ()
 
     @property
     def place(self) -> Place:
-        """Where in a chain it must stand; of a composite, the places of its links."""
+        """Where in a chain it must stand; for a composite, the union over its links."""
         place = Place.ANYWHERE
         for link in self._links:
             if link.transformation is not self:
                 place |= link.transformation.place
         return place
 
-    # Whether the gradients of single examples, along a first axis, pass through it as such.
+    # Whether per-example gradients (a leading axis of examples) pass through it unchanged in form.
     passes_examples = False
 
     @property
     def begins_with_params(self) -> bool:
-        """Whether its init looks at the parameters, so that None cannot stand in their place."""
-        return not self._is_pair  # which says so itself
+        """Whether its init reads the parameters, so that `init(None)` is an error."""
+        return not self._is_pair  # a pair of functions raises its own error
 
     def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
-        """Whether something in it looks, or may look, at this extra argument."""
+        """Whether any part of it reads, or may read, this extra argument."""
         if self._is_pair:
             return name in accepted(self.arguments["update"], {name: None})
         links = (link.transformation for link in self._links)
@@ -123,24 +132,24 @@ class GradientTransformation(Value):
 
     @property
     def requires(self) -> bool:
-        """Whether its update must be given more than updates and a state."""
+        """Whether its update needs params or an extra argument."""
         return False
 
-    def check_given(self, who: object, has_params: bool, extra: dict[str, Any]) -> None:
-        """Raise if something that `update` needs was not given; `who` is named in the error."""
+    def check_given(self, who: object, has_params: bool, extra: Mapping[str, Any]) -> None:
+        """Raise if `update` needs params or an extra argument that was not given, naming `who`."""
 
     def _has(self, name: str) -> bool:
         return name in self.arguments
 
     def _can_ignore(self) -> bool:
-        """Whether there may be leaves whose gradients it does not look at."""
+        """Whether there may be leaves whose gradients it does not read."""
         return False
 
     def _ignored(self, flat: FlatUpdates, selected: Selection) -> list[bool]:
-        """Which of the selected leaves these are."""
+        """For each leaf, whether it is selected and its gradient is not read."""
         return [chosen and self._can_ignore() for chosen in selected]
 
-    # -- a composite: its links, and how its state lies along them ---------------------------------
+    # -- a composite: its links, and how its state is split among them -----------------------------
 
     @cached_property
     def _links(self) -> tuple[Link, ...]:
@@ -152,18 +161,18 @@ class GradientTransformation(Value):
 
     @property
     def _composite(self) -> GradientTransformation:
-        """What the state is of: a recipe's is that of its body."""
+        """The transformation that splits and joins the state: for a recipe, its body."""
         return self
 
     def _split(self, state: OptState, path: str) -> list[Held]:
-        """The states of its links; `path` is where in the whole state this one is."""
+        """The states of its links; `path` locates `state` within the whole state."""
         return [Held(state, path)]
 
     def _join(self, states: Iterator[OptState]) -> OptState:
         """The inverse of `_split`."""
         return next(states)
 
-    # -- a link: how it starts and runs. Here of a pair of functions -------------------------------
+    # -- a link: how it starts and runs; here, a pair of functions ---------------------------------
 
     @property
     def _is_pair(self) -> bool:
@@ -174,11 +183,11 @@ class GradientTransformation(Value):
         return self.arguments["init"](widen_tree(params))
 
     def _joins(self, before: GradientTransformation) -> bool:
-        """Whether it runs together with the link before it."""
+        """Whether it runs in the same stage as the link before it."""
         return False
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
-        """The updates and the new states of the links of a stage, of which it is the first."""
+        """Run a stage whose first link it is: the updates, and the new state of each link."""
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
         flat, function = flat.widened(), self.arguments["update"]
         given = flat.visible(accepted(function, stage.extra), link.masks)
@@ -193,7 +202,7 @@ class GradientTransformation(Value):
 
 
 def in_dtypes_of(old: OptState, new: OptState) -> OptState:
-    """The new state in the dtypes of the old one, where they are alike."""
+    """The new state in the dtypes of the old one, if they have the same structure."""
     if jax.tree.structure(old) != jax.tree.structure(new):  # type: ignore[operator]
         return new
 
@@ -208,8 +217,8 @@ def in_dtypes_of(old: OptState, new: OptState) -> OptState:
 
 
 def _method_of(function: Any, name: str) -> GradientTransformation | None:
-    """The transformation of this library whose init or update a function is, as it is, jitted, or
-    in a wrapper that adds nothing to it."""
+    """The transformation whose init or update this function is: bare, jitted, in an empty
+    `functools.partial`, or in Optax's `with_extra_args_support`."""
     owner = getattr(function, "__self__", None)
     if isinstance(owner, GradientTransformation) and function == getattr(owner, name):
         return owner
@@ -224,23 +233,40 @@ def _method_of(function: Any, name: str) -> GradientTransformation | None:
 
 
 _JITTED: Any = type(jax.jit(lambda: None))
-# What Optax's wrapper of that name, which leaves the extra arguments out, calls its update.
+# The qualified name of the update made by Optax's wrapper, which drops the extra arguments.
 _WITHOUT_EXTRA = "with_extra_args_support.<locals>.update"
 
 
 @makes(GradientTransformation, name="GradientTransformation")
 def from_functions(init: Any, update: Any) -> Any:
-    """`init(params) -> state` and `update(updates, state, params, **extra)` as a transformation:
-    that of which they are the methods, if they are."""
+    """A transformation from `init(params) -> state` and `update(updates, state, params, **extra)`.
+
+    If they are the two methods of a transformation, it is that transformation.
+    """
     return init, update
 
 
+if TYPE_CHECKING:
+
+    class InitAndUpdate(Protocol, Any):  # type: ignore[misc]
+        """What may be given, of any library; what is called sees a transformation in its place."""
+
+        @property
+        def init(self) -> Callable[..., Any]:
+            """From params to the state."""
+
+        @property
+        def update(self) -> Callable[..., Any]:
+            """From updates and the state to the next ones."""
+else:
+    InitAndUpdate = Any
+
 # A transformation, or what `as_transformation` makes one of.
-TransformationLike = Annotated[Any, Instance(GradientTransformation)]
+TransformationLike = Annotated[InitAndUpdate, Instance(GradientTransformation)]
 
 
 def as_transformation(x: Any, where: str) -> GradientTransformation:
-    """A transformation as it is, a pair with `init` and `update` as a link; else an error."""
+    """x, if it is a transformation; an Optax-like pair becomes one; anything else is an error."""
     if isinstance(x, GradientTransformation):
         return x
     init, update = getattr(x, "init", None), getattr(x, "update", None)
@@ -256,8 +282,8 @@ def as_transformation(x: Any, where: str) -> GradientTransformation:
 
 
 def check_rounds_outside(who: str, inside: Iterable[GradientTransformation]) -> None:
-    """Refuse what decides the numbers on which the parameters land inside of `who`, which goes on
-    with the updates."""
+    """Refuse a link that rounds the parameters inside `who`, which goes on to change the updates:
+    the parameters would no longer land on the rounded numbers."""
     for tx in inside:
         if Place.LAST in tx.place:
             raise ValueError(

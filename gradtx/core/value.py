@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import jax
 import numpy as np
@@ -122,7 +122,16 @@ class Value:
         title = self.definition.name if arguments else type(self).__name__
         raise AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    # What completion lists beside the arguments. Other names without an underscore are for the rest
+    # of the library, which reads them of values of any class.
+    _for_users: tuple[str, ...] = ("arguments", "definition", "replace")
+
+    def __dir__(self) -> list[str]:
+        """The arguments, and what a user may do with the value."""
+        private = (name for name in super().__dir__() if name.startswith("_"))
+        return sorted({*private, *self.arguments, *self._for_users})
+
+    def __setattr__(self, name: str, value: Never) -> None:
         raise AttributeError(
             f"{self.definition.name} is a value and cannot be changed in place: "
             f"use tx.replace({name}=...)"

@@ -7,7 +7,7 @@ names for something that has one already.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -58,8 +58,19 @@ __all__ = [
 
 # In Optax a transformation whose update takes extra arguments. Here all of them do.
 GradientTransformationExtraArgs = GradientTransformation
-multi_transform = partition
 tree_map_params = map_params
+
+
+def multi_transform(
+    transforms: Mapping[Any, Any],
+    param_labels: Any | Callable[[Params], Any] | None = None,
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> GradientTransformation:
+    """The older name of `partition`."""
+    return partition(
+        transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
+    )
 
 
 def init_empty_state(params: Params) -> EmptyState:

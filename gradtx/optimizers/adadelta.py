@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -21,10 +22,10 @@ def adadelta(
     eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
     weight_decay_mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Adadelta, after L2 regularisation. Zeiler, 2012, https://arxiv.org/abs/1212.5701
 
-    Without a learning rate it is 1, as in the paper. weight_decay_mask: the parameters that are
+    The learning rate defaults to 1, as in the paper. weight_decay_mask: the parameters that are
     regularised, as in `masked`.
     """
     return chain(

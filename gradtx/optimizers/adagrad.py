@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.second_moment import scale_by_rss
 
@@ -20,8 +19,8 @@ def adagrad(
     eps: NonNegative = 1e-7,
     *,
     eps_in_sqrt: bool = True,
-) -> Any:
-    """AdaGrad: each coordinate over the root of the sum of its squares. Duchi et al., 2011."""
+) -> GradientTransformation:
+    """AdaGrad: each gradient over the root of the sum of its squares so far. Duchi et al., 2011."""
     return chain(
         scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt),
         scale_by_learning_rate(learning_rate),

@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import MaxOf, scale_by_adam, scale_by_amsgrad
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -26,7 +27,7 @@ def adam(
     nesterov: bool = False,
     bias_correction: bool = True,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Adam. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980"""
     return chain(
         scale_by_adam(
@@ -54,7 +55,7 @@ def nadam(
     *,
     nesterov: bool = True,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Adam with Nesterov momentum. Dozat, 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
     moments = (b1, b2, eps, eps_root, mu_dtype)
     return adam(learning_rate, *moments, nesterov=nesterov, nu_dtype=nu_dtype)
@@ -73,7 +74,7 @@ def amsgrad(
     *,
     max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Adam whose denominator never shrinks. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
 
     max_of: the maximum of the "corrected" second moments (Optax) or of the "raw" ones (PyTorch).
@@ -100,7 +101,7 @@ def adamw(
     *,
     nesterov: bool = False,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Adam with decoupled weight decay. Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101
 
     mask: the parameters that decay, as in `masked`: a tree, a function or a path pattern.
@@ -125,7 +126,7 @@ def nadamw(
     *,
     nesterov: bool = True,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """NAdam with decoupled weight decay. Dozat, 2016; Loshchilov & Hutter, 2019."""
     moments = (b1, b2, eps, eps_root, mu_dtype)
     return adamw(learning_rate, *moments, weight_decay, mask, nesterov=nesterov, nu_dtype=nu_dtype)

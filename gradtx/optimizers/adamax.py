@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -20,7 +21,7 @@ def adamax(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
-) -> Any:
+) -> GradientTransformation:
     """Adam in the infinity norm. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980"""
     return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
@@ -33,7 +34,7 @@ def adamaxw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Adamax with decoupled weight decay. Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101
 
     mask: the parameters that decay, as in `masked`.

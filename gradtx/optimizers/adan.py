@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -24,7 +25,7 @@ def adan(
     eps_root: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Adan with decoupled weight decay. Xie et al., 2022, https://arxiv.org/abs/2208.06677
 
     mask: the parameters that decay, as in `masked`. The authors' default decay is proximal,

@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.ademamix import scale_by_ademamix, scale_by_simplified_ademamix
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -28,7 +29,7 @@ def ademamix(
     mask: Any = None,
     *,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """AdEMAMix. Pagliardini et al., 2024, https://arxiv.org/abs/2409.03137
 
     mask: the parameters that decay, as in `masked`.
@@ -50,7 +51,7 @@ def simplified_ademamix(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Simplified AdEMAMix. Morwani et al., 2025, https://arxiv.org/abs/2502.02431
 
     mask: the parameters that decay, as in `masked`.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adopt import fourth_root, scale_by_adopt
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -25,7 +24,7 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: NonNegative = fourth_root,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """ADOPT. Taniguchi et al., 2024, https://arxiv.org/abs/2411.02853"""
     return chain(
         scale_by_adopt(

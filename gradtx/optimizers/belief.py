@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.belief import scale_by_acprop, scale_by_belief
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -23,7 +24,7 @@ def adabelief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """AdaBelief. Zhuang et al., 2020, https://arxiv.org/abs/2010.07468"""
     return chain(
         scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
@@ -40,7 +41,7 @@ def acprop(
     eps_root: NonNegative = 1e-16,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """ACProp with decoupled weight decay. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
 
     mask: the parameters that decay, as in `masked`.

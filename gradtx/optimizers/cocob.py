@@ -7,6 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -21,10 +22,10 @@ def cocob(
     eps: Positive = 1e-8,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Continuous coin betting, without a learning rate to tune. https://arxiv.org/abs/1705.07795
 
-    learning_rate scales the gradients, not the updates, and weight_decay is added to them.
+    learning_rate scales the gradients, not the updates; weight_decay is L2, added to the gradients.
     """
     return chain(
         add_decayed_weights(weight_decay, mask),

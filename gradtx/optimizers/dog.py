@@ -8,6 +8,7 @@ from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.distance import scale_by_dog, scale_by_dowg
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -22,12 +23,12 @@ def dog(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative | None = None,
     mask: Any = None,
-) -> Any:
-    """SGD whose step is the distance from the start over the gradients so far.
+) -> GradientTransformation:
+    """SGD whose learning rate is the distance from the start over the norm of all gradients so far.
 
-    init_step: how long the first step is, see `scale_by_dog`; ("heuristic", 1e-4) for models with
-    batch normalisation. The params must move: steps below their precision (bfloat16 with the
-    default) leave the distance at its first value. Ivgi et al., 2023,
+    init_step: the size of the first step, see `scale_by_dog`; use ("heuristic", 1e-4) for models
+    with batch normalisation. The params must move: steps below their precision, as in bfloat16 with
+    the default, leave the distance at its initial value. Ivgi et al., 2023,
     https://arxiv.org/abs/2302.12022
     """
     return chain(
@@ -44,8 +45,8 @@ def dowg(
     eps: NonNegative = 1e-4,
     weight_decay: NonNegative | None = None,
     mask: Any = None,
-) -> Any:
-    """SGD whose step is the squared distance from the start over the gradients, weighted by it.
+) -> GradientTransformation:
+    """DoG with gradients that are weighted by the distance from the start.
 
     Khaled et al., 2023, https://arxiv.org/abs/2305.16284
     """

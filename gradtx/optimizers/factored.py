@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative, Real
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.factored import scale_by_factored_rms
@@ -34,14 +35,14 @@ def adafactor(
     eps: NonNegative = 1e-30,
     factored: bool = True,
     weight_decay_mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """Divide by a factored second moment, clip, and scale by the size of the parameters.
 
-    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235, with Optax's choices: momentum is
-    behind the learning rate, and the decay of weights behind both is not multiplied by the rate.
-    clipping_threshold: the largest root mean square of an update; None leaves the part out, as it
-    does for learning_rate, momentum and weight_decay_rate. dtype_momentum: in which the momentum
-    is stored. decay_rate, decay_offset and eps are decay_rate, step_offset and epsilon of
+    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235, with Optax's choices: momentum
+    comes after the learning rate, and weight decay after both, not multiplied by the rate.
+    clipping_threshold: the largest root mean square of an update; None omits the part, as it does
+    for learning_rate, momentum and weight_decay_rate. dtype_momentum: the dtype in which the
+    momentum is stored. decay_rate, decay_offset and eps are decay_rate, step_offset and epsilon of
     `scale_by_factored_rms`. weight_decay_mask: as in `masked`.
     """
     parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
@@ -59,6 +60,6 @@ def adafactor(
 
 
 @recipe
-def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> Any:
-    """AdaGrad in little memory. Anil et al., 2019, https://arxiv.org/abs/1901.11150"""
+def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> GradientTransformation:
+    """Memory-efficient AdaGrad. Anil et al., 2019, https://arxiv.org/abs/1901.11150"""
     return chain(scale_by_sm3(momentum), scale_by_learning_rate(learning_rate))

@@ -25,10 +25,10 @@ def galore(
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
     weight_dimension_numbers: Any = None,
-) -> Any:
-    """Adam, or another optimizer, in little memory. Zhao et al., 2024, https://arxiv.org/abs/2403.03507
+) -> GradientTransformation:
+    """Adam, or another optimizer, on low-rank gradients. Zhao et al., 2024, https://arxiv.org/abs/2403.03507
 
-    mask: the parameters that decay, as in `masked`. The rest is as in `scale_by_galore`.
+    mask: the parameters that decay, as in `masked`. All else as in `scale_by_galore`.
     """
     return chain(
         scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers),

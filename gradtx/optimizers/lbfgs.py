@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
@@ -24,11 +22,11 @@ def lbfgs(
     memory_size: PositiveInt = 10,
     scale_init_precond: bool = True,
     linesearch: GradientTransformation | None = _ZOOM,
-) -> Any:
+) -> GradientTransformation:
     """L-BFGS. Liu & Nocedal, 1989, https://doi.org/10.1007/BF01589116
 
     `update(grad, state, params, value=value, grad=grad, value_fn=f)`; linesearch=None takes the
-    whole step, or learning_rate times it, and needs no more than the gradient and params. See
+    full step, or learning_rate times it, and needs only the gradient and params. See
     `scale_by_lbfgs`, `scale_by_zoom_linesearch` and `value_and_grad_from_state`.
     """
     return chain(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.madgrad import scale_by_madgrad
 
@@ -19,8 +18,8 @@ def madgrad(
     momentum: Fraction = 0.9,
     weight_decay: NonNegative = 0.0,
     eps: NonNegative = 1e-6,
-) -> Any:
-    """Momentumized, adaptive dual averaging; weight_decay is added to the gradients.
+) -> GradientTransformation:
+    """Momentumized, adaptive dual averaging; weight_decay is L2, added to the gradients.
 
     Defazio & Jelassi, 2021, https://arxiv.org/abs/2101.11075
     """

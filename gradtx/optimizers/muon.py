@@ -10,6 +10,8 @@ from gradtx.combinators.partition import partition
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt
 from gradtx.core.leaves import Leaves
+from gradtx.core.state import Params
+from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.matrix_axes import axes_of
@@ -47,18 +49,18 @@ def muon(
     muon_weight_dimension_numbers: Any = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Orthogonal momentum for matrices, AdamW for all other arrays.
 
     Jordan et al., 2024, https://kellerjordan.github.io/posts/muon
 
     muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the params, or a function
-    that makes one; arrays with None go to AdamW. Without it the arrays of two axes are matrices.
-    ns_coeffs: also "standard" or "dion". consistent_rms: the root mean square of every step, for
-    example 0.2, with which Adam's rates can be kept (https://arxiv.org/abs/2502.16982); without it
-    a step is longer by sqrt(columns / rows) where there are more columns than rows.
-    weight_decay_mask: as in `masked`, among the matrices. adam_learning_rate: without it Adam's
-    rate is learning_rate. nu_dtype: of AdamW. The rest is as in `scale_by_muon` and `adamw`.
+    from params to one; arrays with None go to AdamW. By default the arrays of two axes are
+    matrices. ns_coeffs: numbers, "standard" or "dion". consistent_rms: the root mean square of
+    every step; with 0.2, Adam's learning rates can be reused (https://arxiv.org/abs/2502.16982).
+    Without it, steps are scaled up by sqrt(columns / rows) if there are more columns than rows.
+    weight_decay_mask: as in `masked`, among the matrices. adam_learning_rate: learning_rate by
+    default. nu_dtype: of AdamW. All else as in `scale_by_muon` and `adamw`.
     """
     numbers = muon_weight_dimension_numbers
     matrices = chain(
@@ -91,8 +93,8 @@ def muon(
     return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, numbers))
 
 
-def _labels(dimension_numbers: Any, params: Any) -> Any:
-    """Which arrays are matrices."""
+def _labels(dimension_numbers: Any, params: Params) -> Params:
+    """The label of each array: "muon" for matrices, "adam" for the rest."""
     leaves = Leaves.of(params)
     if dimension_numbers is None:
         are_matrices = [x is not None and x.ndim == 2 for x in leaves.values]

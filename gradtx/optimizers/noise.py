@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative, RandomKey
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -21,8 +20,8 @@ def noisy_sgd(
     key: RandomKey | None = None,
     *,
     seed: RandomKey | None = None,
-) -> Any:
-    """SGD on gradients with noise. Neelakantan et al., 2015, https://arxiv.org/abs/1511.06807
+) -> GradientTransformation:
+    """SGD on noisy gradients. Neelakantan et al., 2015, https://arxiv.org/abs/1511.06807
 
     key, seed: as in `add_noise`.
     """

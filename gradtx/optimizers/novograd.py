@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative, NonNegativeOrOff
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -21,7 +20,7 @@ def novograd(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegativeOrOff = 0.0,
-) -> Any:
+) -> GradientTransformation:
     """NovoGrad, with weight decay inside the momentum. Ginsburg et al., 2019, https://arxiv.org/abs/1905.11286"""
     return chain(
         scale_by_novograd(b1, b2, eps, eps_root, weight_decay),

@@ -1,12 +1,11 @@
-"""SGD on private gradients."""
+"""SGD on differentially private gradients."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Fraction, NonNegative, RandomKey
+from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.privacy import differentially_private_aggregate
 
@@ -21,11 +20,11 @@ def dpsgd(
     seed: RandomKey,
     momentum: Fraction | None = None,
     nesterov: bool = False,
-) -> Any:
-    """Differentially private SGD: on the noisy mean of clipped gradients of single examples.
+) -> GradientTransformation:
+    """Differentially private SGD: on the noisy mean of clipped per-example gradients.
 
-    The gradients have a first axis, the example, see `differentially_private_aggregate`; seed: as
-    its key. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
+    The gradients have a leading axis of examples, see `differentially_private_aggregate`; seed: its
+    key. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
     """
     momentum_and_rate = sgd(learning_rate, momentum, nesterov)
     return chain(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -23,7 +22,7 @@ def radam(
     threshold: NonNegative = 5.0,
     *,
     nesterov: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """Rectified Adam. Liu et al., 2020, https://arxiv.org/abs/1908.03265"""
     return chain(
         scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.second_moment import scale_by_rms, scale_by_stddev
@@ -28,11 +27,11 @@ def rmsprop(
     bias_correction: bool = False,
     *,
     learning_rate_in_momentum: bool = True,
-) -> Any:
-    """RMSProp, plain or centered, with momentum if it is given. Tieleman & Hinton, 2012.
+) -> GradientTransformation:
+    """RMSProp, plain or centered, optionally with momentum. Tieleman & Hinton, 2012.
 
     learning_rate_in_momentum: whether the momentum buffer holds steps, already multiplied by the
-    learning rate (Optax), or directions (False, PyTorch): they differ once the rate changes.
+    learning rate (Optax), or directions (False, PyTorch). The two differ once the rate changes.
     """
     scale_by = scale_by_stddev if centered else scale_by_rms
     direction = scale_by(decay, eps, initial_scale, eps_in_sqrt, bias_correction)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scaling import scale
 
@@ -20,10 +19,10 @@ def rprop(
     eta_plus: AtLeastOne = 1.2,
     min_step_size: NonNegative = 1e-6,
     max_step_size: NonNegative = 50.0,
-) -> Any:
-    """Resilient propagation, for gradients of whole batches. Riedmiller & Braun, 1993.
+) -> GradientTransformation:
+    """Resilient propagation, for full-batch gradients. Riedmiller & Braun, 1993.
 
-    learning_rate: the first step size of every parameter, https://doi.org/10.1109/ICNN.1993.298623
+    learning_rate: the initial step size of every parameter, https://doi.org/10.1109/ICNN.1993.298623
     """
     return chain(
         scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.combinators.chain import chain
 from gradtx.combinators.schedule_free import schedule_free
 from gradtx.core.decorators import recipe
 from gradtx.core.definition import schedule
 from gradtx.core.kinds import Decay, DType, NonNegative, Positive, PositiveFraction
+from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -20,8 +22,8 @@ __all__ = ["schedule_free_adamw", "schedule_free_sgd"]
 
 
 @schedule
-def rise(value: NonNegative, steps: Positive) -> Any:
-    """value min(1, (t + 1) / steps): the first of `steps` steps is already one of them."""
+def rise(value: NonNegative, steps: Positive) -> Callable[[Array], Array]:
+    """value min(1, (t + 1) / steps): a linear warmup whose first step, t = 0, is not zero."""
     return lambda t: jnp.where(t + 1 >= steps, value, value * ((t + 1) / steps))
 
 
@@ -33,7 +35,7 @@ def schedule_free_sgd(
     weight_decay: NonNegative | None = None,
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """SGD whose iterates are averaged, without a schedule. https://arxiv.org/abs/2405.15682
 
     warmup_steps: the rate of step t = 1, 2, ... is learning_rate min(1, t / warmup_steps).
@@ -56,7 +58,7 @@ def schedule_free_adamw(
     weight_decay: NonNegative = 0.0,
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """AdamW without a first moment, whose iterates are averaged. https://arxiv.org/abs/2405.15682
 
     warmup_steps: the rate of step t = 1, 2, ... is learning_rate min(1, t / warmup_steps). Evaluate

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import DType, Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -20,8 +19,8 @@ def sgd(
     momentum: Fraction | None = None,
     nesterov: bool = False,
     accumulator_dtype: DType | None = None,
-) -> Any:
-    """Stochastic gradient descent, with momentum if it is given. Sutskever et al., 2013."""
+) -> GradientTransformation:
+    """Stochastic gradient descent, optionally with momentum. Sutskever et al., 2013."""
     return chain(
         identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
         scale_by_learning_rate(learning_rate),

@@ -34,7 +34,7 @@ def sophia(
     print_win_rate_every_n_steps: NonNegativeInt = 0,
     *,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> GradientTransformation:
     """Clipped momentum over a running estimate of the Hessian's diagonal, with decoupled decay.
 
     With the default hessian_diagonal_fn, update needs `obj_fn=loss`, a function of params alone.

@@ -8,6 +8,7 @@ from gradtx.combinators.chain import chain
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import Decay, Fraction, NonNegative
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
@@ -30,7 +31,7 @@ def lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
-) -> Any:
+) -> GradientTransformation:
     """AdamW with a trust ratio, for large batches. You et al., 2019, https://arxiv.org/abs/1904.00962
 
     mask: the parameters that decay, as in `masked`.
@@ -53,11 +54,11 @@ def lars(
     trust_ratio_mask: Any = True,
     momentum: Fraction = 0.9,
     nesterov: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """Momentum with a trust ratio, for large batches. You et al., 2017, https://arxiv.org/abs/1708.03888
 
-    The rate is inside of the momentum buffer. weight_decay_mask, trust_ratio_mask: the parameters
-    that decay, and those that are scaled by the trust ratio, as in `masked`.
+    The momentum buffer includes the learning rate. weight_decay_mask, trust_ratio_mask: the
+    parameters that decay, and those scaled by the trust ratio, as in `masked`.
     """
     return chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
@@ -68,8 +69,8 @@ def lars(
 
 
 @recipe
-def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Any:
-    """Steps of one relative length, which do not make the parameters longer.
+def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> GradientTransformation:
+    """Steps of constant relative length that do not make the parameters grow.
 
     Bernstein et al., 2020, https://arxiv.org/abs/2002.03432
     """

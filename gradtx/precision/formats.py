@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +244,10 @@ def _widen(stored: jax.Array) -> jax.Array:
     return stored.astype(np.float32)
 
 
-FORMATS = {
+# The names, for type checkers.
+FormatName = Literal["bfloat16", "bfloat16+8", "float8", "int8", "int4"]
+
+FORMATS: dict[str, Format] = {
     "bfloat16": Format(
         lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16), _widen, bits=16
     ),

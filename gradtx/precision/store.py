@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jax.tree_util import (
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.inner import Inner
+from gradtx.core.kinds import Kind
 from gradtx.core.leaves import paths, words_of
 from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
@@ -37,11 +38,14 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
-from gradtx.precision.formats import FORMATS, Stored, is_stored, name_of
+from gradtx.precision.formats import FORMATS, FormatName, Stored, is_stored, name_of
 from gradtx.precision.narrow import Seed, key_of, uniform
 from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
+
+# One format for all moments, or by pattern.
+Formats = Annotated[FormatName | Mapping[str, FormatName], Kind()]
 
 
 class StoreState(NamedTuple):
@@ -54,7 +58,7 @@ class StoreState(NamedTuple):
 @per_tree
 def store(
     inner: GradientTransformation,
-    format: Any,
+    format: Formats,
     *,
     seed: Seed = 0,
     min_size: int = 4096,

@@ -13,8 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import makes, schedule
-from gradtx.core.kinds import Fraction, NonNegative, Numbers, Positive, PositiveSteps, Real
-from gradtx.core.schedule import Schedule
+from gradtx.core.kinds import (
+    Fraction,
+    NonNegative,
+    Numbers,
+    NumPyLike,
+    Positive,
+    PositiveSteps,
+    Real,
+    Scalar,
+)
+from gradtx.core.schedule import AnySchedule, Schedule
 from gradtx.core.value import show
 from gradtx.schedules.transition import Left, half_wave, straight, transition
 
@@ -38,7 +47,7 @@ class _Boundaries(Numbers):
 
 
 Boundaries = Annotated[
-    Any,
+    Sequence[Scalar] | jax.Array | NumPyLike,
     _Boundaries("finite and >= 0", lambda x: np.isfinite(x) & (x >= 0), 1, scheduled=False),
 ]
 
@@ -65,7 +74,7 @@ class Joined(Schedule):
 
 
 @makes(Joined)
-def join_schedules(schedules: tuple[Schedule, ...], boundaries: Boundaries) -> Any:
+def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> Any:
     """Schedules one after the other; each counts its steps from its own beginning.
 
     boundaries: the steps at which the next one takes over, a sequence or an array; one less than

@@ -1,19 +1,20 @@
 """PyTorch's optimizers and schedules, exactly: its names, defaults and order of operations.
 
-A complex parameter is two real ones, as in PyTorch, and its state is complex: of `nu` the real part
-belongs to the real part, the imaginary part to the imaginary one. The gradient is `p.grad` as
-PyTorch has it, which points uphill: of a real loss the conjugate of what `jax.grad` returns.
+A complex parameter is treated as two real ones, as in PyTorch, and its state is complex: the real
+part of `nu` belongs to the real part, the imaginary part to the imaginary part. The gradient is
+`p.grad` as in PyTorch, which points uphill: for a real loss, the conjugate of what `jax.grad`
+returns.
 
-PyTorch counts the steps of each parameter, gradtx those of the optimizer. That makes a difference
-where a gradient is None at first, to whatever looks at the count: the Adam family, Adagrad with
-lr_decay, SGD with dampening, ASGD. Parameters whose gradients come later get an optimizer of their
-own that waits with its count:
+PyTorch counts the steps of each parameter, gradtx those of the optimizer. Where a gradient is None
+at first, this matters to whatever uses the count: the Adam family, Adagrad with lr_decay, SGD with
+dampening, ASGD. Give parameters whose gradients start later an optimizer of their own, whose count
+starts later too:
 
     >>> from gradtx import conditionally_transform, partition, torch
     >>> waiting = conditionally_transform(torch.adam(), lambda step: step >= 100)
     >>> tx = partition({"head": waiting, ".*": torch.adam()})
 
-or, where it is not known beforehand at which steps they come, one that is told:
+or, if the steps at which they start are not known beforehand, one that is told:
 
     >>> def given(step, *, head):
     ...     return head
@@ -40,7 +41,7 @@ from gradtx.torch.schedules import (
     cosine_annealing_warm_restarts,
     step_lr,
 )
-from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names they print)
+from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names that they print)
     scale_by_adadelta,
     scale_by_adam,
     scale_by_adamax,

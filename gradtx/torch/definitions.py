@@ -1,4 +1,4 @@
-"""PyTorch's definitions are called `torch.NAME`, as they are reached from gradtx."""
+"""Decorators that name definitions `torch.NAME`, by which gradtx reaches them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ P = ParamSpec("P")
 
 
 def qualified(name: str) -> str:
-    """The name by which gradtx reaches it."""
+    """The name of a definition as it is reached from gradtx."""
     return f"torch.{name}"
 
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
-    """A named composition, as `gradtx.recipe` makes it."""
+    """Define a named composition, like `gradtx.recipe`."""
     return Definition(function, Recipe, name=qualified(function.__name__))
 
 
 def schedule(function: Callable[P, Any]) -> Definition[P, Schedule]:
-    """A function of the step, as `gradtx.schedule` makes it."""
+    """Define schedules, like `gradtx.schedule`."""
     return Definition(function, Schedule, name=qualified(function.__name__))

@@ -1,13 +1,13 @@
 """PyTorch's optimizers as recipes.
 
-`lr` may be a schedule of `gradtx.torch` or any other. A literal 0 for momentum, dampening or
-weight_decay leaves that part out. With maximize=True the gradient is negated before weight decay
-is added, as PyTorch does.
+`lr` may be any schedule, of `gradtx.torch` or not. A literal 0 for momentum, dampening or
+weight_decay omits that part. With maximize=True the gradient is negated before weight decay is
+added, as in PyTorch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from jax import Array
 
 from gradtx.combinators.chain import chain
 from gradtx.core.kinds import (
@@ -40,10 +40,12 @@ from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_sc
 Parts = list[GradientTransformation]
 
 
-def _gradient(maximize: bool, weight_decay: Any) -> Parts:
-    """The gradient as PyTorch's optimizers see it: negated to ascend, then with L2 added."""
+def _gradient(maximize: bool, weight_decay: float | Array | None) -> Parts:
+    """The gradient as PyTorch's optimizers see it: negated to maximize, then L2 is added."""
     ascent = [scale(-1)] if maximize else []
-    return ascent + ([] if is_off(weight_decay) else [add_decayed_weights(weight_decay)])
+    return ascent + (
+        [] if weight_decay is None or is_off(weight_decay) else [add_decayed_weights(weight_decay)]
+    )
 
 
 @recipe
@@ -55,7 +57,7 @@ def sgd(
     nesterov: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.SGD
 
     Raises: ValueError for nesterov without momentum or with dampening.
@@ -77,7 +79,7 @@ def adagrad(
     eps: NonNegative = 1e-10,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.Adagrad: the rate of step t = 0, 1, ... is lr / (1 + lr_decay * t)."""
     parts = _gradient(maximize, weight_decay)
     parts.append(scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False))
@@ -96,8 +98,8 @@ def rmsprop(
     centered: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
-    """torch.optim.RMSprop: eps outside the root, the learning rate outside the buffer."""
+) -> GradientTransformation:
+    """torch.optim.RMSprop: eps outside of the root, the learning rate outside of the momentum."""
     parts = _gradient(maximize, weight_decay)
     parts.append((scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False))
     if not is_off(momentum):
@@ -105,7 +107,9 @@ def rmsprop(
     return chain(*parts, scale_by_learning_rate(lr))
 
 
-def _moments(betas: Any, eps: Any, amsgrad: bool) -> GradientTransformation:
+def _moments(
+    betas: tuple[float | Array, float | Array], eps: float | Array, amsgrad: bool
+) -> GradientTransformation:
     b1, b2 = betas
     return scale_by_amsgrad(b1, b2, eps, max_of="raw") if amsgrad else scale_by_adam(b1, b2, eps)
 
@@ -119,7 +123,7 @@ def adam(
     amsgrad: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.Adam: weight_decay is L2, added to the gradient before the moments."""
     parts = _gradient(maximize, weight_decay)
     return chain(*parts, _moments(betas, eps, amsgrad), scale_by_learning_rate(lr))
@@ -134,8 +138,8 @@ def adamw(
     amsgrad: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
-    """torch.optim.AdamW: the parameters decay by lr * weight_decay, beside the moments."""
+) -> GradientTransformation:
+    """torch.optim.AdamW: the parameters decay by lr * weight_decay, decoupled from the moments."""
     parts = _gradient(maximize, None)
     parts.append(_moments(betas, eps, amsgrad))
     if not is_off(weight_decay):
@@ -144,12 +148,16 @@ def adamw(
 
 
 def _decayed(
-    moments: GradientTransformation, lr: Any, weight_decay: Any, decoupled: bool, maximize: bool
+    moments: GradientTransformation,
+    lr: float | Array,
+    weight_decay: float | Array,
+    decoupled: bool,
+    maximize: bool,
 ) -> GradientTransformation:
-    """Moments with weight decay before them (L2), or decoupled from them."""
+    """Moments, with weight decay before them (L2) or decoupled from them."""
     before = _gradient(maximize, None if decoupled else weight_decay)
-    behind = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
-    return chain(*before, moments, *behind, scale_by_learning_rate(lr))
+    after = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
+    return chain(*before, moments, *after, scale_by_learning_rate(lr))
 
 
 @recipe
@@ -162,8 +170,8 @@ def nadam(
     decoupled_weight_decay: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
-    """torch.optim.NAdam: its momentum grows from about half of betas[0] to all of it."""
+) -> GradientTransformation:
+    """torch.optim.NAdam: momentum grows from about half of betas[0] to all of it."""
     moments = scale_by_nadam(*betas, eps, momentum_decay)
     return _decayed(moments, lr, weight_decay, decoupled_weight_decay, maximize)
 
@@ -177,8 +185,8 @@ def radam(
     decoupled_weight_decay: bool = False,
     *,
     maximize: bool = False,
-) -> Any:
-    """torch.optim.RAdam: eps beside the second moment before its bias correction."""
+) -> GradientTransformation:
+    """torch.optim.RAdam: eps is added before the second moment's bias correction."""
     moments = scale_by_radam(*betas, eps, eps_of="raw")
     return _decayed(moments, lr, weight_decay, decoupled_weight_decay, maximize)
 
@@ -191,7 +199,7 @@ def adamax(
     weight_decay: NonNegativeOrOff = 0.0,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.Adamax"""
     return _decayed(scale_by_adamax(*betas, eps), lr, weight_decay, False, maximize)
 
@@ -204,7 +212,7 @@ def adadelta(
     weight_decay: NonNegativeOrOff = 0.0,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.Adadelta"""
     return _decayed(scale_by_adadelta(rho, eps), lr, weight_decay, False, maximize)
 
@@ -216,8 +224,8 @@ def rprop(
     step_sizes: tuple[NonNegative, NonNegative] = (1e-6, 50.0),
     *,
     maximize: bool = False,
-) -> Any:
-    """torch.optim.Rprop: lr is the first step size, and a schedule of it counts at its start."""
+) -> GradientTransformation:
+    """torch.optim.Rprop: lr is the initial step size; of a schedule only the start matters."""
     return chain(*_gradient(maximize, None), scale_by_rprop(lr, *etas, *step_sizes), scale(-1))
 
 
@@ -230,6 +238,6 @@ def asgd(
     weight_decay: NonNegativeOrOff = 0.0,
     *,
     maximize: bool = False,
-) -> Any:
+) -> GradientTransformation:
     """torch.optim.ASGD: the mean of the parameters is `gradtx.tree.get(state, "ax")`."""
     return chain(*_gradient(maximize, weight_decay), scale_by_asgd(lr, lambd, alpha, t0))

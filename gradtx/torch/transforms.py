@@ -1,12 +1,13 @@
-"""The links in which PyTorch sees a complex number as two real ones.
+"""The links in which PyTorch treats a complex number as two real ones.
 
-Those that are not here, momentum and weight decay for example, are linear with real factors: to
-them one complex number and two real ones are the same.
+Links that are not here, such as momentum and weight decay, are linear with real factors: for them
+it makes no difference.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec
 
@@ -37,10 +38,10 @@ P = ParamSpec("P")
 def in_two_reals(
     definition: Definition[P, GradientTransformation],
 ) -> Definition[P, GradientTransformation]:
-    """The same rule, run on the real and on the imaginary part of each complex array.
+    """The same rule, run separately on the real and the imaginary part of each complex array.
 
     The state of such an array is complex too: its real part is the state of the real part, its
-    imaginary part that of the imaginary one, as in PyTorch. Real arrays do not see a difference.
+    imaginary part that of the imaginary part, as in PyTorch. Real arrays are unaffected.
     """
 
     @functools.wraps(definition.function)
@@ -48,7 +49,7 @@ def in_two_reals(
         return _lifted(as_rule(definition.function(*args, **kwargs), name))
 
     name = definition.name
-    function.__module__ = __name__  # where pickle finds it
+    function.__module__ = __name__  # for pickle
     doc = definition.__doc__ or ""
     function.__doc__ = f"{doc.rstrip()}\n\n    A complex array is two real ones.\n    "
     return Definition(function, LeafTransformation, name=qualified(name))
@@ -58,8 +59,8 @@ def _lifted(rule: Rule) -> Rule:
     return replace(rule, init=rule.init and _on_parts(rule.init), update=_on_parts(rule.update))
 
 
-def _on_parts(function: Any) -> Any:
-    """A rule's init or update, on both parts of its inputs where one of them is complex."""
+def _on_parts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule's init or update, run on the parts of its inputs if one of them is complex."""
 
     @functools.wraps(function)
     def run(**given: Any) -> Any:
@@ -71,7 +72,7 @@ def _on_parts(function: Any) -> Any:
     return run
 
 
-def _is_complex(x: Any) -> bool:
+def _is_complex(x: object) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.complexfloating)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
@@ -14,15 +16,16 @@ __all__ = ["ScaleByAdaDeltaState", "scale_by_adadelta"]
 
 
 class ScaleByAdaDeltaState(NamedTuple):
-    """The running means of the squared gradient (e_g) and of the squared update (e_x)."""
+    """The running means of the squared gradient (e_g) and of the squared update (e_x): real, shaped
+    like the parameter."""
 
     e_g: Updates
     e_x: Updates
 
 
 @per_leaf
-def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Any:
-    """Multiply by the size of past updates over the size of past gradients.
+def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Rule:
+    """Scale each element by the ratio of the RMS of past updates to the RMS of past gradients.
 
         e_g <- rho * e_g + (1 - rho) * g^2
         u    = sqrt(e_x + eps) / sqrt(e_g + eps) * g
@@ -31,10 +34,10 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Any:
     Zeiler, 2012, https://arxiv.org/abs/1212.5701
     """
 
-    def init(param: Any) -> ScaleByAdaDeltaState:
+    def init(param: Array) -> ScaleByAdaDeltaState:
         return ScaleByAdaDeltaState(real_full_like(param, 0), real_full_like(param, 0))
 
-    def update(grad: Any, state: ScaleByAdaDeltaState) -> Any:
+    def update(grad: Array, state: ScaleByAdaDeltaState) -> tuple[Array, ScaleByAdaDeltaState]:
         e_g = running_mean(state.e_g, abs_sq(grad), rho)
         u = sqrt(state.e_x + eps) / sqrt(e_g + eps) * grad
         return u, ScaleByAdaDeltaState(e_g, running_mean(state.e_x, abs_sq(u), rho))

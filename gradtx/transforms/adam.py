@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative
 from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = ["ScaleByAdamState", "ScaleByAmsgradState", "scale_by_adam", "scale_by_amsgrad"]
 
-# Of which second moments AMSGrad takes the maximum.
+# Which second moments AMSGrad takes the maximum of.
 MaxOf = Literal["corrected", "raw"]
 
 
 class ScaleByAdamState(NamedTuple):
-    """The running means of the gradient (mu) and of its square (nu)."""
+    """The running means of the gradient (mu) and of its square (nu, real); shaped like the
+    parameter."""
 
     count: Count
     mu: Updates
@@ -27,7 +30,7 @@ class ScaleByAdamState(NamedTuple):
 
 
 class ScaleByAmsgradState(NamedTuple):
-    """Adam's state, and the largest second moment so far."""
+    """Adam's state, and the elementwise maximum of the second moment so far (nu_max)."""
 
     count: Count
     mu: Updates
@@ -35,9 +38,9 @@ class ScaleByAmsgradState(NamedTuple):
     nu_max: Updates
 
 
-def nesterov_mean(mu: Any, grad: Any, b1: Any, step: Any) -> Any:
-    """b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t): the debiased running mean as it will be
-    if the next gradient is this one, by which Adam looks ahead as Nesterov does."""
+def nesterov_mean(mu: Array, grad: Array, b1: float | Array, step: Step) -> Array:
+    """b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t): what the debiased running mean becomes
+    if the next gradient equals this one, which is how Adam looks ahead with Nesterov momentum."""
     return running_mean(step.next.debias(mu, b1), step.debias(grad, b1), b1)
 
 
@@ -52,7 +55,7 @@ def scale_by_adam(
     nesterov: bool = False,
     bias_correction: bool = True,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> Rule:
     """Divide the running mean of the gradient by its running root mean square.
 
         mu <- b1 * mu + (1 - b1) * g
@@ -61,16 +64,16 @@ def scale_by_adam(
         m   = mu / (1 - b1^t)          n = nu / (1 - b2^t)          (mu, nu without bias_correction)
 
     nesterov: m = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t), Dozat, 2016,
-    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. mu_dtype, nu_dtype: in which mu and nu
-    are stored, rounded to nearest (a bfloat16 nu with b2 = 0.999 does not decay: `store` rounds
-    stochastically); float32 or wider without them. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. mu_dtype, nu_dtype: the dtypes in
+    which mu and nu are stored, rounded to nearest (a bfloat16 nu with b2 = 0.999 never decays:
+    `store` rounds stochastically); float32 or wider by default. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdamState:
+    def init(param: Array) -> ScaleByAdamState:
         nu = real_full_like(param, 0, nu_dtype)
-        return ScaleByAdamState(step.count, zeros_like(param, mu_dtype), nu)
+        return ScaleByAdamState(count=None, mu=zeros_like(param, mu_dtype), nu=nu)
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+    def update(grad: Array, state: ScaleByAdamState, step: Step) -> tuple[Array, ScaleByAdamState]:
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m, n = (step.debias(mu, b1), step.debias(nu, b2)) if bias_correction else (mu, nu)
@@ -78,7 +81,7 @@ def scale_by_adam(
             m = nesterov_mean(mu, grad, b1, step)
         elif nesterov:
             m = running_mean(mu, grad, b1)
-        return over_root(m, n, eps, eps_root), ScaleByAdamState(step.count, mu, nu)
+        return over_root(m, n, eps, eps_root), state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)
 
@@ -95,7 +98,7 @@ def scale_by_amsgrad(
     *,
     max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
-) -> Any:
+) -> Rule:
     """Adam whose denominator never shrinks.
 
         mu <- b1 * mu + (1 - b1) * g
@@ -106,17 +109,19 @@ def scale_by_amsgrad(
         nu_max <- max(nu_max, nu),                  n = nu_max / (1 - b2^t)      max_of="raw"
 
     "corrected" is Optax's order, "raw" PyTorch's. bias_correction_mu=False and
-    bias_correction_nu=False leave out 1 - b1^t and 1 - b2^t, as the paper does. mu_dtype: in which
-    mu is stored; nu_dtype: nu and nu_max.
+    bias_correction_nu=False omit 1 - b1^t and 1 - b2^t, as the paper does. mu_dtype, nu_dtype: the
+    dtypes in which mu, and nu and nu_max, are stored.
 
-    Raises: ValueError for another max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
+    Raises: ValueError for any other max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
     """
 
-    def init(param: Any, step: Any) -> ScaleByAmsgradState:
+    def init(param: Array) -> ScaleByAmsgradState:
         nu, nu_max = real_full_like(param, 0, nu_dtype), real_full_like(param, 0, nu_dtype)
-        return ScaleByAmsgradState(step.count, zeros_like(param, mu_dtype), nu, nu_max)
+        return ScaleByAmsgradState(count=None, mu=zeros_like(param, mu_dtype), nu=nu, nu_max=nu_max)
 
-    def update(grad: Any, state: ScaleByAmsgradState, step: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleByAmsgradState, step: Step
+    ) -> tuple[Array, ScaleByAmsgradState]:
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         m = step.debias(mu, b1) if bias_correction_mu else mu
@@ -127,6 +132,6 @@ def scale_by_amsgrad(
         else:
             nu_max = jnp.maximum(state.nu_max, nu)
             n = step.debias(nu_max, b2)
-        return over_root(m, n, eps, eps_root), ScaleByAmsgradState(step.count, mu, nu, nu_max)
+        return over_root(m, n, eps, eps_root), state._replace(mu=mu, nu=nu, nu_max=nu_max)
 
     return Rule(init, update)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import real_full_like, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
+from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
 
 __all__ = ["scale_by_adamax"]
 
 
 @per_leaf
-def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> Any:
-    """Divide the running mean of the gradient by its largest size, which fades.
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> Rule:
+    """Divide the running mean of the gradient by a decaying maximum of its magnitude.
 
         mu <- b1 * mu + (1 - b1) * g
         nu <- max(b2 * nu, |g| + eps)
@@ -26,12 +26,12 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
     Kingma & Ba, 2015, section 7.1, https://arxiv.org/abs/1412.6980
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdamState:
-        return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
+    def init(param: Array) -> ScaleByAdamState:
+        return ScaleByAdamState(count=None, mu=zeros_like(param), nu=real_full_like(param, 0))
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+    def update(grad: Array, state: ScaleByAdamState, step: Step) -> tuple[Array, ScaleByAdamState]:
         mu = running_mean(state.mu, grad, b1)
         nu = jnp.maximum(times(b2, state.nu), jnp.abs(grad) + eps)
-        return step.debias(mu, b1) / nu, ScaleByAdamState(step.count, mu, nu)
+        return step.debias(mu, b1) / nu, state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)

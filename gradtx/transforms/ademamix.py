@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative
 from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = [
     "ScaleByAdemamixState",
@@ -19,7 +22,8 @@ __all__ = [
 
 
 class ScaleByAdemamixState(NamedTuple):
-    """The fast (m1) and the slow (m2) running mean of gradients, and that of squares (nu)."""
+    """The fast (m1) and the slow (m2) running mean of the gradient, and the running mean of its
+    square (nu, real); shaped like the parameter."""
 
     count: Count
     count_m2: Count
@@ -29,7 +33,8 @@ class ScaleByAdemamixState(NamedTuple):
 
 
 class ScaleBySimplifiedAdEMAMixState(NamedTuple):
-    """The momentum m, and the running mean n of squares."""
+    """The sum of gradients (m) and the running mean of squares (n, real); shaped like the
+    parameter."""
 
     t: Count
     m: Updates
@@ -47,7 +52,7 @@ def scale_by_ademamix(
     mu_dtype: DType | None = None,
     *,
     nu_dtype: DType | None = None,
-) -> Any:
+) -> Rule:
     """Adam with a second, much slower running mean in its numerator.
 
         m1 <- b1 * m1 + (1 - b1) * g
@@ -55,23 +60,25 @@ def scale_by_ademamix(
         nu <- b2 * nu + (1 - b2) * g^2
         u   = (m1 / (1 - b1^t) + alpha * m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    b3 and alpha are meant to be scheduled. mu_dtype, nu_dtype: in which m1 and m2, and nu, are
-    stored; float32 or wider without them. Pagliardini et al., 2024,
+    b3 and alpha are meant to be scheduled. mu_dtype, nu_dtype: the dtypes in which m1 and m2, and
+    nu, are stored; float32 or wider by default. Pagliardini et al., 2024,
     https://arxiv.org/abs/2409.03137
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdemamixState:
+    def init(param: Array) -> ScaleByAdemamixState:
         m1, m2 = zeros_like(param, mu_dtype), zeros_like(param, mu_dtype)
         nu = real_full_like(param, 0, nu_dtype)
-        return ScaleByAdemamixState(step.count, step.count, m1, m2, nu)
+        return ScaleByAdemamixState(count=None, count_m2=None, m1=m1, m2=m2, nu=nu)
 
-    def update(grad: Any, state: ScaleByAdemamixState, step: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleByAdemamixState, step: Step
+    ) -> tuple[Array, ScaleByAdemamixState]:
         m1 = running_mean(state.m1, grad, b1)
         m2 = running_mean(state.m2, grad, b3)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         mixed = step.debias(m1, b1) + times(alpha, m2)
         u = over_root(mixed, step.debias(nu, b2), eps, eps_root)
-        return u, ScaleByAdemamixState(step.count, step.count, m1, m2, nu)
+        return u, state._replace(m1=m1, m2=m2, nu=nu)
 
     return Rule(init, update)
 
@@ -83,26 +90,28 @@ def scale_by_simplified_ademamix(
     alpha: NonNegative = 0.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-) -> Any:
-    """AdEMAMix with one sum of gradients in place of its two means.
+) -> Rule:
+    """AdEMAMix with a single sum of gradients in place of its two running means.
 
         m <- b1 * m + g
         n <- b2 * n + (1 - b2) * g^2
         u  = (m + alpha * g) / (sqrt(n / (1 - b2^t) + eps_root) + eps)
 
-    m is a sum: it is up to 1 / (1 - b1) times as large as a gradient, and wants a learning rate as
-    much smaller. Morwani et al., 2025, https://arxiv.org/abs/2502.02431
+    m is a sum, up to 1 / (1 - b1) times as large as a gradient: the learning rate should be smaller
+    by that factor. Morwani et al., 2025, https://arxiv.org/abs/2502.02431
     """
 
-    def init(param: Any, step: Any) -> ScaleBySimplifiedAdEMAMixState:
+    def init(param: Array) -> ScaleBySimplifiedAdEMAMixState:
         return ScaleBySimplifiedAdEMAMixState(
-            step.count, zeros_like(param), real_full_like(param, 0)
+            t=None, m=zeros_like(param), n=real_full_like(param, 0)
         )
 
-    def update(grad: Any, state: ScaleBySimplifiedAdEMAMixState, step: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleBySimplifiedAdEMAMixState, step: Step
+    ) -> tuple[Array, ScaleBySimplifiedAdEMAMixState]:
         m = times(b1, state.m) + grad
         n = running_mean(state.n, abs_sq(grad), b2)
         u = over_root(m + times(alpha, grad), step.debias(n, b2), eps, eps_root)
-        return u, ScaleBySimplifiedAdEMAMixState(step.count, m, n)
+        return u, state._replace(m=m, n=n)
 
     return Rule(init, update)

@@ -1,24 +1,24 @@
-"""Adam that normalises before it averages, by the second moment of the steps before: ADOPT."""
+"""ADOPT: Adam that normalises before it averages, by the second moment of the previous steps."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
 from gradtx.core.kinds import Decay, DType, NonNegative
 from gradtx.core.numerics import abs_sq, magnitude, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
+from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
 
 __all__ = ["scale_by_adopt"]
 
 
-def fourth_root(step: Any) -> jax.Array:
-    """step^(1/4), the bound that ADOPT's authors use."""
+def fourth_root(step: ArrayLike) -> Array:
+    """step^(1/4), the clipping bound of ADOPT's authors."""
     return jnp.sqrt(jnp.sqrt(cast(jnp.asarray(step), scalar_dtype())))
 
 
@@ -33,27 +33,27 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: NonNegative = fourth_root,
     nu_dtype: DType | None = None,
-) -> Any:
-    """Average gradients that were divided by the root mean square of those before them.
+) -> Rule:
+    """Average gradients that are first divided by the root mean square of the earlier ones.
 
         z   = clip(g / max(sqrt(nu), eps), -c, c)   c = clip_value_fn(updates so far)
         mu <- b1 * mu + (1 - b1) * z
         nu <- b2 * nu + (1 - b2) * g^2
         u   = mu                                    u = b1 * mu + (1 - b1) * z with nesterov
 
-    The first step moves nothing: nu becomes g^2 and mu stays 0. Later on an element whose nu is
-    still 0, because there were no gradients but zeros or none at all, has nothing to be divided by
-    but eps: there |g| is divided by if it is larger, and nu becomes g^2. clip_value_fn: a function
-    of the step, or a number. use_clipping=False leaves the clip out, which complex parameters need.
-    mu_dtype, nu_dtype: in which mu and nu are stored; float32 or wider without them. Taniguchi et
-    al., 2024, https://arxiv.org/abs/2411.02853
+    The first step moves nothing: nu becomes g^2 and mu stays 0. If later on an element's nu is
+    still 0, because all of its gradients so far were zero or absent, it is divided by max(|g|, eps)
+    instead, and its nu becomes g^2. clip_value_fn: a function of the step, or a number.
+    use_clipping=False disables clipping, as complex parameters require. mu_dtype, nu_dtype: the
+    dtypes in which mu and nu are stored; float32 or wider by default. Taniguchi et al., 2024,
+    https://arxiv.org/abs/2411.02853
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdamState:
+    def init(param: Array) -> ScaleByAdamState:
         mu, nu = zeros_like(param, mu_dtype), real_full_like(param, 0, nu_dtype)
-        return ScaleByAdamState(step.count, mu, nu)
+        return ScaleByAdamState(count=None, mu=mu, nu=nu)
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+    def update(grad: Array, state: ScaleByAdamState, step: Step) -> tuple[Array, ScaleByAdamState]:
         first, square = step.count == 1, abs_sq(grad)
         unknown = state.nu == 0
         root = jnp.where(unknown, magnitude(grad), sqrt(state.nu))
@@ -63,6 +63,6 @@ def scale_by_adopt(
         mu = jnp.where(first, state.mu, running_mean(state.mu, z, b1))
         nu = jnp.where(unknown, square, running_mean(state.nu, square, b2))
         u = jnp.where(first, mu, running_mean(mu, z, b1)) if nesterov else mu
-        return u, ScaleByAdamState(step.count, mu, nu)
+        return u, state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)

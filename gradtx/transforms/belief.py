@@ -1,10 +1,11 @@
-"""Dividing by how far the gradient was from what was expected: AdaBelief and ACProp."""
+"""Dividing by how far gradients have been from their running mean: AdaBelief and ACProp."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
@@ -21,22 +22,23 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
-from gradtx.core.step import one_minus_power
+from gradtx.core.step import Step, one_minus_power
 from gradtx.transforms.adam import nesterov_mean
 
 __all__ = ["ScaleByBeliefState", "scale_by_acprop", "scale_by_belief"]
 
 
 class ScaleByBeliefState(NamedTuple):
-    """The running means of the gradient (mu) and of its squared distance from that mean (nu)."""
+    """The running means of the gradient (mu) and of its squared distance from that mean (nu, real),
+    shaped like the parameter."""
 
     count: Count
     mu: Updates
     nu: Updates
 
 
-def _init(param: Any, step: Any) -> ScaleByBeliefState:
-    return ScaleByBeliefState(step.count, zeros_like(param), real_full_like(param, 0))
+def _init(param: Array) -> ScaleByBeliefState:
+    return ScaleByBeliefState(count=None, mu=zeros_like(param), nu=real_full_like(param, 0))
 
 
 @per_leaf
@@ -47,8 +49,8 @@ def scale_by_belief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
-) -> Any:
-    """Divide the running mean of the gradient by its running distance from that mean.
+) -> Rule:
+    """Divide the running mean of the gradient by the RMS distance of gradients from that mean.
 
         mu <- b1 * mu + (1 - b1) * g
         nu <- b2 * nu + (1 - b2) * (g - mu)^2 + eps_root
@@ -57,15 +59,17 @@ def scale_by_belief(
     nesterov: m as in `scale_by_adam`. Zhuang et al., 2020, https://arxiv.org/abs/2010.07468
     """
 
-    def update(grad: Any, state: ScaleByBeliefState, step: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleByBeliefState, step: Step
+    ) -> tuple[Array, ScaleByBeliefState]:
         mu = running_mean(state.mu, grad, b1)
-        # The sum of two arrays comes last: XLA would compute a last `+ eps_root` again in the step,
-        # from a copy of the old nu.
+        # Ends in a sum of two arrays: XLA would recompute a trailing `+ eps_root` in the loop of
+        # the step, from a copy of the old nu.
         nu = times(b2, state.nu) + (times(1 - b2, abs_sq(grad - mu)) + eps_root)
         m = step.debias(mu, b1)
         if nesterov:
             m = nesterov_mean(mu, grad, b1, step)
-        return over_root(m, step.debias(nu, b2), eps), ScaleByBeliefState(step.count, mu, nu)
+        return over_root(m, step.debias(nu, b2), eps), state._replace(mu=mu, nu=nu)
 
     return Rule(_init, update)
 
@@ -76,32 +80,34 @@ def scale_by_acprop(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-16,
     eps_root: NonNegative = 1e-16,
-) -> Any:
-    """Divide the gradient by a running distance that it is not part of itself.
+) -> Rule:
+    """Divide the gradient by the RMS distance of the earlier gradients from their running mean.
 
         u   = g / (sqrt(nu / (1 - b2^(t-1))) + eps)         u = g / (1 + eps) on the first step
         nu <- b2 * nu + (1 - b2) * (g - mu)^2 + eps_root
         mu <- b1 * mu + (1 - b1) * g
 
-    in this order: the distance is from the mean of the gradients before, as in the authors'
-    implementation. An element of which nu is still what eps_root alone makes of it, to one percent,
-    because there were no gradients but zeros or none at all, has no distance to be divided by, and
-    the first gradient would become a step of millions: there |g| is divided by if it is larger,
+    in this order: the distance is measured from the mean of the earlier gradients, as in the
+    authors' implementation. While an element's nu is, to within one percent, what eps_root alone
+    accumulates to, because all of its gradients so far were zero or absent, its first nonzero
+    gradient would produce a step of millions: it is divided by |g| where that is larger, so that
     |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
     """
 
-    def precompute(step: Any) -> Any:
+    def precompute(step: Step) -> Array:
         before = jnp.maximum(step.count - 1, 1)
         return one_minus_power(b2, cast(before, number_dtype(b2)))
 
-    def update(grad: Any, state: ScaleByBeliefState, step: Any, precomputed: Any) -> Any:
-        # Not mu == 0: beside nu, a loop of XLA:CPU would have to read mu too.
+    def update(
+        grad: Array, state: ScaleByBeliefState, step: Step, precomputed: Array
+    ) -> tuple[Array, ScaleByBeliefState]:
+        # Not mu == 0: the loop of XLA:CPU that reads nu would have to read mu as well.
         distance, nothing = state.nu / precomputed, 1.01 * eps_root / (1 - b2)
         root = sqrt(distance)
         root = jnp.where(distance <= nothing, jnp.maximum(root, magnitude(grad)), root)
         root = jnp.where(step.count == 1, 1, root)
         nu = running_mean(state.nu, abs_sq(grad - state.mu), b2) + eps_root
         mu = running_mean(state.mu, grad, b1)
-        return grad / (root + eps), ScaleByBeliefState(step.count, mu, nu)
+        return grad / (root + eps), state._replace(mu=mu, nu=nu)
 
     return Rule(_init, update, precompute)

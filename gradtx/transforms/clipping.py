@@ -1,18 +1,21 @@
-"""Bounding the updates."""
+"""Clipping: bounds on the size of updates."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype
 from gradtx.core.kinds import NonNegative
 from gradtx.core.norms import Factor, Norm, norm_of, norm_over, rms_of
 from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
 from gradtx.tree.arithmetic import length
 
 __all__ = [
@@ -30,31 +33,31 @@ Axes = int | tuple[int, ...] | None
 
 
 @per_leaf
-def clip(max_delta: NonNegative) -> Any:
-    """u = min(max(g, -max_delta), max_delta), element by element."""
+def clip(max_delta: NonNegative) -> Callable[..., Array]:
+    """u = min(max(g, -max_delta), max_delta), elementwise."""
     return lambda grad: jnp.clip(grad, -max_delta, max_delta)
 
 
 @per_leaf
-def clip_by_global_norm(max_norm: NonNegative) -> Any:
-    """Shrink the updates so that the norm of the whole tree is at most max_norm.
+def clip_by_global_norm(max_norm: NonNegative) -> Rule:
+    """Scale the updates down so that the norm of the whole tree is at most max_norm.
 
         u = g * min(1, max_norm / ||g||)
 
-    The norm is one scalar for the tree, accumulated in float32 or wider; zero updates stay zero
-    and keep a finite derivative. A NaN anywhere makes every update NaN. Pascanu et al., 2013,
+    The norm is a single scalar, accumulated in float32 or wider; zero updates stay zero and have a
+    finite derivative. A NaN anywhere makes every update NaN. Pascanu et al., 2013,
     https://arxiv.org/abs/1211.5063
     """
 
-    def precompute(updates: Any) -> Any:
+    def precompute(updates: Updates) -> Factor:
         return length(updates).shrinking_to(max_norm)
 
     return Rule(None, lambda grad, precomputed: precomputed.times(grad), precompute)
 
 
 @per_leaf
-def clip_by_block_rms(threshold: NonNegative) -> Any:
-    """Shrink each array so that its root mean square is at most threshold.
+def clip_by_block_rms(threshold: NonNegative) -> Callable[..., Array]:
+    """Scale each array down so that its root mean square is at most threshold.
 
         u = g * min(1, threshold / rms(g))
 
@@ -64,44 +67,48 @@ def clip_by_block_rms(threshold: NonNegative) -> Any:
 
 
 @per_leaf
-def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes = None) -> Any:
-    """Shrink each unit of the updates to at most a part of the norm of that unit's parameters.
+def adaptive_grad_clip(
+    clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes = None
+) -> Callable[..., Array]:
+    """Clip the norm of each unit's update to a fraction of the norm of the unit's parameters.
 
         u = g * min(1, clipping * max(||p_i||, eps) / ||g_i||)      for the unit i of each element
 
-    eps lets parameters of zero move. axis: the axes over which a unit extends, see `unitwise_norm`.
+    eps lets parameters that are zero move. axis: the axes that make up a unit, see `unitwise_norm`.
 
-    Raises: ValueError for an array of more than five axes without axis. Brock et al., 2021,
+    Raises: ValueError for arrays of more than five axes unless axis is given. Brock et al., 2021,
     https://arxiv.org/abs/2102.06171
     """
 
-    def update(grad: Any, param: Any) -> Any:
+    def update(grad: Array, param: Array) -> Array:
         limit = clipping * jnp.maximum(_unit_norms(param, axis).value, eps)
         return _along(grad, _unit_norms(grad, axis).shrinking_to(limit)).times(grad)
 
     return update
 
 
-def unitwise_norm(x: Any, axis: Axes = None) -> jax.Array:
-    """The norm of each unit of x, in the place of every element of the unit; float32 or wider.
+def unitwise_norm(x: ArrayLike, axis: Axes = None) -> Array:
+    """The norm of each unit of x, broadcast to the shape of x; float32 or wider.
 
-    axis: the axes over which a unit extends. Without it a vector (also one with axes of length 1)
-    is one unit, a matrix or an array of three axes has one for each index behind the first axis,
-    and a kernel of four or five axes one for each index of the last.
+    axis: the axes that make up a unit. By default a vector (even with extra axes of length 1) is a
+    single unit; a matrix or an array of three axes has one unit per index of the axes after the
+    first; a kernel of four or five axes has one per index of the last axis.
 
-    Raises: ValueError for more than five axes without axis.
+    Raises: ValueError for more than five axes unless axis is given.
     """
     x = jnp.asarray(x)
     x = cast(x, compute_dtype(x.dtype))
     return jnp.broadcast_to(_unit_norms(x, axis).value, x.shape)
 
 
-def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) -> jax.Array:
+def unitwise_clip(
+    g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: float = 1e-6
+) -> Array:
     """u = grad where g_norm < max_norm, otherwise grad * max_norm / max(g_norm, div_eps).
 
-    All of one shape; the result has the dtype of grad.
+    All three have the same shape; the result has the dtype of grad.
 
-    Raises: ValueError where the shapes differ.
+    Raises: ValueError if the shapes differ.
     """
     g_norm, max_norm, grad = map(jnp.asarray, (g_norm, max_norm, grad))
     if not g_norm.shape == max_norm.shape == grad.shape:
@@ -119,13 +126,13 @@ def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: float = 1e-6) 
     return cast(jnp.where(g_norm <= max_norm, wide, clipped), grad.dtype)
 
 
-def _unit_norms(x: jax.Array, axis: Axes) -> Norm:
-    """The norm of each unit; the axes of units stay, with length 1."""
+def _unit_norms(x: Array, axis: Axes) -> Norm:
+    """The norm of each unit, whose axes are kept with length 1."""
     return norm_over(x, _axes_of_units(x.shape) if axis is None else axis)
 
 
-def _along(x: jax.Array, factor: Factor) -> Factor:
-    """The factor of each unit, for every element of x."""
+def _along(x: Array, factor: Factor) -> Factor:
+    """The factor of each unit, broadcast to the shape of x."""
     return Factor(*(jnp.broadcast_to(part, x.shape) for part in factor))
 
 
@@ -141,17 +148,19 @@ def _axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
     )
 
 
-def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
-    """Shrink each example's gradients to a norm of at most l2_norm_clip, and sum the examples.
+def per_example_global_norm_clip(
+    grads: Updates, l2_norm_clip: float | Array
+) -> tuple[Updates, Array]:
+    """Clip each example's gradient to a norm of at most l2_norm_clip, and sum over the examples.
 
         sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
 
-    A factor smaller than the smallest normal number, 1e-38 in float32, may be 0.
+    Factors below the smallest normal number, 1e-38 in float32, may be flushed to 0.
 
-    grads: a tree of arrays whose first axis is the example. Returns the sums, in the dtypes of
-    grads (whole numbers in float32), and how many examples were shrunk.
+    grads: a tree of arrays of shape (examples, ...). Returns the sums, in the dtypes of grads
+    (integers become float32), and the number of examples that were clipped.
 
-    Raises: ValueError where the first axes differ. Abadi et al., 2016,
+    Raises: ValueError if the arrays differ in their number of examples. Abadi et al., 2016,
     https://arxiv.org/abs/1607.00133
     """
     _check_examples("per_example_global_norm_clip", grads)
@@ -162,8 +171,8 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
     return sums, jnp.sum(norms.value > l2_norm_clip)
 
 
-def _weighted_sum(weights: jax.Array, x: Any) -> jax.Array:
-    """The sum over the first axis, in float32 or wider, then in the dtype of x."""
+def _weighted_sum(weights: Array, x: ArrayLike) -> Array:
+    """The weighted sum over the first axis, accumulated in float32 or wider, in the dtype of x."""
     x = jnp.asarray(x)
     dtype = compute_dtype(x.dtype)
     weights = cast(cast(weights, real_dtype(dtype)), dtype)
@@ -172,18 +181,18 @@ def _weighted_sum(weights: jax.Array, x: Any) -> jax.Array:
 
 
 def per_example_layer_norm_clip(
-    grads: Any, global_l2_norm_clip: Any, uniform: bool = True
-) -> tuple[Any, Any]:
-    """Shrink each example's gradient of each array on its own, and sum the examples.
+    grads: Updates, global_l2_norm_clip: float | Array, uniform: bool = True
+) -> tuple[Updates, Updates]:
+    """Clip each array of each example's gradient on its own, and sum over the examples.
 
         sum_i g_i * min(1, C_k / ||g_i||)               with the norm of array k of example i
         C_k = global_l2_norm_clip * sqrt(1 / K)         of K arrays; with uniform=False
         C_k = global_l2_norm_clip * sqrt(D_k / D)       array k has D_k of the D parameters
 
-    so that an example's whole norm is at most global_l2_norm_clip. Returns the sums and how many
-    examples were shrunk, two trees like grads.
+    so that the norm of an example over all arrays is at most global_l2_norm_clip. Returns the sums
+    and the number of clipped examples per array: two trees like grads.
 
-    Raises: ValueError where the first axes differ. McMahan et al., 2017,
+    Raises: ValueError if the arrays differ in their number of examples. McMahan et al., 2017,
     https://arxiv.org/abs/1710.06963
     """
     _check_examples("per_example_layer_norm_clip", grads)
@@ -197,7 +206,7 @@ def per_example_layer_norm_clip(
     return jax.tree.unflatten(treedef, sums), jax.tree.unflatten(treedef, counts)
 
 
-def _check_examples(where: str, grads: Any) -> None:
+def _check_examples(where: str, grads: Updates) -> None:
     shapes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(x)
         for path, x in jax.tree_util.tree_leaves_with_path(grads)

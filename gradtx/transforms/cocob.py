@@ -1,10 +1,11 @@
-"""Coin betting: every coordinate bets a part of what it has won so far."""
+"""Coin betting: every coordinate bets a fraction of what it has won so far."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative, Positive
@@ -16,7 +17,8 @@ __all__ = ["COCOBState", "scale_by_cocob"]
 
 
 class COCOBState(NamedTuple):
-    """Where the run began, the sum of -g, the largest |g|, the sum of |g|, and the reward."""
+    """The initial parameters, the sum of -g, the largest |g|, the sum of |g|, and the reward; all
+    shaped like the parameter, the last three real."""
 
     init_particles: PastParams
     cumulative_gradients: Updates
@@ -26,19 +28,19 @@ class COCOBState(NamedTuple):
 
 
 @per_leaf
-def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Any:
-    """Continuous coin betting, in every coordinate by itself.
+def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Rule:
+    """Continuous coin betting, independently in every coordinate.
 
         L <- max(L, |g|)          G <- G + |g|          theta <- theta - g        (L starts at eps)
         R <- max(R - g (x - x0), 0)
         u  = x0 + theta / (L max(G + L, alpha L)) (L + R) - x
 
-    x0 are the params that init was given. The update is a whole step: no learning rate follows.
-    Of a complex g, |g| is its magnitude and g (x - x0) the real part of conj(g) (x - x0). Orabona &
+    x0 are the params given to init. The update is the full step: no learning rate follows. For a
+    complex g, |g| is its magnitude and g (x - x0) the real part of conj(g) (x - x0). Orabona &
     Tommasi, 2017, algorithm 2, https://arxiv.org/abs/1705.07795
     """
 
-    def init(param: Any) -> COCOBState:
+    def init(param: Array) -> COCOBState:
         return COCOBState(
             init_particles=jnp.copy(param),
             cumulative_gradients=zeros_like(param),
@@ -47,12 +49,12 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Any:
             reward=real_full_like(param, 0),
         )
 
-    def update(grad: Any, state: COCOBState, param: Any) -> Any:
+    def update(grad: Array, state: COCOBState, param: Array) -> tuple[Array, COCOBState]:
         start = state.init_particles
         largest = jnp.maximum(state.scale, magnitude(grad))
         total = state.subgradients + magnitude(grad)
         loss = jnp.real(jnp.conj(grad) * (param - start))
-        # max(R - loss, 0), but a difference of two arrays last: see `scale_by_belief`.
+        # max(R - loss, 0), written to end in a difference of two arrays: see `scale_by_belief`.
         reward = state.reward - jnp.minimum(loss, state.reward)
         theta = state.cumulative_gradients - grad
         bet = theta / (largest * jnp.maximum(total + largest, alpha * largest))

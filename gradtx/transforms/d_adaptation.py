@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
@@ -13,33 +16,36 @@ from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Positive
 from gradtx.core.numerics import abs_sq, quotient, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams, PastParams
+from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
+from gradtx.core.step import Step
 
 __all__ = ["DAdaptAdamWState", "ProdigyState", "dadapt_adamw", "prodigy"]
 
 
 class DAdaptAdamWState(NamedTuple):
-    """Adam's moments (the first one of steps, not of gradients), the running mean of the steps'
-    gradients, the estimate d of the learning rate and the sum that it is estimated from."""
+    """exp_avg, exp_avg_sq: Adam's moments, the first one of gradients times their rates; grad_sum:
+    the running mean s of the same. The scalars: the estimate d of the learning rate, and the
+    numerator n that it is estimated from."""
 
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
     grad_sum: LikeParams
-    estim_lr: Any
-    numerator_weighted: Any
+    estim_lr: Array
+    numerator_weighted: Array
     count: Count
 
 
 class ProdigyState(NamedTuple):
-    """The moments of d g, the sum of weighted gradients, where the run began, the estimate d of
-    the learning rate and the sum that it is estimated from."""
+    """exp_avg, exp_avg_sq: the moments of d g; grad_sum: the weighted sum s of gradients; params0:
+    the initial parameters. The scalars: the estimate d of the learning rate, and the numerator n
+    that it is estimated from."""
 
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
     grad_sum: LikeParams
     params0: PastParams
-    estim_lr: Any
-    numerator_weighted: Any
+    estim_lr: Array
+    numerator_weighted: Array
     count: Count
 
 
@@ -50,7 +56,7 @@ def dadapt_adamw(
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
-) -> Any:
+) -> Rule:
     """AdamW that estimates its learning rate, by D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
@@ -59,23 +65,26 @@ def dadapt_adamw(
         s  <- sqrt(b2) s + (1 - sqrt(b2)) rate g      d  <- max(d, n / ((1 - sqrt(b2)) ||s||_1))
         u   = -weight_decay rate x - mu / (sqrt(nu) + eps)
 
-    n is computed with the old s and nu. d starts at estim_lr0 and stays where s is 0. The learning
-    rate is a schedule around 1. Defazio & Mishchenko, 2023, https://arxiv.org/abs/2301.07733
+    n is computed from the old s and nu. d starts at estim_lr0 and is kept while s is 0.
+    learning_rate scales the estimate: 1, or a schedule around it. Defazio & Mishchenko, 2023,
+    https://arxiv.org/abs/2301.07733
     """
     b1, b2 = betas
     root = b2**0.5
 
-    def init(params: Any, step: Any) -> DAdaptAdamWState:
+    def init(params: Params) -> DAdaptAdamWState:
         return DAdaptAdamWState(
             exp_avg=jax.tree.map(zeros_like, params),
             exp_avg_sq=jax.tree.map(lambda p: real_full_like(p, 0), params),
             grad_sum=jax.tree.map(zeros_like, params),
             estim_lr=jnp.asarray(estim_lr0, real_dtype_of(params)),
             numerator_weighted=jnp.zeros((), real_dtype_of(params)),
-            count=step.count,
+            count=None,
         )
 
-    def update(updates: Any, state: DAdaptAdamWState, params: Any, step: Any) -> Any:
+    def update(
+        updates: Updates, state: DAdaptAdamWState, params: Params, step: Step
+    ) -> tuple[Updates, DAdaptAdamWState]:
         rate = state.estim_lr * learning_rate * _correction(step, b1, b2, state.estim_lr.dtype)
         scaled = jax.tree.map(_over_root(eps), state.grad_sum, state.exp_avg_sq)
         numerator = running_mean(
@@ -87,7 +96,9 @@ def dadapt_adamw(
         d = _larger(state.estim_lr, numerator, (1 - root) * tree.norm(s, ord=1))
         steps = jax.tree.map(_over_root(eps), mu, nu)
         u = jax.tree.map(lambda p, m: -weight_decay * rate * p - m, params, steps)
-        return u, DAdaptAdamWState(mu, nu, s, d, numerator, step.count)
+        return u, state._replace(
+            exp_avg=mu, exp_avg_sq=nu, grad_sum=s, estim_lr=d, numerator_weighted=numerator
+        )
 
     return Rule(init, update)
 
@@ -102,7 +113,7 @@ def prodigy(
     estim_lr_coef: NonNegative = 1.0,
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
-) -> Any:
+) -> Rule:
     """AdamW that estimates its learning rate, faster than D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
@@ -111,15 +122,15 @@ def prodigy(
         d  <- max(d, estim_lr_coef n / ||s||_1)
         u   = -weight_decay rate x - rate mu / (sqrt(nu) + d eps)        (with the new d)
 
-    d0 = estim_lr0 is the first d; d stays where s is 0. b3 = beta3, or sqrt(b2) without it.
+    d starts at d0 = estim_lr0 and is kept while s is 0. b3 is beta3, sqrt(b2) by default.
     safeguard_warmup: s grows by (d / d0) d g, without the learning rate, so that a warmup does not
-    make d large. The learning rate is a schedule around 1. Mishchenko & Defazio, 2023,
-    https://arxiv.org/abs/2306.06101
+    inflate d. learning_rate scales the estimate: 1, or a schedule around it. Mishchenko & Defazio,
+    2023, https://arxiv.org/abs/2306.06101
     """
     b1, b2 = betas
     b3 = b2**0.5 if beta3 is None else beta3
 
-    def init(params: Any, step: Any) -> ProdigyState:
+    def init(params: Params) -> ProdigyState:
         return ProdigyState(
             exp_avg=jax.tree.map(zeros_like, params),
             exp_avg_sq=jax.tree.map(lambda p: real_full_like(p, 0), params),
@@ -127,10 +138,12 @@ def prodigy(
             params0=jax.tree.map(jnp.copy, params),
             estim_lr=jnp.asarray(estim_lr0, real_dtype_of(params)),
             numerator_weighted=jnp.zeros((), real_dtype_of(params)),
-            count=step.count,
+            count=None,
         )
 
-    def update(updates: Any, state: ProdigyState, params: Any, step: Any) -> Any:
+    def update(
+        updates: Updates, state: ProdigyState, params: Params, step: Step
+    ) -> tuple[Updates, ProdigyState]:
         d = state.estim_lr
         rate = d * learning_rate * _correction(step, b1, b2, d.dtype)
         way = tree.sub(state.params0, params)
@@ -146,20 +159,23 @@ def prodigy(
         new_d = _larger(d, estim_lr_coef * numerator, tree.norm(s, ord=1))
         steps = jax.tree.map(_over_root(new_d * eps), mu, nu)
         u = jax.tree.map(lambda p, m: -weight_decay * rate * p - rate * m, params, steps)
-        return u, ProdigyState(mu, nu, s, state.params0, new_d, numerator, step.count)
+        return u, state._replace(
+            exp_avg=mu, exp_avg_sq=nu, grad_sum=s, estim_lr=new_d, numerator_weighted=numerator
+        )
 
     return Rule(init, update)
 
 
-def _correction(step: Any, b1: Any, b2: Any, dtype: Any) -> Any:
+def _correction(step: Step, b1: float | Array, b2: float | Array, dtype: DTypeLike) -> Array:
     """sqrt(1 - b2^t) / (1 - b1^t)"""
     return jnp.sqrt(step.bias(b2, dtype)) / step.bias(b1, dtype)
 
 
-def _over_root(eps: Any) -> Any:
+def _over_root(eps: float | Array) -> Callable[[Array, Array], Array]:
+    """The function m, n -> m / (sqrt(n) + eps)"""
     return lambda m, n: m / (sqrt(n) + eps)
 
 
-def _larger(d: Any, numerator: Any, denominator: Any) -> Any:
-    """max(d, numerator / denominator), and d where there was no gradient yet to estimate from."""
+def _larger(d: Array, numerator: Array, denominator: Array) -> Array:
+    """max(d, numerator / denominator), and d while there is no gradient to estimate from."""
     return jnp.maximum(d, quotient(numerator, denominator))

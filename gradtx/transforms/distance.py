@@ -1,14 +1,15 @@
-"""Distance over gradients: the step is as long as the way that the params have come."""
+"""Distance over gradients: step sizes from the distance travelled so far."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
@@ -16,7 +17,7 @@ from gradtx.core.dtypes import complex_dtype, real_dtype, real_dtype_of
 from gradtx.core.kinds import DType, NonNegative, Real
 from gradtx.core.numerics import quotient, sqrt
 from gradtx.core.rule import Rule
-from gradtx.core.state import PastParams, Updates
+from gradtx.core.state import Params, PastParams, Updates
 
 __all__ = [
     "DoGState",
@@ -27,25 +28,27 @@ __all__ = [
 
 
 class DoGState(NamedTuple):
-    """Where the run began, the longest distance from there, the sum of squared gradient norms."""
+    """The initial params; and scalars: whether no step was taken yet, the largest distance r from
+    the initial params, and the sum G of the squared gradient norms."""
 
-    is_init_step: Any
+    is_init_step: Array
     init_params: PastParams
-    max_dist: Any
-    sum_sq_norm_grads: Any
+    max_dist: Array
+    sum_sq_norm_grads: Array
 
 
 class DoWGState(NamedTuple):
-    """Where the run began, the weighted sum of squared gradient norms, and the largest squared
-    distance from the beginning, by which it is weighted."""
+    """The initial params; and scalars: the weighted sum v of the squared gradient norms, and the
+    weight D, the largest squared distance from the initial params."""
 
     init_params: PastParams
-    weighted_sq_norm_grads: Any
-    estim_sq_dist: Any
+    weighted_sq_norm_grads: Array
+    estim_sq_dist: Array
 
 
 class ScaleByDistanceOverGradientsState(NamedTuple):
-    """The state of DoG for each leaf by itself; the sum of squares has the shape (1,)."""
+    """The state of DoG, kept per leaf: max_dist has shape (), grad_sum_of_squares shape (1,), and
+    init_params is shaped like the parameter."""
 
     max_dist: Updates
     grad_sum_of_squares: Updates
@@ -55,7 +58,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 _FIRST_STEPS = ("heuristic", "distance", "learning_rate")
 
 
-def _check_init_step(init_step: Any) -> None:
+def _check_init_step(init_step: tuple[str, float]) -> None:
     pair = isinstance(init_step, tuple) and len(init_step) == 2
     number = pair and isinstance(init_step[1], numbers.Real) and math.isfinite(init_step[1])
     if not (number and init_step[0] in _FIRST_STEPS and init_step[1] >= 0):
@@ -66,22 +69,22 @@ def _check_init_step(init_step: Any) -> None:
 
 
 @per_tree
-def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
+def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Rule:
     """Distance over gradients.
 
         r <- max(r, ||x - x0||)          G <- G + ||g||^2
         u  = r / sqrt(G + eps) g
 
-    x0 are the params that init was given. init_step: ("distance", r0); ("heuristic", a), which is
-    r0 = a (1 + ||x0||); or ("learning_rate", eta), where r starts at 0 and the first u is eta g. u
-    is 0 where G + eps is. The authors recommend to average the params.
+    x0 are the params given to init. init_step sets how r starts: ("distance", r0) at r0;
+    ("heuristic", a) at a (1 + ||x0||); ("learning_rate", eta) at 0, with eta g as the first u. If
+    G + eps = 0, u is 0. The authors recommend averaging the params.
 
-    Raises: ValueError for another init_step. Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
+    Raises: ValueError for any other init_step. Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
     """
     _check_init_step(init_step)
     kind, value = init_step
 
-    def init(params: Any) -> DoGState:
+    def init(params: Params) -> DoGState:
         first = {"heuristic": value * (1 + tree.norm(params)), "learning_rate": 0}.get(kind, value)
         dtype = real_dtype_of(params)
         return DoGState(
@@ -91,7 +94,7 @@ def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
             sum_sq_norm_grads=jnp.zeros((), dtype),
         )
 
-    def update(updates: Any, state: DoGState, params: Any) -> Any:
+    def update(updates: Updates, state: DoGState, params: Params) -> tuple[Updates, DoGState]:
         dist = jnp.maximum(state.max_dist, tree.norm(tree.sub(params, state.init_params)))
         total = state.sum_sq_norm_grads + tree.norm(updates, squared=True)
         rate = quotient(dist, sqrt(total + eps))
@@ -104,17 +107,17 @@ def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Any:
 
 
 @per_tree
-def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegative = 1e-4) -> Any:
+def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegative = 1e-4) -> Rule:
     """Distance over weighted gradients.
 
         D <- max(D, ||x - x0||^2)        v <- v + D ||g||^2
         u  = D / (sqrt(v) + eps) g
 
-    x0 are the params that init was given; D starts at init_estim_sq_dist, or else at eps. u is 0
-    where sqrt(v) + eps is. Khaled et al., 2023, https://arxiv.org/abs/2305.16284
+    x0 are the params given to init; D starts at init_estim_sq_dist, by default at eps. If
+    sqrt(v) + eps = 0, u is 0. Khaled et al., 2023, https://arxiv.org/abs/2305.16284
     """
 
-    def init(params: Any) -> DoWGState:
+    def init(params: Params) -> DoWGState:
         first = eps if init_estim_sq_dist is None else init_estim_sq_dist
         dtype = real_dtype_of(params)
         return DoWGState(
@@ -123,7 +126,7 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegativ
             estim_sq_dist=jnp.asarray(first, dtype),
         )
 
-    def update(updates: Any, state: DoWGState, params: Any) -> Any:
+    def update(updates: Updates, state: DoWGState, params: Params) -> tuple[Updates, DoWGState]:
         way = tree.norm(tree.sub(params, state.init_params), squared=True)
         dist = jnp.maximum(state.estim_sq_dist, way)
         total = state.weighted_sq_norm_grads + dist * tree.norm(updates, squared=True)
@@ -139,18 +142,18 @@ def scale_by_distance_over_gradients(
     eps: NonNegative = 1e-8,
     param_dtype: DType = np.float32,
     global_scale: Real = 1.0,
-) -> Any:
-    """Distance over gradients for each leaf by itself (layer-wise DoG).
+) -> Rule:
+    """Distance over gradients, independently for each leaf (layer-wise DoG).
 
         r <- max(r, ||x - x0||)          G <- G + ||g||^2
         u  = global_scale r / sqrt(G + eps) g
 
-    The norms are of one leaf; x0, kept in param_dtype, is the leaf that init was given, and r
-    starts at reps_rel (1 + ||x0||). The authors recommend to average the params. Ivgi et al., 2023,
+    The norms are per leaf; x0, stored in param_dtype, is the leaf given to init, and r starts at
+    reps_rel (1 + ||x0||). The authors recommend averaging the params. Ivgi et al., 2023,
     https://arxiv.org/abs/2302.12022
     """
 
-    def init(param: Any) -> ScaleByDistanceOverGradientsState:
+    def init(param: Array) -> ScaleByDistanceOverGradientsState:
         dtype = complex_dtype(param_dtype) if jnp.iscomplexobj(param) else param_dtype
         return ScaleByDistanceOverGradientsState(
             max_dist=reps_rel * (1 + tree.norm(param)),
@@ -158,7 +161,9 @@ def scale_by_distance_over_gradients(
             init_params=jnp.array(param, dtype, copy=True),
         )
 
-    def update(grad: Any, state: ScaleByDistanceOverGradientsState, param: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleByDistanceOverGradientsState, param: Array
+    ) -> tuple[Array, ScaleByDistanceOverGradientsState]:
         dist = jnp.maximum(state.max_dist, tree.norm(param - state.init_params))
         total = state.grad_sum_of_squares + tree.norm(grad, squared=True)
         rate = global_scale * quotient(dist, sqrt(total[0] + eps))

@@ -1,12 +1,13 @@
-"""Adafactor's second moment: of a matrix only its row and column means are kept."""
+"""Adafactor's second moment: for a matrix only row and column means are stored."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
@@ -14,14 +15,17 @@ from gradtx.core.kinds import NonNegative, Real
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = ["FactoredState", "scale_by_factored_rms"]
 
 
 class FactoredState(NamedTuple):
-    """The running means of the squares: of rows and columns (v_row, v_col), or of all elements (v).
+    """The running means of the squares.
 
-    What an array does not use is one zero.
+    Of a factored array v_row has the parameter's shape without the longest axis, v_col without the
+    second longest; of any other array v is shaped like the parameter. Fields that an array does not
+    use are zeros of shape (1,).
     """
 
     count: Count
@@ -37,69 +41,72 @@ def scale_by_factored_rms(
     step_offset: Real = 0,
     min_dim_size_to_factor: int = 128,
     epsilon: NonNegative = 1e-30,
-    decay_rate_fn: Any = None,
-) -> Any:
-    """Divide by the root mean square of past gradients, kept as its row and column means.
+    decay_rate_fn: Callable[[Array, float | Array], Array] | None = None,
+) -> Rule:
+    """Divide by the root mean square of past gradients, stored as row and column means.
 
         R <- d * R + (1 - d) * mean(g^2 + epsilon, over the longest axis)
         C <- d * C + (1 - d) * mean(g^2 + epsilon, over the second longest axis)
         u  = g / sqrt(R * C / mean(R)),             d = 1 - t^-decay_rate
 
-    Arrays without two axes of at least min_dim_size_to_factor, and all with factored=False, keep
-    the mean V of every element and u = g / sqrt(V). step_offset is subtracted from t, which stays
-    at least 1. decay_rate_fn(steps before this one - step_offset, decay_rate) gives another d.
+    Arrays without two axes of at least min_dim_size_to_factor, and all arrays if factored=False,
+    store the mean V of every element, and u = g / sqrt(V). step_offset is subtracted from t; the
+    difference is at least 1. decay_rate_fn(t - 1 - step_offset, decay_rate) replaces d.
+
     Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
     """
 
-    def precompute(step: Any) -> Any:
+    def precompute(step: Step) -> Array:
         done = cast(step.count - 1, scalar_dtype()) - jnp.asarray(step_offset, scalar_dtype())
         if decay_rate_fn is not None:
             return jnp.asarray(decay_rate_fn(done, decay_rate), scalar_dtype())
         log_time = jnp.log(jnp.maximum(done + 1, 1))
         return -jnp.expm1(-jnp.asarray(decay_rate, scalar_dtype()) * log_time)
 
-    def init(param: Any, step: Any) -> FactoredState:
+    def init(param: Array) -> FactoredState:
         axes = _factored_axes(param.shape, factored, min_dim_size_to_factor)
         if axes is None:
             return FactoredState(
-                step.count, _unused(param), _unused(param), real_full_like(param, 0)
+                count=None, v_row=_unused(param), v_col=_unused(param), v=real_full_like(param, 0)
             )
         row, column = zeros_like_result(
             lambda x: tuple(jnp.mean(abs_sq(x), axis) for axis in axes), param
         )
-        return FactoredState(step.count, row, column, _unused(param))
+        return FactoredState(count=None, v_row=row, v_col=column, v=_unused(param))
 
-    # The parameter is asked for because a transposed gradient would fit the state.
-    def update(grad: Any, state: FactoredState, param: Any, step: Any, precomputed: Any) -> Any:
+    # param is requested so that its shape is checked: a transposed gradient would fit the state.
+    def update(
+        grad: Array, state: FactoredState, param: Array, precomputed: Array
+    ) -> tuple[Array, FactoredState]:
         axes = _factored_axes(grad.shape, factored, min_dim_size_to_factor)
         squares = abs_sq(grad) + epsilon
         if axes is None:
             v = running_mean(state.v, squares, precomputed)
-            return grad / _root(v), FactoredState(step.count, state.v_row, state.v_col, v)
+            return grad / _root(v), state._replace(v=v)
         longest, second = axes
         row = running_mean(state.v_row, jnp.mean(squares, longest), precomputed)
         column = running_mean(state.v_col, jnp.mean(squares, second), precomputed)
-        # Roots first: near 1e-30 the quotients and their derivatives would leave float32.
+        # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32.
         over_mean = second - 1 if second > longest else second
         by_row = _root(row) / _root(jnp.mean(row, over_mean, keepdims=True))
         scaled = grad / jnp.expand_dims(by_row, longest) / jnp.expand_dims(_root(column), second)
-        return scaled, FactoredState(step.count, row, column, state.v)
+        return scaled, state._replace(v_row=row, v_col=column)
 
     return Rule(init, update, precompute)
 
 
 def _factored_axes(shape: tuple[int, ...], factored: bool, least: int) -> tuple[int, int] | None:
-    """The longest axis and the second longest, if both are long enough."""
+    """The longest and the second longest axis, or None unless both are long enough."""
     if not factored or len(shape) < 2:
         return None
     *_, second, longest = (int(axis) for axis in np.argsort(shape, kind="stable"))
     return (longest, second) if shape[second] >= max(least, 1) else None
 
 
-def _unused(param: jax.Array) -> jax.Array:
+def _unused(param: Array) -> Array:
     return jnp.zeros((1,), real_dtype(param.dtype))
 
 
-def _root(x: jax.Array) -> jax.Array:
-    """sqrt(x), and 1 at 0, where nothing has come yet and there is nothing to divide."""
+def _root(x: Array) -> Array:
+    """sqrt(x), and 1 where x is 0: no gradient has come yet, so there is nothing to scale."""
     return sqrt(jnp.where(x > 0, x, 1))

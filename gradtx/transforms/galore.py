@@ -1,12 +1,11 @@
-"""GaLore: an optimizer that sees each matrix of gradients through a few of its directions."""
+"""GaLore: an optimizer run on low-rank projections of matrix gradients."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
@@ -16,7 +15,8 @@ from gradtx.core.kinds import PositiveInt, Real
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams, OptState
+from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.matrix_axes import Axes, GaLoreDimensionNumbers, Layout, axes_of
@@ -25,7 +25,8 @@ __all__ = ["GaLoreState", "scale_by_galore"]
 
 
 class GaLoreState(NamedTuple):
-    """The optimizer's state, of small matrices; the projectors, empty where there is none."""
+    """base_optimizer_state: the state of base_optimizer, on the projected matrices; projector: for
+    each matrix P, (longer side, at most rank), and (0, 0) for arrays that are not projected."""
 
     count: Count
     base_optimizer_state: OptState
@@ -39,28 +40,28 @@ def scale_by_galore(
     scale: Real = 1.0,
     base_optimizer: GradientTransformation | None = None,
     weight_dimension_numbers: Any = None,
-) -> Any:
-    """Run an optimizer on each matrix's projection to the largest singular directions.
+) -> Rule:
+    """Run an optimizer on the projection of each matrix onto its top singular directions.
 
         P <- the first `rank` left singular vectors of G         on every update_proj_gap-th step
         u  = scale * P base_optimizer(P^T G)
 
-    for matrices with at least as many rows as columns; of the others the right singular vectors,
-    u = scale * base_optimizer(G P) P^T. All other arrays go through base_optimizer as they are; it
-    is `scale_by_adam()` without one, and it must not need the parameters. P is a constant to
-    derivatives.
+    for matrices with at least as many rows as columns; for the others P holds right singular
+    vectors, and u = scale * base_optimizer(G P) P^T. All other arrays go through base_optimizer
+    unprojected. base_optimizer is `scale_by_adam()` by default; it must not need the parameters.
+    Derivatives treat P as a constant.
 
-    weight_dimension_numbers: `GaLoreDimensionNumbers` for all arrays of two axes and more, a tree
-    of them like the params, with None for arrays that are not projected, or a function that makes
-    one. Without it the arrays of two axes are matrices.
+    weight_dimension_numbers: `GaLoreDimensionNumbers` for all arrays of two or more axes; or a tree
+    of them like the params, with None for arrays that are not projected; or a function from params
+    to such a tree. By default the arrays of two axes are matrices.
 
-    Raises: ValueError where rank or update_proj_gap is no whole number >= 1 and, with the leaf's
-    path, for dimension numbers that leave out an axis. Zhao et al., 2024,
+    Raises: ValueError unless rank and update_proj_gap are whole numbers >= 1 and, with the leaf's
+    path, for dimension numbers that omit an axis. Zhao et al., 2024,
     https://arxiv.org/abs/2403.03507
     """
     inner = scale_by_adam() if base_optimizer is None else base_optimizer
 
-    def init(params: Any, step: Any) -> GaLoreState:
+    def init(params: Params) -> GaLoreState:
         leaves = Leaves.of(params)
         projectors, small = [], []
         for x, layout in zip(
@@ -71,15 +72,17 @@ def scale_by_galore(
                 small.append(x)
             else:
                 tall = _tall(layout.split(x)[0], layout)
-                # Zeros like a part of the parameter lie where the parameter lies.
+                # Zeros like a slice of the parameter are placed where the parameter is.
                 directions = jnp.zeros_like(tall[:, :rank][:, : tall.shape[1]])
                 projectors.append(directions)
                 few = min(rank, tall.shape[1])
                 small.append(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout))
         base = inner.init(leaves.tree(small))
-        return GaLoreState(step.count, base, leaves.tree(projectors))
+        return GaLoreState(count=None, base_optimizer_state=base, projector=leaves.tree(projectors))
 
-    def update(updates: Any, state: GaLoreState, step: Any, **extra: Any) -> Any:
+    def update(
+        updates: Updates, state: GaLoreState, step: Step, **extra: Any
+    ) -> tuple[Updates, GaLoreState]:
         leaves = Leaves.of(updates)
         layouts = _layouts(weight_dimension_numbers, leaves)
         old = align(leaves, state.projector, "scale_by_galore: the state's projector")
@@ -99,28 +102,30 @@ def scale_by_galore(
             if layout is not None:
                 lifted = projectors[i] @ _tall(results[i], layout)
                 results[i] = times(scale, layout.join(_tall(lifted, layout)[None]))
-        return leaves.tree(results), GaLoreState(step.count, base, leaves.tree(projectors))
+        return leaves.tree(results), state._replace(
+            base_optimizer_state=base, projector=leaves.tree(projectors)
+        )
 
     return Rule(init, update)
 
 
-def _tall(matrix: jax.Array, layout: Layout) -> jax.Array:
-    """The matrix with at least as many rows as columns, and back."""
+def _tall(matrix: Array, layout: Layout) -> Array:
+    """The matrix transposed if it has more columns than rows; its own inverse."""
     return matrix if layout.rows >= layout.columns else matrix.mT
 
 
-def _projector(due: Any, tall: jax.Array, old: jax.Array, rank: int) -> jax.Array:
-    """The left singular vectors of the largest singular values, where they are due."""
+def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
+    """The left singular vectors of the largest singular values if due, else the old ones."""
 
-    def decompose(old: jax.Array) -> tuple[None, jax.Array]:
+    def decompose(old: Array) -> tuple[None, Array]:
         return None, jnp.linalg.svd(lax.stop_gradient(tall), full_matrices=False)[0][:, :rank]
 
-    projector: jax.Array = now_and_then(due, decompose, lambda old: None, old)[1]
+    projector: Array = now_and_then(due, decompose, lambda old: None, old)[1]
     return projector
 
 
 def _layouts(dimension_numbers: Any, leaves: Leaves) -> list[Layout | None]:
-    """How each array is a matrix; None for those that are not projected."""
+    """How each array is laid out as a matrix; None for arrays that are not projected."""
     where = "scale_by_galore"
     given = dimension_numbers
     single = GaLoreDimensionNumbers() if given is None else given
@@ -148,7 +153,8 @@ def _layouts(dimension_numbers: Any, leaves: Leaves) -> list[Layout | None]:
     return layouts
 
 
-def _check(x: Any, layout: Layout | None, projector: Any, rank: int, path: str) -> None:
+def _check(x: Array, layout: Layout | None, projector: Array, rank: int, path: str) -> None:
+    """Refuse a projector that init made for an array of another shape."""
     shape: tuple[int, ...] = (0, 0)
     if layout is not None:
         short, long = sorted((layout.rows, layout.columns))

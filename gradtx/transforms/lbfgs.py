@@ -1,13 +1,13 @@
-"""L-BFGS: the gradient times an inverse Hessian that is estimated from the last steps."""
+"""L-BFGS: the gradient times an inverse Hessian estimated from the last few steps."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
@@ -16,15 +16,17 @@ from gradtx.core.kinds import PositiveInt
 from gradtx.core.norms import norm_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
+from gradtx.core.step import Step
 
 __all__ = ["ScaleByLBFGSState", "scale_by_lbfgs"]
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """The last params and gradients, and the last m of their differences.
+    """The previous params and gradients, and the last m differences of each.
 
-    diff_params_memory and diff_updates_memory have a leading axis of m, which is filled in a
-    circle; weights_memory holds rho = 1 / <dw, du> of each, 0 where there is none.
+    The leaves of diff_params_memory and diff_updates_memory have shape (m, *parameter shape) and
+    are circular buffers; weights_memory, of shape (m,), holds rho = 1 / <dw, du> of each pair, 0
+    for unused slots.
     """
 
     count: Count
@@ -32,27 +34,28 @@ class ScaleByLBFGSState(NamedTuple):
     updates: LikeParams
     diff_params_memory: LikeParams
     diff_updates_memory: LikeParams
-    weights_memory: Any
+    weights_memory: Array
 
 
 @per_tree
-def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = True) -> Any:
+def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = True) -> Rule:
     """Multiply the gradient by an estimate of the inverse Hessian.
 
-        dw = w - w_before,  du = g - g_before,  rho = 1 / <dw, du>     (the last m of each are kept)
+        dw = w - w_before,  du = g - g_before,  rho = 1 / <dw, du>     (of the last m steps)
         q = g;        for i from the newest to the oldest:  a_i = rho_i <dw_i, q>,  q -= a_i du_i
         u = gamma q;  for i from the oldest to the newest:  u += (a_i - rho_i <du_i, u>) dw_i
 
-    gamma = <dw, du> / <du, du> of the newest pair; 1 with scale_init_precond=False, and before the
-    second step min(1, 1 / |g|). m is memory_size, and the state holds 2 m + 2 copies of params.
-    The step is -u times a learning rate from a line search. Nocedal & Wright, Numerical
-    Optimization, 2nd edition, algorithm 7.4; Liu & Nocedal, 1989,
+    gamma = <dw, du> / <du, du> of the newest pair, and min(1, 1 / ||g||) on the first step; with
+    scale_init_precond=False it is always 1. m is memory_size; the state takes 2 m + 2 times the
+    memory of params. The step is -u times a learning rate from a line search.
+
+    Nocedal & Wright, Numerical Optimization, 2nd edition, algorithm 7.4; Liu & Nocedal, 1989,
     https://doi.org/10.1007/BF01589116
 
     Raises: ValueError for memory_size < 1.
     """
 
-    def init(params: Any) -> ScaleByLBFGSState:
+    def init(params: Params) -> ScaleByLBFGSState:
         dtypes = [x.dtype for x in jax.tree.leaves(params)]
         return ScaleByLBFGSState(
             count=None,
@@ -63,11 +66,13 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
             weights_memory=jnp.zeros(memory_size, real_dtype(compute_dtype(*dtypes))),
         )
 
-    def update(updates: Any, state: ScaleByLBFGSState, params: Any, step: Any) -> Any:
+    def update(
+        updates: Updates, state: ScaleByLBFGSState, params: Params, step: Step
+    ) -> tuple[Updates, ScaleByLBFGSState]:
         first = step.count == 1
         dw, du = tree.sub(params, state.params), tree.sub(updates, state.updates)
         product = jnp.where(first, 0, _inner(dw, du))
-        # A product without a reciprocal, too small or too large, belongs to no step at all.
+        # A product too small or too large to have a reciprocal is not from a usable step.
         usable = (jnp.abs(product) > np.finfo(product.dtype).tiny) & jnp.isfinite(product)
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
         newest = (step.count - 2) % memory_size
@@ -76,7 +81,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
             (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
             (_zero_if(first, dw), _zero_if(first, du), weight),
         )
-        gamma: Any = 1.0
+        gamma: float | Array = 1.0
         if scale_init_precond:
             size = tree.norm(updates)
             large = size > 1
@@ -85,42 +90,57 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
             gamma = jnp.where(unknown, 1 / jnp.where(large, size, 1), ratio)
         oldest = newest + 1 + jnp.arange(memory_size, dtype=np.int32)
         u = _two_loops(updates, dws, dus, weights, gamma, oldest % memory_size)
-        return u, ScaleByLBFGSState(step.count, params, updates, dws, dus, weights)
+        return u, state._replace(
+            params=params,
+            updates=updates,
+            diff_params_memory=dws,
+            diff_updates_memory=dus,
+            weights_memory=weights,
+        )
 
     return Rule(init, update)
 
 
 def _memory(params: Params, size: int) -> Params:
-    """Zeros with a leading axis for the last `size` differences."""
+    """Zeros of shape (size, *parameter shape), for the last `size` differences."""
     return jax.tree.map(lambda x: jnp.broadcast_to(jnp.zeros_like(x), (size, *x.shape)), params)
 
 
-def _zero_if(condition: Any, x: Any) -> Any:
+def _zero_if(condition: Array, x: Updates) -> Updates:
     return jax.tree.map(lambda leaf: jnp.where(condition, 0, leaf), x)
 
 
-def _inner(x: Any, y: Any) -> jax.Array:
+def _inner(x: Updates, y: Updates) -> Array:
     """Re <x, y>"""
     return tree.vdot(x, y).real
 
 
-def _add_scaled(x: Any, scalar: Any, y: Any) -> Any:
+def _add_scaled(x: Updates, scalar: Array, y: Updates) -> Updates:
+    """x + scalar * y"""
     return jax.tree.map(lambda a, b: a + cast(scalar, a.real.dtype) * b, x, y)
 
 
 def _two_loops(
-    gradient: Updates, dws: Params, dus: Params, weights: Any, gamma: Any, indices: Any
+    gradient: Updates,
+    dws: Params,
+    dus: Updates,
+    weights: Array,
+    gamma: float | Array,
+    indices: Array,
 ) -> Updates:
-    """The product of the estimate and the gradient. indices: of the memory, the oldest first."""
+    """The product of the inverse Hessian estimate and the gradient.
 
-    def at(memory: Any, i: Any) -> Any:
+    indices: the slots of the memory in order of age, the oldest first; shape (m,).
+    """
+
+    def at(memory: Updates, i: Array) -> Updates:
         return jax.tree.map(lambda x: x[i], memory)
 
-    def downwards(q: Any, i: Any) -> tuple[Any, Any]:
+    def downwards(q: Updates, i: Array) -> tuple[Updates, Array]:
         a = weights[i] * _inner(at(dws, i), q)
         return _add_scaled(q, -a, at(dus, i)), a
 
-    def upwards(u: Any, i_a: Any) -> tuple[Any, None]:
+    def upwards(u: Updates, i_a: tuple[Array, Array]) -> tuple[Updates, None]:
         i, a = i_a
         b = weights[i] * _inner(at(dus, i), u)
         return _add_scaled(u, a - b, at(dws, i)), None

@@ -1,4 +1,4 @@
-"""Line searches: how far to go along the updates is found by looking at the objective."""
+"""Line searches: how far to go along the updates is found by evaluating the objective."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.tree_util import PyTreeDef
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
-from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt
+from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt, ScalarOrSchedule
 from gradtx.core.numerics import infinity
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.problem import accepted, is_negated
@@ -28,46 +30,54 @@ __all__ = [
     "value_and_grad_from_state",
 ]
 
-Shrink = Annotated[Any, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
-Growth = Annotated[Any, Number("> 0", lambda x: x > 0, example=2.0)]  # infinity is one too
-Curvature = Annotated[Any, Number(">= 0", lambda x: x >= 0)]
+Shrink = Annotated[ScalarOrSchedule, Number("in (0, 1)", lambda x: (x > 0) & (x < 1))]
+Growth = Annotated[ScalarOrSchedule, Number("> 0", lambda x: x > 0, example=2.0)]  # may be infinite
+Curvature = Annotated[ScalarOrSchedule, Number(">= 0", lambda x: x >= 0)]
+
+# value_fn: from params and extra arguments to a scalar.
+Objective = Callable[..., ArrayLike]
 
 
 class Line(NamedTuple):
     """The objective along the updates: phi(step) = f(params + step * updates).
 
-    value, slope and grad: phi, its derivative and the gradient of f at 0; this gradient and all
-    others are those of `jax.grad`: the conjugate of the direction of ascent.
+    value, slope and grad: phi(0), phi'(0), both scalars, and the gradient of f at params. Gradients
+    here are those of `jax.grad`: of complex params the conjugate of the direction of ascent.
     """
 
-    function: Callable[[Params], Any]
+    function: Callable[[Params], ArrayLike]
     params: Params
     updates: Updates
-    value: jax.Array
-    slope: jax.Array
+    value: Array
+    slope: Array
     grad: Updates
 
-    def at(self, step: Any) -> Params:
-        """params + step * updates, in the dtypes of the gradient, in which params are kept."""
+    def at(self, step: Array) -> Params:
+        """params + step * updates, in the dtypes of the gradient, which are those of the params."""
         moved = jax.tree.map(
             lambda p, u: p + cast(step, p.real.dtype) * u, self.params, self.updates
         )
         return _rounded(moved, self.grad)
 
-    def value_at(self, step: Any) -> jax.Array:
+    def value_at(self, step: Array) -> Array:
         """phi(step)"""
         return _scalar(self.function(self.at(step)), self.value.dtype)
 
-    def look(self, step: Any) -> tuple[Any, Any, Updates]:
+    def look(self, step: Array) -> tuple[Array, Array, Updates]:
         """phi(step), its derivative, and the gradient of f there."""
         value, grad = jax.value_and_grad(self.function)(self.at(step))
         return _scalar(value, self.value.dtype), _slope(grad, self.updates, self.value.dtype), grad
 
 
 def line_along(
-    updates: Updates, params: Params, value_fn: Any, value: Any, grad: Any, extra: dict[str, Any]
+    updates: Updates,
+    params: Params,
+    value_fn: Objective,
+    value: ArrayLike | None,
+    grad: Updates | None,
+    extra: dict[str, Any],
 ) -> Line:
-    """The line of one search. What is found on it is a constant to derivatives."""
+    """The line of one search. Derivatives treat what is found on it as constant."""
     updates, params, value, grad = jax.tree.map(lax.stop_gradient, (updates, params, value, grad))
     function = functools.partial(value_fn, **accepted(value_fn, extra))
     dtype = scalar_dtype_of(params)
@@ -82,39 +92,39 @@ def line_along(
     )
 
 
-def _slope(grad: Updates, updates: Updates, dtype: Any) -> jax.Array:
+def _slope(grad: Updates, updates: Updates, dtype: DTypeLike) -> Array:
     """Re <ascent, updates>"""
     return cast(tree.vdot(tree.conj(grad), updates).real, dtype)
 
 
-def scalar_dtype_of(params: Params) -> Any:
-    """The real dtype, float32 or wider, of numbers that belong to all of these leaves."""
+def scalar_dtype_of(params: Params) -> np.dtype[Any]:
+    """The real dtype, float32 or wider, of scalars that concern all of these leaves."""
     return real_dtype(compute_dtype(*(x.dtype for x in jax.tree.leaves(params))))
 
 
-def _rounded(params: Params, like: Any) -> Params:
-    """Params in the dtypes of the gradients, which are those in which they are kept."""
+def _rounded(params: Params, like: Updates) -> Params:
+    """Params in the dtypes of the gradients, which are those the params are stored in."""
 
-    def leaf(p: Any, g: Any) -> Any:
+    def leaf(p: Array, g: Array) -> Array:
         same_kind = jnp.iscomplexobj(p) == jnp.iscomplexobj(g)
         return cast(p, g.dtype) if same_kind and hasattr(g, "dtype") else p
 
     return jax.tree.map(leaf, params, like)
 
 
-def _scalar(value: Any, dtype: Any) -> jax.Array:
+def _scalar(value: ArrayLike, dtype: DTypeLike) -> Array:
     if np.shape(value) != ():
         raise ValueError(f"value_fn must return one number, it returned shape {np.shape(value)}")
     return cast(jnp.asarray(value), dtype)
 
 
-def scaled(step: Any, updates: Updates) -> Updates:
+def scaled(step: Array, updates: Updates) -> Updates:
     """step * updates"""
     return jax.tree.map(lambda u: cast(step, u.real.dtype) * u, updates)
 
 
-def constants(*numbers: Any) -> tuple[Any, ...]:
-    """The hyperparameters of a search as constants to derivatives: a search has none."""
+def constants(*numbers: float | Array) -> tuple[float | Array, ...]:
+    """The hyperparameters of a search, cut off from derivatives: a search has none."""
     return tuple(x if isinstance(x, int | float) else lax.stop_gradient(x) for x in numbers)
 
 
@@ -122,28 +132,30 @@ def constants(*numbers: Any) -> tuple[Any, ...]:
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """How often the objective was evaluated, and by how much the criterion is missed (0: met)."""
+    """Scalars: the number of evaluations of the objective, and the violation of the criterion (0 if
+    it is met)."""
 
-    num_linesearch_steps: Any
-    decrease_error: Any
+    num_linesearch_steps: Array
+    decrease_error: Array
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """The learning rate that was found; the value and, with store_grad, the gradient there."""
+    """The learning rate that was found and the value there, both scalars; and with store_grad the
+    gradient there, otherwise None."""
 
-    learning_rate: Any
-    value: Any
+    learning_rate: Array
+    value: Array
     grad: LikeParams
     info: BacktrackingLinesearchInfo
 
 
 class _Backtracking(NamedTuple):
-    """Where a search is: evaluations so far, the last step tried, its value and error."""
+    """The progress of a search: evaluations so far; the last step tried, its value and error."""
 
-    count: Any
-    step: Any
-    value: Any
-    error: Any
+    evaluations: Array
+    step: Array
+    value: Array
+    error: Array
 
 
 def _unsearched(params: Params, store_grad: bool) -> ScaleByBacktrackingLinesearchState:
@@ -168,57 +180,57 @@ def scale_by_backtracking_linesearch(
     rtol: NonNegative = 0.0,
     store_grad: bool = False,
     verbose: bool = False,
-) -> Any:
-    """Multiply the updates by the first of a falling row of rates that lowers the objective enough.
+) -> Rule:
+    """Multiply the updates by the first of a falling sequence of rates that decreases f enough.
 
         u = eta g, the first eta with
         f(w + u) <= (1 + rtol) f(w) + slope_rtol * <u, grad f(w)> + atol
 
-    eta begins at min(increase_factor * the last one, max_learning_rate) and is multiplied by
-    decrease_factor until this holds, at most max_backtracking_steps times. If then no finite value
-    was found the rate is 0 and the next search begins anew. The updates must go downhill: this
-    comes after the learning rate in a chain, as in
+    eta begins at min(increase_factor * the previous eta, max_learning_rate) and is multiplied by
+    decrease_factor until this holds, at most max_backtracking_steps times. If no finite value was
+    found by then, the rate is 0 and the next search starts afresh. The updates must point downhill:
+    in a chain this goes after the learning rate, as in
     `chain(sgd(1.0), scale_by_backtracking_linesearch(15))`.
 
-    update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken from the
-    extra arguments of update by their names (one that nothing takes is a TypeError); and, so that
-    they need not be computed again, `value` and `grad`, f and its gradient at params (for complex
+    update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken by name
+    from the extra arguments of update (one that nothing takes is a TypeError); and optionally
+    `value` and `grad`, f and its gradient at params, which saves computing them again (for complex
     params the gradient is the conjugate of JAX's, the direction of ascent, as in the updates).
 
-    store_grad: evaluate the gradient at the end too and keep it for `value_and_grad_from_state`.
-    verbose: print where the search fails. Derivatives take the learning rate for a constant.
+    store_grad: also evaluate the final gradient, and keep it for `value_and_grad_from_state`.
+    verbose: print a message when the search fails. Derivatives treat the learning rate as constant.
     Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
     https://arxiv.org/abs/1905.09997
     """
 
-    def init(params: Any) -> ScaleByBacktrackingLinesearchState:
+    def init(params: Params) -> ScaleByBacktrackingLinesearchState:
         return _unsearched(params, store_grad)
 
     def update(
-        updates: Any,
-        state: Any,
-        params: Any,
+        updates: Updates,
+        state: ScaleByBacktrackingLinesearchState,
+        params: Params,
         *,
-        value_fn: Any,
-        value: Any = None,
-        grad: Any = None,
+        value_fn: Objective,
+        value: ArrayLike | None = None,
+        grad: Updates | None = None,
         **extra: Any,
-    ) -> Any:
+    ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
         line = line_along(updates, params, value_fn, value, grad, extra)
         dtype = line.value.dtype
         shrink, grow, largest = constants(decrease_factor, increase_factor, max_learning_rate)
         c1, absolute, relative = constants(slope_rtol, atol, rtol)
 
-        def goes_on(s: _Backtracking) -> Any:
-            return ~(s.error <= absolute) & (s.count <= max_backtracking_steps)
+        def goes_on(s: _Backtracking) -> Array:
+            return ~(s.error <= absolute) & (s.evaluations <= max_backtracking_steps)
 
         def shorten(s: _Backtracking) -> _Backtracking:
-            step = jnp.where(s.count > 0, shrink * s.step, s.step)
+            step = jnp.where(s.evaluations > 0, shrink * s.step, s.step)
             reached = line.value_at(step)
             error = reached - (1 + relative) * line.value - c1 * step * line.slope
-            return _Backtracking(s.count + 1, cast(step, dtype), reached, violation(error))
+            return _Backtracking(s.evaluations + 1, cast(step, dtype), reached, violation(error))
 
-        # A rate of 0 is not a rate to begin from: every other one would be 0 too.
+        # Do not start from a rate of 0: all later ones would be 0 too.
         last = lax.stop_gradient(state.learning_rate)
         begin = cast(jnp.minimum(grow * jnp.where(last > 0, last, 1), largest), dtype)
         found = lax.while_loop(
@@ -233,27 +245,27 @@ def scale_by_backtracking_linesearch(
         if verbose:
             missed = found.error > absolute
             report(missed, "scale_by_backtracking_linesearch", line, rate, found.error)
-        info = BacktrackingLinesearchInfo(found.count, found.error)
+        info = BacktrackingLinesearchInfo(found.evaluations, found.error)
         new = ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info)
         return scaled(rate, updates), new
 
     return Rule(init, update)
 
 
-def violation(error: jax.Array) -> jax.Array:
-    """By how much a criterion is missed; infinitely where that is not a number."""
+def violation(error: Array) -> Array:
+    """By how much a criterion is violated: 0 if it is met, infinite for a NaN."""
     return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
 
 
-def no_steps() -> jax.Array:
-    """The number of evaluations before the first one."""
+def no_steps() -> Array:
+    """A count of evaluations, at 0."""
     return jnp.zeros((), jnp.result_type(int))
 
 
-def report(failed: Any, who: str, line: Line, rate: Any, error: Any) -> None:
-    """Print why a search failed, where it did."""
+def report(failed: Array, who: str, line: Line, rate: Array, error: Array) -> None:
+    """Print why a search failed, if it did."""
 
-    def show(value: Any, slope: Any, rate: Any, error: Any) -> None:
+    def show(value: Array, slope: Array, rate: Array, error: Array) -> None:
         jax.debug.print(
             who + ": no rate meets the criteria. value: {value}, slope: {slope} (must be "
             "negative), rate taken: {rate}, error of the decrease: {error}",
@@ -266,20 +278,21 @@ def report(failed: Any, who: str, line: Line, rate: Any, error: Any) -> None:
     lax.cond(failed, show, lambda *_: None, line.value, line.slope, rate, error)
 
 
-# -- values and gradients that a search has left behind --------------------------------------------
+# -- values and gradients that a search leaves in its state ----------------------------------------
 
 
 def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Updates]]:
-    """Like `jax.value_and_grad(value_fn)`, but takes both from a state where a search left them.
+    """Like `jax.value_and_grad(value_fn)`, but reuses what a line search left in the state.
 
     `value, grad = value_and_grad_from_state(f)(params, *args, state=state, **kwargs)`. This is
-    right where the search was the last link, f is the same at every step, and params are what it
-    led to. Before the first step, or where the value is not finite, both are computed.
+    correct if the search was the last link, f is the same at every step, and params are the result
+    of that step. Before the first step, or if the stored value is not finite, both are computed.
 
-    Under `maximize` both are turned back into those of value_fn.
+    Under `maximize` the stored negatives are converted back to the value and gradient of value_fn.
 
-    Raises: ValueError where the state holds none, or several, or no gradients, or those of some
-    leaves only or of other arrays, as under a mask, in `flatten` or `split_real_and_imaginary`.
+    Raises: ValueError unless the state holds exactly one search, which keeps the gradient of all
+    leaves: it has none without store_grad, and that of other arrays under a mask, in `flatten` or
+    in `split_real_and_imaginary`.
     """
 
     def value_and_grad(
@@ -306,7 +319,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 
 
 def _left_in(state: OptState) -> tuple[Any, Updates, int]:
-    """The value and the gradient that the one search in a state left, and by what to multiply."""
+    """The value and the gradient that the only search in a state left, and their sign."""
     who = "value_and_grad_from_state"
     of = "an optimizer with a line search"
     search, sign = the_only(_searches(state), who, "state of a line search", of)
@@ -318,7 +331,7 @@ def _left_in(state: OptState) -> tuple[Any, Updates, int]:
 
 
 def _searches(state: OptState, sign: int = 1) -> list[tuple[Any, int]]:
-    """The states of searches, and -1 for those that saw the negative of the objective."""
+    """The states of searches, with -1 for those that saw the negated objective, otherwise 1."""
     found = []
     for x in nodes_of(state, lambda x: _is_search(x) or is_negated(x)):
         found += _searches(x[1:], -sign) if is_negated(x) else [(x, sign)]
@@ -326,9 +339,9 @@ def _searches(state: OptState, sign: int = 1) -> list[tuple[Any, int]]:
 
 
 def _check_alike(left: Updates, grad: Updates) -> None:
-    """Refuse a gradient that is not one of these params."""
+    """Refuse a stored gradient that does not match the gradient of these params."""
 
-    def shapes(tree: Any) -> Any:
+    def shapes(tree: Updates) -> tuple[PyTreeDef, list[tuple[int, ...]]]:
         return jax.tree.structure(tree), [x.shape for x in jax.tree.leaves(tree)]
 
     if shapes(left) != shapes(grad):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
@@ -12,12 +13,14 @@ from gradtx.core.kinds import Fraction, NonNegative
 from gradtx.core.numerics import abs_sq, over_size, real_full_like, where_positive, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, PastParams, Updates
+from gradtx.core.step import Step
 
 __all__ = ["MadgradState", "scale_by_madgrad"]
 
 
 class MadgradState(NamedTuple):
-    """The weighted sums of g^2 and of g, and where the run began."""
+    """The weighted sums of g^2 (real) and of g, and the initial parameters; all shaped like the
+    parameter."""
 
     count: Count
     grad_sum_sq: Updates
@@ -28,30 +31,32 @@ class MadgradState(NamedTuple):
 @per_leaf
 def scale_by_madgrad(
     learning_rate: NonNegative, momentum: Fraction = 0.9, eps: NonNegative = 1e-6
-) -> Any:
-    """Dual averaging from the starting point, with momentum.
+) -> Rule:
+    """Dual averaging around the initial parameters, with momentum.
 
         weight = (learning_rate + eps) sqrt(t)
         nu <- nu + weight g^2          s <- s + weight g
         z   = x0 - s / (cbrt(nu) + eps)
         u   = (1 - momentum) (z - x)
 
-    x0 are the params that init was given; z = x0 where nu and eps are 0. The update is a whole
-    step: no learning rate follows. Defazio & Jelassi, 2021, https://arxiv.org/abs/2101.11075
+    x0 are the params given to init; z = x0 where nu and eps are 0. The update is the full step: no
+    learning rate follows. Defazio & Jelassi, 2021, https://arxiv.org/abs/2101.11075
     """
 
-    def init(param: Any, step: Any) -> MadgradState:
+    def init(param: Array) -> MadgradState:
         nu = real_full_like(param, 0)
-        return MadgradState(step.count, nu, zeros_like(param), jnp.copy(param))
+        return MadgradState(count=None, grad_sum_sq=nu, s=zeros_like(param), x0=jnp.copy(param))
 
-    def precompute(step: Any) -> Any:
+    def precompute(step: Step) -> Array:
         return jnp.sqrt(cast(step.count, scalar_dtype()))
 
-    def update(grad: Any, state: MadgradState, param: Any, step: Any, precomputed: Any) -> Any:
+    def update(
+        grad: Array, state: MadgradState, param: Array, precomputed: Array
+    ) -> tuple[Array, MadgradState]:
         weight = (learning_rate + eps) * precomputed
         nu = state.grad_sum_sq + weight * abs_sq(grad)
         s = state.s + weight * grad
         z = state.x0 - over_size(s, where_positive(jnp.cbrt, nu) + eps)
-        return (1 - momentum) * (z - param), MadgradState(step.count, nu, s, state.x0)
+        return (1 - momentum) * (z - param), state._replace(grad_sum_sq=nu, s=s)
 
     return Rule(init, update, precompute)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, Fraction, FractionOrOff, is_off
@@ -13,6 +15,7 @@ from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, Updates
+from gradtx.core.step import Step
 
 __all__ = [
     "DampenedTraceState",
@@ -26,49 +29,51 @@ __all__ = [
 
 
 class TraceState(NamedTuple):
-    """The momentum buffer v."""
+    """The momentum buffer v, shaped like the parameter."""
 
     trace: Updates
 
 
 class DampenedTraceState(NamedTuple):
-    """The momentum buffer v, and the count by which the first gradient is known."""
+    """The momentum buffer v, shaped like the parameter; the count tells the first step."""
 
     count: Count
     trace: Updates
 
 
 class EmaState(NamedTuple):
-    """The running mean of the updates."""
+    """The running mean of the updates, shaped like the parameter."""
 
     count: Count
     ema: Updates
 
 
-def _direction(grad: Any, v: Any, decay: Any, nesterov: bool) -> Any:
+def _direction(grad: Array, v: Array, decay: float | Array, nesterov: bool) -> Array:
     """v, or g + decay * v with nesterov"""
     return grad + decay * v if nesterov else v
 
 
-def _plain(decay: Any, nesterov: bool, dtype: Any = None) -> Rule:
-    def init(param: Any) -> TraceState:
+def _plain(decay: float | Array, nesterov: bool, dtype: DTypeLike | None = None) -> Rule:
+    def init(param: Array) -> TraceState:
         return TraceState(zeros_like(param, dtype))
 
-    def update(grad: Any, state: TraceState) -> Any:
+    def update(grad: Array, state: TraceState) -> tuple[Array, TraceState]:
         v = grad + decay * state.trace
         return _direction(grad, v, decay, nesterov), TraceState(v)
 
     return Rule(init, update)
 
 
-def _dampened(decay: Any, nesterov: bool, dampening: Any) -> Rule:
-    def init(param: Any, step: Any) -> DampenedTraceState:
-        return DampenedTraceState(step.count, zeros_like(param))
+def _dampened(decay: float | Array, nesterov: bool, dampening: float | Array) -> Rule:
+    def init(param: Array) -> DampenedTraceState:
+        return DampenedTraceState(count=None, trace=zeros_like(param))
 
-    def update(grad: Any, state: DampenedTraceState, step: Any) -> Any:
+    def update(
+        grad: Array, state: DampenedTraceState, step: Step
+    ) -> tuple[Array, DampenedTraceState]:
         v = decay * state.trace + (1 - dampening) * grad
         v = jnp.where(step.count == 1, grad, v)
-        return _direction(grad, v, decay, nesterov), DampenedTraceState(step.count, v)
+        return _direction(grad, v, decay, nesterov), state._replace(trace=v)
 
     return Rule(init, update)
 
@@ -76,8 +81,8 @@ def _dampened(decay: Any, nesterov: bool, dampening: Any) -> Rule:
 @per_leaf
 def scale_by_momentum(
     decay: Fraction, *, nesterov: bool = False, dampening: FractionOrOff = 0.0
-) -> Any:
-    """Accumulate a decaying sum of gradients, the heavy ball.
+) -> Rule:
+    """Accumulate a decaying sum of gradients: heavy-ball momentum.
 
         v <- decay * v + (1 - dampening) * g        (the first v is g)
         u  = v                                      u = g + decay * v with nesterov
@@ -91,47 +96,49 @@ def scale_by_momentum(
 
 
 @per_leaf
-def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DType | None = None) -> Any:
-    """Accumulate a decaying sum of gradients: Optax's name for momentum.
+def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DType | None = None) -> Rule:
+    """Accumulate a decaying sum of gradients: momentum, under Optax's name.
 
         v <- decay * v + g
         u  = v                                      u = g + decay * v with nesterov
 
-    accumulator_dtype: in which v is stored; float32 or wider without it.
+    accumulator_dtype: the dtype in which v is stored; float32 or wider by default.
     """
     return _plain(decay, nesterov, accumulator_dtype)
 
 
 @per_leaf
-def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType | None = None) -> Any:
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType | None = None) -> Rule:
     """Replace the updates by their exponential moving average.
 
         m <- decay * m + (1 - decay) * g
         u  = m / (1 - decay^t)                      u = m with debias=False
 
-    accumulator_dtype: in which m is stored; float32 or wider without it.
+    accumulator_dtype: the dtype in which m is stored; float32 or wider by default.
     """
 
-    def init(param: Any, step: Any) -> EmaState:
-        return EmaState(step.count, zeros_like(param, accumulator_dtype))
+    def init(param: Array) -> EmaState:
+        return EmaState(count=None, ema=zeros_like(param, accumulator_dtype))
 
-    def update(grad: Any, state: EmaState, step: Any) -> Any:
+    def update(grad: Array, state: EmaState, step: Step) -> tuple[Array, EmaState]:
         mean = running_mean(state.ema, grad, decay)
-        return (step.debias(mean, decay) if debias else mean), EmaState(step.count, mean)
+        return (step.debias(mean, decay) if debias else mean), state._replace(ema=mean)
 
     return Rule(init, update)
 
 
-def lookahead_point(params: Params, state: OptState, learning_rate: Any, momentum: Any) -> Params:
-    """Where classical Nesterov momentum evaluates the gradient.
+def lookahead_point(
+    params: Params, state: OptState, learning_rate: float | Array, momentum: float | Array
+) -> Params:
+    """The point at which classical Nesterov momentum evaluates the gradient.
 
         theta - learning_rate * momentum * v
 
-    state: any state that holds one momentum buffer v (`TraceState` or `DampenedTraceState`), as
-    of `sgd(learning_rate, momentum)`. Taking the gradient at this point and passing it to that
-    optimizer is Nesterov's method in its classical form.
+    state: any state with exactly one momentum buffer v (`TraceState` or `DampenedTraceState`), such
+    as that of `sgd(learning_rate, momentum)`. Evaluating the gradient at this point and passing it
+    to that optimizer is Nesterov's method in its classical form.
 
-    Raises: ValueError where the state holds no momentum buffer or several.
+    Raises: ValueError if the state holds no momentum buffer, or several.
     """
     kinds = (TraceState, DampenedTraceState)
     found = nodes_of(state, lambda x: isinstance(x, kinds))

@@ -1,13 +1,15 @@
-"""Looking at the updates on their way: measurements that stay in the state."""
+"""Monitoring updates on their way through a chain: measurements kept in the state."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.definition import makes
@@ -26,31 +28,31 @@ __all__ = ["MonitorState", "SnapshotState", "measure_with_ema", "monitor", "snap
 
 
 class SnapshotState(NamedTuple):
-    """The last measurement, by its name."""
+    """The last measurement, an array or a tree of them, under its name."""
 
-    measurement: dict[str, Any]
+    measurement: dict[str, Updates]
 
 
 class MonitorState(NamedTuple):
-    """The last measurements by name, and the states of those that keep one."""
+    """The last measurements by name, and the state of each measure, in the same order."""
 
-    measurements: dict[str, Any]
+    measurements: dict[str, Updates]
     measure_states: tuple[OptState, ...]
 
 
 @per_tree
-def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> Any:
+def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> Rule:
     """u = g, and state.measurement[measure_name] = measure(g).
 
-    At a place in a chain, g is what the parts before it made of the gradient. The first state
-    holds measure(params), which must have the shape of a measurement.
+    Within a chain, g is what the links before it made of the gradient. The initial state holds
+    measure(params), which must have the shapes of a measurement.
     """
 
-    def init(params: Any) -> SnapshotState:
+    def init(params: Params) -> SnapshotState:
         first = jax.tree.map(_own, measure(params))
         return SnapshotState({measure_name: first})
 
-    def update(updates: Any, state: Any) -> Any:
+    def update(updates: Updates, state: SnapshotState) -> tuple[Updates, SnapshotState]:
         last, measured = state.measurement, measure(updates)
         return updates, SnapshotState({name: _filled(x, measured) for name, x in last.items()})
 
@@ -60,11 +62,13 @@ def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> Any:
 class Measure(Value):
     """A measurement of updates, with a state: `init(params)` and `update(updates, state, params)`.
 
-    It is no transformation of the updates; give it to `monitor`.
+    It does not transform the updates; pass it to `monitor`.
     """
 
+    _for_users = (*Value._for_users, "init", "update")
+
     @classmethod
-    def _accept(cls, where: str, value: Any) -> Value:
+    def _accept(cls, where: str, value: object) -> Value:
         if isinstance(value, Measure | GradientTransformation):
             return value
         if callable(value):
@@ -85,14 +89,14 @@ class Measure(Value):
 
 
 class FunctionMeasure(Measure):
-    """A user's plain function of the updates, kept as it is."""
+    """A plain function of the updates, as the user gave it."""
 
     def __repr__(self) -> str:
         return show(self.arguments["measure"])
 
 
 @makes(FunctionMeasure)
-def measure_by_function(measure: Callable[[Updates], Any]) -> Any:
+def measure_by_function(measure: Callable[[Updates], Any]) -> object:
     """measure(updates)"""
     return measure
 
@@ -106,8 +110,8 @@ class MeasureWithEma(Measure):
         return ema(**{name: self.arguments[name] for name in names})
 
     def init(self, params: Params) -> OptState:
-        """No measurement yet: its running mean is zero."""
-        # Zeros like something that is measured lie where that lies.
+        """The state before the first measurement: a running mean of zero."""
+        # Zeros like a measurement of the params are placed where that is.
         zeros = jax.tree.map(jnp.zeros_like, self.arguments["measure"](params))
         return EmptyState(), self._mean.init(_floating(zeros))
 
@@ -128,10 +132,12 @@ def measure_with_ema(
     decay: Decay,
     debias: bool = True,
     accumulator_dtype: DType | None = None,
-) -> Any:
+) -> object:
     """The running mean of measure(updates), for `monitor`; booleans count as 0 and 1.
 
-    mean <- decay mean + (1 - decay) measure(g), without the bias of its start if debias holds.
+        mean <- decay * mean + (1 - decay) * measure(g)
+
+    With debias it is divided by 1 - decay^t. accumulator_dtype: the dtype in which it is stored.
     """
     return measure, decay, debias, accumulator_dtype
 
@@ -140,23 +146,25 @@ MeasureLike = Annotated[Any, Instance(Measure)]
 
 
 @per_tree
-def monitor(measures: Mapping[str, MeasureLike]) -> Any:
+def monitor(measures: Mapping[str, MeasureLike]) -> Rule:
     """u = g, and state.measurements holds what each of `measures` makes of g, by name.
 
     A measure is a function of the updates, `measure_with_ema(...)`, or a transformation, whose
-    updates then are the measurement. Before the first update the measurements are zero; what is
-    measured leaf by leaf stays as it is where there is no update (None).
+    updates are then the measurement. Before the first update the measurements are zero. A per-leaf
+    measurement keeps its last value where there is no update (None).
 
-    Raises: TypeError for what is none of these.
+    Raises: TypeError for anything else.
     """
 
-    def init(params: Any) -> MonitorState:
+    def init(params: Params) -> MonitorState:
         states = tuple(m.init(params) for m in measures.values())
-        # Measured once, so that what is shaped like params is also placed like them.
+        # Measure the params, so that measurements shaped like them are also placed like them.
         measured, _ = _measure_all(measures, params, states, params, {})
         return MonitorState(jax.tree.map(jnp.zeros_like, measured), states)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(
+        updates: Updates, state: MonitorState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, MonitorState]:
         measured, states = _measure_all(measures, updates, state.measure_states, params, extra)
         last = state.measurements
         filled = {name: _filled(last.get(name), x) for name, x in measured.items()}
@@ -166,7 +174,11 @@ def monitor(measures: Mapping[str, MeasureLike]) -> Any:
 
 
 def _measure_all(
-    measures: Mapping[str, Any], updates: Any, states: Any, params: Any, extra: dict[str, Any]
+    measures: Mapping[str, Any],
+    updates: Updates,
+    states: Sequence[OptState],
+    params: Params,
+    extra: dict[str, Any],
 ) -> tuple[dict[str, Any], tuple[OptState, ...]]:
     made = [
         m.update(updates, state, params, **extra)
@@ -176,25 +188,25 @@ def _measure_all(
     return measured, tuple(state for _, state in made)
 
 
-def _filled(last: Any, measured: Any) -> Any:
-    """The measurement, with the last one where there was no update to measure."""
+def _filled(last: Updates, measured: Updates) -> Updates:
+    """The measurement, with the last one in place of leaves that had no update to measure."""
     new = Leaves.of(measured)
     try:
         old = new.treedef.flatten_up_to(last)
     except ValueError:
-        return measured  # of another structure, which the plumbing refuses by name
+        return measured  # of another structure: the plumbing raises an error that names it
     return new.tree(y if x is None else x for x, y in zip(new.values, old, strict=True))
 
 
-def _own(x: Any) -> jax.Array:
-    """A buffer of its own, so that it can be donated beside the params."""
+def _own(x: ArrayLike) -> Array:
+    """A copy in a buffer of its own, so that it can be donated along with the params."""
     return jnp.array(x, copy=True)
 
 
-def _floating(tree: Any) -> Any:
-    """Measured numbers, counts and flags as floating numbers in float32 or wider."""
+def _floating(tree: Updates) -> Updates:
+    """Measurements, which may be counts or flags, in float32 or wider."""
 
-    def one(x: Any) -> jax.Array:
+    def one(x: ArrayLike) -> Array:
         array = jnp.asarray(x)
         return array if is_inexact(array) else cast(array, scalar_dtype())
 

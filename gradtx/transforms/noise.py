@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype
@@ -17,20 +18,24 @@ from gradtx.core.leaves import Leaves, words_of
 from gradtx.core.numerics import sqrt, times
 from gradtx.core.opaque import opaque
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count
+from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = ["AddNoiseState", "add_noise"]
 
+# A seed, or the data of a key.
+Key = int | Array
+
 
 class AddNoiseState(NamedTuple):
-    """The data of the random key from which the next noise is made."""
+    """The data of the random key from which the next noise is drawn."""
 
     count: Count
-    rng_key: Any
+    rng_key: Array
 
 
-def start_of(key: Any, seed: Any, where: str) -> Any:
-    """The key or its older name, or 0."""
+def start_of(key: Key | None, seed: Key | None, where: str) -> Key:
+    """The argument key, or its older name seed; 0 without either."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: seed is the older name of key, give one of them")
     return next((x for x in (key, seed) if x is not None), 0)
@@ -43,44 +48,44 @@ def add_noise(
     key: RandomKey | None = None,
     *,
     seed: RandomKey | None = None,
-) -> Any:
-    """Add normal noise whose variance falls with time.
+) -> Rule:
+    """Add normal noise whose variance decreases over time.
 
         u = g + sqrt(eta / t^gamma) * z,            z ~ N(0, 1) for every element
 
-    key: a whole number or a key of jax.random, 0 without one; seed is its older name. On every step
-    the key is split in two, one for the next step and one for this; the noise of a leaf is made
-    from the latter with 64 bits of a hash of the leaf's path folded in, so that it does not depend
-    on the other leaves, nor on how the tree is sharded, and no two leaves share theirs. Two of the
-    same key in one chain make the same noise: give each its own. Complex noise has its variance in
-    both parts together.
+    key: an integer or a key of jax.random, 0 by default; seed is its older name. On every step the
+    key is split in two, one for this step and one for the next. A leaf's noise is drawn from the
+    former with 64 bits of a hash of the leaf's path folded in, so that it depends neither on the
+    other leaves nor on how the tree is sharded, and no two leaves share theirs. Two add_noise with
+    the same key in one chain draw the same noise: give each its own. The variance of complex noise
+    is that of both parts together.
 
     Raises: ValueError for both key and seed. Neelakantan et al., 2015,
     https://arxiv.org/abs/1511.06807
     """
     first = start_of(key, seed, "add_noise")
 
-    def init(step: Any) -> AddNoiseState:
-        return AddNoiseState(step.count, fresh_key(first))
+    def init() -> AddNoiseState:
+        return AddNoiseState(count=None, rng_key=fresh_key(first))
 
-    def update(updates: Any, state: AddNoiseState, step: Any) -> Any:
+    def update(updates: Updates, state: AddNoiseState, step: Step) -> tuple[Updates, AddNoiseState]:
         deviation = sqrt(eta / cast(step.count, number_dtype(gamma)) ** gamma)
         rng_key, own = jax.random.split(state.rng_key)
         noise = normal_like(own, updates, "add_noise")
         noisy = jax.tree.map(lambda g, z: g + times(deviation, z), updates, noise)
-        return noisy, AddNoiseState(step.count, rng_key)
+        return noisy, state._replace(rng_key=rng_key)
 
     return Rule(init, update)
 
 
-def fresh_key(key: Any) -> jax.Array:
-    """The data of a key, in a buffer of its own."""
+def fresh_key(key: Key) -> Array:
+    """The data of a key, two uint32, in a buffer of its own."""
     return jax.random.PRNGKey(key) if np.ndim(key) == 0 else jnp.copy(key)
 
 
-def normal_like(key: Any, tree: Any, purpose: str) -> Any:
-    """Normal numbers for every leaf, from the key with both words of the leaf folded in; other
-    ones for each purpose."""
+def normal_like(key: Array, tree: Updates, purpose: str) -> Updates:
+    """Standard normal numbers shaped like every leaf, from the key with both words of the leaf
+    folded in; independent for different purposes."""
     leaves = Leaves.of(tree)
     pairs = zip(leaves.values, leaves.key_paths, strict=True)
     return leaves.tree(
@@ -91,6 +96,6 @@ def normal_like(key: Any, tree: Any, purpose: str) -> Any:
     )
 
 
-def _fold(key: Any, words: Sequence[Any], leaf: Any) -> Any:
+def _fold(key: Array, words: Sequence[Any], leaf: Array) -> Array:
     """The key of one leaf."""
     return functools.reduce(jax.random.fold_in, opaque(words, leaf), key)

@@ -1,10 +1,11 @@
-"""One second moment for each array: NovoGrad."""
+"""NovoGrad: a single second moment per array."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeOrOff, is_off
@@ -18,12 +19,14 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = ["ScaleByNovogradState", "scale_by_novograd"]
 
 
 class ScaleByNovogradState(NamedTuple):
-    """The momentum mu, and for each array one number nu: the running mean of its squared norm."""
+    """The momentum mu, shaped like the parameter, and the running mean nu of the gradient's squared
+    norm: one scalar per array."""
 
     count: Count
     mu: Updates
@@ -38,29 +41,33 @@ def scale_by_novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegativeOrOff = 0.0,
     mu_dtype: DType | None = None,
-) -> Any:
-    """Momentum of gradients that are divided by the running norm of their whole array.
+) -> Rule:
+    """Momentum of gradients that are divided by a running norm of the whole array.
 
         nu <- b2 * nu + (1 - b2) * ||g||^2          (the first nu is ||g||^2)
         mu <- b1 * mu + g / (sqrt(nu + eps_root) + eps) + weight_decay * param
         u   = mu
 
-    weight_decay: a literal 0 leaves it out, and then no parameters are needed. mu_dtype: in which
-    mu is stored; float32 or wider without it. Ginsburg et al., 2019,
+    weight_decay: a literal 0 turns it off, and then no parameters are needed. mu_dtype: the dtype
+    in which mu is stored; float32 or wider by default. Ginsburg et al., 2019,
     https://arxiv.org/abs/1905.11286
     """
 
-    def init(param: Any, step: Any) -> ScaleByNovogradState:
+    def init(param: Array) -> ScaleByNovogradState:
         nu = zeros_like_result(lambda x: jnp.sum(abs_sq(x)), param)
-        return ScaleByNovogradState(step.count, zeros_like(param, mu_dtype), nu)
+        return ScaleByNovogradState(count=None, mu=zeros_like(param, mu_dtype), nu=nu)
 
-    def plain(grad: Any, state: ScaleByNovogradState, step: Any) -> Any:
+    def plain(
+        grad: Array, state: ScaleByNovogradState, step: Step
+    ) -> tuple[Array, ScaleByNovogradState]:
         square = jnp.sum(abs_sq(grad))
         nu = jnp.where(step.count == 1, square, running_mean(state.nu, square, b2))
         mu = times(b1, state.mu) + over_root(grad, nu, eps, eps_root)
-        return mu, ScaleByNovogradState(step.count, mu, nu)
+        return mu, state._replace(mu=mu, nu=nu)
 
-    def decayed(grad: Any, state: ScaleByNovogradState, param: Any, step: Any) -> Any:
+    def decayed(
+        grad: Array, state: ScaleByNovogradState, param: Array, step: Step
+    ) -> tuple[Array, ScaleByNovogradState]:
         mu, new = plain(grad, state, step)
         mu = mu + times(weight_decay, param)
         return mu, new._replace(mu=mu)

@@ -1,10 +1,11 @@
-"""Gradients that look ahead by what they last changed: optimistic gradient descent."""
+"""Gradients extrapolated by their last change: optimistic gradient descent."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
@@ -12,37 +13,39 @@ from gradtx.core.kinds import Real
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
-from gradtx.core.state import Updates
+from gradtx.core.state import Params, Updates
 from gradtx.tree import zeros_like
 
 __all__ = ["ScaleByOptimisticGradientState", "scale_by_optimistic_gradient"]
 
 
 class ScaleByOptimisticGradientState(NamedTuple):
-    """The gradient before, and whether there was none yet."""
+    """The previous gradient, a tree like the params, and whether there is none yet, a scalar."""
 
-    is_initial_step: Any
+    is_initial_step: Array
     previous_gradient: Updates
 
 
 @per_tree
-def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0) -> Any:
+def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0) -> Rule:
     """Extrapolate the gradient.
 
-        u = (alpha + beta) * g - beta * (the gradient before)           u = alpha * g at first
+        u = (alpha + beta) * g - beta * (the previous gradient)    (u = alpha * g on the first step)
 
     Mokhtari et al., 2019, https://arxiv.org/abs/1901.08511
     """
     where = "scale_by_optimistic_gradient: the state's previous_gradient"
 
-    def init(params: Any) -> ScaleByOptimisticGradientState:
+    def init(params: Params) -> ScaleByOptimisticGradientState:
         return ScaleByOptimisticGradientState(jnp.ones((), bool), zeros_like(params))
 
-    def update(updates: Any, state: ScaleByOptimisticGradientState) -> Any:
+    def update(
+        updates: Updates, state: ScaleByOptimisticGradientState
+    ) -> tuple[Updates, ScaleByOptimisticGradientState]:
         leaves = Leaves.of(updates)
         before = aligned_arrays(leaves, state.previous_gradient, where)
 
-        def extrapolate(g: Any, old: Any) -> Any:
+        def extrapolate(g: Array, old: Array) -> Array:
             old = jnp.where(state.is_initial_step, g, cast(old, g.dtype))
             return times(alpha + beta, g) - times(beta, old)
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal."""
+"""Muon: momentum with orthogonalised matrices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
@@ -19,12 +20,14 @@ from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams
+from gradtx.core.state import Count, LikeParams, Params, Updates
+from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
 
 __all__ = ["MuonState", "scale_by_muon"]
 
-# Jordan, 2024; and coefficients of each of five iterations, Ahn et al., 2025.
+# Jordan, 2024; and separate coefficients for each of five iterations, Ahn et al., 2025.
+Triple = tuple[float, float, float]
 STANDARD = (3.4445, -4.7750, 2.0315)
 DION = (
     (4.0848, -6.8946, 2.9270),
@@ -33,7 +36,7 @@ DION = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-PRESETS: dict[str, Any] = {"standard": STANDARD, "dion": DION}
+PRESETS: dict[str, Triple | tuple[Triple, ...]] = {"standard": STANDARD, "dion": DION}
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 
 
@@ -42,7 +45,7 @@ class CoefficientsKind(Numbers):
     """Three numbers, a tuple of triples, or the name of a preset."""
 
     def convert(self, where: str, value: Any) -> Any:
-        """The checked numbers, in tuples."""
+        """The checked numbers, as tuples."""
         if isinstance(value, str):
             if value not in PRESETS:
                 known = ", ".join(map(repr, PRESETS))
@@ -60,11 +63,12 @@ Coefficients = Annotated[Any, CoefficientsKind("finite numbers", lambda x: np.is
 
 
 class MuonState(NamedTuple):
-    """The momentum, and the coefficients of the iteration as an array."""
+    """The momentum, a tree like the params, and the coefficients of the iteration: an array of
+    shape (3,) or (iterations, 3)."""
 
     count: Count
     mu: LikeParams
-    ns_coeffs: Any
+    ns_coeffs: Array
 
 
 @per_tree
@@ -79,57 +83,62 @@ def scale_by_muon(
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: Any = None,
-) -> Any:
-    """Replace every matrix of the momentum by a nearby orthogonal one.
+) -> Rule:
+    """Replace every matrix of the momentum by a nearby orthogonal matrix.
 
         mu <- beta * mu + (1 - beta) * g
-        m   = mu / (1 - beta^t)             with nesterov what `scale_by_adam` takes for it
-        u   = newton_schulz(m)              u = <m, u> u with adaptive
+        m   = mu / (1 - beta^t)             with nesterov, m as in `scale_by_adam`
+        u   = newton_schulz(m)              with adaptive, <m, u> u
 
     Newton-Schulz: X = M / (||M|| + eps), then X <- (a I + b A + c A^2) X with A = X X^T, ns_steps
-    times with the three ns_coeffs (a, b, c), or once for each triple of a tuple of them. It moves
-    the singular values towards 1. Matrices of equal shape, transposed or not, are one batch.
+    times with ns_coeffs = (a, b, c), or once for each triple if ns_coeffs is a tuple of triples.
+    This pushes the singular values towards 1. Matrices of equal shape, up to transposition, are
+    processed as one batch.
 
     preconditioning: "frobenius" as above; "spectral" divides by the largest singular value, which
-    is exact and slow; "aol" and "schatten" divide inside the first iteration, by the rows' sums of
-    |A| (https://arxiv.org/abs/2512.04632) and by the norm of A
-    (https://arxiv.org/abs/2506.10935). weight_dimension_numbers: `MuonDimensionNumbers` for all
-    arrays, a tree of them like the params or a function that makes one; without it every array is
-    a matrix. mu_dtype: in which mu is stored.
+    is exact but slow; "aol" and "schatten" rescale within the first iteration, by the row sums of
+    |A| (https://arxiv.org/abs/2512.04632) and by the norm of A (https://arxiv.org/abs/2506.10935).
+    weight_dimension_numbers: `MuonDimensionNumbers` for all arrays, a tree of them like the params,
+    or a function from params to such a tree; by default every array must be a matrix. mu_dtype: the
+    dtype in which mu is stored.
 
-    Raises: ValueError for another preconditioning, ns_steps < 0, and with the leaf's path for an
-    array without these axes. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
+    Raises: ValueError for any other preconditioning, for ns_steps < 0 and, with the leaf's path,
+    for an array without these axes. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
     adaptive: https://arxiv.org/abs/2409.20325
     """
     where = "scale_by_muon"
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
 
-    def init(params: Any, step: Any) -> MuonState:
+    def init(params: Params) -> MuonState:
         leaves = Leaves.of(params)
         mu = [
             _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
         ]
-        return MuonState(step.count, leaves.tree(mu), jnp.asarray(ns_coeffs, real_dtype_of(params)))
+        return MuonState(
+            count=None, mu=leaves.tree(mu), ns_coeffs=jnp.asarray(ns_coeffs, real_dtype_of(params))
+        )
 
-    def update(updates: Any, state: MuonState, step: Any) -> Any:
+    def update(updates: Updates, state: MuonState, step: Step) -> tuple[Updates, MuonState]:
         leaves = Leaves.of(updates)
         layouts = layouts_of(weight_dimension_numbers, leaves, where)
         old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
         mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
 
-        # Newton-Schulz sees a factor of its matrix in eps only. Without it the loops over the
-        # arrays have one scalar less, and XLA writes, and so compiles, those of a shape alike.
-        def scale(dtype: Any) -> Any:
+        # A scalar factor of the matrix matters to Newton-Schulz only relative to eps, so debiasing
+        # happens there. With one scalar less, XLA emits, and compiles, the loops over arrays of
+        # equal shape alike.
+        def scale(dtype: DTypeLike) -> Array:
+            """The factor of the debiased momentum."""
             return (1 - beta if nesterov else 1) / step.bias(beta, dtype)
 
-        def scaled(m: jax.Array, g: jax.Array) -> jax.Array:
+        def scaled(m: Array, g: Array) -> Array:
             """m / scale"""
             if not nesterov:
                 return m
             now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
             return lax.add(times(beta / (1 - beta) * now / then, m), g)
 
-        def made_orthogonal(x: jax.Array) -> jax.Array:
+        def made_orthogonal(x: Array) -> Array:
             return newton_schulz(x, table, preconditioning, eps, scale(real_dtype(x.dtype)))
 
         means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
@@ -139,13 +148,13 @@ def scale_by_muon(
                 x if x is None else scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
                 for m, x in zip(means, made, strict=True)
             ]
-        return leaves.tree(made), MuonState(step.count, mu, state.ns_coeffs)
+        return leaves.tree(made), state._replace(mu=mu)
 
     return Rule(init, update)
 
 
-def _first(param: Any, dtype: Any, path: str) -> Any:
-    """No momentum yet."""
+def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | None:
+    """The momentum before the first step: zeros, None for an absent leaf."""
     try:
         return None if param is None else zeros_like(param, dtype)
     except ValueError as error:
@@ -155,21 +164,21 @@ def _first(param: Any, dtype: Any, path: str) -> Any:
 @per_tree
 def scale_by_shape(
     weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None
-) -> Any:
+) -> Callable[..., Updates]:
     """u = g * sqrt(max(1, columns / rows)), or with consistent_rms
 
         u = g * sqrt(max(rows, columns)) * consistent_rms
 
-    by which the root mean square of an orthogonal matrix does not depend on its shape; 0.2 is that
-    of Adam's steps. Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
+    which gives orthogonal matrices of every shape the root mean square consistent_rms; Adam's steps
+    have about 0.2. Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
     """
 
-    def factor(layout: Layout) -> Any:
+    def factor(layout: Layout) -> float | Array:
         if consistent_rms is None:
             return max(1.0, layout.columns / max(layout.rows, 1)) ** 0.5
         return max(layout.rows, layout.columns) ** 0.5 * consistent_rms
 
-    def update(updates: Any) -> Any:
+    def update(updates: Updates) -> Updates:
         leaves = Leaves.of(updates)
         layouts = layouts_of(weight_dimension_numbers, leaves, "scale_by_shape")
         return leaves.tree(
@@ -181,7 +190,7 @@ def scale_by_shape(
 
 
 def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layout | None]:
-    """How each array is taken apart; None for an absent one."""
+    """How each array is split into matrices; None for an absent leaf."""
     axes: list[Axes | None] = [None] * len(leaves.values)
     if dimension_numbers is not None:
         axes = axes_of(dimension_numbers, leaves, where)
@@ -200,14 +209,14 @@ def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layou
 
 
 def of_matrices(
-    function: Callable[[jax.Array], jax.Array],
-    arrays: Sequence[Any],
+    function: Callable[[Array], Array],
+    arrays: Sequence[Array | None],
     layouts: Sequence[Layout | None],
-) -> list[Any]:
-    """The function of (batch, rows, columns) on every matrix of the arrays, one batch a shape.
+) -> list[Array | None]:
+    """Apply a function of (batch, rows, columns) to every matrix of the arrays, one batch a shape.
 
-    It does to a transposed matrix what it does to the matrix, transposed: each is laid on its
-    longer side, where its Gram matrix is smallest.
+    The function must commute with transposition: every matrix is passed with rows <= columns, which
+    makes its Gram matrix as small as possible.
     """
     pairs = list(zip(arrays, layouts, strict=True))
     made = in_batches(
@@ -223,16 +232,24 @@ def of_matrices(
     ]
 
 
-def _lying(matrices: jax.Array, layout: Layout) -> jax.Array:
+def _lying(matrices: Array, layout: Layout) -> Array:
+    """The matrices transposed if they have more rows than columns; its own inverse."""
     return matrices.mT if layout.rows > layout.columns else matrices
 
 
 def newton_schulz(
-    x: jax.Array, table: Sequence[Any], preconditioning: Preconditioning, eps: Any, scale: Any = 1
-) -> jax.Array:
-    """The matrices scale * x, (batch, rows, columns), through one iteration for each (a, b, c)."""
-    eps, eps_sq = eps / scale, eps / scale**2  # beside x, and beside its Gram matrix
-    if preconditioning in ("aol", "schatten"):  # which divide by what has the size of a square
+    x: Array,
+    table: Sequence[Sequence[float | Array]],
+    preconditioning: Preconditioning,
+    eps: float | Array,
+    scale: float | Array = 1,
+) -> Array:
+    """Newton-Schulz on the matrices scale * x, (batch, rows, columns).
+
+    table: the coefficients (a, b, c) of each iteration.
+    """
+    eps, eps_sq = eps / scale, eps / scale**2  # relative to x, and to its Gram matrix
+    if preconditioning in ("aol", "schatten"):  # these divide by squares, which must not overflow
         inverse = 1 / norm_over(x, (1, 2)).unit
         x, eps_sq = inverse * x, eps_sq * inverse * inverse
     if preconditioning == "frobenius":

@@ -1,12 +1,13 @@
-"""Shrinking the updates when a metric has stopped improving."""
+"""Scaling the updates down when a metric has stopped improving."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx.core.counts import increment, start
@@ -15,21 +16,23 @@ from gradtx.core.dtypes import cast, real_dtype_of
 from gradtx.core.kinds import Fraction, NonNegative, PositiveFraction
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
+from gradtx.core.state import Params, Updates
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """The factor of the updates, the best value, how many values (means of `accumulation_size`)
-    in a row were no better, how many more are not counted, and the mean of `count` values so far.
+    """Scalars: the factor of the updates; the best value; how many values in a row (means over
+    `accumulation_size` steps) were no better; for how many more values the cooldown lasts; and the
+    mean of the last `count` values, which are the next mean so far.
     """
 
-    scale: Any
-    best_value: Any
-    plateau_count: Any
-    cooldown_count: Any
-    count: Any
-    avg_value: Any
+    scale: Array
+    best_value: Array
+    plateau_count: Array
+    cooldown_count: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of this name
+    avg_value: Array
 
 
 @per_tree
@@ -41,18 +44,18 @@ def reduce_on_plateau(
     cooldown: NonNegative = 0,
     accumulation_size: NonNegative = 1,
     min_scale: Fraction = 0.0,
-) -> Any:
-    """Shrink the updates when a metric, given as `value`, has stopped falling.
+) -> Rule:
+    """Scale the updates down when a metric, passed as `value`, has stopped falling.
 
         better: value < best - (rtol |best| + atol)
         scale <- max(factor scale, min_scale)       after `patience` values in a row, none better
         u = scale g
 
-    After that the next `cooldown` values are not counted. With an accumulation_size n > 1 it is the
-    mean of every n values that is compared. A patience of 0 is one of 1.
+    The `cooldown` values after that are not counted. With an accumulation_size n > 1 the means of n
+    values each are compared. A patience of 0 acts like 1.
     """
 
-    def init(params: Any) -> ReduceLROnPlateauState:
+    def init(params: Params) -> ReduceLROnPlateauState:
         dtype = real_dtype_of(params)
         return ReduceLROnPlateauState(
             scale=jnp.ones((), dtype),
@@ -63,7 +66,9 @@ def reduce_on_plateau(
             avg_value=jnp.zeros((), dtype),
         )
 
-    def update(updates: Any, state: ReduceLROnPlateauState, *, value: Any) -> Any:
+    def update(
+        updates: Updates, state: ReduceLROnPlateauState, *, value: ArrayLike
+    ) -> tuple[Updates, ReduceLROnPlateauState]:
         dtype = state.avg_value.dtype
         best = cast(state.best_value, dtype)
         count = increment(state.count)
@@ -92,12 +97,13 @@ def reduce_on_plateau(
     return Rule(init, update)
 
 
-def _whole(number: Any) -> Any:
+def _whole(number: float | Array) -> Array:
+    """The number rounded up, as an int32."""
     return jnp.ceil(jnp.asarray(number, jnp.float32)).astype(np.int32)
 
 
-def as_loss(value: Any, dtype: Any) -> Any:
-    """The extra argument `value` as a scalar in this dtype."""
+def as_loss(value: ArrayLike, dtype: DTypeLike) -> Array:
+    """The extra argument `value`, a real scalar, in this dtype."""
     array = jnp.asarray(value)
     if array.shape != () or jnp.iscomplexobj(array):
         raise ValueError(f"value must be one real number, got {array.dtype}{list(array.shape)}")

@@ -1,17 +1,19 @@
-"""Polyak step sizes: as long as the gap between the loss and its lower bound allows."""
+"""Polyak step sizes: set by the gap between the loss and a lower bound of it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
 from gradtx.core.kinds import Decay, NonNegative, Real
-from gradtx.core.norms import norm_of
+from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import (
     abs_sq,
     real_full_like,
@@ -21,7 +23,8 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams
+from gradtx.core.state import Count, LikeParams, Params, Updates
+from gradtx.core.step import Step
 from gradtx.transforms.plateau import as_loss
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam", "scale_by_polyak"]
@@ -35,22 +38,22 @@ def scale_by_polyak(
     max_learning_rate: NonNegative = 1.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
-) -> Any:
-    """Polyak's step size, of the loss that is given as `value`.
+) -> Rule:
+    """Polyak's step size, from the loss passed as `value`.
 
         u = min((value - f_min) / (||g||^2 + eps), max_learning_rate) g
 
-    The norm is of the whole tree; u is 0 where it is 0 and eps is. f_min: a lower bound of the
-    loss. variant: "sps+" takes a value below f_min as f_min; with "sps" the step then goes uphill.
+    The norm is of the whole tree; if it and eps are 0, u is 0. f_min: a lower bound of the loss.
+    variant: if value is below f_min, "sps+" uses f_min for it, while "sps" steps uphill.
 
-    Raises: ValueError for another variant. Loizou et al., 2021, https://arxiv.org/abs/2002.10542;
+    Raises: ValueError for any other variant. Loizou et al., 2021, https://arxiv.org/abs/2002.10542;
     sps+: Garrigos et al., 2023, https://arxiv.org/abs/2307.14528
     """
 
-    def precompute(updates: Any) -> Any:
+    def precompute(updates: Updates) -> Norm:
         return norm_of(jax.tree.leaves(updates))
 
-    def update(grad: Any, precomputed: Any, *, value: Any) -> Any:
+    def update(grad: Array, precomputed: Norm, *, value: ArrayLike) -> Array:
         gap = as_loss(value, real_dtype(grad.dtype)) - f_min
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap
         return jnp.minimum(precomputed.square_below(gap, 0, eps), max_learning_rate) * grad
@@ -59,23 +62,24 @@ def scale_by_polyak(
 
 
 class MomoState(NamedTuple):
-    """The running means of the gradient, of the loss and of <g, x>, and the lower bound."""
+    """exp_avg: the running mean of the gradient, a tree like the params. The scalars barf, gamma:
+    the running means f of the loss and c of <g, x>; lb: the lower bound."""
 
     exp_avg: LikeParams
-    barf: Any
-    gamma: Any
-    lb: Any
+    barf: Array
+    gamma: Array
+    lb: Array
     count: Count
 
 
 class MomoAdamState(NamedTuple):
-    """The state of `momo`, and the running mean of the squared gradient."""
+    """The state of `momo`, and the running mean of the squared gradient: real, like the params."""
 
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
-    barf: Any
-    gamma: Any
-    lb: Any
+    barf: Array
+    gamma: Array
+    lb: Array
     count: Count
 
 
@@ -86,25 +90,30 @@ def momo(
     lower_bound: Real = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
-) -> Any:
-    """SGD with momentum and a Polyak step size, of the loss that is given as `value`.
+) -> Rule:
+    """SGD with momentum and a Polyak step size, from the loss passed as `value`.
 
         d <- beta d + (1 - beta) g            f <- beta f + (1 - beta) value
-        c <- beta c + (1 - beta) <g, x>       (all start at their first value)
+        c <- beta c + (1 - beta) <g, x>       (all three start at their first value)
         r   = 1 + learning_rate weight_decay
         tau = min(learning_rate, max(r (f - lb - c) + <d, x>, 0) / ||d||^2)
         u   = (x - tau d) / r - x
 
-    tau is 0 where d is. lb is lower_bound; with adapt_lower_bound it is estimated, never below
-    lower_bound: halved towards the model's value before a step that it would forbid, then set to
-    f + <d, x> - c - tau ||d||^2 / 2. Schaipp et al., 2023, https://arxiv.org/abs/2305.07583
+    If d = 0, tau is 0. lb is lower_bound; with adapt_lower_bound it is estimated, never below
+    lower_bound: if it is too high to allow a step, it is first lowered to half the highest one that
+    does; then it is set to f + <d, x> - c - tau ||d||^2 / 2. Schaipp et al., 2023,
+    https://arxiv.org/abs/2305.07583
     """
 
-    def init(params: Any, step: Any) -> MomoState:
+    def init(params: Params) -> MomoState:
         f, c, lb = _first_scalars(params, lower_bound)
-        return MomoState(jax.tree.map(zeros_like, params), f, c, lb, step.count)
+        return MomoState(
+            exp_avg=jax.tree.map(zeros_like, params), barf=f, gamma=c, lb=lb, count=None
+        )
 
-    def update(updates: Any, state: MomoState, params: Any, step: Any, *, value: Any) -> Any:
+    def update(
+        updates: Updates, state: MomoState, params: Params, step: Step, *, value: ArrayLike
+    ) -> tuple[Updates, MomoState]:
         dtype = state.barf.dtype
         decay = jnp.where(step.count == 1, 0, jnp.asarray(beta, dtype))
         d = jax.tree.map(lambda m, g: running_mean(m, g, decay), state.exp_avg, updates)
@@ -114,7 +123,7 @@ def momo(
         lb = _lower_bound(state.lb, lower_bound, adapt_lower_bound, step)
         tau, lb = model.step(lb, lower_bound, weight_decay, adapt_lower_bound, jnp.ones((), dtype))
         u = _proximal(params, d, tau, learning_rate * weight_decay)
-        return u, MomoState(d, f, c, lb, step.count)
+        return u, state._replace(exp_avg=d, barf=f, gamma=c, lb=lb)
 
     return Rule(init, update)
 
@@ -128,8 +137,8 @@ def momo_adam(
     lower_bound: Real = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
-) -> Any:
-    """Adam with a Polyak step size, of the loss that is given as `value`.
+) -> Rule:
+    """Adam with a Polyak step size, from the loss passed as `value`.
 
         d <- b1 d + (1 - b1) g                f <- b1 f + (1 - b1) value
         c <- b1 c + (1 - b1) <g, x>           nu <- b2 nu + (1 - b2) g^2
@@ -138,16 +147,25 @@ def momo_adam(
         tau = min(learning_rate / p, max(r (f - p lb - c) + <d, x>, 0) / <d, d / D>)
         u   = (x - tau d / D) / r - x
 
-    tau is 0 where d is. lower_bound, adapt_lower_bound: as in `momo`. Schaipp et al., 2023,
+    If d = 0, tau is 0. lower_bound, adapt_lower_bound: as in `momo`. Schaipp et al., 2023,
     https://arxiv.org/abs/2305.07583
     """
 
-    def init(params: Any, step: Any) -> MomoAdamState:
+    def init(params: Params) -> MomoAdamState:
         f, c, lb = _first_scalars(params, lower_bound)
         nu = jax.tree.map(lambda p: real_full_like(p, 0), params)
-        return MomoAdamState(jax.tree.map(zeros_like, params), nu, f, c, lb, step.count)
+        return MomoAdamState(
+            exp_avg=jax.tree.map(zeros_like, params),
+            exp_avg_sq=nu,
+            barf=f,
+            gamma=c,
+            lb=lb,
+            count=None,
+        )
 
-    def update(updates: Any, state: MomoAdamState, params: Any, step: Any, *, value: Any) -> Any:
+    def update(
+        updates: Updates, state: MomoAdamState, params: Params, step: Step, *, value: ArrayLike
+    ) -> tuple[Updates, MomoAdamState]:
         dtype = state.barf.dtype
         d = jax.tree.map(lambda m, g: running_mean(m, g, b1), state.exp_avg, updates)
         nu = jax.tree.map(lambda n, g: running_mean(n, abs_sq(g), b2), state.exp_avg_sq, updates)
@@ -159,37 +177,44 @@ def momo_adam(
         part = step.bias(b1, dtype)
         tau, lb = model.step(lb, lower_bound, weight_decay, adapt_lower_bound, part)
         u = _proximal(params, scaled, tau, learning_rate * weight_decay)
-        return u, MomoAdamState(d, nu, f, c, lb, step.count)
+        return u, state._replace(exp_avg=d, exp_avg_sq=nu, barf=f, gamma=c, lb=lb)
 
     return Rule(init, update)
 
 
-def _first_scalars(params: Any, lower_bound: Any) -> tuple[Any, Any, Any]:
+def _first_scalars(params: Params, lower_bound: float | Array) -> tuple[Array, Array, Array]:
+    """f, c and lb before the first step, in the dtype of the params' real parts."""
     dtype = real_dtype_of(params)
     return jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.asarray(lower_bound, dtype)
 
 
-def _lower_bound(held: Any, given: Any, adapt: bool, step: Any) -> Any:
-    """The bound that was estimated, or the one of this step, for it may be scheduled."""
+def _lower_bound(held: Array, given: float | Array, adapt: bool, step: Step) -> Array:
+    """The estimated bound, or the given one, which may be scheduled, of this step."""
     return held if adapt else jnp.where(step.count == 1, held, jnp.asarray(given, held.dtype))
 
 
-def _dot(x: Any, y: Any) -> Any:
-    """<x, y>, real for complex trees."""
+def _dot(x: Updates, y: Updates) -> Array:
+    """<x, y>; for complex trees its real part."""
     return jnp.real(tree.vdot(x, y))
 
 
 class _Model(NamedTuple):
-    """The running mean of the linear models of the loss, and the squared length of its slope."""
+    """The running mean of linear models of the loss: scalars.
 
-    f: Any
-    c: Any
-    slope_at_params: Any
-    squared_norm: Any
-    learning_rate: Any
+    f, c: as in `momo`; slope_at_params: <d, x>; squared_norm: ||d||^2, in `momo_adam`
+    <d, d / D>.
+    """
 
-    def step(self, lb: Any, lower: Any, decay: Any, adapt: bool, part: Any) -> tuple[Any, Any]:
-        """The step size and the lower bound; `part` is the weight that the means have so far."""
+    f: Array
+    c: Array
+    slope_at_params: Array
+    squared_norm: Array
+    learning_rate: float | Array
+
+    def step(
+        self, lb: Array, lower: float | Array, decay: float | Array, adapt: bool, part: Array
+    ) -> tuple[Array, Array]:
+        """The step size and the lower bound; `part` is the total weight of the means so far."""
         r = 1 + self.learning_rate * decay
         if adapt:
             cap = r * (self.f - self.c) + self.slope_at_params
@@ -204,6 +229,6 @@ class _Model(NamedTuple):
         return tau, lb
 
 
-def _proximal(params: Any, direction: Any, tau: Any, decay: Any) -> Any:
+def _proximal(params: Params, direction: Updates, tau: Array, decay: float | Array) -> Updates:
     """(x - tau d) / (1 + decay) - x"""
     return jax.tree.map(lambda x, d: -(tau * d + decay * x) / (1 + decay), params, direction)

@@ -1,16 +1,18 @@
-"""Gradients from which no single example can be told."""
+"""Differential privacy: gradients that reveal little about any single example."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.kinds import NonNegative, RandomKey
 from gradtx.core.numerics import times
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
 from gradtx.transforms.clipping import per_example_global_norm_clip
 from gradtx.transforms.noise import fresh_key, normal_like, start_of
 
@@ -18,9 +20,9 @@ __all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggreg
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
-    """The data of the random key from which the next noise is made."""
+    """The data of the random key from which the next noise is drawn."""
 
-    rng_key: Any
+    rng_key: Array
 
 
 @per_tree
@@ -30,29 +32,31 @@ def differentially_private_aggregate(
     key: RandomKey | None = None,
     *,
     seed: RandomKey | None = None,
-) -> Any:
-    """The mean of the clipped gradients of single examples, with normal noise.
+) -> Rule:
+    """The mean of clipped per-example gradients, with normal noise.
 
         u = (sum_i g_i * min(1, C / ||g_i||) + noise_multiplier * C * z) / B,       z ~ N(0, 1)
 
-    with C = l2_norm_clip and the norm over the whole tree of example i of B. The first axis of
-    every array is the example, `jax.vmap(jax.grad(loss), (None, 0))(params, batch)`, so this comes
-    first in a chain; its updates have the shapes of the params. The promise of the noise is for
-    this sum over one batch: what averages or leaves out batches around it makes another one.
+    with C = l2_norm_clip and, for each of the B examples, the norm over the whole tree. Gradients
+    have shape (B, *parameter shape), as from `jax.vmap(jax.grad(loss), (None, 0))(params, batch)`,
+    so this goes first in a chain; the updates have the shapes of the params. The privacy guarantee
+    is for this sum over one batch: averaging batches, or leaving some out, changes it.
 
-    key: a whole number or a key of jax.random, 0 without one; seed is its older name. The noise is
-    made of it as `add_noise` makes its own: a leaf's does not depend on the other leaves, and no
-    two leaves share theirs. It is independent of the noise of an `add_noise` of the same key.
+    key: an integer or a key of jax.random, 0 by default; seed is its older name. Noise is drawn
+    from it as in `add_noise`: a leaf's does not depend on the other leaves, and no two leaves share
+    theirs. It is independent of the noise of an `add_noise` with the same key.
 
-    Raises: ValueError for both key and seed; with the leaf's path where there is no axis of
-    examples, or where their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
+    Raises: ValueError for both key and seed; with the leaf's path if there is no axis of examples,
+    or if their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
     """
     first = start_of(key, seed, "differentially_private_aggregate")
 
     def init() -> DifferentiallyPrivateAggregateState:
         return DifferentiallyPrivateAggregateState(fresh_key(first))
 
-    def update(updates: Any, state: DifferentiallyPrivateAggregateState) -> Any:
+    def update(
+        updates: Updates, state: DifferentiallyPrivateAggregateState
+    ) -> tuple[Updates, DifferentiallyPrivateAggregateState]:
         rng_key, own = jax.random.split(state.rng_key)
         sums, batch = updates, 1
         if leaves := jax.tree.leaves(updates):

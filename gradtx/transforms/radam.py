@@ -1,18 +1,19 @@
-"""Adam that waits until its second moment can be trusted: RAdam."""
+"""RAdam: Adam that does not use its second moment until it can be trusted."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
+from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState, nesterov_mean
 
 __all__ = ["scale_by_radam"]
@@ -28,31 +29,33 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
     eps_of: Literal["corrected", "raw"] = "corrected",
-) -> Any:
-    """Adam, with plain momentum as long as the second moment is a mean of too few gradients.
+) -> Rule:
+    """Adam, but plain momentum while the second moment averages too few gradients.
 
         rho_inf = 2 / (1 - b2) - 1,         rho = rho_inf - 2 t b2^t / (1 - b2^t)
         r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
         u = r * m / (sqrt(nu / (1 - b2^t) + eps_root) + eps)    where rho >= threshold
         u = m                                                   before that, and where rho <= 4
 
-    mu, nu and m = mu / (1 - b1^t) are Adam's; nesterov: m as in `scale_by_adam`. With eps_of="raw",
-    as in PyTorch, the divisor is (sqrt(nu + eps_root) + eps) / sqrt(1 - b2^t).
+    mu, nu and m = mu / (1 - b1^t) are Adam's; with nesterov, m as in `scale_by_adam`. eps_of="raw",
+    as in PyTorch: the divisor is (sqrt(nu + eps_root) + eps) / sqrt(1 - b2^t).
 
-    Raises: ValueError for another eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
+    Raises: ValueError for any other eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdamState:
-        return ScaleByAdamState(step.count, zeros_like(param), real_full_like(param, 0))
+    def init(param: Array) -> ScaleByAdamState:
+        return ScaleByAdamState(count=None, mu=zeros_like(param), nu=real_full_like(param, 0))
 
-    def precompute(step: Any) -> Any:
+    def precompute(step: Step) -> tuple[Array, Array]:
         rho, rho_inf = averaged_steps(b2, step.count)
         rectified = (rho >= threshold) & (rho > 4)
-        # Where it is not rectified any numbers do, as long as their root is finite.
+        # If not rectified, r is unused: any numbers do whose root is finite.
         rho, end = (jnp.where(rectified, x, 5) for x in (rho, rho_inf))
         return rectified, jnp.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any, precomputed: Any) -> Any:
+    def update(
+        grad: Array, state: ScaleByAdamState, step: Step, precomputed: tuple[Array, Array]
+    ) -> tuple[Array, ScaleByAdamState]:
         rectified, r = precomputed
         mu = running_mean(state.mu, grad, b1)
         nu = running_mean(state.nu, abs_sq(grad), b2)
@@ -63,20 +66,20 @@ def scale_by_radam(
             adapted = r * m / (sqrt(step.debias(nu, b2) + eps_root) + eps)
         else:
             adapted = r * sqrt(step.bias(b2, nu.dtype)) * m / (sqrt(nu + eps_root) + eps)
-        return jnp.where(rectified, adapted, m), ScaleByAdamState(step.count, mu, nu)
+        return jnp.where(rectified, adapted, m), state._replace(mu=mu, nu=nu)
 
     return Rule(init, update, precompute)
 
 
-def averaged_steps(decay: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How many steps the mean behind a bias-corrected running mean is long: now, and in the end.
+def averaged_steps(decay: float | Array, count: Array) -> tuple[Array, Array]:
+    """The effective length, in steps, of a debiased running mean: rho now, and its limit rho_inf.
 
-    With a = -log(decay), rho_inf = coth(a / 2) and rho = rho_inf + t - t coth(t a / 2): while t is
-    small a difference of large numbers. y coth(y) = 1 + y^2 / (3 + y^2 / (5 + ...)), so
+    With a = -log(decay), rho_inf = coth(a / 2) and rho = rho_inf + t - t coth(t a / 2), which for
+    small t is a difference of large numbers. But y coth(y) = 1 + y^2 / (3 + y^2 / (5 + ...)), so
 
         rho = t - 2 / a * (f(t a / 2) - f(a / 2)),      f(y) = y^2 / (3 + y^2 / (5 + ...))
 
-    which keeps all digits, is used as long as t a < 1.
+    keeps all digits; it is used while t a < 1.
     """
     dtype = number_dtype(decay)
     if isinstance(decay, int | float):
@@ -91,7 +94,7 @@ def averaged_steps(decay: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(x < 1, early, late), rho_inf
 
 
-def _fraction(y: jax.Array) -> jax.Array:
+def _fraction(y: Array) -> Array:
     """y coth(y) - 1 for y <= 1/2, as a continued fraction."""
     square, rest = jnp.square(y), jnp.zeros_like(y)
     for odd in (15, 13, 11, 9, 7, 5, 3):

@@ -1,10 +1,11 @@
-"""A step size for each parameter, from the signs of its gradients: Rprop."""
+"""Rprop: a step size per element, adapted by the signs of its gradients."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
@@ -16,7 +17,8 @@ __all__ = ["ScaleByRpropState", "scale_by_rprop"]
 
 
 class ScaleByRpropState(NamedTuple):
-    """The step size of each parameter, and the last update, of which only the sign counts."""
+    """The step sizes, and the last update, of which only the sign matters; shaped like the
+    parameter."""
 
     step_sizes: Updates
     prev_updates: Updates
@@ -29,22 +31,22 @@ def scale_by_rprop(
     eta_plus: AtLeastOne = 1.2,
     min_step_size: NonNegative = 1e-6,
     max_step_size: NonNegative = 50.0,
-) -> Any:
-    """Follow the sign of the gradient; lengthen the step as long as it stays, shorten it at a turn.
+) -> Rule:
+    """Follow the sign of the gradient; take longer steps while it persists, shorter once it flips.
 
-        turn  = sign(g) * sign(the update before)
+        turn  = sign(g) * sign(previous u)
         size <- clip(size * f, min_step_size, max_step_size)
         f     = eta_plus where turn > 0,    eta_minus where turn < 0,    1 where turn = 0
         u     = size * sign(g), and 0 where turn < 0
 
-    learning_rate: the first size. For real parameters. Riedmiller & Braun, 1993,
+    learning_rate: the initial size. Real parameters only. Riedmiller & Braun, 1993,
     https://doi.org/10.1109/ICNN.1993.298623, without backtracking (iRprop-) as in PyTorch.
     """
 
-    def init(param: Any) -> ScaleByRpropState:
+    def init(param: Array) -> ScaleByRpropState:
         return ScaleByRpropState(real_full_like(param, learning_rate), zeros_like(param))
 
-    def update(grad: Any, state: ScaleByRpropState) -> Any:
+    def update(grad: Array, state: ScaleByRpropState) -> tuple[Array, ScaleByRpropState]:
         if jnp.iscomplexobj(grad):
             raise TypeError("the sign of a complex gradient does not say whether it has turned")
         turn = jnp.sign(grad) * jnp.sign(state.prev_updates)

@@ -1,8 +1,10 @@
-"""Multiplying the updates by one number."""
+"""Multiplying the updates by a scalar."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegativeFactor, RealFactor
@@ -12,24 +14,24 @@ __all__ = ["scale", "scale_by_learning_rate", "scale_by_schedule"]
 
 
 @per_leaf
-def scale(step_size: RealFactor) -> Any:
+def scale(step_size: RealFactor) -> Callable[..., Array]:
     """u = step_size * g"""
     return lambda grad: times(step_size, grad)
 
 
 @per_leaf
-def scale_by_schedule(step_size_fn: RealFactor) -> Any:
-    """u = step_size_fn(t) * g, where t is the number of updates before this one."""
+def scale_by_schedule(step_size_fn: RealFactor) -> Callable[..., Array]:
+    """u = step_size_fn(t) * g, where t is the number of earlier updates: 0 on the first step."""
     return lambda grad: times(step_size_fn, grad)
 
 
 @per_leaf
 def scale_by_learning_rate(
     learning_rate: NonNegativeFactor | None = None, *, flip_sign: bool = True
-) -> Any:
+) -> Callable[..., Array]:
     """u = -learning_rate * g, downhill; with flip_sign=False u = learning_rate * g.
 
-    Without a learning rate, u = g.
+    With learning_rate=None, u = g.
     """
     if learning_rate is None:
         return lambda grad: grad

@@ -1,11 +1,11 @@
-"""Dividing by the size of past gradients: sums and running means of their squares."""
+"""Dividing by the magnitude of past gradients: sums and running means of their squares."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
@@ -19,6 +19,7 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
+from gradtx.core.step import Step
 
 __all__ = [
     "ScaleByRStdDevState",
@@ -33,40 +34,40 @@ __all__ = [
 
 
 class ScaleByRssState(NamedTuple):
-    """The sum of the squares of all gradients."""
+    """The sum of all squared gradients: real, shaped like the parameter."""
 
     sum_of_squares: Updates
 
 
 class ScaleByRmsState(NamedTuple):
-    """The running mean of the squares."""
+    """The running mean of the squared gradient: real, shaped like the parameter."""
 
     nu: Updates
 
 
 class ScaleByRmsWithCountState(NamedTuple):
-    """The running mean of the squares, and the count that its bias correction needs."""
+    """The running mean of the squared gradient, and the count that its bias correction needs."""
 
     count: Count
     nu: Updates
 
 
 class ScaleByRStdDevState(NamedTuple):
-    """The running means of the gradient and of its square."""
+    """The running means of the gradient and of its square (real), shaped like the parameter."""
 
     mu: Updates
     nu: Updates
 
 
 class ScaleByRStdDevWithCountState(NamedTuple):
-    """The running means of the gradient and of its square, and the count to correct them."""
+    """The running means of the gradient and of its square, and the count for their correction."""
 
     count: Count
     mu: Updates
     nu: Updates
 
 
-def _reciprocal_root(x: Any, eps: Any, eps_in_sqrt: bool) -> Any:
+def _reciprocal_root(x: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
     """1 / sqrt(x + eps), or 1 / (sqrt(x) + eps)"""
     return lax.rsqrt(x + eps) if eps_in_sqrt else 1 / (sqrt(x) + eps)
 
@@ -77,7 +78,7 @@ def scale_by_rss(
     eps: NonNegative = 1e-7,
     *,
     eps_in_sqrt: bool = True,
-) -> Any:
+) -> Rule:
     """Divide by the root of the sum of all squared gradients.
 
         s <- s + g^2                                (s starts at initial_accumulator_value)
@@ -86,10 +87,10 @@ def scale_by_rss(
     and u = 0 where s = 0. Duchi et al., 2011, https://jmlr.org/papers/v12/duchi11a.html
     """
 
-    def init(param: Any) -> ScaleByRssState:
+    def init(param: Array) -> ScaleByRssState:
         return ScaleByRssState(real_full_like(param, initial_accumulator_value))
 
-    def update(grad: Any, state: ScaleByRssState) -> Any:
+    def update(grad: Array, state: ScaleByRssState) -> tuple[Array, ScaleByRssState]:
         s = state.sum_of_squares + abs_sq(grad)
         scaling = where_positive(lambda s: _reciprocal_root(s, eps, eps_in_sqrt), s)
         return scaling * grad, ScaleByRssState(s)
@@ -104,7 +105,7 @@ def scale_by_rms(
     initial_scale: NonNegative = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
-) -> Any:
+) -> Rule:
     """Divide by the root of the running mean of the squared gradient.
 
         nu <- decay * nu + (1 - decay) * g^2        (nu starts at initial_scale)
@@ -114,18 +115,20 @@ def scale_by_rms(
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
 
-    def init(param: Any) -> ScaleByRmsState:
+    def init(param: Array) -> ScaleByRmsState:
         return ScaleByRmsState(real_full_like(param, initial_scale))
 
-    def counted(param: Any, step: Any) -> ScaleByRmsWithCountState:
-        return ScaleByRmsWithCountState(step.count, *init(param))
+    def counted(param: Array) -> ScaleByRmsWithCountState:
+        return ScaleByRmsWithCountState(None, *init(param))
 
-    def corrected(grad: Any, state: Any, step: Any) -> Any:
+    def corrected(
+        grad: Array, state: ScaleByRmsWithCountState, step: Step
+    ) -> tuple[Array, ScaleByRmsWithCountState]:
         nu = running_mean(state.nu, abs_sq(grad), decay)
         scaling = _reciprocal_root(step.debias(nu, decay), eps, eps_in_sqrt)
-        return scaling * grad, ScaleByRmsWithCountState(step.count, nu)
+        return scaling * grad, state._replace(nu=nu)
 
-    def plain(grad: Any, state: Any) -> Any:
+    def plain(grad: Array, state: ScaleByRmsState) -> tuple[Array, ScaleByRmsState]:
         nu = running_mean(state.nu, abs_sq(grad), decay)
         return _reciprocal_root(nu, eps, eps_in_sqrt) * grad, ScaleByRmsState(nu)
 
@@ -139,7 +142,7 @@ def scale_by_stddev(
     initial_scale: NonNegative = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
-) -> Any:
+) -> Rule:
     """Divide by the running standard deviation of the gradient: centered RMSProp.
 
         mu  <- decay * mu + (1 - decay) * g
@@ -151,26 +154,30 @@ def scale_by_stddev(
     https://arxiv.org/abs/1308.0850
     """
 
-    def init(param: Any) -> ScaleByRStdDevState:
+    def init(param: Array) -> ScaleByRStdDevState:
         return ScaleByRStdDevState(zeros_like(param), real_full_like(param, initial_scale))
 
-    def counted(param: Any, step: Any) -> ScaleByRStdDevWithCountState:
-        return ScaleByRStdDevWithCountState(step.count, *init(param))
+    def counted(param: Array) -> ScaleByRStdDevWithCountState:
+        return ScaleByRStdDevWithCountState(None, *init(param))
 
-    def moments(grad: Any, state: Any) -> Any:
+    def moments(
+        grad: Array, state: ScaleByRStdDevState | ScaleByRStdDevWithCountState
+    ) -> tuple[Array, Array]:
         return running_mean(state.mu, grad, decay), running_mean(state.nu, abs_sq(grad), decay)
 
-    def scaled(grad: Any, mu: Any, nu: Any) -> Any:
-        # Rounding can take nu - mu^2 below zero, where the root would be NaN.
+    def scaled(grad: Array, mu: Array, nu: Array) -> Array:
+        # Rounding can make nu - mu^2 negative, and its root NaN.
         variance = jnp.maximum(nu - abs_sq(mu), 0)
         return _reciprocal_root(variance, eps, eps_in_sqrt) * grad
 
-    def corrected(grad: Any, state: Any, step: Any) -> Any:
+    def corrected(
+        grad: Array, state: ScaleByRStdDevWithCountState, step: Step
+    ) -> tuple[Array, ScaleByRStdDevWithCountState]:
         mu, nu = moments(grad, state)
         update = scaled(grad, step.debias(mu, decay), step.debias(nu, decay))
-        return update, ScaleByRStdDevWithCountState(step.count, mu, nu)
+        return update, state._replace(mu=mu, nu=nu)
 
-    def plain(grad: Any, state: Any) -> Any:
+    def plain(grad: Array, state: ScaleByRStdDevState) -> tuple[Array, ScaleByRStdDevState]:
         mu, nu = moments(grad, state)
         return scaled(grad, mu, nu), ScaleByRStdDevState(mu, nu)
 

@@ -1,10 +1,12 @@
-"""Directions without a size: the sign of the gradient, and of its running mean."""
+"""Directions without a magnitude: the sign of the gradient, or of its running mean."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, DType, Positive
@@ -16,15 +18,15 @@ __all__ = ["ScaleByLionState", "scale_by_lion", "scale_by_sign"]
 
 
 class ScaleByLionState(NamedTuple):
-    """The running mean of the gradient."""
+    """The running mean of the gradient, shaped like the parameter."""
 
     count: Count
     mu: Updates
 
 
 @per_leaf
-def scale_by_sign() -> Any:
-    """u = sign(g), which for complex g is g / |g|; 0 where g = 0.
+def scale_by_sign() -> Callable[..., Array]:
+    """u = sign(g), for complex g the phase g / |g|; 0 where g = 0.
 
     Bernstein et al., 2018, https://arxiv.org/abs/1802.04434
     """
@@ -39,8 +41,8 @@ def scale_by_lion(
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: Positive = 1.0,
-) -> Any:
-    """The sign of a running mean that leans towards the gradient.
+) -> Rule:
+    """The sign of a running mean interpolated towards the gradient.
 
         c  = b1 * mu + (1 - b1) * g
         mu <- b2 * mu + (1 - b2) * g
@@ -49,15 +51,15 @@ def scale_by_lion(
         u = tanh(smooth_beta * c)                   mode="smooth", for real parameters
         u = c where |c| < 1, else sign(c)           mode="refined"
 
-    mu_dtype: in which mu is stored; float32 or wider without it.
+    mu_dtype: the dtype in which mu is stored; float32 or wider by default.
 
-    Raises: ValueError for another mode. Chen et al., 2023, https://arxiv.org/abs/2302.06675
+    Raises: ValueError for any other mode. Chen et al., 2023, https://arxiv.org/abs/2302.06675
     """
 
-    def init(param: Any, step: Any) -> ScaleByLionState:
-        return ScaleByLionState(step.count, zeros_like(param, mu_dtype))
+    def init(param: Array) -> ScaleByLionState:
+        return ScaleByLionState(count=None, mu=zeros_like(param, mu_dtype))
 
-    def direction(c: Any) -> Any:
+    def direction(c: Array) -> Array:
         if mode == "refined":
             return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c))
         if mode == "hard":
@@ -66,11 +68,11 @@ def scale_by_lion(
             raise TypeError("mode='smooth' has no meaning for complex numbers")
         return jnp.tanh(times(smooth_beta, c))
 
-    def update(grad: Any, state: ScaleByLionState) -> Any:
+    def update(grad: Array, state: ScaleByLionState) -> tuple[Array, ScaleByLionState]:
         mu = running_mean(state.mu, grad, b2)
         if isinstance(b1, float) and isinstance(b2, float) and 0 < b2 >= b1:
-            # The same c, as a mean that begins at the new mu: b1 mu_old + (1 - b1) g with
-            # mu_old = (mu - (1 - b2) g) / b2. If nothing but its own loop reads the old mu,
+            # The same c, computed from the new mu: b1 mu_old + (1 - b1) g with
+            # mu_old = (mu - (1 - b2) g) / b2. If only the loop that writes mu reads the old one,
             # XLA:CPU updates it in place; otherwise it copies it first.
             c = running_mean(mu, grad, b1 / b2)
         else:

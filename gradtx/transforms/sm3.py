@@ -1,12 +1,12 @@
-"""SM3: AdaGrad whose memory is one number for each slice of an array."""
+"""SM3: AdaGrad that stores one number per slice of an array."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, Fraction, NonNegative
@@ -18,29 +18,31 @@ __all__ = ["ScaleBySM3State", "scale_by_sm3"]
 
 
 class ScaleBySM3State(NamedTuple):
-    """The accumulators of each array, a list with one for each axis (mu), and the momentum (nu)."""
+    """mu: for each array a list with the accumulator of each axis, real and of its length; nu: the
+    momentum, shaped like the parameter."""
 
     mu: Updates
     nu: Updates
 
 
 @per_leaf
-def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -> Any:
-    """Divide by the root of a bound of the sum of all squared gradients.
+def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -> Rule:
+    """Divide by the root of an upper bound on the sum of all squared gradients.
 
         v  = b2 * min(mu_1[i], mu_2[j], ...) + (1 - b2) * g^2       (+ g^2 where b2 = 1)
         mu_1[i] <- max(v[i, :, ...]),   mu_2[j] <- max(v[:, j, ...]),   ...
         nu <- b1 * nu + (1 - b1) * g / sqrt(v + eps)                (g / sqrt is 0 where v is 0)
         u  = nu
 
-    A scalar has one accumulator. Anil et al., 2019, https://arxiv.org/abs/1901.11150 (SM3-II)
+    A scalar parameter has a single scalar accumulator. Anil et al., 2019,
+    https://arxiv.org/abs/1901.11150 (SM3-II)
     """
 
-    def init(param: Any) -> ScaleBySM3State:
+    def init(param: Array) -> ScaleBySM3State:
         mu = zeros_like_result(lambda x: _largest(abs_sq(x)), param)
         return ScaleBySM3State(mu, zeros_like(param))
 
-    def update(grad: Any, state: ScaleBySM3State) -> Any:
+    def update(grad: Array, state: ScaleBySM3State) -> tuple[Array, ScaleBySM3State]:
         weight = jnp.where(b2 == 1, 1, 1 - b2) if not isinstance(b2, int | float) else 1 - b2 or 1
         bounds = [_along(axis, grad.shape, mu) for axis, mu in enumerate(state.mu)]
         v = b2 * functools.reduce(jnp.minimum, bounds) + weight * abs_sq(grad)
@@ -51,8 +53,8 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
     return Rule(init, update)
 
 
-def _along(axis: int, shape: tuple[int, ...], mu: Any) -> Any:
-    """The accumulator of an axis, ready to be broadcast over the others."""
+def _along(axis: int, shape: tuple[int, ...], mu: Array) -> Array:
+    """The accumulator of an axis, reshaped to broadcast over the others."""
     if not shape:
         return mu
     if mu.shape != shape[axis : axis + 1]:
@@ -60,8 +62,8 @@ def _along(axis: int, shape: tuple[int, ...], mu: Any) -> Any:
     return jnp.reshape(mu, [n if i == axis else 1 for i, n in enumerate(shape)])
 
 
-def _largest(v: Any) -> list[Any]:
-    """For each axis the largest value at each of its indices."""
+def _largest(v: Array) -> list[Array]:
+    """For each axis the maximum over all other axes."""
     if not v.shape:
         return [v]
     others = [tuple(i for i in range(v.ndim) if i != axis) for axis in range(v.ndim)]

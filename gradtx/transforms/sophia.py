@@ -1,13 +1,14 @@
-"""Sophia: momentum divided by a running estimate of the Hessian's diagonal, and clipped."""
+"""Sophia: momentum divided by a running estimate of the Hessian's diagonal, then clipped."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
@@ -25,7 +26,8 @@ from gradtx.core.kinds import (
 from gradtx.core.leaves import Leaves, at, describe, map_leaves
 from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams, OptState
+from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
+from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.noise import fresh_key
 
@@ -33,13 +35,14 @@ __all__ = ["HutchinsonState", "SophiaState", "hutchinson_estimator_diag_hessian"
 
 
 class HutchinsonState(NamedTuple):
-    """The key from which the next random signs are drawn."""
+    """The data of the key from which the next random signs are drawn."""
 
-    key: Any
+    key: Array
 
 
 class SophiaState(NamedTuple):
-    """The running means of the gradient and of the Hessian's diagonal."""
+    """The running means of the gradient (mu) and of the Hessian's diagonal (nu), trees like the
+    params, and the state of hessian_diagonal_fn."""
 
     count: Count
     mu: LikeParams
@@ -48,20 +51,22 @@ class SophiaState(NamedTuple):
 
 
 @per_tree
-def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> Any:
+def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> Rule:
     """Replace the updates by an estimate of the diagonal of the Hessian H of `obj_fn(params)`.
 
         u = r * (H r)               (r = 1 or -1 at random in each element)
 
-    Its mean over r is the diagonal. obj_fn, an extra argument of update, takes params in float32 or
-    wider and returns the loss. random_seed: a key or an int; 0 without it. Raises: TypeError for
-    complex leaves. Hutchinson, 1990; https://arxiv.org/abs/2305.14342
+    Its expectation over r is the diagonal. obj_fn, an extra argument of update, takes params in
+    float32 or wider and returns the loss. random_seed: a key or an int; 0 by default. Raises:
+    TypeError for complex leaves. Hutchinson, 1990; https://arxiv.org/abs/2305.14342
     """
 
     def init() -> HutchinsonState:
         return HutchinsonState(fresh_key(0 if random_seed is None else random_seed))
 
-    def update(state: HutchinsonState, params: Any, *, obj_fn: Any) -> Any:
+    def update(
+        state: HutchinsonState, params: Params, *, obj_fn: Callable[[Params], Array]
+    ) -> tuple[Array, HutchinsonState]:
         _refuse_complex("hutchinson_estimator_diag_hessian", params)
         key, own = jax.random.split(state.key)
         leaves, treedef = jax.tree.flatten(params)
@@ -75,8 +80,9 @@ def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> A
     return Rule(init, update)
 
 
-def _signs(key: Any, like: Any) -> Any:
-    # Not `jax.random.rademacher`, which draws in float64 under x64 for a float32 array too.
+def _signs(key: Array, like: Array) -> Array:
+    """1 or -1 at random, shaped like this array."""
+    # Not `jax.random.rademacher`, which under x64 draws in float64 even for a float32 array.
     up = jax.random.bernoulli(key, np.asarray(0.5, like.dtype), like.shape)
     return jnp.where(up, jnp.ones_like(like), -jnp.ones_like(like))
 
@@ -98,31 +104,31 @@ def scale_by_sophia(
     print_win_rate_every_n_steps: NonNegativeInt = 0,
     *,
     nu_dtype: DType | None = None,
-) -> Any:
-    """Divide the running mean of the gradient by that of the Hessian's diagonal h, and clip.
+) -> Rule:
+    """Divide the running mean of the gradient by that of the Hessian's diagonal h, then clip.
 
         mu <- b1 mu + (1 - b1) g
         u   = clip(mu / (1 - b1^t) / max(gamma nu, eps), clip_threshold)
         nu <- b2 nu + (1 - b2) h                (on the first of every update_interval steps)
 
-    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments, Hutchinson's
-    estimate by default, for which update needs `obj_fn=loss`. verbose prints every
-    print_win_rate_every_n_steps steps how many of the elements were not clipped, which is best
-    between a tenth and a half. mu_dtype, nu_dtype: in which mu and nu are stored; float32 or wider
-    without them.
+    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments: by default
+    Hutchinson's estimate, for which update needs `obj_fn=loss`. verbose prints, every
+    print_win_rate_every_n_steps steps, the fraction of elements that were not clipped, ideally
+    between 0.1 and 0.5. mu_dtype, nu_dtype: the dtypes in which mu and nu are stored; float32 or
+    wider by default.
 
     Raises: ValueError for update_interval < 1, TypeError for complex leaves. Liu et al., 2023,
     https://arxiv.org/abs/2305.14342
     """
 
-    def init(params: Any, step: Any, hessian_diagonal_fn: Inner) -> SophiaState:
+    def init(params: Params, hessian_diagonal_fn: Inner) -> SophiaState:
         mu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, mu_dtype), params)
         nu = map_leaves("scale_by_sophia", lambda p: zeros_like(p, nu_dtype), params)
-        return SophiaState(step.count, mu, nu, hessian_diagonal_fn.init())
+        return SophiaState(count=None, mu=mu, nu=nu, hessian_fn_state=hessian_diagonal_fn.init())
 
     def update(
-        updates: Any, state: SophiaState, params: Any, step: Any, hessian_diagonal_fn: Inner
-    ) -> Any:
+        updates: Updates, state: SophiaState, params: Params, step: Step, hessian_diagonal_fn: Inner
+    ) -> tuple[Updates, SophiaState]:
         _refuse_complex("scale_by_sophia", params)
         mu = jax.tree.map(lambda m, g: running_mean(m, g, b1), state.mu, updates)
         u = jax.tree.map(
@@ -133,7 +139,7 @@ def scale_by_sophia(
                 _print_win_rate(u, clip_threshold, step.count % print_win_rate_every_n_steps == 0)
             u = jax.tree.map(lambda x: jnp.clip(x, -clip_threshold, clip_threshold), u)
 
-        def look(held: tuple[Any, OptState]) -> Any:
+        def look(held: tuple[Updates, OptState]) -> tuple[None, tuple[Updates, OptState]]:
             nu, inner = held
             h, inner = hessian_diagonal_fn(updates, inner)
             return None, (jax.tree.map(lambda n, h: running_mean(n, h, b2), nu, h), inner)
@@ -141,18 +147,18 @@ def scale_by_sophia(
         due = (step.count - 1) % update_interval == 0
         held = (state.nu, state.hessian_fn_state)
         _, (nu, inner) = now_and_then(due, look, lambda held: None, held)
-        return u, SophiaState(step.count, mu, nu, inner)
+        return u, state._replace(mu=mu, nu=nu, hessian_fn_state=inner)
 
     return Rule(init, update)
 
 
-def _print_win_rate(u: Any, threshold: Any, due: Any) -> None:
+def _print_win_rate(u: Updates, threshold: float | Array, due: Array) -> None:
     inside = [jnp.sum(jnp.abs(x) < threshold) for x in jax.tree.leaves(u)]
     rate = sum(inside, start=jnp.zeros((), np.int32)) / max(tree.size(u), 1)
     lax.cond(due, lambda: jax.debug.print("Sophia optimizer win rate: {}", rate), lambda: None)
 
 
-def _refuse_complex(name: str, params: Any) -> None:
+def _refuse_complex(name: str, params: Params) -> None:
     leaves = Leaves.of(params)
     for i, x in enumerate(leaves.values):
         if x is not None and jnp.iscomplexobj(x):

@@ -1,10 +1,11 @@
-"""Steps in proportion to the size of what they move: trust ratios, and scaling by the norm."""
+"""Steps in proportion to the size of the parameters: trust ratios, and scaling by the norm."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import NonNegative
@@ -17,16 +18,16 @@ __all__ = ["scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_tr
 @per_leaf
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0
-) -> Any:
-    """Make each array's update as long as the array itself.
+) -> Callable[..., Array]:
+    """Scale each array's update in proportion to the norm of its parameter.
 
         u = trust_coefficient * max(||p||, min_norm) / (max(||g||, min_norm) + eps) * g
 
-    and u = g where one of the two norms is 0, so that a parameter of zeros can leave zero.
+    If either of the two norms is 0, u = g, so that a parameter of zeros can leave zero.
     You et al., 2017, https://arxiv.org/abs/1708.03888
     """
 
-    def update(grad: Any, param: Any) -> Any:
+    def update(grad: Array, param: Array) -> Array:
         above = jnp.maximum(norm(param), min_norm)
         below = norm_of([grad]).at_least(min_norm)
         both = (above > 0) & (below.value > 0)
@@ -37,32 +38,32 @@ def scale_by_trust_ratio(
 
 
 @per_leaf
-def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Any:
+def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Callable[..., Array]:
     """u = max(||p||, min_scale) * g, with the norm of each array."""
     return lambda grad, param: times(jnp.maximum(norm(param), min_scale), grad)
 
 
 @per_leaf
-def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Any:
+def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Callable[..., Array]:
     """u = max(rms(p), min_scale) * g, with the root mean square of each array."""
     return lambda grad, param: times(jnp.maximum(root_mean_square(param), min_scale), grad)
 
 
 @per_leaf
-def descend_on_sphere(learning_rate: NonNegative) -> Any:
+def descend_on_sphere(learning_rate: NonNegative) -> Callable[..., Array]:
     """u = -learning_rate / sqrt(1 + learning_rate^2) * g: half of Fromage's step."""
     return lambda grad: times(-learning_rate * _shrinkage(learning_rate), grad)
 
 
 @per_leaf
-def shrink_to_sphere(learning_rate: NonNegative) -> Any:
+def shrink_to_sphere(learning_rate: NonNegative) -> Callable[..., Array]:
     """u = g + (1 / sqrt(1 + learning_rate^2) - 1) * p: the other half.
 
-    A step of relative length learning_rate at a right angle to p would make p longer by
-    sqrt(1 + learning_rate^2); this takes it back.
+    A step of relative length learning_rate orthogonal to p would lengthen p by a factor of
+    sqrt(1 + learning_rate^2); this undoes it.
     """
     return lambda grad, param: grad + times(_shrinkage(learning_rate) - 1, param)
 
 
-def _shrinkage(learning_rate: Any) -> Any:
+def _shrinkage(learning_rate: float | Array) -> float | Array:
     return (1 + learning_rate**2) ** -0.5

@@ -1,15 +1,15 @@
-"""Adam whose second moment grows and shrinks by bounded amounts: Yogi."""
+"""Yogi: Adam whose second moment grows and shrinks by bounded amounts."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.kinds import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times
 from gradtx.core.rule import Rule
+from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
 
 __all__ = ["scale_by_yogi"]
@@ -22,8 +22,8 @@ def scale_by_yogi(
     eps: NonNegative = 1e-3,
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
-) -> Any:
-    """Adam with another second moment.
+) -> Rule:
+    """Adam with an additive update of the second moment.
 
         mu <- b1 * mu + (1 - b1) * g
         nu <- nu - (1 - b2) * sign(nu - g^2) * g^2
@@ -34,16 +34,16 @@ def scale_by_yogi(
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
     """
 
-    def init(param: Any, step: Any) -> ScaleByAdamState:
+    def init(param: Array) -> ScaleByAdamState:
         mu = jnp.full_like(param, initial_accumulator_value)
         nu = real_full_like(param, initial_accumulator_value)
-        return ScaleByAdamState(step.count, mu, nu)
+        return ScaleByAdamState(count=None, mu=mu, nu=nu)
 
-    def update(grad: Any, state: ScaleByAdamState, step: Any) -> Any:
+    def update(grad: Array, state: ScaleByAdamState, step: Step) -> tuple[Array, ScaleByAdamState]:
         square = abs_sq(grad)
         mu = running_mean(state.mu, grad, b1)
         nu = state.nu - times(1 - b2, jnp.sign(state.nu - square) * square)
         u = over_root(step.debias(mu, b1), step.debias(nu, b2), eps, eps_root)
-        return u, ScaleByAdamState(step.count, mu, nu)
+        return u, state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)

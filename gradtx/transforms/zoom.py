@@ -1,11 +1,12 @@
-"""The line search for quasi-Newton methods: sufficient decrease and a small slope."""
+"""A line search for quasi-Newton methods: sufficient decrease and a small slope."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
@@ -18,6 +19,7 @@ from gradtx.transforms.linesearch import (
     Curvature,
     Growth,
     Line,
+    Objective,
     constants,
     line_along,
     no_steps,
@@ -31,53 +33,59 @@ __all__ = ["ScaleByZoomLinesearchState", "ZoomLinesearchInfo", "scale_by_zoom_li
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """How often the objective was evaluated, and by how much each criterion is missed (0: met)."""
+    """Scalars: the number of evaluations of the objective, and the violation of each criterion
+    (0 if it is met)."""
 
-    num_linesearch_steps: Any
-    decrease_error: Any
-    curvature_error: Any
+    num_linesearch_steps: Array
+    decrease_error: Array
+    curvature_error: Array
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """The learning rate that was found, and the value and the gradient there."""
+    """The learning rate that was found and the value there, scalars, and the gradient there."""
 
-    learning_rate: Any
-    value: Any
+    learning_rate: Array
+    value: Array
     grad: LikeParams
     info: ZoomLinesearchInfo
 
 
 class _Point(NamedTuple):
-    """A step, the value there and the slope there."""
+    """A step, and the value and the slope there; scalars."""
 
-    step: Any
-    value: Any
-    slope: Any
+    step: Array
+    value: Array
+    slope: Array
+
+
+# low, high, third, bracketed: as in `_Zoom`.
+_Interval = tuple[_Point, _Point, _Point, Array]
 
 
 class _Best(NamedTuple):
-    """The point to fall back on, with its gradient: it decreases the objective enough."""
+    """The point to fall back on, which decreases the objective enough, and its gradient."""
 
-    step: Any
-    value: Any
+    step: Array
+    value: Array
     grad: Updates
 
 
 class _Zoom(NamedTuple):
-    """Where a search is.
+    """The progress of a search.
 
-    last: the last point tried; bracketed: whether the interval between low and high holds what is
-    sought, low being the end with the smaller value; third: another point, for the cubic.
+    last: the last point tried; bracketed: whether the interval between low and high is known to
+    contain a suitable step, low being the end with the smaller value; third: another point, for the
+    cubic.
     """
 
-    count: Any
+    evaluations: Array
     last: _Point
     grad: Updates
-    decrease_error: Any
-    curvature_error: Any
-    bracketed: Any
-    done: Any
-    failed: Any
+    decrease_error: Array
+    curvature_error: Array
+    bracketed: Array
+    done: Array
+    failed: Array
     low: _Point
     high: _Point
     third: _Point
@@ -85,20 +93,20 @@ class _Zoom(NamedTuple):
 
 
 class _Criteria(NamedTuple):
-    """What a step must fulfil."""
+    """The conditions that a step must satisfy."""
 
     line: Line
-    slope_rtol: Any
-    curv_rtol: Any
-    approx_dec_rtol: Any | None
-    tol: Any
+    slope_rtol: float | Array
+    curv_rtol: float | Array
+    approx_dec_rtol: float | Array | None
+    tol: float | Array
 
-    def errors(self, at: _Point) -> tuple[Any, Any]:
-        """By how much the decrease and the slope miss what is asked."""
+    def errors(self, at: _Point) -> tuple[Array, Array]:
+        """The violations of the decrease condition and of the curvature condition."""
         value, slope = self.line.value, self.line.slope
         decrease = at.value - value - self.slope_rtol * at.step * slope
         if self.approx_dec_rtol is not None:
-            # Near the minimum differences of values are all rounding: there slopes decide.
+            # Near the minimum, differences of values are all rounding error: there slopes decide.
             rises = at.value - value - self.approx_dec_rtol * jnp.abs(value)
             falls = at.slope - (2 * self.slope_rtol - 1) * slope
             decrease = jnp.minimum(decrease, jnp.maximum(falls, rises))
@@ -118,41 +126,41 @@ def scale_by_zoom_linesearch(
     stepsize_precision: NonNegative = 1e-5,
     initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
-) -> Any:
-    """Multiply the updates by a rate that fulfils the strong Wolfe conditions.
+) -> Rule:
+    """Multiply the updates by a rate that satisfies the strong Wolfe conditions.
 
         u = eta g with
         f(w + u) <= f(w) + slope_rtol * <u, grad f(w)> + tol
         |<u, grad f(w + u)>| <= curv_rtol * |<u, grad f(w)>| + tol
 
-    First eta grows by increase_factor until an interval holds such a rate, then the interval is
-    narrowed by cubic and quadratic interpolation. Where no difference of values is left but
-    rounding, f(w + u) <= f(w) + approx_dec_rtol * |f(w)|, the slopes may show the decrease:
-    <u, grad f(w + u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns that
-    off. After max_linesearch_steps evaluations, or where the interval is shorter than
-    stepsize_precision, the rate with the smallest value that fulfils the first condition is taken.
+    First eta grows by increase_factor until an interval contains such a rate; then the interval is
+    narrowed by cubic and quadratic interpolation. Where values differ only by rounding error,
+    f(w + u) <= f(w) + approx_dec_rtol * |f(w)|, slopes may establish the decrease instead:
+    <u, grad f(w + u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns this off.
+    After max_linesearch_steps evaluations, or once the interval is shorter than stepsize_precision,
+    the rate with the smallest value among those that satisfy the first condition is taken.
 
-    initial_guess_strategy: begin at the last rate ("keep", for gradient descent) or at 1 ("one",
-    for L-BFGS). What update takes, and where this belongs in a chain: see
-    `scale_by_backtracking_linesearch`. Each evaluation is of f and its gradient, and the last ones
-    stay in the state for `value_and_grad_from_state`. verbose: print where the search fails.
+    initial_guess_strategy: start from the last rate ("keep", for gradient descent) or from 1
+    ("one", for L-BFGS). For the arguments of update and the place in a chain, see
+    `scale_by_backtracking_linesearch`. Each evaluation is of f and its gradient; the last ones stay
+    in the state for `value_and_grad_from_state`. verbose: print a message when the search fails.
 
     Nocedal & Wright, Numerical Optimization, 2nd edition, algorithms 3.5 and 3.6; Hager & Zhang,
     2006, https://doi.org/10.1145/1132973.1132979
 
-    Raises: ValueError for another strategy and for max_linesearch_steps < 1.
+    Raises: ValueError for any other strategy and for max_linesearch_steps < 1.
     """
 
     def update(
-        updates: Any,
-        state: Any,
-        params: Any,
+        updates: Updates,
+        state: ScaleByZoomLinesearchState,
+        params: Params,
         *,
-        value_fn: Any,
-        value: Any = None,
-        grad: Any = None,
+        value_fn: Objective,
+        value: ArrayLike | None = None,
+        grad: Updates | None = None,
         **extra: Any,
-    ) -> Any:
+    ) -> tuple[Updates, ScaleByZoomLinesearchState]:
         line = line_along(updates, params, value_fn, value, grad, extra)
         grow, c1, c2, accepted, precision = constants(
             increase_factor, slope_rtol, curv_rtol, tol, stepsize_precision
@@ -160,7 +168,7 @@ def scale_by_zoom_linesearch(
         largest = None if max_learning_rate is None else constants(max_learning_rate)[0]
         near = None if approx_dec_rtol is None else constants(approx_dec_rtol)[0]
         criteria = _Criteria(line, c1, c2, near, accepted)
-        # A rate of 0 is not a rate to begin from: every other one would be 0 too.
+        # Do not start from a rate of 0: all later ones would be 0 too.
         last = lax.stop_gradient(state.learning_rate)
         kept = cast(jnp.where(last > 0, last, 1), line.value.dtype)
         guess = kept if initial_guess_strategy == "keep" else jnp.ones_like(kept)
@@ -178,7 +186,7 @@ def scale_by_zoom_linesearch(
         if verbose:
             missed = found.decrease_error > accepted
             report(missed, "scale_by_zoom_linesearch", line, rate, found.decrease_error)
-        info = ZoomLinesearchInfo(found.count, found.decrease_error, found.curvature_error)
+        info = ZoomLinesearchInfo(found.evaluations, found.decrease_error, found.curvature_error)
         new = ScaleByZoomLinesearchState(rate, reached, new_grad, info)
         return scaled(rate, updates), new
 
@@ -198,16 +206,16 @@ def _unsearched(params: Params) -> ScaleByZoomLinesearchState:
 
 
 def _taken(found: _Zoom) -> _Best:
-    """The last point, or after a failure the best, where there is one."""
+    """The last point, or after a failure the best one, if there is any."""
     best, end = found.best, _Best(found.last.step, found.last.value, found.grad)
-    # Out of the domain there is no gradient to go on from: if need be, stay.
+    # Outside of the domain there is no gradient to continue from: if need be, stay.
     use_best = found.failed & ((best.step > 0) | jnp.isinf(found.decrease_error))
     taken: _Best = tree.where(use_best, best, end)
     return taken
 
 
 def _beginning(line: Line) -> _Zoom:
-    """Nothing is known but the value and the slope at 0."""
+    """The start: only the value and the slope at 0 are known."""
     zero, infinite = jnp.zeros_like(line.value), infinity(line.value.dtype)
     start = _Point(zero, line.value, line.slope)
     no = jnp.zeros((), bool)
@@ -227,21 +235,23 @@ def _beginning(line: Line) -> _Zoom:
     )
 
 
-def _widened(s: _Zoom, guess: Any, factor: Any, largest: Any) -> tuple[Any, Any]:
-    """The next step while no interval is known, and whether it is the largest one."""
-    eta = jnp.where(s.count == 0, guess, factor * s.last.step)
+def _widened(
+    s: _Zoom, guess: Array, factor: float | Array, largest: float | Array | None
+) -> tuple[Array, Array]:
+    """The next step while no interval is known, and whether it is the largest allowed."""
+    eta = jnp.where(s.evaluations == 0, guess, factor * s.last.step)
     if largest is None:
         return eta, jnp.zeros((), bool)
     return jnp.minimum(eta, largest), eta >= largest
 
 
-def _narrowed(s: _Zoom) -> Any:
-    """The next step in the interval: of a cubic, of a parabola, or in the middle."""
+def _narrowed(s: _Zoom) -> Array:
+    """The next step within the interval: by a cubic, by a parabola, or by bisection."""
     low, high = s.low, s.high
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     length = right - left
 
-    def inside(x: Any, margin: float) -> Any:  # False for NaN
+    def inside(x: Array, margin: float) -> Array:  # False for NaN
         return (x > left + margin * length) & (x < right - margin * length)
 
     cubic, quadratic = _cubic_minimum(low, high, s.third), _quadratic_minimum(low, high)
@@ -250,18 +260,18 @@ def _narrowed(s: _Zoom) -> Any:
     return jnp.where(inside(cubic, 0.2), cubic, fallback)
 
 
-def _quadratic_minimum(a: _Point, b: _Point) -> Any:
-    """Where the parabola through both values with the slope at a has none."""
+def _quadratic_minimum(a: _Point, b: _Point) -> Array:
+    """The stationary point of the parabola through both values with the slope at a."""
     d = b.step - a.step
     curvature = ((b.value - a.value) / d - a.slope) / d
     return a.step - a.slope / (2 * curvature)
 
 
-def _cubic_minimum(a: _Point, b: _Point, c: _Point) -> Any:
-    """Where the cubic through three values with the slope at a has its minimum, or NaN.
+def _cubic_minimum(a: _Point, b: _Point, c: _Point) -> Array:
+    """The minimum of the cubic through three values with the slope at a, or NaN.
 
-    With x from a: value(x) = a.value + a.slope x + q x^2 + p x^3. Where q > 0 the root is written
-    without a difference of near numbers: p, which is all rounding near a parabola, may be 0.
+    With x measured from a: value(x) = a.value + a.slope x + q x^2 + p x^3. For q > 0 the root is
+    written without cancellation: p, which near a parabola is all rounding error, may be 0.
     """
     db, dc = b.step - a.step, c.step - a.step
     bend_b = ((b.value - a.value) / db - a.slope) / db  # q + p db
@@ -273,9 +283,18 @@ def _cubic_minimum(a: _Point, b: _Point, c: _Point) -> Any:
 
 
 def _after(
-    s: _Zoom, new: _Point, grad: Updates, criteria: _Criteria, at_most: Any, limits: tuple[Any, Any]
+    s: _Zoom,
+    new: _Point,
+    grad: Updates,
+    criteria: _Criteria,
+    at_most: Array,
+    limits: tuple[int, float | Array],
 ) -> _Zoom:
-    """What is known once the new point was looked at."""
+    """The search after the new point was evaluated.
+
+    at_most: whether its step is the largest allowed; limits: the most evaluations, and the shortest
+    interval to search.
+    """
     max_steps, precision = limits
     decrease_error, curvature_error = criteria.errors(new)
     error, tol = jnp.maximum(decrease_error, curvature_error), criteria.tol
@@ -288,12 +307,12 @@ def _after(
     best = tree.where(better, _Best(new.step, new.value, grad), s.best)
     gave_up = ~s.bracketed & at_most & ~bracketed
     done = (error <= tol) | gave_up
-    # Without a step that decreases enough, short intervals are searched too: some functions
-    # are very steep.
+    # Until some step decreases the objective enough, short intervals are searched too: some
+    # functions are very steep.
     too_short = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= precision) & (best.step > 0)
-    failed = ((s.count + 1 >= max_steps) | too_short) & ~done
+    failed = ((s.evaluations + 1 >= max_steps) | too_short) & ~done
     return _Zoom(
-        s.count + 1,
+        s.evaluations + 1,
         new,
         grad,
         decrease_error,
@@ -308,16 +327,16 @@ def _after(
     )
 
 
-def _first_interval(s: _Zoom, new: _Point, decrease_error: Any, fulfils: Any) -> tuple[Any, ...]:
-    """Algorithm 3.5: the last step and this one hold what is sought if the value has risen, or
-    if the slope has."""
-    risen = (decrease_error > 0) | ((new.value >= s.last.value) & (s.count > 0))
+def _first_interval(s: _Zoom, new: _Point, decrease_error: Array, met: Array) -> _Interval:
+    """Algorithm 3.5: the last step and this one bracket a suitable one if the value has risen, or
+    if the slope has turned positive."""
+    risen = (decrease_error > 0) | ((new.value >= s.last.value) & (s.evaluations > 0))
     past = (new.slope >= 0) & ~risen
     low, high = tree.where(past, (new, s.last), (s.last, new))
-    return low, high, low, risen | past | fulfils
+    return low, high, low, risen | past | met
 
 
-def _smaller_interval(s: _Zoom, new: _Point, decrease_error: Any) -> tuple[Any, ...]:
+def _smaller_interval(s: _Zoom, new: _Point, decrease_error: Array) -> _Interval:
     """Algorithm 3.6: the new point becomes one of the ends."""
     worse = (decrease_error > 0) | (new.value >= s.low.value)
     past = (new.slope * (s.high.step - s.low.step) >= 0) & ~worse

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype
+from gradtx.core.dtypes import Scalar, cast, compute_dtype, real_dtype
 from gradtx.core.numerics import abs_sq, running_mean, times
 from gradtx.core.step import one_minus_power
 from gradtx.tree.types import Tree
@@ -39,12 +39,12 @@ def _updated(
     return jax.tree.map(leaf, updates, moments, is_leaf=lambda x: x is None)
 
 
-def update_moment(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
+def update_moment(updates: Tree, moments: Tree, decay: Scalar, order: float) -> Tree:
     """m <- decay * m + (1 - decay) * g^order"""
     return _updated(lambda g, m: running_mean(m, g**order, decay), updates, moments)
 
 
-def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: ArrayLike) -> Tree:
+def update_infinity_moment(updates: Tree, moments: Tree, decay: Scalar, eps: Scalar) -> Tree:
     """u <- max(|g| + eps, decay * u)"""
     return _updated(
         lambda g, m: jnp.maximum(jnp.abs(g) + cast(eps, m.dtype), times(decay, m)),
@@ -53,9 +53,7 @@ def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: 
     )
 
 
-def update_moment_per_elem_norm(
-    updates: Tree, moments: Tree, decay: ArrayLike, order: float
-) -> Tree:
+def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Scalar, order: float) -> Tree:
     """m <- decay * m + (1 - decay) * |g|^order for complex g, with g^order for real g"""
 
     def power(g: jax.Array) -> jax.Array:

@@ -13,6 +13,8 @@ from benchmarks.program import count_equations, count_kernels
 from benchmarks.recipes import RECIPES
 from benchmarks.run import Clock
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 
 @pytest.mark.parametrize(
     ("name", "leaves", "parameters"),

@@ -13,6 +13,8 @@ import pytest
 import gradtx
 from benchmarks.program import count_texts
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 SIDE, LEAVES = 256, 20
 
 

@@ -207,6 +207,25 @@ def test_a_count_in_the_state_is_kept_once_a_tree() -> None:
     assert state.mean["b"] == 60  # the mean of 30, 60, 90
 
 
+def test_a_count_goes_up_in_the_state_of_a_rule_that_does_not_ask_for_the_step() -> None:
+    def mean() -> Any:
+        def update(grad: Any, state: CountedMean) -> Any:
+            return grad, state._replace(mean=grad)
+
+        return Rule(lambda param: CountedMean(None, gradtx.zeros_like(param)), update)
+
+    def tree_mean() -> Any:
+        def update(updates: Any, state: CountedMean) -> Any:
+            return updates, state._replace(mean=updates)
+
+        return Rule(lambda params: CountedMean(None, params), update)
+
+    for tx in (gradtx.per_leaf(mean)(), gradtx.per_tree(tree_mean)(), gradtx.scale_by_lion()):
+        assert tx.init(PARAMS).count == 0
+        *_, state = run(tx, 3)
+        assert state.count == 3
+
+
 def test_a_count_is_put_beside_a_state_that_has_none() -> None:
     *_, state = run(mean_rule(Mean), 3)
     assert isinstance(state, gradtx.ScheduledState)

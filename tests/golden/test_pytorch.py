@@ -8,6 +8,7 @@ Live, with random arguments, a closed loop can be chaotic. There each step is co
 PyTorch stands, and nothing is carried on but the optimizer's state.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ DEFAULT_LR |= {
 }
 
 
+@functools.cache
 def golden(name: str) -> dict[str, Any]:
     return json.loads((Path(__file__).parent / f"{name}.json").read_text())["cases"]
 

@@ -20,6 +20,7 @@ from gradtx.core.definition import Definition
 from gradtx.core.kinds import is_off
 
 from .examples import collect
+from .examples.essential import EXAMPLES as ESSENTIAL
 from .examples.example import Example, ScheduleExample
 
 __all__ = ["EXAMPLES", "SCHEDULES", "Example", "ScheduleExample"]
@@ -33,14 +34,22 @@ def for_every(
 ) -> pytest.MarkDecorator:
     """Parametrise a test over the transformations for which `where` holds.
 
-    A slow law is marked so for all but the first example of each name.
+    Of the essential names the first example of each name is tried every time. Of the other
+    examples, and of other transformations, a part is drawn; of a slow law half as many.
     """
-    chosen = [
-        pytest.param(e, marks=[pytest.mark.slow] if slow and not is_first(e) else [], id=str(e))
-        for e in EXAMPLES
-        if where(e) and not e.narrow_params
-    ]
-    return pytest.mark.parametrize("example", chosen)
+    return pytest.mark.parametrize(
+        "example",
+        [
+            pytest.param(e, id=str(e), marks=pytest.mark.one_in(parts(e) * (2 if slow else 1)))
+            for e in EXAMPLES
+            if where(e) and not e.narrow_params
+        ],
+    )
+
+
+def parts(example: Example) -> int:
+    """On one of how many like this one a law is tried, when not on all."""
+    return (1 if example in ESSENTIAL else 8) * (1 if is_first(example) else 8)
 
 
 def is_first(example: Example) -> bool:

@@ -89,7 +89,7 @@ def test_x64_is_precise(example: Example, x64: None) -> None:
     assert_same(compiled_run(example.make(), *thirds), expected, 1e-12)
 
 
-@for_every(where=lambda e: numbers(e.make()))
+@for_every(where=lambda e: numbers(e.make()), slow=True)
 def test_constant_schedule_equals_the_number(example: Example, x64: None) -> None:
     """For every hyperparameter, all at once and each alone, also as a plain function."""
     tx, gradients = example.make(), jax.tree.map(lambda g: g[:3], grads(np.float64, example))

@@ -1,7 +1,7 @@
 """Every way to save bits over every public optimizer whose state has moments.
 
-The optimizers are those of the laws' registry; leaves are large enough for coding to happen. In the
-fast run there are four, one for each kind of use that is made of moments.
+The optimizers are those of the laws' registry; leaves are large enough for coding to happen. Four,
+one for each kind of use that is made of moments, are tried every time.
 """
 
 import functools
@@ -50,7 +50,7 @@ OPTIMIZERS = [
 
 def over(where: Any = lambda example: True) -> pytest.MarkDecorator:
     chosen = [
-        pytest.param(e, marks=[] if str(e) in FAST else [pytest.mark.slow], id=str(e))
+        pytest.param(e, marks=[] if str(e) in FAST else pytest.mark.one_in(64), id=str(e))
         for e in OPTIMIZERS
         if where(e)
     ]
@@ -204,7 +204,7 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
 # -- store: as it is used --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("turn", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turn", [0, pytest.param(2, marks=pytest.mark.one_in(64))])
 @with_moments
 def test_a_stored_run(example: Example, turn: int) -> None:
     """All formats in one state: bytes as promised, one trace, constant dtypes, finite updates."""

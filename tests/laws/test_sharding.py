@@ -60,7 +60,7 @@ def test_init_places_the_state_with_the_params(example: Example, shardings: Any)
     assert misplaced(state, shardings) == []
 
 
-@for_every(where=is_first)
+@for_every(where=is_first, slow=True)
 def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     tx, gradient, params = example.make(), given(example, some_tree()), some_tree()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unittest
-import zlib
 from typing import Any
 
 import pytest
@@ -24,7 +23,8 @@ def _reason(table: dict[str, str], name: str) -> str | None:
 
 
 def _everything() -> list[Any]:
-    """A parameter for each of Optax's tests; all but one in twelve, and the long ones, are slow."""
+    """A parameter for each of Optax's tests, of which one in sixteen is tried; of long ones, one
+    in two hundred."""
     made = []
     for path in MODULES:
         module = path.split("/")[-1]
@@ -32,11 +32,9 @@ def _everything() -> list[Any]:
             name = f"{module}.{described}"
             if _reason(OUT_OF_SCOPE, name):
                 continue
-            marks = []
+            marks = [pytest.mark.one_in(200 if _reason(LONG, name) else 16)]
             if different := _reason(DIFFERENT, name):
                 marks.append(pytest.mark.xfail(reason=different, strict=True))
-            if _reason(LONG, name) or zlib.crc32(name.encode()) % 12:
-                marks.append(pytest.mark.slow)
             made.append(pytest.param(case, marks=marks, id=name))
     return made
 

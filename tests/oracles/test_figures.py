@@ -16,6 +16,8 @@ import gradtx
 from .optax_cases.case import Args, build
 from .test_against_optax import ESSENTIAL, OPTIMIZERS, TRANSFORMATIONS, cases
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 SHAPES: Any = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
     {
@@ -52,6 +54,9 @@ NORMS = {
     "dog": 1,
     "adafactor": 1,
     "adaptive_grad_clip": 2,
+    "partition": 1,
+    "multi_transform": 1,
+    "sam": 2,
 }
 
 
@@ -77,8 +82,8 @@ def figures(library: Any, name: str, case: Args) -> Figures:
 
 
 def marked(name: str, case: Args) -> list[Any]:
-    """Of the essential names the first set of arguments every time, the rest if asked."""
-    return [] if name in ESSENTIAL and case is ALL[name][0] else [pytest.mark.slow]
+    """Of the essential names the first set of arguments every time; of the rest a part."""
+    return [] if name in ESSENTIAL and case is ALL[name][0] else [pytest.mark.one_in(64)]
 
 
 @pytest.mark.parametrize(

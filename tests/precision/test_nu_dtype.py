@@ -1,5 +1,6 @@
 """`nu_dtype`: the second moment alone is kept in it, and everything else as without it."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -43,6 +44,7 @@ def test_it_is_wherever_mu_dtype_and_a_second_moment_are() -> None:
             assert found.default is None, name
 
 
+@functools.cache
 def state_after_a_step(name: str, **options: Any) -> Any:
     definition = definitions()[name]
     rate = {"learning_rate": 0.1} if "learning_rate" in definition.signature.parameters else {}

@@ -128,6 +128,7 @@ def test_size_of_the_state(name: str) -> None:
     assert size(stored) / size(exact) <= ratio[name]
 
 
+@pytest.mark.usefixtures("compiled_afresh")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the figures of XLA for CPU")
 @pytest.mark.parametrize("shape", [(2**20,), (1000, 768)], ids=str)
 @every_format
@@ -145,6 +146,7 @@ def test_temporary_memory_of_a_step(name: str, shape: tuple[int, ...]) -> None:
     assert memory.temp_size_in_bytes <= 8.05 * params.size
 
 
+@pytest.mark.usefixtures("compiled_afresh")
 @every_format
 def test_a_step_has_no_barrier_and_the_first_state_has(name: str) -> None:
     """What stands behind a barrier is stored before it is encoded; without one a constant is
