@@ -2,14 +2,17 @@
 
 import ast
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import jax
 
 import gradtx
+from gradtx.core.kinds import Instance, Kind
 from gradtx.demo.errors import CommandError, unknown
+
+_ARGS = inspect.Parameter.VAR_POSITIONAL
 
 
 def transformations() -> dict[str, Callable[..., Any]]:
@@ -44,18 +47,32 @@ def _makes(function: object, kind: type) -> bool:
 def make_transformation(name: str, words: Sequence[str]) -> gradtx.GradientTransformation:
     """The transformation of that name; its learning rate is 0.001 if it needs one."""
     known = transformations()
-    if name not in known and name in _exported(gradtx):
-        raise CommandError(
-            f"{name} cannot be made from words on a command line; in Python, "
-            f"gradtx.inspection.describe(tx) says what a transformation is made of"
-        )
-    if name not in known:
+    if name not in known and name not in _exported(gradtx):
         raise unknown("transformation", name, known)
+    inner = _inner(known[name]) if name in known else None
+    if name not in known or inner:
+        why = f", since {inner} is not a number or word" if inner else ""
+        raise CommandError(
+            f"{name} cannot be made from words on a command line{why}; in Python, "
+            "gradtx.inspection.describe(tx) says what a transformation is made of"
+        )
     given = keywords(words)
     parameters = inspect.signature(known[name]).parameters
     if "learning_rate" in parameters and parameters["learning_rate"].default is inspect._empty:
         given = {"learning_rate": 1e-3} | given
     return _call(name, known[name], given)
+
+
+def _inner(definition: Callable[..., Any]) -> str | None:
+    """The first argument that must be given and is, or holds, a transformation."""
+    kinds: Mapping[str, Kind] = getattr(definition, "parameters", {})
+    for name, parameter in inspect.signature(definition).parameters.items():
+        kind = kinds.get(name)
+        needed = parameter.default is parameter.empty and parameter.kind is not _ARGS
+        value_class = kind.value_class if needed and isinstance(kind, Instance) else None
+        if value_class is not None and issubclass(value_class, gradtx.GradientTransformation):
+            return name
+    return None
 
 
 def make_schedule(name: str, words: Sequence[str]) -> gradtx.Schedule:
