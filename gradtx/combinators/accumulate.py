@@ -23,9 +23,9 @@ from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import zeros_like
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
-from gradtx.core.schedule import Schedule
+from gradtx.core.schedule import AnySchedule, Schedule
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["AccumulateState", "accumulate"]
 
@@ -49,8 +49,8 @@ class AccumulateState(NamedTuple):
 
 @per_tree
 def accumulate(
-    inner: GradientTransformation,
-    every: Schedule | int,
+    inner: TransformationLike,
+    every: AnySchedule | int,
     *,
     drop_nonfinite: bool = True,
     accumulator_dtype: DType | None = None,

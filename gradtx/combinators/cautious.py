@@ -13,7 +13,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["CautiousState", "cautious"]
 
@@ -26,7 +26,7 @@ class CautiousState(NamedTuple):
 
 @per_tree
 def cautious(
-    inner: GradientTransformation,
+    inner: TransformationLike,
     floor: NonNegative = 1e-3,
     *,
     normalizer: Literal["clamped", "added", "none"] = "clamped",

@@ -22,7 +22,7 @@ from gradtx.core.place import Place
 from gradtx.core.problem import known_to
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -71,7 +71,7 @@ class FiniteGuardState(NamedTuple):
 
 @per_tree
 def conditionally_transform(
-    inner: GradientTransformation,
+    inner: TransformationLike,
     should_transform_fn: Callable[..., Any],
     forward_extra_args: bool = False,
 ) -> Rule:
@@ -100,7 +100,7 @@ def conditionally_transform(
 
 @per_tree
 def conditionally_mask(
-    inner: GradientTransformation,
+    inner: TransformationLike,
     should_transform_fn: Callable[..., Any],
     forward_extra_args: bool = False,
 ) -> Rule:
@@ -128,7 +128,7 @@ def conditionally_mask(
 
 
 @per_tree
-def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNegative) -> Rule:
+def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegative) -> Rule:
     """u = inner(g), but u = 0 and the inner state stays where g holds a NaN or an infinity.
 
     After max_consecutive_errors such gradients in a row it gives up and lets them through until
@@ -157,7 +157,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: NonNe
 
 
 @per_tree
-def finite_guard(inner: GradientTransformation, *, check_result: bool = True) -> Rule:
+def finite_guard(inner: TransformationLike, *, check_result: bool = True) -> Rule:
     """u = inner(g), but u = 0 and the inner state stays where a NaN or an infinity appears.
 
     It never gives up: the updates are always finite, and so is the state. On a gradient that is

@@ -13,7 +13,11 @@ from gradtx.core.leaves import at
 from gradtx.core.problem import seen_as
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, check_rounds_outside
+from gradtx.core.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    check_rounds_outside,
+)
 from gradtx.tree import cast_like
 
 __all__ = ["flatten"]
@@ -63,7 +67,7 @@ class Flatten(GradientTransformation):
 
 
 @makes(Flatten)
-def flatten(inner: GradientTransformation) -> GradientTransformation:
+def flatten(inner: TransformationLike) -> GradientTransformation:
     """Run the inner transformation on all parameters as one vector.
 
     Its state is made of vectors too, the norm of a leaf is the norm of all parameters, and a mask

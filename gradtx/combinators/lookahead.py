@@ -21,7 +21,7 @@ from gradtx.core.place import Place
 from gradtx.core.problem import check_known
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike
 
 __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
 
@@ -132,7 +132,7 @@ class Lookahead(GradientTransformation):
 
 @makes(Lookahead)
 def lookahead(
-    fast_optimizer: GradientTransformation,
+    fast_optimizer: TransformationLike,
     sync_period: PositiveSteps,
     slow_step_size: Steps,
     reset_state: bool = False,

@@ -21,7 +21,7 @@ from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["DynamicLossScaleState", "dynamic_loss_scale", "loss_scale", "scale_loss"]
 
@@ -38,7 +38,7 @@ class DynamicLossScaleState(NamedTuple):
 
 @per_tree
 def dynamic_loss_scale(
-    inner: GradientTransformation,
+    inner: TransformationLike,
     init_scale: Positive = 2.0**15,
     growth_interval: Positive = 2000,
     growth_factor: Positive = 2.0,

@@ -17,7 +17,7 @@ from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, PastParams, Updates
 from gradtx.core.step import Step
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["MechanicState", "mechanize"]
 
@@ -37,7 +37,7 @@ class MechanicState(NamedTuple):
 
 @per_tree
 def mechanize(
-    base_optimizer: GradientTransformation,
+    base_optimizer: TransformationLike,
     weight_decay: NonNegative = 1e-2,
     eps: Positive = 1e-8,
     s_init: Positive = 1e-6,

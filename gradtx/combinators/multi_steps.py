@@ -26,7 +26,7 @@ from gradtx.core.kinds import DType
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
-from gradtx.core.schedule import Schedule
+from gradtx.core.schedule import AnySchedule
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, TransformationLike
 
@@ -116,7 +116,7 @@ class MultiSteps(TreeTransformation):
     def __new__(
         cls,
         opt: TransformationLike,
-        every_k_schedule: Any,
+        every_k_schedule: AnySchedule | int,
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: DType = np.float32,
@@ -143,8 +143,8 @@ class MultiSteps(TreeTransformation):
 
 @makes(MultiSteps)
 def multi_steps(
-    opt: GradientTransformation,
-    every_k_schedule: Schedule | int,
+    opt: TransformationLike,
+    every_k_schedule: AnySchedule | int,
     use_grad_mean: bool = True,
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType = np.float32,

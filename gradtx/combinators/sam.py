@@ -20,7 +20,7 @@ from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import HoldsParams, OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["SAMState", "sam"]
 
@@ -37,8 +37,8 @@ class SAMState(NamedTuple):
 
 @per_tree
 def sam(
-    optimizer: GradientTransformation,
-    adv_optimizer: GradientTransformation,
+    optimizer: TransformationLike,
+    adv_optimizer: TransformationLike,
     sync_period: PositiveInt = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,

@@ -19,7 +19,7 @@ from gradtx.core.numerics import over_size
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.rule import Rule
 from gradtx.core.state import CountFromOne, OptState, Params, PastParams, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
 
@@ -39,7 +39,7 @@ class ScheduleFreeState(NamedTuple):
 
 @per_tree
 def schedule_free(
-    base_optimizer: GradientTransformation,
+    base_optimizer: TransformationLike,
     learning_rate: NonNegative,
     b1: PositiveFraction = 0.9,
     weight_lr_power: NonNegative = 2.0,

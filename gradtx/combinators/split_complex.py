@@ -13,7 +13,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 
 __all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_real_and_imaginary"]
 
@@ -32,7 +32,7 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 
 @per_tree
-def split_real_and_imaginary(inner: GradientTransformation) -> Rule:
+def split_real_and_imaginary(inner: TransformationLike) -> Rule:
     """Show a transformation each complex array as two real ones; real arrays stay as they are.
 
         u = a + ib,                 (a, b) = inner(Re g, Im g)

@@ -7,7 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.kinds import NonNegative, PositiveInt, Real
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.galore import scale_by_galore
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -21,7 +21,7 @@ def galore(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: GradientTransformation | None = None,
+    base_optimizer: TransformationLike | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
     weight_dimension_numbers: Any = None,

@@ -25,7 +25,7 @@ from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.step import Step
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike
 from gradtx.precision.narrow import Seed, dither_bits, is_narrow, key_of, round_to, uniform
 
 __all__ = ["KahanState", "MasterWeightsState", "kahan", "master_weights", "stochastic_rounding"]
@@ -134,7 +134,7 @@ class MasterWeightsState(NamedTuple):
 
 
 @per_tree
-def master_weights(inner: GradientTransformation) -> Rule:
+def master_weights(inner: TransformationLike) -> Rule:
     """Train a float32 copy of the parameters, which are rounded from it at every step.
 
         master <- master + inner(g, at master)        r = master, rounded to nearest

@@ -37,7 +37,7 @@ from gradtx.core.state import (
     is_named_tuple,
 )
 from gradtx.core.step import Step
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 from gradtx.precision.formats import FORMATS, FormatName, Stored, is_stored, name_of
 from gradtx.precision.narrow import Seed, key_of, uniform
 from gradtx.tree.access import KeyPath
@@ -57,7 +57,7 @@ class StoreState(NamedTuple):
 
 @per_tree
 def store(
-    inner: GradientTransformation,
+    inner: TransformationLike,
     format: Formats,
     *,
     seed: Seed = 0,

@@ -17,7 +17,7 @@ from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
 from gradtx.core.step import Step
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import TransformationLike
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.matrix_axes import Axes, GaLoreDimensionNumbers, Layout, axes_of
 
@@ -38,7 +38,7 @@ def scale_by_galore(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: GradientTransformation | None = None,
+    base_optimizer: TransformationLike | None = None,
     weight_dimension_numbers: Any = None,
 ) -> Rule:
     """Run an optimizer on the projection of each matrix onto its top singular directions.

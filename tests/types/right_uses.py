@@ -77,6 +77,11 @@ smaller: GradientTransformation = both.replace(max_norm=0.5)
 gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", optax.adam(1e-3)))
 gradtx.partition({"kernel": tx, ".*": optax.sgd(0.1)})
 gradtx.masked(tx, "kernel")
+gradtx.store(optax.adam(1e-3), "int8")
+gradtx.apply_if_finite(optax.adam(1e-3), 5)
+gradtx.accumulate(tx, 4)
+gradtx.accumulate(optax.adam(1e-3), lambda step: jnp.where(step < 100, 1, 4))
+gradtx.MultiSteps(tx, gradtx.constant_schedule(4))
 
 params = {"w": jnp.ones(3)}
 init, update = tx

@@ -47,6 +47,8 @@ gradtx.named_chain(tx)
 gradtx.named_chain((1, tx))
 gradtx.partition({"kernel": "adam"})
 gradtx.masked(0.1, "kernel")
+gradtx.accumulate(tx, "4")
+gradtx.accumulate(0.1, 4)
 gradtx.galore(0.1, rank=2.5)
 schedule + "0.5"
 schedule.clip("0.1")
