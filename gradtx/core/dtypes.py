@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-# A hyperparameter as a formula sees it: a Python number, which stays exact, or a scalar array.
-Scalar = float | jax.Array
+# A number as a formula sees it: a Python number, which stays exact, or a scalar array.
+Scalar = float | np.ndarray | jax.Array
 
 
 @cache

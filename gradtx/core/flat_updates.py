@@ -16,7 +16,7 @@ from jax import lax
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
 from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
 from gradtx.core.mask import Mask, hide
-from gradtx.core.problem import PROBLEM, negated, seen_as
+from gradtx.core.problem import PROBLEM, Extra, negated, seen_as
 from gradtx.core.state import Params, Updates
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class FlatUpdates:
                 known = length
 
     def check_floating(self, selections: Sequence[Selection]) -> None:
-        """Refuse a leaf that is not floating, unless no link acts on it."""
+        """Refuse a leaf that is neither floating nor complex, unless no link acts on it."""
         seen = [any(flags) for flags in zip(*selections, strict=True)] if selections else []
         for name, arrays in ((self.name, self.values), (f"{self.name}: params", self.params)):
             acted_on = [x if s else None for x, s in zip(arrays, seen, strict=bool(seen))]
@@ -201,7 +201,7 @@ class FlatUpdates:
         triples = zip(self.leaves.paths, self.values, self.aligned_params, selected, strict=True)
         return [path for path, v, p, s in triples if s and v is None and p is not None]
 
-    def visible(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+    def visible(self, extra: Extra, masks: tuple[Mask, ...]) -> Extra:
         """The extra arguments as a link under these masks sees them.
 
         Those that describe the objective become functions, or gradients, of the selected leaves
@@ -213,7 +213,7 @@ class FlatUpdates:
             extra = negated(extra)
         return self._of_group(self._covered(extra, masks), self.selections.of(masks))
 
-    def _covered(self, extra: dict[str, Any], masks: tuple[Mask, ...]) -> dict[str, Any]:
+    def _covered(self, extra: Extra, masks: tuple[Mask, ...]) -> Extra:
         """With leaves hidden in trees structured like the updates: by the masks that cover extra
         arguments, from the outermost to the first that does not."""
         covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
@@ -227,7 +227,7 @@ class FlatUpdates:
 
         return {name: x if name in PROBLEM else seen(x) for name, x in extra.items()}
 
-    def _of_group(self, extra: dict[str, Any], selected: Selection) -> dict[str, Any]:
+    def _of_group(self, extra: Extra, selected: Selection) -> Extra:
         """The same objective as a function of the selected leaves alone, the others held fixed."""
         seen = [s and v is not None for s, v in zip(selected, self.values, strict=True)]
         triples = zip(seen, selected, self.aligned_params, strict=True)

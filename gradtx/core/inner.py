@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gradtx.core.place import Place
-from gradtx.core.problem import Change, seen_as, unsearchable
+from gradtx.core.problem import Change, Extra, seen_as, unsearchable
 from gradtx.core.run import update
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -24,7 +22,7 @@ class Inner:
 
     transformation: GradientTransformation
     params: Params | None = None
-    extra: Mapping[str, Any] | None = None
+    extra: Extra | None = None
 
     def __call__(self, updates: Updates, state: OptState) -> tuple[Updates, OptState]:
         """The updates, in float32 or wider, and the new state."""

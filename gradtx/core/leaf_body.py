@@ -34,6 +34,7 @@ from gradtx.core.leaf_states import Row, leaf_state, row_of
 from gradtx.core.leaves import describe
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import show_class, show_state
+from gradtx.core.problem import Extra
 from gradtx.core.rule import Inputs, Rule, as_rule, split_result
 from gradtx.core.state import EmptyState, LeafState, StateClass, is_named_tuple
 from gradtx.core.step import Step
@@ -140,7 +141,7 @@ class Shared(NamedTuple):
     count: Any  # an int32 scalar or None; typed, it would clash with tuple.count
     biases: list[jax.Array]
     precomputed: Any
-    extra: dict[str, Any]
+    extra: Extra
 
 
 class LeafError(ValueError):

@@ -238,7 +238,7 @@ def values_needed(where: str, params: Iterable[Any]) -> Iterator[None]:
 
 
 def check_floating(leaves: Leaves, values: Sequence[Any], where: str) -> None:
-    """Refuse an array that is not floating, with its path. None is a leaf that is left out."""
+    """Refuse an array that is neither floating nor complex, with its path; None is let through."""
     for i, x in enumerate(values):
         if x is not None and not is_inexact(x):
             raise TypeError(

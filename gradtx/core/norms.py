@@ -25,7 +25,7 @@ Axes = tuple[int, ...]
 
 
 class Factor(NamedTuple):
-    """A number kept as a product of two scalars, each of which is representable."""
+    """A number kept as a product of two, each of which is representable."""
 
     first: jax.Array
     second: jax.Array
@@ -170,7 +170,7 @@ def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
     bounds = _Range.of(x.real.dtype)
     one = np.ones_like(bounds.big)
 
-    def total(scale: jax.Array) -> jax.Array:
+    def total(scale: np.ndarray) -> jax.Array:
         each = (lax.min(lax.abs(times(scale, part)), bounds.largest) for part in _parts(x))
         return lax.reduce_sum(functools.reduce(lax.add, map(lax.square, each)), axes)
 
@@ -194,10 +194,10 @@ class _Range(NamedTuple):
     big.
     """
 
-    big: Any
-    largest: Any
-    least_total: Any
-    most_total: Any
+    big: np.ndarray
+    largest: np.ndarray
+    least_total: np.ndarray
+    most_total: np.ndarray
 
     @classmethod
     def of(cls, dtype: DTypeLike) -> _Range:

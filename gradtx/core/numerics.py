@@ -106,19 +106,19 @@ def over_root(mean: jax.Array, square: jax.Array, eps: Scalar, eps_root: Scalar 
     return lax.div(mean, cast(plus(eps, sqrt(square)), mean.dtype))
 
 
-def where_positive(function: Callable[[jax.Array], jax.Array], x: Scalar) -> jax.Array:
+def where_positive(function: Callable[[jax.Array], jax.Array], x: float | jax.Array) -> jax.Array:
     """function(x) where x > 0, else 0. Where it is 0 so is its derivative, even if the function's
     own is infinite there."""
     positive = x > 0
     return jnp.where(positive, function(jnp.where(positive, x, 1)), 0)
 
 
-def quotient(x: Scalar, y: Scalar) -> jax.Array:
+def quotient(x: float | jax.Array, y: float | jax.Array) -> jax.Array:
     """x / y where y > 0, else 0, and there its derivative is 0 too."""
     return where_positive(lambda positive: x / positive, y)
 
 
-def over_size(x: jax.Array, size: Scalar) -> jax.Array:
+def over_size(x: jax.Array, size: jax.Array) -> jax.Array:
     """x / size where size > 0, else x: for a size that is 0 only where x is, such as a norm.
 
     Unlike `quotient`, it selects among sizes, not among the elements of x, which are many more.

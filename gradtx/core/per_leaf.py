@@ -34,6 +34,7 @@ from gradtx.core.leaves import (
 )
 from gradtx.core.opaque import opaque
 from gradtx.core.place import Place
+from gradtx.core.problem import Extra
 from gradtx.core.ruled import Ruled
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params, StateClass, is_named_tuple
@@ -198,10 +199,11 @@ class _Bound(NamedTuple):
 
 
 def _bind(
-    link: Link, state: OptState, selected: Selection, flat: FlatUpdates, extra: dict[str, Any]
+    link: Link, state: OptState, selected: Selection, flat: FlatUpdates, extra: Extra
 ) -> _Bound:
     """Evaluate a link's hyperparameters, count, biases and `precompute` for this step."""
-    tx: Any = link.transformation
+    tx = link.transformation
+    assert isinstance(tx, LeafTransformation)
     own, old_count, count = tx.read_count(state)
     numbers = tx.numbers_at(old_count) if tx.is_scheduled else tx.numbers
     spec, traced = tx._spec(numbers, type(own))
@@ -216,8 +218,8 @@ def _bind(
         if tx.sees_the_tree:
             available["updates"] = flat.tree(selected)
             available["params"] = flat.params_tree(selected)
-        rule = spec.rule(spec.numbers(traced, flat.widest_real_dtype))
-        precomputed = tx.precompute_inputs.call(rule.precompute, available)
+        precompute: Any = spec.rule(spec.numbers(traced, flat.widest_real_dtype)).precompute
+        precomputed = tx.precompute_inputs.call(precompute, available)
     seen = flat.visible(tx.inputs.of(extra), link.masks) if extra else extra
     if spec.state_class is EmptyState:
         states = LeafStates(EmptyState, [()] * len(flat.values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +25,7 @@ from gradtx.core.kinds import Instance, Kind
 from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
+from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
 from gradtx.core.run import Stage
@@ -45,7 +45,7 @@ class TreeTransformation(Ruled):
         kinds = self.definition.parameters.items()
         return tuple([n for n, kind in kinds if _is_of_transformation(kind)])
 
-    def _bound(self, params: Params | None, extra: Mapping[str, Any]) -> dict[str, Inner]:
+    def _bound(self, params: Params | None, extra: Extra) -> dict[str, Inner]:
         """The transformations among the arguments, bound to this step."""
         given = ((name, self.arguments[name]) for name in self._bound_names)
         return {

@@ -23,9 +23,10 @@ from gradtx.core.value import show
 
 PROBLEM = frozenset(("value", "grad", "value_fn", "obj_fn", "grad_fn"))
 
+# The caller's extra arguments of `update`, by name.
+Extra = Mapping[str, Any]
 # Translates a value, a gradient or params.
 Change = Callable[[Any], Any]
-Extra = Mapping[str, Any]
 
 
 def seen_as(
@@ -70,8 +71,8 @@ def unsearchable(extra: Extra, where: str) -> dict[str, Any]:
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            f"{where} cannot hold a line search, which calls value_fn: the step that it tries is "
-            "not the one that the parameters make"
+            f"{where} cannot hold a line search, which calls value_fn: the step that it "
+            "would try is not the step that the parameters take"
         )
 
     return {name: refuse if name == "value_fn" and x else x for name, x in extra.items()}

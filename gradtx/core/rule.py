@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gradtx.core import renamed
 from gradtx.core.place import Place
+from gradtx.core.problem import Extra
 from gradtx.core.state import EmptyState, OptState, Updates
 
 # A function that an author writes: its parameters name its inputs.
@@ -86,7 +87,7 @@ class Inputs(NamedTuple):
     required_extra: frozenset[str]
     all_extra: bool = False
 
-    def of(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+    def of(self, extra: Extra) -> dict[str, Any]:
         """The given extra arguments that the function asks for."""
         if self.all_extra:
             return dict(extra)
@@ -96,7 +97,7 @@ class Inputs(NamedTuple):
         self,
         function: Function,
         available: Mapping[str, Any],
-        extra: Mapping[str, Any] | None = None,
+        extra: Extra | None = None,
     ) -> Any:
         """Call the function with the available inputs that it asks for and the extra arguments.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, TypeGuard
 
@@ -25,7 +24,7 @@ from gradtx.core.origin import (
     wrong,
 )
 from gradtx.core.place import Place
-from gradtx.core.problem import accepted
+from gradtx.core.problem import Extra, accepted
 from gradtx.core.rule import Inputs, Rule, as_rule, inputs_of
 from gradtx.core.schedule import Schedule, at
 from gradtx.core.state import (
@@ -112,7 +111,7 @@ class Ruled(GradientTransformation):
         inner = jax.tree.leaves(dict(self.arguments), is_leaf=_is_transformation)
         return list(filter(_is_transformation, inner))
 
-    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+    def takes(self, name: str, extra: Extra) -> bool:
         """Whether the rule names it, or takes `**extra` and passes it to something that reads it:
         a transformation inside, a function among the arguments, or `value_fn`."""
         inside = self._inside
@@ -139,7 +138,7 @@ class Ruled(GradientTransformation):
         inputs = self.inputs
         return bool(inputs.required_extra or inputs.required & {"param", "params"})
 
-    def check_given(self, who: object, has_params: bool, extra: Mapping[str, Any]) -> None:
+    def check_given(self, who: object, has_params: bool, extra: Extra) -> None:
         """Raise if the rule needs params or an extra argument that was not given, naming `who`."""
         required = self.inputs.required
         if not has_params and ("param" in required or "params" in required):
@@ -263,7 +262,7 @@ class Ruled(GradientTransformation):
         if old is None:
             return own, None, None
         if not jnp.issubdtype(jnp.asarray(old).dtype, jnp.integer):
-            problem = f"{show_state(state)} with a count that is no integer, {describe(old)}"
+            problem = f"{show_state(state)} with a count that is not an integer, {describe(old)}"
             raise StateError.of(self.definition.name, problem, "", state)
         return own, old, increment(old)
 

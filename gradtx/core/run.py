@@ -18,6 +18,7 @@ from jax.tree_util import GetAttrKey, keystr
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.origin import StateError, in_classes_of, located_in
 from gradtx.core.place import Place, check_places
+from gradtx.core.problem import Extra
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
 
@@ -65,7 +66,7 @@ class Stage:
     links: tuple[Link, ...]
     states: Sequence[OptState]
     selections: Sequence[Selection]
-    extra: dict[str, Any]
+    extra: Extra
     leaving: bool
 
 
@@ -90,7 +91,7 @@ def update(
     updates: Updates,
     state: OptState,
     params: Params | None,
-    extra: dict[str, Any],
+    extra: Extra,
     *,
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
@@ -106,7 +107,7 @@ def _update(
     updates: Updates,
     state: OptState,
     params: Params | None,
-    extra: dict[str, Any],
+    extra: Extra,
     rounded: bool,
 ) -> tuple[Updates, OptState]:
     line, name, at_work = tx._line, tx.definition.name, None

@@ -18,7 +18,7 @@ from gradtx.core.kinds import Instance
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
-from gradtx.core.problem import accepted, check_known
+from gradtx.core.problem import Extra, accepted, check_known
 from gradtx.core.run import Line, Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.value import Value, show
@@ -122,7 +122,7 @@ class GradientTransformation(Value):
         """Whether its init reads the parameters, so that `init(None)` is an error."""
         return not self._is_pair  # a pair of functions raises its own error
 
-    def takes(self, name: str, extra: Mapping[str, Any]) -> bool:
+    def takes(self, name: str, extra: Extra) -> bool:
         """Whether any part of it reads, or may read, this extra argument."""
         if self._is_pair:
             return name in accepted(self.arguments["update"], {name: None})
@@ -135,7 +135,7 @@ class GradientTransformation(Value):
         """Whether its update needs params or an extra argument."""
         return False
 
-    def check_given(self, who: object, has_params: bool, extra: Mapping[str, Any]) -> None:
+    def check_given(self, who: object, has_params: bool, extra: Extra) -> None:
         """Raise if `update` needs params or an extra argument that was not given, naming `who`."""
 
     def _has(self, name: str) -> bool:
@@ -287,6 +287,6 @@ def check_rounds_outside(who: str, inside: Iterable[GradientTransformation]) -> 
     for tx in inside:
         if Place.LAST in tx.place:
             raise ValueError(
-                f"{who}: {tx} inside of it rounds the parameter, which must come last: round "
+                f"{who}: {tx} inside it rounds the parameter, which must come last: round "
                 f"outside, chain({who}(...), stochastic_rounding()) or master_weights({who}(...))"
             )
