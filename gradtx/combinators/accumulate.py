@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gradtx.core.absent import given
+from gradtx.core.absent import drop_absent
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.holding import either, now_and_then
+from gradtx.core.hyperparameters import DType
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import DType
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import zeros_like
 from gradtx.core.place import Place
@@ -156,7 +156,9 @@ def cycle(
         pairs = zip(leaves.values, kept, strict=True)
         return leaves.tree(None if g is None else add(cast(old, g.dtype), g) for g, old in pairs)
 
-    mean = jax.tree.map(lambda m, old: cast(m, old.dtype), added(), given(updates, state.acc_grads))
+    mean = jax.tree.map(
+        lambda m, old: cast(m, old.dtype), added(), drop_absent(updates, state.acc_grads)
+    )
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
     def step(held: tuple[Updates, OptState]) -> tuple[Updates, tuple[Updates, OptState]]:

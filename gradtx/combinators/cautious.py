@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import NonNegative
 from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Updates
 from gradtx.core.transformation import TransformationLike

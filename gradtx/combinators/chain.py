@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from gradtx.core.definition import makes
-from gradtx.core.kinds import Instance
+from gradtx.core.hyperparameters import Instance
 from gradtx.core.origin import Held, restored_hint, wrong
 from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import (

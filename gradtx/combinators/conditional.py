@@ -16,8 +16,8 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, is_inexact, number_dtype
 from gradtx.core.finite import all_finite, all_zero, idle_zeros, untouched, zero_if_finite
 from gradtx.core.holding import either
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import NonNegative
 from gradtx.core.place import Place
 from gradtx.core.problem import known_to
 from gradtx.core.rule import Rule

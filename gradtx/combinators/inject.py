@@ -16,8 +16,8 @@ from gradtx.core.counts import increment, start
 from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, is_random_key, scalar_dtype
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.hyperparameters import DType, Instance, Numbers
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import DType, Instance, Numbers
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.place import Place

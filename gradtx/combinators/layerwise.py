@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradtx.core.definition import makes
-from gradtx.core.kinds import Fraction
+from gradtx.core.hyperparameters import Fraction
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import broadcast_prefix, check_pattern
 from gradtx.core.numerics import times

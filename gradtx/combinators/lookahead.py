@@ -12,8 +12,8 @@ from gradtx.core.counts import increment, start
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
 from gradtx.core.flat_updates import FlatUpdates
+from gradtx.core.hyperparameters import PositiveSteps, Steps
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import PositiveSteps, Steps
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
 from gradtx.core.origin import is_like, located_in, show_class, wrong

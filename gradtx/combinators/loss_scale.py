@@ -15,8 +15,8 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
 from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.holding import either
+from gradtx.core.hyperparameters import Positive
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Positive
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule

@@ -11,8 +11,8 @@ import numpy as np
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
+from gradtx.core.hyperparameters import NonNegative, Positive, PositiveInt
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import NonNegative, Positive, PositiveInt
 from gradtx.core.numerics import sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, OptState, Params, PastParams, Updates

@@ -21,8 +21,8 @@ from gradtx.combinators.accumulate import (
 )
 from gradtx.core.counts import increased, increment, start
 from gradtx.core.definition import makes
+from gradtx.core.hyperparameters import DType
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import DType
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule

@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 
 from gradtx import tree
-from gradtx.core.absent import given, kept
+from gradtx.core.absent import drop_absent, restore_absent
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
+from gradtx.core.hyperparameters import PositiveInt
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import PositiveInt
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
@@ -94,9 +94,9 @@ def _in_several_calls(sync_period: int, reset_state: bool, place: Place) -> Rule
     def update(
         updates: Updates, state: SAMState, params: Params, optimizer: Inner, adv_optimizer: Inner
     ) -> tuple[Updates, SAMState]:
-        old = given(updates, state.cache, "sam: the state's cache")
+        old = drop_absent(updates, state.cache, "sam: the state's cache")
         origin = tree.where(state.steps_since_sync == 0, params, old)
-        cache = kept(updates, state.cache, origin)
+        cache = restore_absent(updates, state.cache, origin)
 
         def climb(opt_state: OptState, adv_state: OptState) -> tuple[Updates, OptState, OptState]:
             climber = adv_optimizer.at(params).without_search("sam: adv_optimizer")
@@ -163,7 +163,7 @@ def _in_one_call(
         for i in range(sync_period - 1):
             u, adv_state = climber.at(x)(grads, adv_state)
             x = tree.sub(x, u)
-            grads = given(updates, grad_fn(x, i), "sam: what grad_fn returned")
+            grads = drop_absent(updates, grad_fn(x, i), "sam: what grad_fn returned")
             if batch_axis_name is not None:
                 grads = lax.pmean(grads, batch_axis_name)  # type: ignore[no-untyped-call]
         if reset_state:

@@ -12,8 +12,8 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, complex_dtype, real_dtype_of
+from gradtx.core.hyperparameters import DType, NonNegative, PositiveFraction
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import DType, NonNegative, PositiveFraction
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import over_size
 from gradtx.core.origin import nodes_of, the_only

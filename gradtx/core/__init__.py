@@ -1,8 +1,8 @@
 """The plumbing: everything about an optimizer that is not its maths, written once.
 
 A transformation is a value (`value`): the function that defines it, whose signature is read once
-(`definition`), and its arguments, each checked by its kind (`kinds`). The function returns a rule
-(`rule`): the maths of one array or of one tree, which asks for its inputs by name.
+(`definition`), and its arguments, each checked by its kind (`hyperparameters`). The function
+returns a rule (`rule`): the maths of one array or of one tree, which asks for its inputs by name.
 
 Five words recur. A *link* is one rule and the masks it is under; the links of a composite, in
 order, are its *line*; neighbouring links that run together are a *stage*; a *selection* is one
@@ -17,14 +17,14 @@ boolean per leaf; a *row* is the state of one leaf. The journey of one update:
 4.  `per_leaf`        Runs a stage of rules of one array: evaluates schedules, increments the count
                       (`counts`), runs `precompute`, and then, for each leaf,
 5.  `leaf_body`       one jitted body: it applies the rules in turn, in float32 or wider, to the
-                      leaf's gradient, param and row (`leaf_states`). A rule reads the count and
-                      the bias of running means from `step`.
+                      leaf's gradient, param and row (`leaf_states`), and rounds if this is the last
+                      stage. A rule reads the count and the bias of running means from `step`.
 6.  `per_tree`        Runs a rule of trees on the tree of updates; leaves without an update are
                       left out (`absent`). A wrapper is such a rule: it is given its inner
                       transformation, bound to this step (`inner`), which starts again at 1 and
                       does not round.
-7.  `run`             Joins the new states. The updates leave `flat_updates` rounded once, to the
-                      dtypes of the params, and `apply` adds them.
+7.  `run`             Joins the new states. The updates leave `flat_updates` as a tree, rounded, if
+                      they were not yet, to the dtypes of the params, and `apply` adds them.
 
 The other files: `decorators` turns functions into definitions, of values whose classes are in
 `per_leaf`, `per_tree` (both built on `ruled`) and `recipe`. `place` checks which links come first

@@ -65,7 +65,7 @@ def _misfit(name: str, tree: Any, updates: Updates, *, exact: bool = False) -> s
 
 
 def _seen(updates: Updates, tree: Any, what: str) -> Any:
-    shown = given(updates, tree, what)
+    shown = drop_absent(updates, tree, what)
 
     def widened(u: jax.Array, x: jax.Array | None) -> jax.Array | None:
         return None if x is None else widen(x, u.dtype)
@@ -78,10 +78,10 @@ def with_unseen(own: OptState, new: OptState, updates: Updates) -> OptState:
     if type(own) is not type(new) or not is_named_tuple(own):
         return new
     fields = zip(own, new, fields_like_params(type(own)), strict=True)
-    return type(own)(*(kept(updates, x, y) if like else y for x, y, like in fields))
+    return type(own)(*(restore_absent(updates, x, y) if like else y for x, y, like in fields))
 
 
-def given(updates: Updates, tree: Any, what: str = "the tree") -> Any:
+def drop_absent(updates: Updates, tree: Any, what: str = "the tree") -> Any:
     """A tree structured like the params, with None where there is no update. None stays None."""
     if tree is None:
         return None
@@ -92,7 +92,7 @@ def given(updates: Updates, tree: Any, what: str = "the tree") -> Any:
     )
 
 
-def kept(updates: Updates, old: Any, new: Any) -> Any:
+def restore_absent(updates: Updates, old: Any, new: Any) -> Any:
     """The new tree, with the old leaves where there is no update."""
     if old is None:
         return new

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import Definition
-from gradtx.core.kinds import Number, Real, Scalar, ScalarOrSchedule
+from gradtx.core.hyperparameters import Number, Real, Scalar, ScalarOrSchedule
 from gradtx.core.schedule import EXPRESSIONS, Schedule
 from gradtx.core.value import show
 

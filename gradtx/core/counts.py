@@ -8,6 +8,7 @@ in a `ScaleByScheduleState`.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,15 @@ def first_state(own: OptState, *, counted: bool) -> OptState:
     return ScaleByScheduleState(start()) if own == EmptyState() else ScheduledState(start(), own)
 
 
+def _is_known(x: object) -> bool:
+    """Whether x is a number that can be looked at: under jit nobody knows where one comes from."""
+    return x is not None and not isinstance(x, jax.core.Tracer)
+
+
+def _is_same(x: Any, y: Any) -> bool:
+    return x is y or (_is_known(y) and bool(np.array_equal(x, y)))
+
+
 def check_uncounted(where: str, new: OptState, given: OptState, count: jax.Array | None) -> None:
     """Refuse a count that a rule wrote: the plumbing would overwrite it.
 
@@ -115,7 +125,7 @@ def check_uncounted(where: str, new: OptState, given: OptState, count: jax.Array
         return
     before = given if type(given) is type(new) else (None,) * len(new)
     for name, x, old, mark in zip(new._fields, new, before, count_marks(type(new)), strict=True):
-        if mark is not None and x is not None and x is not old and x is not count:
+        if mark is not None and _is_known(x) and not any(_is_same(x, y) for y in (old, count)):
             raise TypeError(
                 f"{where}: the state's {name} is annotated Count, and counts are kept for the "
                 f"rule: write None in init and state._replace(...) in update, without {name}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
-from gradtx.core.kinds import Number, Numbers
+from gradtx.core.hyperparameters import Number, Numbers
 from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.recipe import Recipe

@@ -14,9 +14,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 
-from gradtx.core.kinds import Kind, Number, is_decay, is_factor, kind_of
+from gradtx.core.hyperparameters import Kind, Number, is_decay, is_factor, kind_of
 from gradtx.core.schedule import FunctionSchedule, Schedule
-from gradtx.core.value import Frozen, Value, show, thaw
+from gradtx.core.value import Frozen, Labelled, Value, show, thaw
 
 P = ParamSpec("P")
 V = TypeVar("V", bound=Value)
@@ -59,11 +59,12 @@ class Definition(Generic[P, V]):
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
-        return self.build({name: thaw(argument) for name, argument in arguments.items()})
-
-    def build(self, given: Mapping[str, Any]) -> Any:
-        """The same for arguments as they were given."""
-        bound = inspect.BoundArguments(self.signature, dict(given))
+        # Thawed anew each time: what the function does to a list is done to its own.
+        given = {
+            name: x.thaw() if isinstance(x, Frozen) else dict(x) if isinstance(x, Labelled) else x
+            for name, x in arguments.items()
+        }
+        bound = inspect.BoundArguments(self.signature, given)
         return self.function(*bound.args, **bound.kwargs)
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:

@@ -109,7 +109,7 @@ def widen_tree(tree: Any) -> Any:
     return jax.tree.map(wide, tree)
 
 
-def strengthen(x: Any) -> jax.Array:
+def drop_weak_type(x: Any) -> jax.Array:
     """`x` as an array that is not weakly typed, so that its aval is the same at every step."""
     array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     return array if is_random_key(array) else cast(array, array.dtype)

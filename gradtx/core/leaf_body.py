@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ from gradtx.core.dtypes import (
     bind_numbers,
     cast,
     compute_dtype,
+    drop_weak_type,
     is_inexact,
     real_dtype,
-    strengthen,
     widen,
 )
 from gradtx.core.leaf_states import Row, leaf_state, row_of
@@ -53,6 +53,14 @@ class Leaf:
     dtype: np.dtype
     words: Words | None
 
+    # As the pair of words that it was in the last release.
+
+    def __len__(self) -> int:
+        return len(self.words or ())
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.words or ())[index]
+
     def __iter__(self) -> Iterator[np.uint32 | jax.Array]:
         yield from self.words or ()
 
@@ -63,7 +71,7 @@ class Spec:
 
     treedef, known: the flattened numeric hyperparameters; Python numbers are constants of the
     trace, and None stands for an array, which is an argument of it.
-    static: the other arguments in hashable form; options: the same as they were given.
+    static: the other arguments, in hashable form.
     state_class: that of the rule's own state.
     """
 
@@ -73,7 +81,6 @@ class Spec:
     treedef: PyTreeDef
     known: tuple[float | None, ...]
     state_class: StateClass
-    options: dict[str, Any] = field(compare=False)
 
     @cached_property
     def _hash(self) -> int:
@@ -100,7 +107,7 @@ class Spec:
 
     def rule(self, numbers: dict[str, Any]) -> Rule:
         """The rule with these numbers."""
-        made = self.definition.build(self.options | numbers)
+        made = self.definition.call(dict(self.static) | numbers)
         return made if isinstance(made, Rule) else as_rule(made, self.definition.name)
 
     def decays(self, numbers: Mapping[str, Any]) -> list[Scalar]:
@@ -199,7 +206,7 @@ def _apply(
             raise  # JAX's own errors explain themselves
         shapes = ", ".join(map(describe, jax.tree.leaves(row))) or "none"
         raise LeafError(name, f"{error} (updates {describe(grad)}, state: {shapes})") from error
-    if stateless:
+    if rule.init is None:
         return cast(_as_update(result, grad, name), dtype), ()
     update, new = split_result(rule, result, name)
     made, kept = type(new), spec.state_class
@@ -245,7 +252,7 @@ def _like(old: Row, new: Row, name: str, grad: jax.Array) -> Row:
             raise LeafError(
                 name, f"updates {describe(grad)} do not fit the state {describe(before)}" + _ADVICE
             )
-        return cast(after, before.dtype) if is_inexact(before) else strengthen(after)
+        return cast(after, before.dtype) if is_inexact(before) else drop_weak_type(after)
 
     structure: Any = jax.tree.structure(old)
     if structure != jax.tree.structure(new):

@@ -114,7 +114,7 @@ def at(path: str) -> str:
     return f"at {path}" if path else "at the root"
 
 
-def words_of(keys: KeyPath, purpose: str = "") -> tuple[np.uint32, np.uint32]:
+def path_words(keys: KeyPath, purpose: str = "") -> tuple[np.uint32, np.uint32]:
     """Two words to seed the random numbers of a leaf: 64 bits of a hash of its key path.
 
     They do not depend on the rest of the tree. Key paths that differ at all have different words,

@@ -96,7 +96,9 @@ def plus(scalar: Scalar, x: jax.Array) -> jax.Array:
     return lax.add(number_beside(x, scalar), x)
 
 
-def over_root(mean: jax.Array, square: jax.Array, eps: Scalar, eps_root: Scalar = 0) -> jax.Array:
+def divide_by_rms(
+    mean: jax.Array, square: jax.Array, eps: Scalar, eps_root: Scalar = 0
+) -> jax.Array:
     """mean / (sqrt(square + eps_root) + eps), elementwise: the step of Adam and its relatives.
 
     square may be real where mean is complex.

@@ -23,11 +23,13 @@ class Held(NamedTuple):
 
 
 class StateError(ValueError):
-    """A state that its transformation could not have made. `path` is its key path in `root`."""
+    """A state that its transformation could not have made. `path` is its key path in `root`, `link`
+    the index, in a stage of several links, of the one it was given to."""
 
     problem: str
     path: str
     root: OptState
+    link: int = 0
 
     @classmethod
     def of(cls, who: str, problem: str, path: str, root: OptState) -> StateError:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 
 from gradtx.core.counts import check_uncounted, first_state, join_count, start
-from gradtx.core.dtypes import Scalar, as_exact, cast, compute_dtype, real_dtype, strengthen
+from gradtx.core.dtypes import Scalar, as_exact, cast, compute_dtype, drop_weak_type, real_dtype
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.leaf_body import (
     Leaf,
@@ -29,10 +29,11 @@ from gradtx.core.leaves import (
     check_arrays,
     check_floating,
     describe,
+    path_words,
     values_needed,
-    words_of,
 )
 from gradtx.core.opaque import opaque
+from gradtx.core.origin import StateError
 from gradtx.core.place import Place
 from gradtx.core.problem import Extra
 from gradtx.core.ruled import Ruled
@@ -107,7 +108,9 @@ class LeafTransformation(Ruled):
         def init(i: int | None, param: Any) -> Any:
             dtype = compute_dtype(param.dtype)
             asks_for_leaf = i is not None and "leaf" in self.init_inputs.names
-            leaf = Leaf(param.dtype, words_of(leaves.key_paths[i or 0]) if asks_for_leaf else None)
+            leaf = Leaf(
+                param.dtype, path_words(leaves.key_paths[i or 0]) if asks_for_leaf else None
+            )
             available = {"param": cast(param, dtype), "step": step, "leaf": leaf}
             where = f"{name}: {at('' if i is None else leaves.paths[i])} ({describe(param)})"
             try:
@@ -118,7 +121,7 @@ class LeafTransformation(Ruled):
                     raise  # JAX's own errors explain themselves
                 raise ValueError(f"{where}: {error}") from error
             check_uncounted(name, own, None, step.count)
-            return jax.tree.map(strengthen, own)
+            return jax.tree.map(drop_weak_type, own)
 
         return init
 
@@ -131,8 +134,13 @@ class LeafTransformation(Ruled):
         """Run a stage of neighbouring rules on every leaf."""
         if self.sees_the_tree:
             flat = flat.widened()
-        links = list(zip(stage.links, stage.states, stage.selections, strict=True))
-        bound = [_bind(*each, flat, stage.extra) for each in links]
+        bound: list[_Bound] = []
+        for link, state, selected in zip(stage.links, stage.states, stage.selections, strict=True):
+            try:
+                bound.append(_bind(link, state, selected, flat, stage.extra))
+            except StateError as error:
+                error.link = len(bound)
+                raise
         if len({b.spec.definition for b in bound}) < len(bound):
             bound = _with_common_forms(bound, flat)
         values = list(flat.values)
@@ -163,12 +171,10 @@ class LeafTransformation(Ruled):
                 for x in leaves
             ]
         )
-        static = tuple([(n, x) for n, x in self.arguments.items() if n not in self.numbers])
-        spec = Spec(
-            self.definition, self.inputs, static, treedef, known, state_class, self._options
-        )
+        static = tuple(self._options.items())
+        spec = Spec(self.definition, self.inputs, static, treedef, known, state_class)
         made = spec, [x for x in leaves if not isinstance(x, int | float)]
-        if not self.is_scheduled:
+        if not self._is_scheduled:
             self._specs[state_class] = made
         return made
 
@@ -205,7 +211,7 @@ def _bind(
     tx = link.transformation
     assert isinstance(tx, LeafTransformation)
     own, old_count, count = tx.read_count(state)
-    numbers = tx.numbers_at(old_count) if tx.is_scheduled else tx.numbers
+    numbers = tx.numbers_at(old_count) if tx._is_scheduled else tx._numbers
     spec, traced = tx._spec(numbers, type(own))
     biases: list[jax.Array] = []
     if "step" in tx.inputs.names and spec.definition.decays:
@@ -238,7 +244,7 @@ def _run_leaf(
     param = flat.params[i] if asked & {"param", "leaf", "stored_dtype"} else None
     words = None
     if "leaf" in asked:
-        words = tuple(opaque(words_of(flat.leaves.key_paths[i]), flat.values[i]))
+        words = tuple(opaque(path_words(flat.leaves.key_paths[i]), flat.values[i]))
     small = len(specs) <= 2 and not jax.tree.leaves(rows)
     run = update_leaf_inline if small else update_leaf
     try:

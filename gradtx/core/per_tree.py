@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import cached_property
 from typing import Any
 
@@ -14,14 +15,14 @@ from gradtx.core.counts import check_uncounted, first_state, join_count, start
 from gradtx.core.dtypes import (
     bind_numbers,
     cast,
+    drop_weak_type,
     is_inexact,
     real_dtype_of,
-    strengthen,
     widen_tree,
 )
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.hyperparameters import Instance, Kind
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Instance, Kind
 from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
@@ -47,11 +48,10 @@ class TreeTransformation(Ruled):
 
     def _bound(self, params: Params | None, extra: Extra) -> dict[str, Inner]:
         """The transformations among the arguments, bound to this step."""
-        given = ((name, self.arguments[name]) for name in self._bound_names)
+        bind = functools.partial(Inner, params=params, extra=extra)
         return {
-            name: Inner(tx, params, extra)
-            for name, tx in given
-            if isinstance(tx, GradientTransformation)
+            name: jax.tree.map(bind, self.arguments[name], is_leaf=_is_transformation)
+            for name in self._bound_names
         }
 
     def _can_ignore(self) -> bool:
@@ -70,7 +70,7 @@ class TreeTransformation(Ruled):
         numbers = {
             n: bind_numbers(x, dtype, f"{name}: {n}") for n, x in self.numbers_at(count).items()
         }
-        return as_rule(self.definition.build(self._options | numbers), name)
+        return as_rule(self.definition.call(self._options | numbers), name)
 
     def _init(self, params: Params) -> OptState:
         own: OptState = EmptyState()
@@ -86,7 +86,7 @@ class TreeTransformation(Ruled):
             with values_needed(name, values):
                 own = self.init_inputs.call(init, available)
             check_uncounted(name, own, None, step.count)
-            own = jax.tree.map(strengthen, own)
+            own = jax.tree.map(drop_weak_type, own)
         return first_state(own, counted=self.counted)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
@@ -96,7 +96,9 @@ class TreeTransformation(Ruled):
         rule = self._rule(old_count, flat.widest_real_dtype)
         tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
         seen = seen_by_rule(own, tree, name)
-        extra = flat.visible(stage.extra, link.masks)
+        # Some are costly to translate, and some are for others and of any kind.
+        given = stage.extra if self._binds else self.inputs.of(stage.extra)
+        extra = flat.visible(given, link.masks)
         available = {
             "updates": tree,
             "needed": flat.needed_tree(selected, self._ignored(flat, selected)),
@@ -125,6 +127,10 @@ class TreeTransformation(Ruled):
         return flat, [join_count(count, state, _like(own, new, name))]
 
 
+def _is_transformation(x: object) -> bool:
+    return isinstance(x, GradientTransformation)
+
+
 def _is_of_transformation(kind: Kind) -> bool:
     value_class = kind.value_class if isinstance(kind, Instance) else None
     return value_class is not None and issubclass(value_class, GradientTransformation)
@@ -140,9 +146,9 @@ def _like(old: OptState, new: OptState, where: str) -> OptState:
                 f"{np.shape(before)} to {np.shape(after)}"
             )
         if not hasattr(before, "dtype"):  # a Python number that a user put into the state
-            return strengthen(after)
+            return drop_weak_type(after)
         whole = all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) for x in (before, after))
-        return cast(after, before.dtype) if whole or is_inexact(before) else strengthen(after)
+        return cast(after, before.dtype) if whole or is_inexact(before) else drop_weak_type(after)
 
     structure: Any = jax.tree.structure(old)
     if structure != jax.tree.structure(new):

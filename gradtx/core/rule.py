@@ -52,8 +52,9 @@ class Rule:
     `step`.
 
     place: where in a chain the rule must stand, `Place.FIRST` or `Place.LAST`. A wrapper that
-    returns the updates of its inner transformation unchanged has that transformation's place,
-    `inner.place`; no other wrapper may hold a transformation that must come last.
+    returns the updates of its inner transformation unchanged may hold one that comes last: it then
+    comes last itself, `inner.place & Place.LAST`. Only a wrapper that also hands on the gradients
+    as they are, those of single examples too, has the whole of `inner.place`.
     """
 
     init: Function | None
@@ -69,6 +70,8 @@ class Rule:
         place: Place = Place.ANYWHERE,
         **old: Any,
     ):
+        if not isinstance(place, Place):
+            raise TypeError(f"Rule: place must be a Place such as Place.LAST, got {place!r}")
         if old:
             precompute, place = renamed.rule_fields(old, precompute, place)
         vars(self).update(init=init, update=update, precompute=precompute, place=place)

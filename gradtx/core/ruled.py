@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.counts import increment, split_count
-from gradtx.core.kinds import Number
+from gradtx.core.hyperparameters import Number
 from gradtx.core.leaves import describe, is_function
 from gradtx.core.origin import (
     Held,
@@ -36,7 +36,9 @@ from gradtx.core.state import (
     shared_fields,
 )
 from gradtx.core.transformation import GradientTransformation, check_rounds_outside
-from gradtx.core.value import Frozen
+
+# The names by which a rule asks for the params, an old one among them.
+_PARAMS = frozenset(("param", "params", "stored_params"))
 
 
 class Ruled(GradientTransformation):
@@ -133,15 +135,14 @@ class Ruled(GradientTransformation):
         return not self.inputs.names.isdisjoint(self._bound_names)
 
     @cached_property
-    def requires(self) -> bool:
+    def _requires(self) -> bool:
         """Whether its update needs params or an extra argument."""
         inputs = self.inputs
-        return bool(inputs.required_extra or inputs.required & {"param", "params"})
+        return bool(inputs.required_extra or inputs.required & _PARAMS)
 
     def check_given(self, who: object, has_params: bool, extra: Extra) -> None:
         """Raise if the rule needs params or an extra argument that was not given, naming `who`."""
-        required = self.inputs.required
-        if not has_params and ("param" in required or "params" in required):
+        if not has_params and self.inputs.required & _PARAMS:
             raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
         missing = self.inputs.required_extra - extra.keys()
         if missing:
@@ -154,27 +155,26 @@ class Ruled(GradientTransformation):
     # -- hyperparameters ---------------------------------------------------------------------------
 
     @cached_property
-    def numbers(self) -> dict[str, Any]:
+    def _numbers(self) -> dict[str, Any]:
         """The numeric hyperparameters: numbers, arrays and schedules."""
         return {n: x for n, x in self.arguments.items() if self.definition.is_number(n)}
 
     @cached_property
     def _options(self) -> dict[str, Any]:
         """The arguments that are not numeric."""
-        others = {n: x for n, x in self.arguments.items() if n not in self.numbers}
-        return {n: x.thaw() if isinstance(x, Frozen) else x for n, x in others.items()}
+        return {n: x for n, x in self.arguments.items() if n not in self._numbers}
 
     @cached_property
-    def is_scheduled(self) -> bool:
+    def _is_scheduled(self) -> bool:
         """Whether any numeric hyperparameter is a schedule."""
-        return any(map(_is_schedule, jax.tree.leaves(self.numbers, is_leaf=_is_schedule)))
+        return any(map(_is_schedule, jax.tree.leaves(self._numbers, is_leaf=_is_schedule)))
 
     def numbers_at(self, count: jax.Array) -> dict[str, Any]:
         """The numeric hyperparameters at this step, with schedules evaluated once per tree.
 
         count: the number of updates before this one, so that schedules start at 0.
         """
-        return at(self.numbers, count)
+        return at(self._numbers, count)
 
     # -- the state ---------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Ruled(GradientTransformation):
     def counted(self) -> bool:
         """Whether a step count must be kept: for `step`, or for a schedule."""
         asks_for_it = "step" in self.inputs.names | self.precompute_inputs.names
-        return asks_for_it or self.is_scheduled
+        return asks_for_it or self._is_scheduled
 
     @cached_property
     def keeps_nothing(self) -> bool:
@@ -247,7 +247,7 @@ class Ruled(GradientTransformation):
         counts = self.counted and not any(shared_fields(own))
         kept = own if not counts else ScaleByScheduleState if own is EmptyState else ScheduledState
         hint = restored_hint(state, kept._fields)
-        if counts and self.is_scheduled and (is_nothing(state) or is_like(state, own)):
+        if counts and self._is_scheduled and (is_nothing(state) or is_like(state, own)):
             hint = ": a schedule in place of a number adds a step count to the state"
         return wrong(state, f"the {show_class(kept)} of {name}", path, hint)
 
@@ -260,6 +260,8 @@ class Ruled(GradientTransformation):
             return EmptyState(), None, None
         old, own = split_count(state)
         if old is None:
+            if self.counted:
+                raise self.foreign_state(state)
             return own, None, None
         if not jnp.issubdtype(jnp.asarray(old).dtype, jnp.integer):
             problem = f"{show_state(state)} with a count that is not an integer, {describe(old)}"

@@ -51,7 +51,7 @@ class Line:
         ]
         stages = tuple(itertools.pairwise([*firsts, len(links)]))
         placed = any(link.transformation.place is not Place.ANYWHERE for link in links)
-        requiring = tuple(link for link in links if link.transformation.requires)
+        requiring = tuple(link for link in links if link.transformation._requires)
         return cls(composite, links, stages, placed, requiring)
 
 
@@ -110,7 +110,7 @@ def _update(
     extra: Extra,
     rounded: bool,
 ) -> tuple[Updates, OptState]:
-    line, name, at_work = tx._line, tx.definition.name, None
+    line, name, at_work = tx._line, tx.definition.name, -1
     try:
         held = line.composite._split(state, "")
         for link in line.requiring:
@@ -129,7 +129,7 @@ def _update(
         rounded = rounded and not last
         new_states: list[OptState] = []
         for first, end in line.stages:
-            at_work = held[first] if end == first + 1 else None
+            at_work = first
             stage = Stage(
                 links=line.links[first:end],
                 states=[own for own, _ in held[first:end]],
@@ -140,7 +140,8 @@ def _update(
             flat, made = line.links[first].transformation._run(stage, flat)
             new_states += made
     except StateError as error:
-        raise located_in(state, error, name, at_work) from error.__cause__
+        whose = None if at_work < 0 else held[at_work + error.link]
+        raise located_in(state, error, name, whose) from error.__cause__
     new = line.composite._join(iter(new_states))
     if jax.tree.structure(new) != jax.tree.structure(state):  # type: ignore[operator]
         new = in_classes_of(state, new)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
-from gradtx.core.kinds import Instance, Scalar, ScalarOrSchedule, ScheduleLike
+from gradtx.core.hyperparameters import Instance, Scalar, ScalarOrSchedule, ScheduleLike
 from gradtx.core.value import Value, show
 
 

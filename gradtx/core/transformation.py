@@ -14,7 +14,7 @@ from gradtx.core import run
 from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.flat_updates import FlatUpdates, Selection
-from gradtx.core.kinds import Instance
+from gradtx.core.hyperparameters import Instance
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
@@ -131,7 +131,7 @@ class GradientTransformation(Value):
         return not inside or any(tx.takes(name, extra) for tx in inside)
 
     @property
-    def requires(self) -> bool:
+    def _requires(self) -> bool:
         """Whether its update needs params or an extra argument."""
         return False
 
@@ -288,5 +288,6 @@ def check_rounds_outside(who: str, inside: Iterable[GradientTransformation]) -> 
         if Place.LAST in tx.place:
             raise ValueError(
                 f"{who}: {tx} inside it rounds the parameter, which must come last: round "
-                f"outside, chain({who}(...), stochastic_rounding()) or master_weights({who}(...))"
+                f"outside, chain({who}(...), stochastic_rounding()) or master_weights({who}(...)). "
+                "A wrapper that hands on the updates as they are says so by the place of its rule"
             )

@@ -7,6 +7,8 @@ everything else is static structure.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -118,6 +120,12 @@ class Value:
         arguments = self.__dict__.get("arguments", {})
         if name in arguments:
             return thaw(arguments[name])
+        computed = inspect.getattr_static(type(self), name, None)
+        # One of its own attributes failed with an AttributeError, which Python drops: again, then.
+        if isinstance(computed, functools.cached_property):
+            return computed.func(self)
+        if isinstance(computed, property) and computed.fget is not None:
+            return computed.fget(self)
         known = ", ".join(arguments) or "no arguments"
         title = self.definition.name if arguments else type(self).__name__
         raise AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import gradtx
-from gradtx.core.kinds import Instance, Kind
+from gradtx.core.hyperparameters import Instance, Kind
 from gradtx.demo.errors import CommandError, unknown
 
 _ARGS = inspect.Parameter.VAR_POSITIONAL

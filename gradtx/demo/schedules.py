@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import Schedule
-from gradtx.core.kinds import Number
+from gradtx.core.hyperparameters import Number
 from gradtx.demo.figures import MUTED, PALETTE, new_figure, quiet, save
 
 _ENDLESS = 200  # steps to show of a schedule without a length

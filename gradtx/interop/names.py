@@ -78,7 +78,7 @@ def init_empty_state(params: Params) -> EmptyState:
     return EmptyState()
 
 
-def with_extra_args_support(tx: Any) -> GradientTransformation:
+def with_extra_args_support(tx: Any) -> Any:
     """A transformation whose update takes extra arguments and passes on those that are known.
 
     gradtx's own do so by themselves; this is for a pair of functions, or for Optax's.

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.ademamix import scale_by_ademamix, scale_by_simplified_ademamix
 from gradtx.transforms.decay import add_decayed_weights

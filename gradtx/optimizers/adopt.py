@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adopt import fourth_root, scale_by_adopt
 from gradtx.transforms.scaling import scale_by_learning_rate

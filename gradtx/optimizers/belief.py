@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.belief import scale_by_acprop, scale_by_belief
 from gradtx.transforms.decay import add_decayed_weights

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.hyperparameters import NonNegative, Positive
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.decay import add_decayed_weights

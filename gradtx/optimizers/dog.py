@@ -7,7 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.distance import scale_by_dog, scale_by_dowg

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative, Real
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, Real
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights

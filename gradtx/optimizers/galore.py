@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, PositiveInt, Real
+from gradtx.core.hyperparameters import NonNegative, PositiveInt, Real
 from gradtx.core.transformation import GradientTransformation, TransformationLike
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.galore import scale_by_galore

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, PositiveInt
+from gradtx.core.hyperparameters import NonNegative, PositiveInt
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.lbfgs import scale_by_lbfgs
 from gradtx.transforms.scaling import scale, scale_by_learning_rate

@@ -8,7 +8,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.combinators.partition import partition
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt
 from gradtx.core.leaves import Leaves
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation

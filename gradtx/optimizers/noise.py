@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, RandomKey
+from gradtx.core.hyperparameters import NonNegative, RandomKey
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate

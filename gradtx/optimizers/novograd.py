@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, NonNegative, NonNegativeOrOff
+from gradtx.core.hyperparameters import Decay, NonNegative, NonNegativeOrOff
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.scaling import scale_by_learning_rate

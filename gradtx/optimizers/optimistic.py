@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, DType, NonNegative, Real
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, Real
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient

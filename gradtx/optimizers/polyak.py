@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import NonNegative, Real
+from gradtx.core.hyperparameters import NonNegative, Real
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.polyak import Variant, scale_by_polyak
 from gradtx.transforms.scaling import scale_by_learning_rate

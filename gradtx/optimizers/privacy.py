@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Fraction, NonNegative, RandomKey
+from gradtx.core.hyperparameters import Fraction, NonNegative, RandomKey
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.privacy import differentially_private_aggregate

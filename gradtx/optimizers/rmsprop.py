@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradtx.combinators.chain import chain
 from gradtx.combinators.stateless import identity
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, Fraction, NonNegative
+from gradtx.core.hyperparameters import Decay, Fraction, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
+from gradtx.core.hyperparameters import AtLeastOne, Fraction, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scaling import scale

@@ -11,7 +11,7 @@ from gradtx.combinators.chain import chain
 from gradtx.combinators.schedule_free import schedule_free
 from gradtx.core.decorators import recipe
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import Decay, DType, NonNegative, Positive, PositiveFraction
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, Positive, PositiveFraction
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.decay import add_decayed_weights

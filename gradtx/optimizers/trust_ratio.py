@@ -7,7 +7,7 @@ from typing import Any
 from gradtx.combinators.chain import chain
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import recipe
-from gradtx.core.kinds import Decay, Fraction, NonNegative
+from gradtx.core.hyperparameters import Decay, Fraction, NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights

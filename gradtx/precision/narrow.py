@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.core.kinds import Whole
+from gradtx.core.hyperparameters import Whole
 
 # Below 2^-100 the grid gets no finer, since float32 itself would underflow.
 _SMALLEST_EXPONENT = -100

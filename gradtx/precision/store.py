@@ -23,9 +23,9 @@ from jax.tree_util import (
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
+from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Kind
-from gradtx.core.leaves import paths, words_of
+from gradtx.core.leaves import path_words, paths
 from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
@@ -121,7 +121,7 @@ def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: jax.Ar
 
     def encode(path: KeyPath, x: jax.Array) -> Stored:
         name = chosen.get(keystr(path))
-        return x if name is None else _encode_leaf(name, seed, x, count, words_of(path, "store"))
+        return x if name is None else _encode_leaf(name, seed, x, count, path_words(path, "store"))
 
     return tree_map_with_path(encode, state)
 

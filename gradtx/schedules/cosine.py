@@ -9,7 +9,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import AtLeastOne, NonNegative, Positive, PositiveSteps, Real, Steps
+from gradtx.core.hyperparameters import (
+    AtLeastOne,
+    NonNegative,
+    Positive,
+    PositiveSteps,
+    Real,
+    Steps,
+)
 from gradtx.core.schedule import Schedule
 from gradtx.schedules.piecewise import join_schedules
 from gradtx.schedules.polynomial import exponential_decay, linear_schedule

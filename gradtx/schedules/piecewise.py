@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.definition import makes, schedule
-from gradtx.core.kinds import (
+from gradtx.core.hyperparameters import (
     Fraction,
     NonNegative,
     Numbers,

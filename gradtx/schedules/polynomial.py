@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import NonNegative, Real, Steps
+from gradtx.core.hyperparameters import NonNegative, Real, Steps
 from gradtx.schedules.transition import Left, polynomial, straight, transition
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.kinds import Positive, PositiveSteps, Real, Steps
+from gradtx.core.hyperparameters import Positive, PositiveSteps, Real, Steps
 from gradtx.schedules.polynomial import whole_periods
 from gradtx.schedules.transition import half_wave, one_minus_sqrt, straight, transition
 

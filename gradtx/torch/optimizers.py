@@ -10,12 +10,12 @@ from __future__ import annotations
 from jax import Array
 
 from gradtx.combinators.chain import chain
-from gradtx.core.kinds import (
+from gradtx.core.hyperparameters import (
     Decay,
     FractionOrOff,
     NonNegative,
     NonNegativeOrOff,
-    is_off,
+    is_static_zero,
 )
 from gradtx.core.transformation import GradientTransformation
 from gradtx.schedules.polynomial import inverse_time_decay_schedule
@@ -44,7 +44,9 @@ def _gradient(maximize: bool, weight_decay: float | Array | None) -> Parts:
     """The gradient as PyTorch's optimizers see it: negated to maximize, then L2 is added."""
     ascent = [scale(-1)] if maximize else []
     return ascent + (
-        [] if weight_decay is None or is_off(weight_decay) else [add_decayed_weights(weight_decay)]
+        []
+        if weight_decay is None or is_static_zero(weight_decay)
+        else [add_decayed_weights(weight_decay)]
     )
 
 
@@ -62,10 +64,10 @@ def sgd(
 
     Raises: ValueError for nesterov without momentum or with dampening.
     """
-    if nesterov and (is_off(momentum) or not is_off(dampening)):
+    if nesterov and (is_static_zero(momentum) or not is_static_zero(dampening)):
         raise ValueError("torch.sgd: nesterov needs a momentum and zero dampening")
     parts = _gradient(maximize, weight_decay)
-    if not is_off(momentum):
+    if not is_static_zero(momentum):
         parts.append(scale_by_momentum(momentum, nesterov=nesterov, dampening=dampening))
     return chain(*parts, scale_by_learning_rate(lr))
 
@@ -83,7 +85,7 @@ def adagrad(
     """torch.optim.Adagrad: the rate of step t = 0, 1, ... is lr / (1 + lr_decay * t)."""
     parts = _gradient(maximize, weight_decay)
     parts.append(scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False))
-    if not is_off(lr_decay):
+    if not is_static_zero(lr_decay):
         parts.append(scale_by_schedule(inverse_time_decay_schedule(1.0, lr_decay)))
     return chain(*parts, scale_by_learning_rate(lr))
 
@@ -102,7 +104,7 @@ def rmsprop(
     """torch.optim.RMSprop: eps outside of the root, the learning rate outside of the momentum."""
     parts = _gradient(maximize, weight_decay)
     parts.append((scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False))
-    if not is_off(momentum):
+    if not is_static_zero(momentum):
         parts.append(scale_by_momentum(momentum))
     return chain(*parts, scale_by_learning_rate(lr))
 
@@ -142,7 +144,7 @@ def adamw(
     """torch.optim.AdamW: the parameters decay by lr * weight_decay, decoupled from the moments."""
     parts = _gradient(maximize, None)
     parts.append(_moments(betas, eps, amsgrad))
-    if not is_off(weight_decay):
+    if not is_static_zero(weight_decay):
         parts.append(add_decayed_weights(weight_decay))
     return chain(*parts, scale_by_learning_rate(lr))
 
@@ -156,7 +158,11 @@ def _decayed(
 ) -> GradientTransformation:
     """Moments, with weight decay before them (L2) or decoupled from them."""
     before = _gradient(maximize, None if decoupled else weight_decay)
-    after = [add_decayed_weights(weight_decay)] if decoupled and not is_off(weight_decay) else []
+    after = (
+        [add_decayed_weights(weight_decay)]
+        if decoupled and not is_static_zero(weight_decay)
+        else []
+    )
     return chain(*before, moments, *after, scale_by_learning_rate(lr))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.kinds import AtLeastOne, NonNegative, PositiveSteps
+from gradtx.core.hyperparameters import AtLeastOne, NonNegative, PositiveSteps
 from gradtx.core.schedule import Schedule
 from gradtx.schedules.cosine import (
     cosine_annealing_schedule,

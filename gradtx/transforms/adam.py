@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
+from gradtx.core.hyperparameters import Decay, DType, NonNegative
+from gradtx.core.numerics import abs_sq, divide_by_rms, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
@@ -81,7 +81,7 @@ def scale_by_adam(
             m = nesterov_mean(mu, grad, b1, step)
         elif nesterov:
             m = running_mean(mu, grad, b1)
-        return over_root(m, n, eps, eps_root), state._replace(mu=mu, nu=nu)
+        return divide_by_rms(m, n, eps, eps_root), state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)
 
@@ -132,6 +132,6 @@ def scale_by_amsgrad(
         else:
             nu_max = jnp.maximum(state.nu_max, nu)
             n = step.debias(nu_max, b2)
-        return over_root(m, n, eps, eps_root), state._replace(mu=mu, nu=nu, nu_max=nu_max)
+        return divide_by_rms(m, n, eps, eps_root), state._replace(mu=mu, nu=nu, nu_max=nu_max)
 
     return Rule(init, update)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.numerics import real_full_like, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates

@@ -7,8 +7,15 @@ from typing import NamedTuple
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, DType, NonNegative
-from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times, zeros_like
+from gradtx.core.hyperparameters import Decay, DType, NonNegative
+from gradtx.core.numerics import (
+    abs_sq,
+    divide_by_rms,
+    real_full_like,
+    running_mean,
+    times,
+    zeros_like,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
@@ -77,7 +84,7 @@ def scale_by_ademamix(
         m2 = running_mean(state.m2, grad, b3)
         nu = running_mean(state.nu, abs_sq(grad), b2)
         mixed = step.debias(m1, b1) + times(alpha, m2)
-        u = over_root(mixed, step.debias(nu, b2), eps, eps_root)
+        u = divide_by_rms(mixed, step.debias(nu, b2), eps, eps_root)
         return u, state._replace(m1=m1, m2=m2, nu=nu)
 
     return Rule(init, update)
@@ -111,7 +118,7 @@ def scale_by_simplified_ademamix(
     ) -> tuple[Array, ScaleBySimplifiedAdEMAMixState]:
         m = times(b1, state.m) + grad
         n = running_mean(state.n, abs_sq(grad), b2)
-        u = over_root(m + times(alpha, grad), step.debias(n, b2), eps, eps_root)
+        u = divide_by_rms(m + times(alpha, grad), step.debias(n, b2), eps, eps_root)
         return u, state._replace(m=m, n=n)
 
     return Rule(init, update)

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
-from gradtx.core.kinds import Decay, DType, NonNegative
+from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.numerics import abs_sq, magnitude, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step

@@ -10,7 +10,7 @@ from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype, scalar_dtype
-from gradtx.core.kinds import NonNegative
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Params, PastParams, Updates

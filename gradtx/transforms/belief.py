@@ -9,11 +9,11 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
-from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.numerics import (
     abs_sq,
+    divide_by_rms,
     magnitude,
-    over_root,
     real_full_like,
     running_mean,
     sqrt,
@@ -69,7 +69,7 @@ def scale_by_belief(
         m = step.debias(mu, b1)
         if nesterov:
             m = nesterov_mean(mu, grad, b1, step)
-        return over_root(m, step.debias(nu, b2), eps), state._replace(mu=mu, nu=nu)
+        return divide_by_rms(m, step.debias(nu, b2), eps), state._replace(mu=mu, nu=nu)
 
     return Rule(_init, update)
 

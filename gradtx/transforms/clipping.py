@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype
-from gradtx.core.kinds import NonNegative
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.norms import Factor, Norm, norm_of, norm_over, rms_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates

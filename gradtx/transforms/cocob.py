@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import NonNegative, Positive
+from gradtx.core.hyperparameters import NonNegative, Positive
 from gradtx.core.numerics import magnitude, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import PastParams, Updates

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype_of
-from gradtx.core.kinds import Decay, NonNegative, Positive
+from gradtx.core.hyperparameters import Decay, NonNegative, Positive
 from gradtx.core.numerics import abs_sq, quotient, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates

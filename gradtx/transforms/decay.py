@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
-from gradtx.core.kinds import NonNegative, NonNegativeFactor
+from gradtx.core.hyperparameters import NonNegative, NonNegativeFactor
 from gradtx.core.numerics import is_zero, times
 from gradtx.core.transformation import GradientTransformation
 

@@ -14,7 +14,7 @@ from jax import Array
 from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import complex_dtype, real_dtype, real_dtype_of
-from gradtx.core.kinds import DType, NonNegative, Real
+from gradtx.core.hyperparameters import DType, NonNegative, Real
 from gradtx.core.numerics import quotient, sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import Params, PastParams, Updates

@@ -11,7 +11,7 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
-from gradtx.core.kinds import NonNegative, Real
+from gradtx.core.hyperparameters import NonNegative, Real
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates

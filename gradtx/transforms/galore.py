@@ -10,8 +10,8 @@ from jax import Array, lax
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
 from gradtx.core.holding import now_and_then
+from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import PositiveInt, Real
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule

@@ -12,7 +12,7 @@ from jax import Array, lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
-from gradtx.core.kinds import PositiveInt
+from gradtx.core.hyperparameters import PositiveInt
 from gradtx.core.norms import norm_of
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates

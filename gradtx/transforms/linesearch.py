@@ -15,8 +15,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, compute_dtype, real_dtype, strengthen
-from gradtx.core.kinds import NonNegative, Number, Positive, PositiveInt, ScalarOrSchedule
+from gradtx.core.dtypes import cast, compute_dtype, drop_weak_type, real_dtype
+from gradtx.core.hyperparameters import NonNegative, Number, Positive, PositiveInt, ScalarOrSchedule
 from gradtx.core.numerics import infinity
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.problem import accepted, is_negated
@@ -311,7 +311,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
         )
 
         def strong() -> tuple[Any, Updates]:
-            return jax.tree.map(strengthen, compute())  # a constant objective returns a float
+            return jax.tree.map(drop_weak_type, compute())  # a constant objective returns a float
 
         return lax.cond(jnp.isfinite(left), lambda: kept, strong)
 

@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, scalar_dtype
-from gradtx.core.kinds import Fraction, NonNegative
+from gradtx.core.hyperparameters import Fraction, NonNegative
 from gradtx.core.numerics import abs_sq, over_size, real_full_like, where_positive, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, PastParams, Updates

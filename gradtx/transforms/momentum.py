@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, DType, Fraction, FractionOrOff, is_off
+from gradtx.core.hyperparameters import Decay, DType, Fraction, FractionOrOff, is_static_zero
 from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.rule import Rule
@@ -90,7 +90,7 @@ def scale_by_momentum(
     The step is -learning_rate * u. Polyak, 1964; Sutskever et al., 2013,
     https://proceedings.mlr.press/v28/sutskever13.html; dampening as in PyTorch.
     """
-    if is_off(dampening):
+    if is_static_zero(dampening):
         return _plain(decay, nesterov)
     return _dampened(decay, nesterov, dampening)
 

@@ -14,8 +14,8 @@ from jax.typing import ArrayLike
 from gradtx.core.decorators import per_tree
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, is_inexact, scalar_dtype, widen_tree
+from gradtx.core.hyperparameters import Decay, DType, Instance
 from gradtx.core.inner import Inner
-from gradtx.core.kinds import Decay, DType, Instance
 from gradtx.core.leaves import Leaves
 from gradtx.core.origin import wrong
 from gradtx.core.rule import Rule

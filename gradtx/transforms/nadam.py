@@ -10,8 +10,8 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
-from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, zeros_like
+from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, divide_by_rms, real_full_like, running_mean, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
@@ -68,7 +68,7 @@ def scale_by_nadam(
         nu = running_mean(state.nu, abs_sq(grad), b2)
         product = state.product * now
         m = later / (1 - product * later) * mu + (1 - now) / (1 - product) * grad
-        u = over_root(m, step.debias(nu, b2), eps)
+        u = divide_by_rms(m, step.debias(nu, b2), eps)
         return u, state._replace(mu=mu, nu=nu, product=product)
 
     return Rule(init, update, precompute)

@@ -13,8 +13,8 @@ from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, number_dtype
-from gradtx.core.kinds import NonNegative, RandomKey
-from gradtx.core.leaves import Leaves, words_of
+from gradtx.core.hyperparameters import NonNegative, RandomKey
+from gradtx.core.leaves import Leaves, path_words
 from gradtx.core.numerics import sqrt, times
 from gradtx.core.opaque import opaque
 from gradtx.core.rule import Rule
@@ -91,7 +91,7 @@ def normal_like(key: Array, tree: Updates, purpose: str) -> Updates:
     return leaves.tree(
         None
         if x is None
-        else jax.random.normal(_fold(key, words_of(keys, purpose), x), x.shape, x.dtype)
+        else jax.random.normal(_fold(key, path_words(keys, purpose), x), x.shape, x.dtype)
         for x, keys in pairs
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import AtLeastOne, NonNegative, Real
+from gradtx.core.hyperparameters import AtLeastOne, NonNegative, Real
 from gradtx.core.norms import Factor
 from gradtx.core.numerics import zeros_like, zeros_like_result
 from gradtx.core.rule import Rule

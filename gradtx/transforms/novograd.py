@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeOrOff, is_off
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeOrOff, is_static_zero
 from gradtx.core.numerics import (
     abs_sq,
-    over_root,
+    divide_by_rms,
     running_mean,
     times,
     zeros_like,
@@ -62,7 +62,7 @@ def scale_by_novograd(
     ) -> tuple[Array, ScaleByNovogradState]:
         square = jnp.sum(abs_sq(grad))
         nu = jnp.where(step.count == 1, square, running_mean(state.nu, square, b2))
-        mu = times(b1, state.mu) + over_root(grad, nu, eps, eps_root)
+        mu = times(b1, state.mu) + divide_by_rms(grad, nu, eps, eps_root)
         return mu, state._replace(mu=mu, nu=nu)
 
     def decayed(
@@ -72,4 +72,4 @@ def scale_by_novograd(
         mu = mu + times(weight_decay, param)
         return mu, new._replace(mu=mu)
 
-    return Rule(init, plain if is_off(weight_decay) else decayed)
+    return Rule(init, plain if is_static_zero(weight_decay) else decayed)

@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
-from gradtx.core.kinds import Real
+from gradtx.core.hyperparameters import Real
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
 from gradtx.core.rule import Rule

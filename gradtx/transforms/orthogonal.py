@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
-from gradtx.core.kinds import Decay, DType, NonNegative, NonNegativeInt, Numbers
+from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like

@@ -13,7 +13,7 @@ from gradtx import tree
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype_of
-from gradtx.core.kinds import Fraction, NonNegative, PositiveFraction
+from gradtx.core.hyperparameters import Fraction, NonNegative, PositiveFraction
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 from gradtx.core.state import Params, Updates

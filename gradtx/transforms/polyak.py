@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from gradtx import tree
 from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.dtypes import real_dtype, real_dtype_of
-from gradtx.core.kinds import Decay, NonNegative, Real
+from gradtx.core.hyperparameters import Decay, NonNegative, Real
 from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import (
     abs_sq,

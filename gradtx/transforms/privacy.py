@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.kinds import NonNegative, RandomKey
+from gradtx.core.hyperparameters import NonNegative, RandomKey
 from gradtx.core.numerics import times
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule

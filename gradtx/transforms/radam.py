@@ -10,7 +10,7 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
-from gradtx.core.kinds import Decay, NonNegative
+from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step

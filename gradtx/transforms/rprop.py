@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import AtLeastOne, Fraction, NonNegative
+from gradtx.core.hyperparameters import AtLeastOne, Fraction, NonNegative
 from gradtx.core.numerics import number_beside, real_full_like, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import NonNegativeFactor, RealFactor
+from gradtx.core.hyperparameters import NonNegativeFactor, RealFactor
 from gradtx.core.numerics import times
 
 __all__ = ["scale", "scale_by_learning_rate", "scale_by_schedule"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, DType, Positive
+from gradtx.core.hyperparameters import Decay, DType, Positive
 from gradtx.core.numerics import running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates

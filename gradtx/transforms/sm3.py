@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, Fraction, NonNegative
+from gradtx.core.hyperparameters import Decay, Fraction, NonNegative
 from gradtx.core.numerics import abs_sq, running_mean, where_positive, zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Updates

@@ -13,8 +13,7 @@ from jax import Array, lax
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.holding import now_and_then
-from gradtx.core.inner import Inner
-from gradtx.core.kinds import (
+from gradtx.core.hyperparameters import (
     Decay,
     DType,
     NonNegative,
@@ -23,6 +22,7 @@ from gradtx.core.kinds import (
     PositiveInt,
     RandomKey,
 )
+from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, at, describe, map_leaves
 from gradtx.core.numerics import running_mean, zeros_like
 from gradtx.core.rule import Rule

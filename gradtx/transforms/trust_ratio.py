@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import NonNegative
+from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.norms import Factor, norm, norm_of, root_mean_square
 from gradtx.core.numerics import times
 

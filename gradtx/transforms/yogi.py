@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.decorators import per_leaf
-from gradtx.core.kinds import Decay, NonNegative
-from gradtx.core.numerics import abs_sq, over_root, real_full_like, running_mean, times
+from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.numerics import abs_sq, divide_by_rms, real_full_like, running_mean, times
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
@@ -43,7 +43,7 @@ def scale_by_yogi(
         square = abs_sq(grad)
         mu = running_mean(state.mu, grad, b1)
         nu = state.nu - times(1 - b2, jnp.sign(state.nu - square) * square)
-        u = over_root(step.debias(mu, b1), step.debias(nu, b2), eps, eps_root)
+        u = divide_by_rms(step.debias(mu, b1), step.debias(nu, b2), eps, eps_root)
         return u, state._replace(mu=mu, nu=nu)
 
     return Rule(init, update)

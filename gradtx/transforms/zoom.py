@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
-from gradtx.core.kinds import NonNegative, Positive, PositiveInt
+from gradtx.core.hyperparameters import NonNegative, Positive, PositiveInt
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates

@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.core.kinds import PositiveInt, kind_of
+from gradtx.core.hyperparameters import PositiveInt, kind_of
 from gradtx.tree.arithmetic import length, norm, scale, sub, vdot
 from gradtx.tree.types import Tree
 

@@ -269,3 +269,19 @@ def test_annotations_may_be_strings() -> None:
     assert jax.tree.leaves(definition(0.5)) == [0.5]
     with pytest.raises(ValueError, match=r"function: rate must be in \[0, 1\), got 2"):
         definition(2)
+
+
+def test_an_attribute_error_in_a_definition_is_its_own() -> None:
+    @gradtx.recipe
+    def misspelt(rate: gradtx.NonNegative) -> Any:
+        return gradtx.chain(gradtx.sdg(rate))
+
+    @gradtx.per_leaf
+    def misspelt_maths(rate: gradtx.NonNegative) -> Any:
+        return lambda grad: jnp.typo(rate)
+
+    with pytest.raises(AttributeError, match="'gradtx' has no attribute 'sdg'"):
+        misspelt(0.1)
+    tx = misspelt_maths(0.1)
+    with pytest.raises(AttributeError, match=r"'jax\.numpy' has no attribute 'typo'"):
+        tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))

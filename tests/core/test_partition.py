@@ -152,7 +152,8 @@ def test_groups_of_rules_run_as_one_body_a_leaf() -> None:
         lambda p: jax.tree.map(lambda x: ".*" if x.ndim > 1 else "bias|scale", p),
     )
     assert len(calls(tx)) == 5
-    with_decay = gradtx.chain(tx, gradtx.add_decayed_weights(0.1))
+    groups = gradtx.partition({"bias|scale": gradtx.sgd(0.1, 0.9), ".*": gradtx.adam(1e-3)})
+    with_decay = gradtx.chain(groups, gradtx.add_decayed_weights(0.1))
     assert len(calls(with_decay)) == 5
 
 

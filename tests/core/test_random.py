@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.leaves import key_paths, words_of
+from gradtx.core.leaves import key_paths, path_words
 
 N = 4096
 # CRC-32 cannot tell these two apart.
@@ -94,14 +94,14 @@ def test_the_leaves_of_a_large_model_are_told_apart() -> None:
         f"layers_{i}": {f"experts_{j}": dict.fromkeys(parts, 0) for j in range(1000)}
         for i in range(100)
     }
-    words = [words_of(keys) for keys in key_paths(tree)]
+    words = [path_words(keys) for keys in key_paths(tree)]
     assert len(set(words)) == len(words) == 400_000
     assert {x.dtype for x in words[0]} == {np.dtype(np.uint32)}
 
 
 def test_words_are_as_good_as_random() -> None:
     """Each of the 64 bits is set in half of the leaves, whatever another bit is."""
-    words = np.asarray([words_of(keys) for keys in key_paths(list(range(N)))], "<u4")
+    words = np.asarray([path_words(keys) for keys in key_paths(list(range(N)))], "<u4")
     bits = np.unpackbits(words.view(np.uint8), axis=1).astype(np.float64)
     assert np.max(np.abs(bits.mean(axis=0) - 0.5)) < 5 * 0.5 / np.sqrt(N)
     assert np.max(np.abs(np.corrcoef(bits.T) - np.eye(64))) < 6 / np.sqrt(N)
@@ -120,4 +120,4 @@ def test_a_rule_of_ones_own_is_given_both_words() -> None:
     for run in (own().update, jax.jit(own().update)):
         updates, _ = run(params, own().init(params))
         for keys, x in jax.tree_util.tree_leaves_with_path(updates):
-            np.testing.assert_array_equal(x, np.asarray(words_of(keys), np.float32))
+            np.testing.assert_array_equal(x, np.asarray(path_words(keys), np.float32))

@@ -508,3 +508,123 @@ def test_a_rule_with_a_state_must_return_two_things() -> None:
 def test_a_rule_without_a_state_must_return_one_thing() -> None:
     with pytest.raises(Exception, match="broken"):
         run(broken(lambda grad: (grad, grad)))
+
+
+# -- functions of any signature ------------------------------------------------------------------
+
+
+@gradtx.per_leaf
+def with_options(rate: gradtx.NonNegative = 0.1, **options: Any) -> Any:
+    return lambda grad: -rate * grad * options.get("times", 1)
+
+
+@gradtx.per_tree
+def with_options_of_trees(rate: gradtx.NonNegative = 0.1, **options: Any) -> Any:
+    return lambda updates: jax.tree.map(lambda g: -rate * g * options.get("times", 1), updates)
+
+
+@gradtx.per_leaf
+def by_position(rate: gradtx.NonNegative, /) -> Any:
+    return lambda grad: -rate * grad
+
+
+@pytest.mark.parametrize(
+    "tx", [with_options(0.2, times=3), with_options_of_trees(0.2, times=3), by_position(0.6)]
+)
+def test_no_argument_is_lost(tx: Any) -> None:
+    updates, _ = tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.6], rtol=1e-6)
+
+
+def test_an_option_is_what_it_was_at_every_step() -> None:
+    @gradtx.per_tree
+    def growing(factors: Any) -> Any:
+        factors.append(2 * factors[-1])
+        return lambda updates: jax.tree.map(lambda u: u * factors[-1], updates)
+
+    tx, params = growing([3]), {"w": jnp.ones(2)}
+    for _ in range(3):
+        updates, _ = tx.update(params, tx.init(params))
+        assert updates["w"][0] == 6
+
+
+@pytest.mark.parametrize("rate", [0.1, lambda step: 0.1])
+def test_a_rule_may_keep_an_empty_state(rate: Any) -> None:
+    @gradtx.per_leaf
+    def downhill(rate: gradtx.NonNegative) -> Any:
+        def init(param: Any) -> gradtx.EmptyState:
+            return gradtx.EmptyState()
+
+        return Rule(init, lambda grad, state: (-rate * grad, state))
+
+    tx, params = downhill(rate), {"w": jnp.ones(2)}
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(params, state)
+    np.testing.assert_allclose(updates["w"], [-0.1, -0.1], rtol=1e-6)
+
+
+class CountedState(NamedTuple):
+    """A count and a moment."""
+
+    count: gradtx.Count
+    moment: Any
+
+
+HANDED: dict[str, Any] = {
+    "a select": lambda new, old: jax.tree.map(lambda a, b: jnp.where(a > 0, a, b), new, old),
+    "jit": lambda new, old: jax.jit(lambda s: s)(new),
+    "checkpoint": lambda new, old: jax.checkpoint(lambda s: s)(new),
+}
+
+
+@pytest.mark.parametrize("how", HANDED)
+@pytest.mark.parametrize("decorator", [gradtx.per_leaf, gradtx.per_tree])
+def test_a_count_may_be_handed_through(decorator: Any, how: str) -> None:
+    def update(updates: Any, state: Any) -> Any:
+        return updates, HANDED[how](state._replace(moment=updates), state)
+
+    def of_leaf(grad: Any, state: Any) -> Any:
+        return update(grad, state)
+
+    def of_leaf_init(param: Any) -> CountedState:
+        return CountedState(None, param)
+
+    def of_tree_init(params: Any, step: Any) -> CountedState:
+        return jax.tree.map(jnp.copy, CountedState(step.count, params))
+
+    @decorator
+    def kept() -> Any:
+        leaf = decorator is gradtx.per_leaf
+        return Rule(of_leaf_init, of_leaf) if leaf else Rule(of_tree_init, update)
+
+    tx, params = kept(), {"w": jnp.ones(2)}
+    state = tx.init(params)
+    for i in (1, 2):
+        _, state = jax.jit(tx.update)(params, state)
+        assert state.count == i
+    _, state = tx.update(params, state)
+    assert state.count == 3
+
+
+def test_extra_arguments_that_a_rule_does_not_ask_for_are_not_looked_at() -> None:
+    @gradtx.per_tree
+    def plain() -> Any:
+        return lambda updates: updates
+
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    tx = gradtx.masked(plain(), "a")
+    updates, _ = tx.update(params, tx.init(params), params, grad=jnp.ones(7))
+    np.testing.assert_array_equal(updates["a"], params["a"])
+    up = gradtx.maximize(plain())
+    updates, _ = up.update(params, up.init(params), params, value="abc")
+    np.testing.assert_array_equal(updates["a"], -params["a"])
+
+
+def test_a_wrong_count_is_found_in_its_link() -> None:
+    params = {"w": jnp.ones(2)}
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.scale_by_adam())
+    first, adam = tx.init(params)
+    for count in (None, jnp.float32(1)):
+        with pytest.raises(ValueError, match=r"chain: the state at \[1\] is ScaleByAdamState"):
+            tx.update(params, (first, adam._replace(count=count)))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.absent import given, kept
-from gradtx.core.kinds import Real
+from gradtx.core.absent import drop_absent, restore_absent
+from gradtx.core.hyperparameters import Real
 from gradtx.core.state import Count, CountFromOne, LikeParams
 
 
@@ -80,9 +80,12 @@ def test_a_field_of_another_structure_is_named() -> None:
 
 def test_given_and_kept() -> None:
     updates = {"a": None, "b": 1.0}
-    assert given(updates, {"a": [1, 2], "b": 3}) == {"a": None, "b": 3}
-    assert given(updates, None) is None
-    assert kept(updates, {"a": [1, 2], "b": 3}, {"a": None, "b": 4}) == {"a": [1, 2], "b": 4}
+    assert drop_absent(updates, {"a": [1, 2], "b": 3}) == {"a": None, "b": 3}
+    assert drop_absent(updates, None) is None
+    assert restore_absent(updates, {"a": [1, 2], "b": 3}, {"a": None, "b": 4}) == {
+        "a": [1, 2],
+        "b": 4,
+    }
 
 
 def test_a_plain_number_may_be_set_in_the_state_of_a_search() -> None:

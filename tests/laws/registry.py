@@ -17,7 +17,7 @@ import gradtx
 from gradtx import GradientTransformation
 from gradtx import torch as gt
 from gradtx.core.definition import Definition
-from gradtx.core.kinds import is_off
+from gradtx.core.hyperparameters import is_static_zero
 
 from .examples import collect
 from .examples.essential import EXAMPLES as ESSENTIAL
@@ -124,6 +124,6 @@ def numbers(tx: Any) -> list[Number]:
             continue
         items = enumerate(value) if isinstance(value, tuple) else [(None, value)]
         for i, x in items:
-            if isinstance(x, int | float) and not is_off(x):
+            if isinstance(x, int | float) and not is_static_zero(x):
                 found.append(Number(name if i is None else f"{name}[{i}]", x, name, i))
     return found

@@ -10,7 +10,7 @@ import pytest
 
 import gradtx
 from gradtx import GradientTransformation, Schedule
-from gradtx.core.kinds import Numbers
+from gradtx.core.hyperparameters import Numbers
 from gradtx.core.value import thaw
 
 from .registry import EXAMPLES, SCHEDULES, definitions

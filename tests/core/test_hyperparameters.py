@@ -1,7 +1,7 @@
 """What a hyperparameter may be, kind by kind, and what its error says."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.kinds import FractionOrOff, NonNegativeInt, NonNegativeOrOff, PositiveInt, is_off
+from gradtx.core.hyperparameters import (
+    FractionOrOff,
+    NonNegativeInt,
+    NonNegativeOrOff,
+    PositiveInt,
+    is_static_zero,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -182,12 +188,14 @@ def test_decays_in_a_tuple_have_their_biases_corrected() -> None:
 
 def test_a_literal_zero_switches_off() -> None:
     for kind in (NonNegativeOrOff, FractionOrOff):
-        assert is_off(rule(kind)(0).x)
-        assert is_off(rule(kind)(np.float32(0.0)).x)
-        assert not is_off(rule(kind)(0.5).x)
-        assert not is_off(rule(kind)(jnp.float32(0.0)).x)  # an array's value is not structure
+        assert is_static_zero(rule(kind)(0).x)
+        assert is_static_zero(rule(kind)(np.float32(0.0)).x)
+        assert not is_static_zero(rule(kind)(0.5).x)
+        assert not is_static_zero(
+            rule(kind)(jnp.float32(0.0)).x
+        )  # an array's value is not structure
         assert jax.tree.leaves(rule(kind)(0)) == []
-    assert is_off(None)
+    assert is_static_zero(None)
 
 
 @pytest.mark.parametrize(
@@ -258,3 +266,19 @@ def test_words_and_whole_numbers() -> None:
 def test_what_is_no_such_word_or_number(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"worded: {message}") + "$"):
         worded(**({"way": "up"} | arguments))
+
+
+def test_literals_that_are_not_words_say_nothing() -> None:
+    @gradtx.per_leaf
+    def free(
+        order: Literal[1, 2] = 2,
+        mode: Literal["a"] | int = 3,
+        function: Callable[[Any], Literal["a", "b"]] = repr,
+        several: tuple[Literal["a", "b"], ...] = ("a",),
+        maybe: Literal["a"] | None = None,
+    ) -> Any:
+        return lambda grad: grad
+
+    assert free(order=7, mode="a", several=("c",)).order == 7
+    with pytest.raises(ValueError, match="free: maybe must be one of 'a', got 'b'"):
+        free(maybe="b")

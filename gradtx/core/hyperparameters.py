@@ -48,23 +48,25 @@ else:
     NumPyLike = ScheduleLike = Scalar = ScalarOrSchedule = Any
 
 
-class Off(float):
+class StaticZero(float):
     """A literal 0 that switches a part of a recipe off. It is structure, not a leaf."""
 
-    def __new__(cls) -> Off:
+    def __new__(cls) -> StaticZero:
         """The zero."""
         return super().__new__(cls, 0.0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Off, ()
+        return StaticZero, ()
 
 
-jax.tree_util.register_pytree_node(Off, lambda off: ((), None), lambda aux, children: Off())
+jax.tree_util.register_pytree_node(
+    StaticZero, lambda off: ((), None), lambda aux, children: StaticZero()
+)
 
 
-def is_off(x: Any) -> bool:
+def is_static_zero(x: Any) -> bool:
     """Whether an argument was given as a literal 0 (or None), which leaves a part out."""
-    return x is None or isinstance(x, Off)
+    return x is None or isinstance(x, StaticZero)
 
 
 class Kind:
@@ -114,7 +116,7 @@ class Number(Kind):
             raise TypeError(f"{where} must be {what}, got {show(value)} ({type(value).__name__})")
         if not np.all(self.accepts(np.asarray(value, np.float64))):
             raise ValueError(f"{where} must be {self.text}, got {show(value)}")
-        return Off() if self.off_at_zero and is_number and value == 0 else value
+        return StaticZero() if self.off_at_zero and is_number and value == 0 else value
 
 
 @dataclass(frozen=True)
@@ -292,17 +294,25 @@ def _search(annotation: Any) -> Kind | None:
     if annotation is bool:
         return Flag()
     if typing.get_origin(annotation) is typing.Literal:
-        return OneOf(typing.get_args(annotation))
+        words = typing.get_args(annotation)
+        return OneOf(words) if all(isinstance(word, str) for word in words) else None
     if isinstance(annotation, type) and issubclass(annotation, Value):
         return Instance(annotation)
     for metadata in getattr(annotation, "__metadata__", ()):
         if isinstance(metadata, Kind):
             return metadata
-    for inner in typing.get_args(annotation):
-        if not isinstance(inner, Kind) and (found := _search(inner)) is not None:
-            alone = typing.get_origin(annotation) in (Annotated, typing.Union, types.UnionType)
-            return found if alone else _several(found, annotation)
-    return None
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Callable:
+        return None  # what a function takes is its own affair
+    alternatives = [x for x in inner if not isinstance(x, Kind) and x is not type(None)]
+    found = next(filter(None, map(_search, alternatives)), None)
+    if found is None or origin is Annotated:
+        return found
+    if origin in (typing.Union, types.UnionType):
+        # One of several: what is no word, say, is for another alternative.
+        open_ended = isinstance(found, OneOf | Whole | Flag) and len(alternatives) > 1
+        return None if open_ended else found
+    return _several(found, annotation)
 
 
 def _several(kind: Kind, annotation: Any) -> Kind:
@@ -316,7 +326,7 @@ def _several(kind: Kind, annotation: Any) -> Kind:
     count = len(inner) if fixed else None
     if isinstance(kind, Numbers):
         return replace(kind, count=count)
-    return Numbers(**vars(kind), count=count) if isinstance(kind, Number) else kind
+    return Numbers(**vars(kind), count=count) if isinstance(kind, Number) else Kind()
 
 
 def is_factor(kind: Kind) -> bool:
