@@ -149,7 +149,7 @@ def master_weights(inner: TransformationLike) -> Rule:
     """
     if Place.LAST in inner.place:
         raise ValueError(
-            f"master_weights: {inner} rounds the parameter, and inside of master_weights it is in "
+            f"master_weights: {inner} rounds the parameter, and inside master_weights it is in "
             "float32: leave one of the two out"
         )
     narrow_leaves = NarrowLeaves("master_weights")
