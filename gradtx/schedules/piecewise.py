@@ -69,7 +69,7 @@ class Joined(Schedule):
                 f"join_schedules: {count} schedules need {count - 1} boundaries between them, got "
                 f"{given}: no schedule begins at the last, {show(self.boundaries[-1])}, which is "
                 "ignored",
-                stacklevel=3,  # where the user calls the definition
+                stacklevel=4,  # where the user calls the definition
             )
 
 
