@@ -11,7 +11,17 @@ import pytest
 import gradtx
 
 from .registry import Example, for_every
-from .running import STEPS, assert_close, assert_same, first, given, grads, params, plain_run
+from .running import (
+    STEPS,
+    assert_close,
+    assert_finite,
+    assert_same,
+    first,
+    given,
+    grads,
+    params,
+    plain_run,
+)
 
 WRONG_SHAPES = [(2,), (3, 1), (1, 2), (2, 3), (3, 2, 1), ()]  # (3, 2) would broadcast with many
 
@@ -253,6 +263,9 @@ def test_complex_leaves_keep_their_avals(example: Example) -> None:
     )
     assert new == state
     assert {x.dtype for x in jax.tree.leaves(updates)} == {np.dtype(np.complex64)}
+    for factor in (0, 1j):  # as of no gradient, and on the imaginary axis
+        turned = jax.tree.map(lambda g, factor=factor: factor * g, gradient)
+        assert_finite(update(example, turned, init(example, parameters), parameters))
 
 
 @for_every(where=lambda e: not (e.real or e.narrow or e.noisy))
