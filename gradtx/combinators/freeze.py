@@ -13,6 +13,7 @@ from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask
+from gradtx.core.origin import Held, is_nothing, show_class, wrong
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
 from gradtx.core.transformation import GradientTransformation, TransformationLike
@@ -33,6 +34,11 @@ class Freeze(GradientTransformation):
 
     def _init(self, params: Params) -> OptState:
         return EmptyState()
+
+    def _split(self, state: OptState, path: str) -> list[Held]:
+        if not is_nothing(state):
+            raise wrong(state, f"the {show_class(EmptyState)} of freeze", path)
+        return super()._split(state, path)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         (state,), (selected,) = stage.states, stage.selections

@@ -114,7 +114,9 @@ class TreeTransformation(Ruled):
                 raise
             raise self.foreign_state(state) from error
         except (TypeError, ValueError) as error:
-            misfit = misfit_of(own, tree) if type(error) in (TypeError, ValueError) else None
+            # JAX's own errors explain themselves, and so does one that the rule raised in its name.
+            plain = type(error) in (TypeError, ValueError) and not str(error).startswith(name)
+            misfit = misfit_of(own, tree) if plain else None
             if misfit is None:
                 raise
             raise ValueError(f"{name}: {misfit}") from error

@@ -251,7 +251,10 @@ def newton_schulz(
     eps, eps_sq = eps / scale, eps / scale**2  # relative to x, and to its Gram matrix
     if preconditioning in ("aol", "schatten"):  # these divide by squares, which must not overflow
         inverse = 1 / norm_over(x, (1, 2)).unit
-        x, eps_sq = inverse * x, eps_sq * inverse * inverse
+        # In the unit of the norm; of a zero matrix that is so small that eps^2 would be infinite.
+        largest = np.sqrt(np.finfo(inverse.dtype).max)
+        eps_sq = jnp.square(jnp.minimum(eps * inverse, largest.astype(inverse.dtype) / 2))
+        x = inverse * x
     if preconditioning == "frobenius":
         x = over_size(x, norm_over(x, (1, 2)).value + eps)
     elif preconditioning == "spectral":
