@@ -107,7 +107,8 @@ def test_counters_stay_at_the_largest_integer(example: Example) -> None:
                     assert np.all(np.asarray(x) >= 0), f"{jax.tree_util.keystr(path)} is {x}"
 
 
-@for_every(slow=True)
+# The curvature that Hutchinson's estimate finds is no step: taken as one it leads uphill for ever.
+@for_every(where=lambda e: not e.name.startswith("hutchinson"), slow=True)
 def test_the_first_gradients_after_zeros_move_as_the_first_ones_do(example: Example) -> None:
     """What divides by the size of the gradients before must not take zeros for their size."""
     gradients = grads(of=example)
