@@ -74,7 +74,10 @@ def uniform(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
     index = jnp.zeros(shape, np.uint32)
     for axis, size in enumerate(shape):
         index = index * np.uint32(size) + lax.broadcasted_iota(np.uint32, shape, axis)
-    mixed = _mix(_mix(index * np.uint32(0x9E3779B9) ^ key[0]) ^ key[1])
+    x = index * np.uint32(0x9E3779B9) ^ key[0]
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D) ^ key[1]
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    mixed = x ^ (x >> np.uint32(16))
     return (mixed >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)
 
 
