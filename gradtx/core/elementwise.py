@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 
 Shape = tuple[int, ...]
 # The number of a variable of the function.
@@ -31,10 +31,15 @@ class Constant(NamedTuple):
 Operand = Variable | Constant
 
 
+def value_of(x: Operand, values: Mapping[Variable, Any]) -> Any:
+    """The value of an operand."""
+    return x.value if isinstance(x, Constant) else values[x]
+
+
 class Equation(NamedTuple):
     """One operation: results = operation(operands).
 
-    alone: the same as a jaxpr, of those operands that are variables.
+    alone: the same as a jaxpr, of the operands `given`.
     """
 
     primitive: Primitive
@@ -42,20 +47,21 @@ class Equation(NamedTuple):
     operands: tuple[Operand, ...]
     results: tuple[Variable, ...]
     alone: ClosedJaxpr
+    given: tuple[Operand, ...]
 
     @property
     def reads(self) -> list[Variable]:
-        """The operands that are variables, each once."""
-        return list(dict.fromkeys(x for x in self.operands if not isinstance(x, Constant)))
+        """The operands that are variables."""
+        return [x for x in self.operands if not isinstance(x, Constant)]
 
     def run(self, values: dict[Variable, Any]) -> None:
         """Add the results to the values."""
-        made = jaxpr_as_fun(self.alone)(*[values[x] for x in self.reads])
+        made = jaxpr_as_fun(self.alone)(*[value_of(x, values) for x in self.given])
         values.update(zip(self.results, made, strict=True))
 
     def run_in(self, shape: Shape, values: dict[Variable, Any]) -> None:
         """The same for an operation that works element by element, on arrays of another shape."""
-        operands = [x.value if isinstance(x, Constant) else values[x] for x in self.operands]
+        operands = [value_of(x, values) for x in self.operands]
         (result,) = self.results
         if self.primitive.name != "broadcast_in_dim":
             values[result] = self.primitive.bind(*operands, **self.params)
@@ -86,15 +92,13 @@ class Part:
             equation.run_in(arrays[0].shape, values)
         return [values[x] for x in self.makes]
 
-    @cached_property
-    def of_wanted(self) -> Part:
-        """The part of it that makes only what was wanted."""
-        makes = self.makes[: self.wanted]
+    def making(self, makes: Sequence[Variable]) -> Part:
+        """The part of it that makes only these."""
         equations = alive(self.equations, set(makes))
         read = {x for e in equations for x in e.reads} | set(makes)
         arrays = tuple(x for x in self.arrays if x in read)
         scalars = tuple(x for x in self.scalars if x in read)
-        return Part(tuple(equations), arrays, scalars, makes, self.wanted)
+        return Part(tuple(equations), arrays, scalars, tuple(makes), len(makes))
 
     # Parts that differ in the names of their variables only are equal, so that leaves of equal
     # shape share one trace.
@@ -150,7 +154,7 @@ class Function:
             self.constants[new] = value
 
         def of(x: Any) -> Operand:
-            return Constant(x.val) if isinstance(x, Literal) else names[x]
+            return Constant(np.asarray(x.val, x.aval.dtype)) if isinstance(x, Literal) else names[x]
 
         for equation in closed.eqns:
             inside = tuple(map(of, equation.invars))
@@ -164,10 +168,20 @@ class Function:
             names.update(zip(equation.outvars, made, strict=True))
             if depends:
                 self._depends.update(made)
-            own = Equation(
-                equation.primitive, equation.params, inside, made, _alone(closed, equation)
+            reads = list(dict.fromkeys(x for x in equation.invars if not isinstance(x, Literal)))
+            alone = closed.replace(
+                constvars=[],
+                invars=reads,
+                outvars=equation.outvars,
+                eqns=[equation],
+                effects=equation.effects,
             )
-            self.equations.append(own)
+            given = tuple(map(of, reads))
+            self.equations.append(
+                Equation(
+                    equation.primitive, equation.params, inside, made, ClosedJaxpr(alone, []), given
+                )
+            )
         return [of(x) for x in closed.outvars]
 
     def is_elementwise(self, equation: Equation, shape: Shape) -> bool:
@@ -178,19 +192,6 @@ class Function:
         ):
             return False
         return all(self.shapes[x] == shape for x in equation.results)
-
-
-def _alone(jaxpr: Jaxpr, equation: JaxprEqn) -> ClosedJaxpr:
-    """One equation of a jaxpr, as a jaxpr."""
-    reads = list(dict.fromkeys(x for x in equation.invars if not isinstance(x, Literal)))
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=reads,
-        outvars=equation.outvars,
-        eqns=[equation],
-        effects=equation.effects,
-    )
-    return ClosedJaxpr(alone, [])
 
 
 def _called(primitive: Primitive, params: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.precision.narrow import round_to
 
@@ -81,15 +82,22 @@ class Code:
     """A code for the numbers of a block, relative to the block's scale.
 
     encode(blocks, scales, dither) and decode(codes, scales), for blocks (..., size) and scales
-    (..., 1). join(codes, scales) stores codes shaped like the array, and scales without the last
-    axis; take is its inverse.
+    (..., 1). Codes are integers or floats that `dtype` holds, of which `bits` are stored.
+    join(codes, scales) stores codes shaped like the array, and scales without the last axis; take
+    is its inverse.
     """
 
     size: int
+    dtype: DTypeLike
     encode: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
     decode: Callable[[jax.Array, jax.Array], jax.Array]
     join: Callable[[jax.Array, jax.Array], Stored]
     take: Callable[[Any], tuple[jax.Array, jax.Array]]
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return 4 if self.dtype == jnp.uint4 else 8
 
     def format(self, bits: int) -> Format:
         """The format that stores an array in this code."""
@@ -99,7 +107,9 @@ class Code:
             scales = scales_of(blocks)
             dither = None if dither is None else in_blocks(dither, self.size)
             codes = self.encode(blocks, scales, dither)
-            return self.join(from_blocks(codes, x.shape), lax.squeeze(scales, (-1,)))
+            return self.join(
+                from_blocks(codes.astype(self.dtype), x.shape), lax.squeeze(scales, (-1,))
+            )
 
         def decode(stored: Stored) -> jax.Array:
             codes, scales = self.take(stored)
@@ -207,7 +217,7 @@ def _value(position: jax.Array, bits: int) -> jax.Array:
 def _encode_dynamic(
     bits: int, blocks: jax.Array, scales: jax.Array, dither: jax.Array | None
 ) -> jax.Array:
-    """Codes, unsigned integers of so many bits. A signed code has its sign in the highest bit."""
+    """Codes, integers from 0 to 2^bits - 1. A signed code has its sign in the highest bit."""
     fraction = jnp.abs(blocks) * _reciprocal(scales)
     unsigned = scales < 0
     top = 2 ** (bits - 1)
@@ -217,7 +227,7 @@ def _encode_dynamic(
     step = 0.5 if dither is None else dither
     whole = jnp.minimum(jnp.floor(position + step), jnp.where(unsigned, 2 * top, top))
     sign = jnp.where(unsigned | (blocks >= 0), 0, top)
-    return (whole.astype(np.int32) - 1 + sign).astype(f"uint{bits}")
+    return whole.astype(np.int32) - 1 + sign
 
 
 def _decode_dynamic(bits: int, codes: jax.Array, scales: jax.Array) -> jax.Array:
@@ -254,7 +264,7 @@ _SMALLEST = np.float32(2.0**-9)
 
 def _encode_float8(blocks: jax.Array, scales: jax.Array, dither: jax.Array | None) -> jax.Array:
     scaled = round_to(blocks * (_reciprocal(scales) * _LARGEST), _FLOAT8, dither)
-    return jnp.where(scales < 0, jnp.maximum(scaled, _SMALLEST), scaled).astype(_FLOAT8)
+    return jnp.where(scales < 0, jnp.maximum(scaled, _SMALLEST), scaled)
 
 
 def _decode_float8(codes: jax.Array, scales: jax.Array) -> jax.Array:
@@ -270,10 +280,17 @@ def _take_packed(stored: PackedBlocks) -> tuple[jax.Array, jax.Array]:
 
 
 _CODES = {
-    "float8": Code(256, _encode_float8, _decode_float8, Blocks, tuple),
-    "int8": Code(256, partial(_encode_dynamic, 8), partial(_decode_dynamic, 8), Blocks, tuple),
+    "float8": Code(256, _FLOAT8, _encode_float8, _decode_float8, Blocks, tuple),
+    "int8": Code(
+        256, np.uint8, partial(_encode_dynamic, 8), partial(_decode_dynamic, 8), Blocks, tuple
+    ),
     "int4": Code(
-        128, partial(_encode_dynamic, 4), partial(_decode_dynamic, 4), _join_packed, _take_packed
+        128,
+        jnp.uint4,
+        partial(_encode_dynamic, 4),
+        partial(_decode_dynamic, 4),
+        _join_packed,
+        _take_packed,
     ),
 }
 

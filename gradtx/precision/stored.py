@@ -8,11 +8,12 @@ from functools import partial
 import jax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
-from gradtx.core.elementwise import Constant, Function, Operand, Variable, split
+from gradtx.core.elementwise import Constant, Function, Operand, Variable, split, value_of
 from gradtx.core.leaves import path_words
 from gradtx.core.state import OptState, Updates
 from gradtx.precision.formats import FORMATS, Stored, is_stored, name_of
-from gradtx.precision.in_blocks import Given, Moments, encode, in_blocks
+from gradtx.precision.in_blocks import in_blocks
+from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
 from gradtx.tree.access import KeyPath
 
@@ -24,7 +25,7 @@ def update_stored(
 ) -> tuple[Updates, OptState]:
     """run(state) -> (updates, new state), from a stored state to a stored one.
 
-    Under a trace the parts of `run` that work element by element on moments in blocks are run
+    Under a trace the parts of `run` that work element by element on stored moments are run
     `in_blocks`; what cannot be run there gets the decoded moments.
     """
     leaves = tree_flatten_with_path(state, is_leaf=is_stored)[0]
@@ -33,7 +34,7 @@ def update_stored(
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state)):
         done = _update_in_parts(run, state, formats, seed, count)
     if done is None:
-        updates, new = run(jax.tree.map(_decode, state, is_leaf=is_stored))
+        updates, new = run(decode_state(state))
         done = updates, encode_state(new, formats, seed, count)
     return done
 
@@ -50,25 +51,30 @@ def encode_state(
     return tree_map_with_path(encoded, state)
 
 
+def decode_state(state: OptState) -> OptState:
+    """The state with its stored leaves in float32."""
+    return jax.tree.map(_decode, state, is_leaf=is_stored)
+
+
 def _update_in_parts(
     run: Run, state: OptState, formats: Mapping[str, str], seed: int, count: jax.Array
 ) -> tuple[Updates, OptState] | None:
-    """`update_stored` in parts, or None if no part of it can be run in blocks."""
-    blocks = {path: name for path, name in formats.items() if FORMATS[name].code}
+    """`update_stored` in parts, or None if it has no such part."""
     leaves, treedef = tree_flatten_with_path(state, is_leaf=is_stored)
     given = [
-        jax.eval_shape(_decode, x) if keystr(path) in blocks else _decode(x) for path, x in leaves
+        jax.eval_shape(_decode, x) if keystr(path) in formats else _decode(x) for path, x in leaves
     ]
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.tree.unflatten(treedef, given))
-    function = Function(jaxpr, [i for i, (path, _) in enumerate(leaves) if keystr(path) in blocks])
+    function = Function(jaxpr, [i for i, (path, _) in enumerate(leaves) if keystr(path) in formats])
+    path_of = dict(zip(function.inputs, [path for path, _ in leaves], strict=True))
     held = {x: leaves[i][1] for i, x in enumerate(function.inputs) if x in function.chosen}
 
-    # The parts make the moments in blocks of the new state, each of them once.
+    # The parts make the moments of the new state, each of them once.
     ends = [path for path, _ in tree_flatten_with_path(shapes)[0]]
     new_moments: dict[Variable, KeyPath] = {}
     others = []
     for (which, *path), x in zip(ends, function.outputs, strict=True):
-        is_new = which.idx == 1 and keystr(path) in blocks and not isinstance(x, Constant)
+        is_new = which.idx == 1 and keystr(path) in formats and not isinstance(x, Constant)
         if is_new and x not in new_moments:
             new_moments[x] = tuple(path)
         else:
@@ -84,10 +90,12 @@ def _update_in_parts(
     encoded: dict[KeyPath, Stored] = {}
     for part in steps.parts:
         places = [new_moments[x] for x in part.makes[: part.wanted]]
+        old = {path_of[x]: i for i, x in enumerate(part.arrays) if x in held}
         what = Moments(
             part,
-            tuple(name_of(held[x]) if x in held else None for x in part.arrays),
-            tuple(blocks[keystr(path)] for path in places),
+            reads=tuple(name_of(held[x]) if x in held else None for x in part.arrays),
+            makes=tuple(formats[keystr(path)] for path in places),
+            replaces=tuple(map(old.get, [*places, *[None] * (len(part.makes) - part.wanted)])),
         )
         arrays = [held[x] if x in held else values[x] for x in part.arrays]
         scalars = [values[x] for x in part.scalars]
@@ -103,7 +111,7 @@ def _update_in_parts(
         name = formats.get(keystr(path)) if which.idx == 1 else None
         if which.idx == 1 and tuple(path) in encoded:
             return encoded[tuple(path)]
-        value = x.value if isinstance(x, Constant) else values[x]
+        value = value_of(x, values)
         return value if name is None else encode(name, value, _key(tuple(path), seed, count), count)
 
     results = map(result, ends, function.outputs)
