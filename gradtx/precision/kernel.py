@@ -36,7 +36,7 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = given.shape(what)
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if len(shape) < 2 or shape[-1] % WIDTH or 0 in shape:
+    if len(shape) < 2 or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
         return False
     kinds = {x.dtype for x in jax.tree.leaves((given.arrays, given.scalars))}
     return all(kind.itemsize <= 4 and kind.kind != "c" for kind in kinds)
@@ -66,7 +66,8 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
             if axis == len(shape) - 1:
                 return column
             inner = math.prod(shape[axis + 1 : -1])
-            return row if inner * shape[axis] == cut.height else row // inner % shape[axis]
+            outer = _quotient(row, inner)
+            return outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
 
         for (name, _), x in zip(outputs, part(tiles, numbers, positions), strict=True):
             bits = FORMATS[name].bits if name else 0
@@ -88,6 +89,16 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     left = iter(results)
     whole = [cut.restore(x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
     return whole[: len(what.makes)], whole[len(what.makes) :]
+
+
+def _quotient(x: jax.Array, by: int) -> jax.Array:
+    """x // by for 0 <= x < 2^24, without a division of integers, which a TPU lacks: the quotient of
+    floats is off by one at most."""
+    if by == 1:
+        return x
+    near = (x.astype(np.float32) * np.float32(1 / by)).astype(np.int32)
+    rest = x - near * by
+    return near + (rest >= by).astype(np.int32) - (rest < 0).astype(np.int32)
 
 
 class Cut(NamedTuple):
