@@ -132,10 +132,13 @@ def _placed(tree: Any, devices: Sequence[jax.Device], sharded: bool) -> Any:
         fitting = [axis for axis, length in enumerate(shape) if length % len(devices) == 0]
         cut = max(fitting, key=lambda axis: shape[axis], default=None)
         names = ("data" if axis == cut else None for axis in range(len(shape)))
-        return NamedSharding(mesh, PartitionSpec(*names))
+        return NamedSharding(mesh, PartitionSpec(*names))  # type: ignore[no-untyped-call]
 
     def leaf(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding(x.shape))
+        where = sharding(x.shape)
+        return jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
+            x.shape, x.dtype, sharding=where
+        )
 
     return jax.tree.map(leaf, tree)
 

@@ -183,10 +183,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     print(markdown_table(HEADER, [cells(row) for row in rows]))
     print(f"\n{LEGEND}" + (f"\n{SHARDED}" if options.target.shape else ""))
-    errors = [(row, row[lib]["error"]) for row in rows for lib in LIBRARIES if _failed(row[lib])]
-    for row, error in errors:
-        print(f"\n{row['set']} {row['recipe']}: {error}")
-    return int(bool(errors))
+    failed = [(row, row[lib]["error"]) for row in rows for lib in LIBRARIES if _failed(row[lib])]
+    for row, why in failed:
+        print(f"\n{row['set']} {row['recipe']}: {why}")
+    return int(bool(failed))
 
 
 def _failed(side: Row | None) -> bool:

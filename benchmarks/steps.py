@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +13,9 @@ from jax.typing import DTypeLike
 
 import gradtx
 from benchmarks.compiler import Training
-from benchmarks.parameters import PARAMETER_SETS
+from benchmarks.parameters import PARAMETER_SETS, Shapes, abstract
 from benchmarks.recipes import LIBRARIES, RECIPES, Optimizer, Recipe, step_of
 from benchmarks.ways import WAYS, Way
-from gradtx import Params
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,9 @@ class CountedStep:
     dtype: DTypeLike = np.float32
     libraries: tuple[str, ...] = tuple(LIBRARIES)
 
-    def training(self, library: str, params: Params) -> Training:
-        """A step on parameters that are only shapes."""
-        lib = LIBRARIES[library]
-        params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.dtype), params)
+    def training(self, library: str, shapes: Shapes) -> Training:
+        """A step on parameters of these shapes."""
+        lib, params = LIBRARIES[library], abstract(shapes, self.dtype)
         tx = self.build(lib)
         return Training(step_of(lib, tx), params, jax.eval_shape(tx.init, params), params)
 
@@ -67,10 +64,4 @@ STEPS = {name: _of_recipe(recipe) for name, recipe in RECIPES.items()} | {
 
 def on_set(library: str, step: str, parameters: str) -> Training:
     """A step on a set of parameters, all by their names."""
-    shapes: Any = PARAMETER_SETS[parameters].shapes(quick=False)
-    params = jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
-        shapes,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
-    return STEPS[step].training(library, params)
+    return STEPS[step].training(library, PARAMETER_SETS[parameters].shapes(quick=False))

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.compiler import Compiler
+from benchmarks.parameters import size
 from benchmarks.steps import STEPS
 from tests.oracles.optax_cases import essential
 from tests.oracles.optax_cases.case import Args
 
-from .steps import ALL, TREES, size
+from .steps import ALL, TREES
 
 TREE_OF = {"cpu": "small", "h100": "large", "v5e": "large"}
 ESSENTIAL = essential.TRANSFORMATIONS | essential.OPTIMIZERS
@@ -71,7 +72,7 @@ class Moved(NamedTuple):
 
 def moved(compiler: Compiler, function: str, *arguments: Any, tree: str) -> Moved:
     figures = compiler(f"tests.programs.steps:{function}", *arguments, tree)
-    parameters = size(TREES[tree])
+    _, parameters = size(TREES[tree])
     return Moved(figures.bytes / parameters, figures.temporary / parameters)
 
 
