@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--python", type=Path, help="the Python that has JAX, Optax and the target's compiler")
     add("--make", action="store_true", help="make the target's environment and stop")
     add("--json", type=Path, help="where to write the results instead")
+    add("--show", action="store_true", help="print the results that are there, side by side")
     add("--list", action="store_true", help="list recipes and sets")
     return parser
 
@@ -101,14 +102,11 @@ def measure(compiler: Callable[..., Figures], name: str, step: str) -> Row:
 
 def cells(row: Row) -> list[str]:
     """A row of the table of one target."""
-    floor = f"{row['floor']:g}"
-    if row["touched_once"] != row["floor"]:
-        floor += f" ({row['touched_once']:g})"
     return [
         PARAMETER_SETS[row["set"]].title,
         STEPS[row["recipe"]].title,
         _both(row, lambda side: f"{side['bytes']:.1f}"),
-        floor,
+        _floor(row["floor"], row["touched_once"]),
         _both(row, lambda side: f"{side['temporary']:.2f}"),
         _both(row, lambda side: str(side["kernels"])),
         _both(row, lambda side: _list_of(side["collectives"])),
@@ -119,6 +117,45 @@ def _both(row: Row, text: Callable[[Row], str]) -> str:
     sides = [side for library in LIBRARIES if (side := row[library]) is not None]
     texts = ["failed" if "error" in side else text(side) for side in sides]
     return stroke(texts) if any(texts) else ""
+
+
+def side_by_side(folder: Path, sets: Sequence[str]) -> str:
+    """The results in a folder, a table for each set with a column for each target and library."""
+    paths = sorted((folder / "programs").glob("*.json"))
+    found = [json.loads(path.read_text()) for path in paths]
+    parts = [f"{PARAMETER_SETS[name].title}:\n\n{_columns(found, name)}" for name in sets]
+    commands = ", ".join(
+        f"`{command}`" for data in found for command in data["command"].split("; ")
+    )
+    versions = sorted({f"JAX {data['versions']['jax']}" for data in found})
+    return "\n\n".join([*parts, f"({commands}; {', '.join(versions)})"])
+
+
+def _columns(found: list[Row], name: str) -> str:
+    tables: dict[str, dict[str, Row]] = {}
+    for data in found:
+        if rows := {row["recipe"]: row for row in data["rows"] if row["set"] == name}:
+            tables[data["target"]] = rows
+    columns = [(target, library) for target in tables for library in LIBRARIES]
+    body = [
+        [step.title, _floor(step.program, step.floor)]
+        + [_cell(tables[target].get(key, {}).get(library)) for target, library in columns]
+        for key, step in STEPS.items()
+        if any(key in rows for rows in tables.values())
+    ]
+    return markdown_table(["", "floor", *map(", ".join, columns)], body)
+
+
+def _cell(side: Row | None) -> str:
+    """Bytes accessed, and temporary ones where there are any."""
+    if side is None or "error" in side:
+        return "" if side is None else "does not compile"
+    temporary = f" + {side['temporary']:.3g}" if side["temporary"] >= 0.05 else ""
+    return f"{side['bytes']:.1f}{temporary}"
+
+
+def _floor(program: float, touched_once: float) -> str:
+    return f"{program:g}" + (f" ({touched_once:g})" if touched_once != program else "")
 
 
 def _list_of(collectives: dict[str, int]) -> str:
@@ -172,6 +209,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.list:
         _list()
+        return 0
+    if options.show:
+        print(side_by_side(FOLDER, options.sets))
         return 0
     try:
         if options.make:

@@ -5,6 +5,7 @@ executed: they have no noise. Optax is compared in every case of everything that
 """
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,20 +28,22 @@ LOOP = "of a loop XLA counts the body once, whatever is done outside of it"
 
 
 class More(NamedTuple):
-    """What moves more than in Optax: on which target, what stands in its arguments, and why."""
+    """What moves more than in Optax: on which target, a pattern of its arguments, and why."""
 
     target: str
     name: str
-    argument: str
+    arguments: str
     why: str
 
 
 MORE = (
-    More("cpu", "mechanize", "sgd", "x0 is what the params are at the first update"),
-    More("cpu", "muon", "dion", LOOP),
-    More("cpu", "scale_by_zoom_linesearch", "", LOOP),
-    More("cpu", "scale_by_backtracking_linesearch", "store_grad=True", LOOP),
-    More("cpu", "conditionally_mask", "never", "XLA sees that Optax's step never does anything"),
+    More("cpu", "mechanize", r"sgd.*", "x0 is what the params are at the first update"),
+    More("cpu", "muon", r".*dion.*", LOOP),
+    More("cpu", "scale_by_zoom_linesearch", r".*", LOOP),
+    More("cpu", "scale_by_backtracking_linesearch", r".*store_grad=True.*", LOOP),
+    More(
+        "cpu", "conditionally_mask", r".*never.*", "XLA sees that Optax's step never does anything"
+    ),
 )
 
 # How many norms of each leaf are taken. XLA:CPU keeps partial sums of a reduction, one for 32
@@ -95,8 +98,9 @@ def test_moves_no_more_than_optax(
     target: str, name: str, index: int, compiler_for: CompilerFor, request: pytest.FixtureRequest
 ) -> None:
     compiler = compiler_for(target)
+    arguments = repr(ALL[name][index])
     for more in MORE:
-        if (more.target, more.name) == (target, name) and more.argument in repr(ALL[name][index]):
+        if (more.target, more.name) == (target, name) and re.fullmatch(more.arguments, arguments):
             request.applymarker(pytest.mark.xfail(reason=more.why, strict=True))
     ours, theirs = (
         moved(compiler, "of_optax", library, name, index, tree=TREE_OF[target])
