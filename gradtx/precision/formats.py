@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.precision.narrow import round_to
 
@@ -66,13 +68,55 @@ class Format:
     """encode(x, dither) and decode(stored), for float32 x.
 
     dither: uniform in [0, 1), shaped like x, in multiples of 2^-bits; a format with bits=0 rounds
-    to nearest and takes None. blocks: whether the encoding is relative to the largest in a block.
+    to nearest and takes None. code: that of its blocks, if it has blocks.
     """
 
     encode: Callable[[jax.Array, jax.Array | None], Stored]
     decode: Callable[[Any], jax.Array]
     bits: int = 0
-    blocks: bool = False
+    code: Code | None = None
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code for the numbers of a block, relative to the block's scale.
+
+    encode(blocks, scales, dither) and decode(codes, scales), for blocks (..., size) and scales
+    (..., 1). Codes are integers or floats that `dtype` holds, of which `bits` are stored.
+    join(codes, scales) stores codes shaped like the array, and scales without the last axis; take
+    is its inverse.
+    """
+
+    size: int
+    dtype: DTypeLike
+    encode: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+    decode: Callable[[jax.Array, jax.Array], jax.Array]
+    join: Callable[[jax.Array, jax.Array], Stored]
+    take: Callable[[Any], tuple[jax.Array, jax.Array]]
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return 4 if self.dtype == jnp.uint4 else 8
+
+    def format(self, bits: int) -> Format:
+        """The format that stores an array in this code."""
+
+        def encode(x: jax.Array, dither: jax.Array | None) -> Stored:
+            blocks = in_blocks(x, self.size)
+            scales = scales_of(blocks)
+            dither = None if dither is None else in_blocks(dither, self.size)
+            codes = self.encode(blocks, scales, dither)
+            return self.join(
+                from_blocks(codes.astype(self.dtype), x.shape), lax.squeeze(scales, (-1,))
+            )
+
+        def decode(stored: Stored) -> jax.Array:
+            codes, scales = self.take(stored)
+            blocks = self.decode(in_blocks(codes, self.size), scales[..., None])
+            return from_blocks(blocks, codes.shape)
+
+        return Format(encode, decode, bits, self)
 
 
 # -- bfloat16 with one more byte -----------------------------------------------------------------
@@ -96,7 +140,7 @@ def _decode_split(stored: SplitFloat) -> jax.Array:
 # -- blocks --------------------------------------------------------------------------------------
 
 
-def _in_blocks(x: jax.Array, size: int) -> jax.Array:
+def in_blocks(x: jax.Array, size: int) -> jax.Array:
     """(..., number of blocks, size), padded with copies of the last element where necessary."""
     if x.shape and x.shape[-1] % size == 0:
         return x.reshape(*x.shape[:-1], -1, size)
@@ -104,22 +148,36 @@ def _in_blocks(x: jax.Array, size: int) -> jax.Array:
     return jnp.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
 
 
-def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
-def _scale(blocks: jax.Array) -> jax.Array:
-    """The largest magnitude of each block: with a minus sign where no element is negative, NaN
-    where one is not finite. The sum shows the NaN, since XLA:CPU may lose one in a maximum."""
-    highest, lowest = jnp.max(blocks, axis=-1), jnp.min(blocks, axis=-1)
-    zero_if_finite = jnp.sum(blocks - blocks, axis=-1)
-    return jnp.where(lowest >= 0, -highest, jnp.maximum(highest, -lowest)) + zero_if_finite
+def scales_of(blocks: jax.Array, keeps_nan: bool = False) -> jax.Array:
+    """(..., 1), the largest magnitude of each block: with a minus sign where no element is
+    negative, NaN where one is not finite. It is at least 2^-126, so that its reciprocal is finite,
+    or zero.
+
+    keeps_nan: whether the compiler never loses a NaN in a maximum, as XLA for CPU may. There a sum
+    shows it.
+    """
+    highest = jnp.max(blocks, axis=-1, keepdims=True)
+    lowest = jnp.min(blocks, axis=-1, keepdims=True)
+    if keeps_nan:
+        zero_if_finite = (highest - highest) + (lowest - lowest)
+    else:
+        zero_if_finite = jnp.sum(blocks - blocks, axis=-1, keepdims=True)
+    size = jnp.maximum(highest, -lowest)
+    size = jnp.where(size > 0, jnp.maximum(size, _SMALLEST_NORMAL), size) + zero_if_finite
+    return jnp.where(lowest >= 0, -size, size)
 
 
-def _over(blocks: jax.Array, scales: jax.Array) -> jax.Array:
-    """The magnitudes as fractions of the largest in the block, in [0, 1]."""
-    size = jnp.abs(scales)[..., None]
-    return jnp.abs(blocks) / jnp.where(size == 0, 1, size)
+_SMALLEST_NORMAL = np.float32(2.0**-126)
+
+
+def _reciprocal(scales: jax.Array) -> jax.Array:
+    """(..., 1), one over the largest magnitude of each block; 1 for a block of zeros."""
+    size = jnp.abs(scales)
+    return 1 / jnp.where(size == 0, 1, size)
 
 
 # -- the dynamic code ----------------------------------------------------------------------------
@@ -145,7 +203,7 @@ def _position(fraction: jax.Array, bits: int) -> jax.Array:
     """V^-1: the real-valued position of a magnitude on the scale, from 1 to 2^bits."""
     fraction = jnp.maximum(fraction, np.float32(8.0**-bits))
     d = (((_exponent(fraction) + 3 * bits) * 43691) >> 17).astype(np.int32)  # a division by 3
-    s = (fraction * _power_of_two(3 * (bits - d)) - 1) / 7
+    s = (fraction * _power_of_two(3 * (bits - d)) - 1) * np.float32(1 / 7)
     return _power_of_two(d) * (1 + s)
 
 
@@ -157,64 +215,46 @@ def _value(position: jax.Array, bits: int) -> jax.Array:
 
 
 def _encode_dynamic(
-    x: jax.Array, dither: jax.Array | None, bits: int, block: int
-) -> tuple[jax.Array, jax.Array]:
-    """Codes (uint8, below 2^bits) and scales. A signed code has its sign in the highest bit."""
-    blocks = _in_blocks(x, block)
-    scales = _scale(blocks)
-    fraction = _over(blocks, scales)
-    unsigned = (scales < 0)[..., None]
+    bits: int, blocks: jax.Array, scales: jax.Array, dither: jax.Array | None
+) -> jax.Array:
+    """Codes, integers from 0 to 2^bits - 1. A signed code has its sign in the highest bit."""
+    fraction = jnp.abs(blocks) * _reciprocal(scales)
+    unsigned = scales < 0
     top = 2 ** (bits - 1)
     position = _position(fraction, bits)
     signed = jnp.where(position > 4, position / 2, 1 + fraction * 8.0 ** (bits - 2))
     position = jnp.where(unsigned, position, signed)
-    step = 0.5 if dither is None else _in_blocks(dither, block)
+    step = 0.5 if dither is None else dither
     whole = jnp.minimum(jnp.floor(position + step), jnp.where(unsigned, 2 * top, top))
     sign = jnp.where(unsigned | (blocks >= 0), 0, top)
-    codes = (whole.astype(np.int32) - 1 + sign).astype(np.uint8)
-    return _from_blocks(codes, x.shape), scales
+    return whole.astype(np.int32) - 1 + sign
 
 
-def _decode_dynamic(codes: jax.Array, scales: jax.Array, bits: int, block: int) -> jax.Array:
-    blocks = _in_blocks(codes, block).astype(np.int32)
+def _decode_dynamic(bits: int, codes: jax.Array, scales: jax.Array) -> jax.Array:
+    codes = codes.astype(np.int32)
     top = 2 ** (bits - 1)
-    unsigned = (scales < 0)[..., None]
-    negative = ~unsigned & (blocks >= top)
-    position = (jnp.where(negative, blocks - top, blocks) + 1).astype(np.float32)
+    unsigned = scales < 0
+    negative = ~unsigned & (codes >= top)
+    position = (jnp.where(negative, codes - top, codes) + 1).astype(np.float32)
     value = _value(jnp.where(unsigned, position, 2 * position), bits)
     value = jnp.where(unsigned | (position > 1), value, 0)
-    value = jnp.where(negative, -value, value) * jnp.abs(scales)[..., None]
-    return _from_blocks(value, codes.shape)
+    return jnp.where(negative, -value, value) * jnp.abs(scales)
 
 
 def _pack(codes: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """Two codes per byte, those of even index in the lower half."""
+    """Two codes of four bits per byte, those of even index in the lower half."""
     length = codes.shape[-1]
-    last = codes[..., -1:] if length % 2 else None
+    last = codes[..., -1:].astype(np.uint8) if length % 2 else None
     pairs = codes[..., : length - length % 2].reshape(*codes.shape[:-1], -1, 2)
-    return pairs[..., 0] | (pairs[..., 1] << np.uint8(4)), last
+    return lax.bitcast_convert_type(pairs, np.uint8), last
 
 
 def _unpack(packed: jax.Array, last: jax.Array | None) -> jax.Array:
-    pairs = jnp.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
-    codes = pairs.reshape(*packed.shape[:-1], -1)
-    return codes if last is None else jnp.concatenate([codes, last], axis=-1)
+    codes = lax.bitcast_convert_type(packed, jnp.uint4).reshape(*packed.shape[:-1], -1)
+    return codes if last is None else jnp.concatenate([codes, last.astype(jnp.uint4)], axis=-1)
 
 
 # -- the formats ---------------------------------------------------------------------------------
-
-
-def _encode_int8(x: jax.Array, dither: jax.Array | None) -> Blocks:
-    return Blocks(*_encode_dynamic(x, dither, 8, 256))
-
-
-def _encode_int4(x: jax.Array, dither: jax.Array | None) -> PackedBlocks:
-    codes, scales = _encode_dynamic(x, dither, 4, 128)
-    return PackedBlocks(*_pack(codes), scales)
-
-
-def _decode_int4(stored: PackedBlocks) -> jax.Array:
-    return _decode_dynamic(_unpack(stored.codes, stored.last), stored.scales, 4, 128)
 
 
 _FLOAT8 = jnp.float8_e4m3fn
@@ -222,22 +262,37 @@ _LARGEST = np.float32(448.0)
 _SMALLEST = np.float32(2.0**-9)
 
 
-def _encode_float8(x: jax.Array, dither: jax.Array | None) -> Blocks:
-    blocks = _in_blocks(x, 256)
-    scales = _scale(blocks)
-    size = jnp.abs(scales)[..., None]
-    scaled = round_to(
-        blocks / jnp.where(size == 0, 1, size) * _LARGEST,
-        _FLOAT8,
-        None if dither is None else _in_blocks(dither, 256),
-    )
-    scaled = jnp.where((scales < 0)[..., None], jnp.maximum(scaled, _SMALLEST), scaled)
-    return Blocks(_from_blocks(scaled.astype(_FLOAT8), x.shape), scales)
+def _encode_float8(blocks: jax.Array, scales: jax.Array, dither: jax.Array | None) -> jax.Array:
+    scaled = round_to(blocks * (_reciprocal(scales) * _LARGEST), _FLOAT8, dither)
+    return jnp.where(scales < 0, jnp.maximum(scaled, _SMALLEST), scaled)
 
 
-def _decode_float8(stored: Blocks) -> jax.Array:
-    blocks = _in_blocks(stored.codes.astype(np.float32), 256)
-    return _from_blocks(blocks * (jnp.abs(stored.scales)[..., None] / _LARGEST), stored.codes.shape)
+def _decode_float8(codes: jax.Array, scales: jax.Array) -> jax.Array:
+    return codes.astype(np.float32) * (jnp.abs(scales) / _LARGEST)
+
+
+def _join_packed(codes: jax.Array, scales: jax.Array) -> PackedBlocks:
+    return PackedBlocks(*_pack(codes), scales)
+
+
+def _take_packed(stored: PackedBlocks) -> tuple[jax.Array, jax.Array]:
+    return _unpack(stored.codes, stored.last), stored.scales
+
+
+_CODES = {
+    "float8": Code(256, _FLOAT8, _encode_float8, _decode_float8, Blocks, tuple),
+    "int8": Code(
+        256, np.uint8, partial(_encode_dynamic, 8), partial(_decode_dynamic, 8), Blocks, tuple
+    ),
+    "int4": Code(
+        128,
+        jnp.uint4,
+        partial(_encode_dynamic, 4),
+        partial(_decode_dynamic, 4),
+        _join_packed,
+        _take_packed,
+    ),
+}
 
 
 def _widen(stored: jax.Array) -> jax.Array:
@@ -252,14 +307,9 @@ FORMATS: dict[str, Format] = {
         lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16), _widen, bits=16
     ),
     "bfloat16+8": Format(_encode_split, _decode_split),
-    "float8": Format(_encode_float8, _decode_float8, bits=20, blocks=True),
-    "int8": Format(
-        _encode_int8,
-        lambda stored: _decode_dynamic(stored.codes, stored.scales, 8, 256),
-        bits=16,
-        blocks=True,
-    ),
-    "int4": Format(_encode_int4, _decode_int4, bits=16, blocks=True),
+    "float8": _CODES["float8"].format(bits=20),
+    "int8": _CODES["int8"].format(bits=16),
+    "int4": _CODES["int4"].format(bits=16),
 }
 
 

@@ -65,7 +65,7 @@ def dither_bits(dtype: DTypeLike) -> int:
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
-    """Multiples of 2^-bits in [0, 1), float32.
+    """Multiples of 2^-bits in [0, 1), float32, for an array of this shape.
 
     key: (2,) uint32. Each number is a hash of the element's index and the key. Unlike a generator
     of `jax.random` this is fused into the loop that uses it, needs no memory, and is the same
@@ -74,14 +74,21 @@ def uniform(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
     index = jnp.zeros(shape, np.uint32)
     for axis, size in enumerate(shape):
         index = index * np.uint32(size) + lax.broadcasted_iota(np.uint32, shape, axis)
-    mixed = _mix(_mix(index * np.uint32(0x9E3779B9) ^ key[0]) ^ key[1])
-    return (mixed >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)
+    return noise((key[0], key[1]), index, bits)
 
 
-def _mix(x: jax.Array) -> jax.Array:
-    """A bijection of 32-bit integers: when a bit of x flips, each bit of the result flips with
-    probability 1/2. Constants: Wellons, 2018, https://nullprogram.com/blog/2018/07/31/"""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+def noise(key: tuple[jax.Array, jax.Array], index: jax.Array, bits: int) -> jax.Array:
+    """The same for some elements, by their index in memory order, uint32."""
+    mixed = _mix(index * np.uint32(0x9E3779B9) ^ key[0], key[1])
+    return (mixed >> np.uint32(32 - bits)).astype(np.int32).astype(np.float32) * np.float32(
+        2.0**-bits
+    )
+
+
+def _mix(x: jax.Array, key: ArrayLike = 0) -> jax.Array:
+    """For each key a bijection of 32-bit integers: when a bit of x flips, each bit of the result
+    flips with probability 1/2. Constants: Wellons, 2018, https://nullprogram.com/blog/2018/07/31/"""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D) ^ jnp.uint32(key)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
     return x ^ (x >> np.uint32(16))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -18,14 +18,12 @@ from jax.tree_util import (
     SequenceKey,
     keystr,
     tree_flatten_with_path,
-    tree_map_with_path,
 )
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
-from gradtx.core.leaves import path_words, paths
+from gradtx.core.leaves import paths
 from gradtx.core.mask import check_pattern
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
@@ -38,8 +36,9 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
-from gradtx.precision.formats import FORMATS, FormatName, Stored, is_stored, name_of
-from gradtx.precision.narrow import Seed, key_of, uniform
+from gradtx.precision.formats import FORMATS, FormatName
+from gradtx.precision.narrow import Seed
+from gradtx.precision.stored import encode_state, update_stored
 from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
@@ -103,69 +102,16 @@ def store(
         # The first state is made of constants, which XLA would encode element by element while it
         # compiles. In update nothing is constant, and a barrier would only prevent fusion.
         state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
-        return StoreState(None, _encode(state, chosen, seed, step.count))
+        return StoreState(None, encode_state(state, chosen, seed, step.count))
 
     def update(
         needed: Updates, state: StoreState, step: Step, inner: Inner
     ) -> tuple[Updates, StoreState]:
-        chosen = {path: name for path, x in _with_paths(state.inner_state) if (name := name_of(x))}
-        decoded = jax.tree.map(_decode, state.inner_state, is_leaf=is_stored)
-        updates, new = inner(needed, decoded)
-        return updates, state._replace(inner_state=_encode(new, chosen, seed, step.count))
+        run = partial(inner, needed)
+        updates, new = update_stored(run, state.inner_state, seed, step.count)
+        return updates, state._replace(inner_state=new)
 
     return Rule(init, update, place=inner.place)
-
-
-def _encode(state: OptState, chosen: Mapping[str, str], seed: int, count: jax.Array) -> OptState:
-    """The state with the chosen leaves, by path, in their formats."""
-
-    def encode(path: KeyPath, x: jax.Array) -> Stored:
-        name = chosen.get(keystr(path))
-        return x if name is None else _encode_leaf(name, seed, x, count, path_words(path, "store"))
-
-    return tree_map_with_path(encode, state)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _encode_leaf(
-    name: str, seed: int, x: jax.Array, count: jax.Array, leaf: tuple[np.uint32, np.uint32]
-) -> Stored:
-    """One leaf; jitted so that leaves of equal shape share its trace."""
-    form = FORMATS[name]
-
-    def encode(x: jax.Array) -> Stored:
-        dither = uniform(key_of(seed, count, *leaf), x.shape, form.bits) if form.bits else None
-        return form.encode(x, dither)
-
-    def materialised(x: jax.Array) -> Stored:
-        # XLA for CPU would recompute the new moment from the old codes wherever it is used, and
-        # copy the codes to do so: 10 temporary bytes per parameter. A branch gets the moment as an
-        # array: 8 bytes. XLA does not know that a count is never negative, and keeps the branch.
-        return lax.cond(count >= 0, encode, partial(_zeros, encode), x)
-
-    x = cast(x, np.float32)
-    return lax.platform_dependent(x, cpu=materialised if form.blocks else encode, default=encode)
-
-
-def _zeros(function: Callable[[jax.Array], Stored], x: jax.Array) -> Stored:
-    """Zeros like the function's result."""
-    return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, x))
-
-
-@partial(jax.jit, static_argnums=0)
-def _decode_leaf(name: str, stored: Stored) -> jax.Array:
-    return FORMATS[name].decode(stored)
-
-
-def _decode(x: Stored) -> Stored:
-    """A leaf of a stored state in float32; a leaf that is not stored, as it is."""
-    name = name_of(x)
-    return x if name is None else _decode_leaf(name, x)
-
-
-def _with_paths(state: OptState) -> list[tuple[str, Stored]]:
-    pairs = tree_flatten_with_path(state, is_leaf=is_stored)[0]
-    return [(keystr(path), x) for path, x in pairs]
 
 
 # -- which leaves ----------------------------------------------------------------------------------

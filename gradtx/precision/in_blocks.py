@@ -1,0 +1,40 @@
+"""A leaf's rules and its stored moments in one pass: decoded, updated and encoded again.
+
+A block's scale needs the whole block before its first number can be encoded, so that compilers keep
+a float32 moment between the two. `in_blocks` runs the rules where the blocks are instead. What may
+be run so is read from the rules' jaxpr: the part that works element by element.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
+from gradtx.precision.moments import Given, Made, Moments, after_another
+from gradtx.precision.twice import can_run_twice, run_twice
+
+
+@partial(jax.jit, static_argnums=0)
+def in_blocks(what: Moments, given: Given) -> Made:
+    """The new moments, stored, and what else the part makes.
+
+    Jitted so that leaves of equal shape share its trace.
+    """
+    return _on_platform(what, given)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _on_platform(what: Moments, given: Given) -> Made:
+    whole = partial(after_another, what)
+    gpu = partial(run_twice, what) if can_run_twice(what, given) else whole
+    tpu = partial(run_in_kernel, what) if can_run_in_kernel(what, given) else whole
+    return lax.platform_dependent(given, cuda=gpu, rocm=gpu, tpu=tpu, default=whole)
+
+
+@_on_platform.defjvp
+def _derivative(what: Moments, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+    return jax.jvp(partial(after_another, what), primals, tangents)

@@ -1,0 +1,96 @@
+"""The part of an update that reads and makes stored moments, and its plain form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core.dtypes import cast
+from gradtx.core.elementwise import Part, Shape
+from gradtx.precision.formats import FORMATS, Stored
+from gradtx.precision.narrow import uniform
+
+
+class Moments(NamedTuple):
+    """A part of an update that reads and makes moments that are stored in blocks.
+
+    reads: for each of the part's arrays its format, or None where it is not stored; makes: the
+    formats of what was wanted of the part; replaces: for all that it makes, the number of the array
+    whose place it takes, if that may be overwritten.
+    """
+
+    part: Part
+    reads: tuple[str | None, ...]
+    makes: tuple[str, ...]
+    replaces: tuple[int | None, ...]
+
+    @property
+    def block_sizes(self) -> set[int]:
+        """Those of its formats that have blocks."""
+        codes = [FORMATS[name].code for name in (*self.reads, *self.makes) if name]
+        return {code.size for code in codes if code}
+
+
+class Given(NamedTuple):
+    """The arrays of one leaf.
+
+    arrays: what the part reads, stored or not; keys: for the random bits of each moment that it
+    makes; count: the number of this step, an int32 scalar.
+    """
+
+    arrays: Sequence[Stored]
+    scalars: Sequence[jax.Array]
+    keys: Sequence[jax.Array]
+    count: jax.Array
+
+    def shape(self, what: Moments) -> Shape:
+        """That of the leaf."""
+        name, x = what.reads[0], self.arrays[0]
+        decoded = jax.eval_shape(FORMATS[name].decode, x) if name else x
+        return tuple(decoded.shape)
+
+
+Made = tuple[list[Stored], list[jax.Array]]
+
+
+def after_another(what: Moments, given: Given) -> Made:
+    """The plain form: decode the moments, run the part, encode what it made."""
+    pairs = zip(what.reads, given.arrays, strict=True)
+    made = what.part([FORMATS[name].decode(x) if name else x for name, x in pairs], given.scalars)
+    moments = zip(what.makes, made, given.keys, strict=False)
+    return [encode(name, x, key, given.count) for name, x, key in moments], made[len(what.makes) :]
+
+
+def encode(name: str, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
+    """A moment in its format."""
+    form = FORMATS[name]
+
+    def encoded(x: jax.Array) -> Stored:
+        return form.encode(x, dither(name, key, x.shape))
+
+    def materialised(x: jax.Array) -> Stored:
+        # XLA for CPU would recompute the new moment from the old codes wherever it is used, and
+        # copy the codes to do so: 10 temporary bytes per parameter. A branch gets the moment as an
+        # array: 8 bytes. XLA does not know that a count is never negative, and keeps the branch.
+        return lax.cond(count >= 0, encoded, partial(_zeros, encoded), x)
+
+    x = cast(x, np.float32)
+    return lax.platform_dependent(x, cpu=materialised if form.code else encoded, default=encoded)
+
+
+def dither(name: str, key: jax.Array, shape: Shape) -> jax.Array | None:
+    """The random numbers with which a moment is rounded to its format; None for one that rounds to
+    nearest."""
+    bits = FORMATS[name].bits
+    return uniform(key, shape, bits) if bits else None
+
+
+def _zeros(function: Callable[[jax.Array], Stored], x: jax.Array) -> Stored:
+    """Zeros like the function's result."""
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, x))
