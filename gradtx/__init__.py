@@ -39,6 +39,7 @@ from gradtx.core.state import ScaleByScheduleState as ScaleByScheduleState
 from gradtx.core.state import ScheduledState as ScheduledState
 from gradtx.core.state import Updates as Updates
 from gradtx.core.step import Step as Step
+from gradtx.core.training_step import step as step
 from gradtx.core.transformation import GradientTransformation as GradientTransformation
 from gradtx.interop.names import *
 from gradtx.optimizers import *

@@ -147,7 +147,8 @@ def cycle(
     The mean is computed outside the branches, where XLA updates it in place. Nobody needs it once
     the inner optimizer has read it, since the next cycle's first gradient replaces it. So the
     inner update leaves its branch in the mean's buffer, and emitting takes no memory of its own.
-    An accumulator in a narrower dtype would round the update, and is not lent in this way.
+    An accumulator in a narrower dtype would round the update, and is not lent in this way. A step
+    that adds the update to the params itself needs no memory for it.
     """
     leaves = Leaves.of(updates)
     kept = aligned_arrays(leaves, state.acc_grads, "accumulate: the state's acc_grads")
@@ -159,6 +160,17 @@ def cycle(
     mean = jax.tree.map(
         lambda m, old: cast(m, old.dtype), added(), drop_absent(updates, state.acc_grads)
     )
+
+    def accumulator(mean: Updates) -> Updates:
+        # The mean of a leaf without a gradient stays as it was.
+        pairs = zip(Leaves.of(mean).values, kept, strict=True)
+        return leaves.tree(old if m is None else m for m, old in pairs)
+
+    if inner.applies:
+        # The inner optimizer gets the unrounded mean, also where the accumulator is narrower.
+        applied, inner_state = inner.emit_if(emit, added(), tuple, state.inner_opt_state)
+        return applied, inner_state, accumulator(mean)
+
     lent = jax.tree.map(lambda g, m: m.dtype == g.dtype, updates, mean)
 
     def step(held: tuple[Updates, OptState]) -> tuple[Updates, tuple[Updates, OptState]]:
@@ -174,10 +186,7 @@ def cycle(
     run = now_and_then if all(jax.tree.leaves(lent)) else either
     apart, (left, inner_state) = run(emit, step, idle, (mean, state.inner_opt_state))
     u = jax.tree.map(lambda flag, x, y: jnp.where(emit, x, 0) if flag else y, lent, left, apart)
-    new = Leaves.of(left).values
-    # The mean of a leaf without a gradient stays as it was.
-    acc = leaves.tree(old if m is None else m for m, old in zip(new, kept, strict=True))
-    return u, inner_state, acc
+    return u, inner_state, accumulator(left)
 
 
 def _choose(flags: Updates, a: Updates, b: Updates) -> Updates:

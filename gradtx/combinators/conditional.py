@@ -120,8 +120,8 @@ def conditionally_mask(
         **extra: Any,
     ) -> tuple[Updates, ConditionallyMaskState]:
         due = _is_due(should_transform_fn, state.step, extra if forward_extra_args else {})
-        run, idle = partial(inner, needed), lambda _: idle_zeros(updates, state.step)
-        u, inner_state = either(due, run, idle, state.inner_state)
+        zeros = partial(idle_zeros, updates, state.step)
+        u, inner_state = inner.emit_if(due, needed, zeros, state.inner_state)
         return u, ConditionallyMaskState(increment(state.step), inner_state)
 
     return Rule(init, update, place=inner.place & Place.LAST)
@@ -148,8 +148,8 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
         errors = cast(in_a_row, number_dtype(max_consecutive_errors))
         due = finite | (errors > max_consecutive_errors)
-        run, idle = partial(inner, needed), lambda _: idle_zeros(updates, in_a_row)
-        u, inner_state = either(due, run, idle, state.inner_state)
+        zeros = partial(idle_zeros, updates, in_a_row)
+        u, inner_state = inner.emit_if(due, needed, zeros, state.inner_state)
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         return u, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import jax
@@ -13,6 +14,15 @@ from jax import lax
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact
 from gradtx.core.leaves import Leaves, align, at, describe, is_array_or_number
 from gradtx.core.state import Params, Updates
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Applied:
+    """What a wrapper may return instead of updates in a step (`gradtx.step`): the parameters after
+    its inner transformation's updates were added to them. None where there was no update."""
+
+    params: Params
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:

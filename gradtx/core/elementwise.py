@@ -59,16 +59,9 @@ class Equation(NamedTuple):
         made = jaxpr_as_fun(self.alone)(*[value_of(x, values) for x in self.given])
         values.update(zip(self.results, made, strict=True))
 
-    def run_in(self, shape: Shape, values: dict[Variable, Any]) -> None:
-        """The same for an operation that works element by element, on arrays of another shape."""
-        operands = [value_of(x, values) for x in self.operands]
-        (result,) = self.results
-        if self.primitive.name != "broadcast_in_dim":
-            values[result] = self.primitive.bind(*operands, **self.params)
-        else:
-            values[result] = (
-                operands[0] if np.ndim(operands[0]) else lax.broadcast(*operands, shape)
-            )
+
+# From an axis of an array to the positions along it of some of the numbers.
+Positions = Callable[[int], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -85,11 +78,31 @@ class Part:
     makes: tuple[Variable, ...]
     wanted: int
 
-    def __call__(self, arrays: Sequence[jax.Array], scalars: Sequence[jax.Array]) -> list[Any]:
-        """What it makes of arrays that all have one shape, in that shape."""
+    def __call__(
+        self,
+        arrays: Sequence[jax.Array],
+        scalars: Sequence[jax.Array],
+        positions: Positions | None = None,
+    ) -> list[Any]:
+        """What it makes of arrays that all have one shape, in that shape.
+
+        positions(axis): where their numbers lie along an axis of the whole, int32 in their shape;
+        None for the whole itself.
+        """
         values = dict(zip((*self.arrays, *self.scalars), (*arrays, *scalars), strict=True))
+        shape = arrays[0].shape
         for equation in self.equations:
-            equation.run_in(arrays[0].shape, values)
+            operands = [value_of(x, values) for x in equation.operands]
+            (result,) = equation.results
+            match equation.primitive.name:
+                case "broadcast_in_dim":
+                    x = operands[0]
+                    values[result] = x if np.ndim(x) else lax.broadcast(x, shape)
+                case "iota" if positions is not None:
+                    position = positions(equation.params["dimension"])
+                    values[result] = position.astype(equation.params["dtype"])
+                case _:
+                    values[result] = equation.primitive.bind(*operands, **equation.params)
         return [values[x] for x in self.makes]
 
     def making(self, makes: Sequence[Variable]) -> Part:
@@ -325,7 +338,7 @@ _CALLS = {
 ELEMENTWISE = frozenset((
     "abs", "add", "add_any", "and", "atan2", "bitcast_convert_type", "broadcast_in_dim", "cbrt",
     "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos", "div", "eq", "erf", "exp",
-    "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p",
+    "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "iota", "is_finite", "le", "log", "log1p",
     "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow",
     "reduce_precision", "rem", "round", "rsqrt", "select_n", "shift_left",
     "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sqrt", "square", "sub",

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradtx.core.apply import Applied, apply_updates
 from gradtx.core.dtypes import cast, compute_dtype, is_inexact, real_dtype, widen_tree
 from gradtx.core.leaves import Leaves, align, at, check_arrays, check_floating, describe, flatten
 from gradtx.core.mask import Mask, hide
@@ -68,6 +69,7 @@ class FlatUpdates:
     aligned_params: the same, but also where there is no update; there it may be a whole subtree.
     dtypes: in which each leaf is computed with; out_dtypes: in which its update leaves the line.
     frozen: by index, the zero updates of frozen leaves, which are absent from values.
+    applied: the params after these updates, if a wrapper has applied them.
     """
 
     name: str
@@ -80,6 +82,7 @@ class FlatUpdates:
     out_dtypes: DTypes
     selections: Selections
     frozen: dict[int, jax.Array]
+    applied: Params | None = None
 
     @classmethod
     def of(cls, name: str, updates: Updates, params: Params | None) -> FlatUpdates:
@@ -286,6 +289,8 @@ class FlatUpdates:
 
         from_examples: the old updates have a leading axis of examples, which the new ones lack.
         """
+        if isinstance(tree, Applied):
+            return replace(self, applied=tree.params)
         values = list(self.values)
         for i, new in enumerate(align(self.leaves, tree, f"{where}: what it returned")):
             old = values[i]
@@ -308,13 +313,13 @@ class FlatUpdates:
                 values[i] = params[i] = None
         return replace(self, values=values, params=params, frozen=frozen)
 
-    def result(self, *, rounded: bool) -> Updates:
-        """The final tree of updates.
+    def leaving(self, *, rounded: bool) -> FlatUpdates:
+        """The final updates.
 
         rounded: each is in the dtype of its parameter; otherwise it is in float32 or wider, for a
         wrapper or for a link that is LAST.
         """
-        leaving = [
+        values = [
             v if v is None or v.dtype == dtype else cast(v, dtype)
             for v, dtype in zip(
                 [self.frozen.get(i, v) for i, v in enumerate(self.values)],
@@ -322,4 +327,15 @@ class FlatUpdates:
                 strict=True,
             )
         ]
-        return self.leaves.tree(leaving)
+        return replace(self, values=values, frozen={})
+
+    def result(self) -> Updates:
+        """The updates as a tree."""
+        return self.leaves.tree(self.values)
+
+    def applied_to(self, params: Params) -> Params:
+        """The params after the updates, which may have been applied already."""
+        if self.applied is None:
+            return apply_updates(params, self.result())
+        pairs = zip(align(self.leaves, self.applied, self.name), self.aligned_params, strict=True)
+        return self.leaves.tree(old if new is None else new for new, old in pairs)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+import jax
+
+from gradtx.core.apply import Applied
+from gradtx.core.holding import either, now_and_then
 from gradtx.core.place import Place
 from gradtx.core.problem import Change, Extra, seen_as, unsearchable
-from gradtx.core.run import update
+from gradtx.core.run import step, update
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 
@@ -23,11 +29,39 @@ class Inner:
     transformation: GradientTransformation
     params: Params | None = None
     extra: Extra | None = None
+    applies: bool = False
 
     def __call__(self, updates: Updates, state: OptState) -> tuple[Updates, OptState]:
         """The updates, in float32 or wider, and the new state."""
         tx, extra = self.transformation, dict(self.extra or {})
         return update(tx, updates, state, self.params, extra, rounded=False)
+
+    # A wrapper that hands its inner updates on as they are says so by calling these. Then
+    # `gradtx.step` adds them to the params where they are made.
+
+    def emit(self, updates: Updates, state: OptState) -> tuple[Updates | Applied, OptState]:
+        """Like a call, for a wrapper that returns these updates unchanged."""
+        if not self.applies:
+            return self(updates, state)
+        tx, extra = self.transformation, dict(self.extra or {})
+        params, state = step(tx, updates, state, self.params, extra)
+        return Applied(params), state
+
+    def emit_if(
+        self, due: jax.Array, updates: Updates, zeros: Callable[[], Updates], state: OptState
+    ) -> tuple[Updates | Applied, OptState]:
+        """`emit` where `due`, a boolean scalar, holds; otherwise zeros() and the state as it is."""
+        if not self.applies:
+            return either(due, partial(self, updates), lambda _: zeros(), state)
+
+        # Nothing leaves the step but what it held, so that skipping it does not touch the params.
+        def turn(held: tuple[Params, OptState]) -> tuple[tuple[()], tuple[Params, OptState]]:
+            params, state = held
+            applied, state = self.at(params).emit(updates, state)
+            return (), (applied.params, state)
+
+        _, (params, state) = now_and_then(due, turn, lambda _: (), (self.params, state))
+        return Applied(params), state
 
     def init(self) -> OptState:
         """The state before the first update."""

@@ -39,16 +39,18 @@ class TreeTransformation(Ruled):
     """A transformation defined by the maths of one tree."""
 
     init_names = ("params", "step")
-    update_names = ("updates", "needed", "state", "params", "step")
+    update_names = ("updates", "needed", "unwidened", "state", "params", "step")
 
     @cached_property
     def _bound_names(self) -> tuple[str, ...]:  # type: ignore[override]
         kinds = self.definition.parameters.items()
         return tuple([n for n, kind in kinds if _is_of_transformation(kind)])
 
-    def _bound(self, params: Params | None, extra: Extra) -> dict[str, Inner]:
+    def _bound(
+        self, params: Params | None, extra: Extra, applies: bool = False
+    ) -> dict[str, Inner]:
         """The transformations among the arguments, bound to this step."""
-        bind = functools.partial(Inner, params=params, extra=extra)
+        bind = functools.partial(Inner, params=params, extra=extra, applies=applies)
         return {
             name: jax.tree.map(bind, self.arguments[name], is_leaf=_is_transformation)
             for name in self._bound_names
@@ -91,22 +93,24 @@ class TreeTransformation(Ruled):
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
-        flat, name = flat.widened(), self.definition.name
+        given, flat, name = flat, flat.widened(), self.definition.name
         own, old_count, count = self.read_count(state)
         rule = self._rule(old_count, flat.widest_real_dtype)
         tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
         seen = seen_by_rule(own, tree, name)
         # Some are costly to translate, and some are for others and of any kind.
-        given = stage.extra if self._binds else self.inputs.of(stage.extra)
-        extra = flat.visible(given, link.masks)
+        asked = stage.extra if self._binds else self.inputs.of(stage.extra)
+        extra = flat.visible(asked, link.masks)
+        ignored = self._ignored(flat, selected)
         available = {
             "updates": tree,
-            "needed": flat.needed_tree(selected, self._ignored(flat, selected)),
+            "needed": flat.needed_tree(selected, ignored),
+            "unwidened": given.needed_tree(selected, ignored),
             "state": seen,
             "params": widen_tree(stored),
             "stored_params": stored,
             "step": Step(count),
-        } | self._bound(stored, extra)
+        } | self._bound(stored, extra, stage.applying and all(selected) and not flat.frozen)
         try:
             result = self.inputs.call(rule.update, available, self.inputs.of(extra))
         except AttributeError as error:

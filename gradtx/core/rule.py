@@ -39,7 +39,8 @@ class Rule:
 
     - `updates`, `params`, `state`, `step`: the same for the whole tree.
     - `needed`: the updates, with zeros in place of gradients that no transformation inside reads,
-      such as those of frozen leaves.
+      such as those of frozen leaves; `unwidened`: the same in the dtypes in which they were given,
+      for an inner transformation to widen.
     - an argument of its own that is a transformation, under that argument's name: an `Inner`, the
       transformation bound to this step. The rule is then a wrapper: it calls `inner.init()` in
       `init`, and `u, inner_state = inner(updates, state.inner_state)` in `update`.

@@ -60,7 +60,8 @@ class Stage:
     """Neighbouring links that run together, each with its state and the leaves that it acts on.
 
     extra: the caller's extra arguments. leaving: whether the updates leave the line after this
-    stage, so that it rounds them to their final dtypes.
+    stage, so that it rounds them to their final dtypes. applying: whether it may add them to the
+    params, too, and put `Applied` params.
     """
 
     links: tuple[Link, ...]
@@ -68,6 +69,7 @@ class Stage:
     selections: Sequence[Selection]
     extra: Extra
     leaving: bool
+    applying: bool
 
 
 def init(tx: GradientTransformation, params: Params) -> OptState:
@@ -95,21 +97,49 @@ def update(
     *,
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
-    """One step. A wrapper passes `rounded=False`: the updates then stay in float32 or wider."""
+    """One update. A wrapper passes `rounded=False`: the updates then stay in float32 or wider."""
+    flat, new = _run(tx, updates, state, params, extra, rounded=rounded)
+    return flat.result(), new
+
+
+def step(
+    tx: GradientTransformation,
+    updates: Updates,
+    state: OptState,
+    params: Params,
+    extra: Extra,
+) -> tuple[Params, OptState]:
+    """One update, added to the params."""
+    flat, new = _run(tx, updates, state, params, extra, applying=True)
+    return flat.applied_to(params), new
+
+
+def _run(
+    tx: GradientTransformation,
+    updates: Updates,
+    state: OptState,
+    params: Params | None,
+    extra: Extra,
+    *,
+    rounded: bool = True,
+    applying: bool = False,
+) -> tuple[FlatUpdates, OptState]:
+    """The updates at the end of the line, and the new state."""
     try:
-        return _update(tx, updates, state, params, extra, rounded)
+        return _run_line(tx, updates, state, params, extra, rounded, applying)
     except ScheduleError as error:
         raise _named(tx, error) from error.__cause__
 
 
-def _update(
+def _run_line(
     tx: GradientTransformation,
     updates: Updates,
     state: OptState,
     params: Params | None,
     extra: Extra,
     rounded: bool,
-) -> tuple[Updates, OptState]:
+    applying: bool,
+) -> tuple[FlatUpdates, OptState]:
     line, name, at_work = tx._line, tx.definition.name, -1
     try:
         held = line.composite._split(state, "")
@@ -136,6 +166,7 @@ def _update(
                 selections=selections[first:end],
                 extra=extra,
                 leaving=rounded and end == len(line.links),
+                applying=applying and end == len(line.links),
             )
             flat, made = line.links[first].transformation._run(stage, flat)
             new_states += made
@@ -145,7 +176,7 @@ def _update(
     new = line.composite._join(iter(new_states))
     if jax.tree.structure(new) != jax.tree.structure(state):  # type: ignore[operator]
         new = in_classes_of(state, new)
-    return flat.result(rounded=rounded), new
+    return flat.leaving(rounded=rounded), new
 
 
 def _named(tx: GradientTransformation, error: ScheduleError) -> TypeError:

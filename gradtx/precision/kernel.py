@@ -36,7 +36,7 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = given.shape(what)
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if len(shape) < 2 or shape[-1] % WIDTH or 0 in shape:
+    if len(shape) < 2 or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
         return False
     kinds = {x.dtype for x in jax.tree.leaves((given.arrays, given.scalars))}
     return all(kind.itemsize <= 4 and kind.kind != "c" for kind in kinds)
@@ -44,7 +44,8 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
 
 def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
-    cut, part = Cut.of(given.shape(what)), what.part
+    shape, part = given.shape(what), what.part
+    cut = Cut.of(shape)
     made = jax.eval_shape(partial(after_another, what), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
@@ -58,8 +59,17 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
         numbers = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
         tiles = [_read(name, [next(inside) for _ in cut.tiles(name)]) for name, _ in inputs]
-        index = cut.index()
-        for (name, _), x in zip(outputs, part(tiles, numbers), strict=True):
+        row, column = cut.position()
+        index = (row * cut.width + column).astype(np.uint32)
+
+        def positions(axis: int) -> jax.Array:
+            if axis == len(shape) - 1:
+                return column
+            inner = math.prod(shape[axis + 1 : -1])
+            outer = _quotient(row, inner)
+            return outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
+
+        for (name, _), x in zip(outputs, part(tiles, numbers, positions), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
             _write(name, [next(inside) for _ in cut.tiles(name)], x, dither)
@@ -79,6 +89,16 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     left = iter(results)
     whole = [cut.restore(x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
     return whole[: len(what.makes)], whole[len(what.makes) :]
+
+
+def _quotient(x: jax.Array, by: int) -> jax.Array:
+    """x // by for 0 <= x < 2^24, without a division of integers, which a TPU lacks: the quotient of
+    floats is off by one at most."""
+    if by == 1:
+        return x
+    near = (x.astype(np.float32) * np.float32(1 / by)).astype(np.int32)
+    rest = x - near * by
+    return near + (rest >= by).astype(np.int32) - (rest < 0).astype(np.int32)
 
 
 class Cut(NamedTuple):
@@ -103,12 +123,12 @@ class Cut(NamedTuple):
         """The numbers of tiles."""
         return pl.cdiv(self.height, self.rows), self.width // WIDTH
 
-    def index(self) -> jax.Array:
-        """The positions in the leaf of the numbers in the tile at hand, in memory order, uint32."""
+    def position(self) -> tuple[jax.Array, jax.Array]:
+        """The rows and the columns of the numbers in the tile at hand, int32."""
         i, j = pl.program_id(0), pl.program_id(1)
         row = i * self.rows + lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 0)
         column = j * WIDTH + lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 1)
-        return (row * self.width + column).astype(np.uint32)
+        return row, column
 
     def tiles(self, name: str | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""

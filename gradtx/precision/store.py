@@ -105,10 +105,10 @@ def store(
         return StoreState(None, encode_state(state, chosen, seed, step.count))
 
     def update(
-        needed: Updates, state: StoreState, step: Step, inner: Inner
+        unwidened: Updates, state: StoreState, step: Step, inner: Inner
     ) -> tuple[Updates, StoreState]:
-        run = partial(inner, needed)
-        updates, new = update_stored(run, state.inner_state, seed, step.count)
+        run = partial(inner.emit, unwidened)
+        updates, new = update_stored(run, state.inner_state, inner.params, seed, step.count)
         return updates, state._replace(inner_state=new)
 
     return Rule(init, update, place=inner.place)

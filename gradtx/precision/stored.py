@@ -8,9 +8,10 @@ from functools import partial
 import jax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
+from gradtx.core.apply import Applied
 from gradtx.core.elementwise import Constant, Function, Operand, Variable, split, value_of
 from gradtx.core.leaves import path_words
-from gradtx.core.state import OptState, Updates
+from gradtx.core.state import OptState, Params, Updates
 from gradtx.precision.formats import FORMATS, Stored, is_stored, name_of
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
@@ -21,8 +22,8 @@ Run = Callable[[OptState], tuple[Updates, OptState]]
 
 
 def update_stored(
-    run: Run, state: OptState, seed: int, count: jax.Array
-) -> tuple[Updates, OptState]:
+    run: Run, state: OptState, params: Params | None, seed: int, count: jax.Array
+) -> tuple[Updates | Applied, OptState]:
     """run(state) -> (updates, new state), from a stored state to a stored one.
 
     Under a trace the parts of `run` that work element by element on stored moments are run
@@ -32,7 +33,7 @@ def update_stored(
     formats = {keystr(path): name for path, x in leaves if (name := name_of(x))}
     done = None
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state)):
-        done = _update_in_parts(run, state, formats, seed, count)
+        done = _update_in_parts(run, state, params, formats, seed, count)
     if done is None:
         updates, new = run(decode_state(state))
         done = updates, encode_state(new, formats, seed, count)
@@ -57,8 +58,13 @@ def decode_state(state: OptState) -> OptState:
 
 
 def _update_in_parts(
-    run: Run, state: OptState, formats: Mapping[str, str], seed: int, count: jax.Array
-) -> tuple[Updates, OptState] | None:
+    run: Run,
+    state: OptState,
+    params: Params | None,
+    formats: Mapping[str, str],
+    seed: int,
+    count: jax.Array,
+) -> tuple[Updates | Applied, OptState] | None:
     """`update_stored` in parts, or None if it has no such part."""
     leaves, treedef = tree_flatten_with_path(state, is_leaf=is_stored)
     given = [
@@ -79,6 +85,8 @@ def _update_in_parts(
             new_moments[x] = tuple(path)
         else:
             others.append(x)
+    applied = params if isinstance(shapes[0], Applied) else None
+    new_params = dict(zip(function.outputs, jax.tree.leaves(applied), strict=False))
     steps = split(function, list(new_moments), others)
     if jaxpr.effects or not steps.parts:
         return None
@@ -90,12 +98,15 @@ def _update_in_parts(
     encoded: dict[KeyPath, Stored] = {}
     for part in steps.parts:
         places = [new_moments[x] for x in part.makes[: part.wanted]]
+        # The new moments take the place of the old ones, and new params that of the params.
         old = {path_of[x]: i for i, x in enumerate(part.arrays) if x in held}
+        old |= {id(values[x]): i for i, x in enumerate(part.arrays) if x not in held}
+        takes = [*places, *[id(new_params.get(x)) for x in part.makes[part.wanted :]]]
         what = Moments(
             part,
             reads=tuple(name_of(held[x]) if x in held else None for x in part.arrays),
             makes=tuple(formats[keystr(path)] for path in places),
-            replaces=tuple(map(old.get, [*places, *[None] * (len(part.makes) - part.wanted)])),
+            replaces=tuple(map(old.get, takes)),
         )
         arrays = [held[x] if x in held else values[x] for x in part.arrays]
         scalars = [values[x] for x in part.scalars]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,7 +40,7 @@ def run_twice(what: Moments, given: Given) -> Made:
 
     def run(part: Part, pieces: Mapping[Variable, Any]) -> list[jax.Array]:
         arrays = [_decode(formats[x], pieces[x]) for x in part.arrays]
-        made = part(arrays, [scalars[x] for x in part.scalars])
+        made = part(arrays, [scalars[x] for x in part.scalars], partial(_positions, shape, size))
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
 
     first = part.making([x for x, name in zip(part.makes, what.makes, strict=False) if _code(name)])
@@ -53,6 +54,17 @@ def run_twice(what: Moments, given: Given) -> Made:
         for name, x, key in zip(what.makes, made, given.keys, strict=False)
     ]
     return moments, [x.reshape(shape) for x in made[part.wanted :]]
+
+
+def _positions(shape: Shape, size: int, axis: int) -> jax.Array:
+    """Where the numbers of a leaf in the shape of its blocks lie along an axis of the leaf."""
+    inner = shape[-1] % size == 0
+    blocks = (*shape[:-1], shape[-1] // size, size) if inner else (math.prod(shape) // size, size)
+    at = partial(lax.broadcasted_iota, np.int32, blocks)
+    within = at(len(blocks) - 2) * size + at(len(blocks) - 1)  # its last axis, or the whole
+    if inner:
+        return within if axis == len(shape) - 1 else at(axis)
+    return within // math.prod(shape[axis + 1 :]) % shape[axis]
 
 
 def _code(name: str | None) -> Code | None:

@@ -1,0 +1,45 @@
+"""One training step in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.core import run
+from gradtx.core.problem import check_known
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import TransformationLike, as_transformation
+
+
+def step(
+    tx: TransformationLike, grads: Updates, state: OptState, params: Params, **extra: Any
+) -> tuple[Params, OptState]:
+    """Update and apply in one call: the new parameters and the new state.
+
+        params, state = step(tx, grads, state, params)
+
+    The numbers are those of
+
+        updates, state = tx.update(grads, state, params, **extra)
+        params = apply_updates(params, updates)
+
+    and some transformations do it in less memory traffic. The micro-batches of `accumulate` that
+    take no step do not touch the parameters, and on TPU `store` writes the parameters from the
+    kernel that reads its state.
+
+    tx: a transformation, or an Optax-like pair. grads, state, params, extra: as for `tx.update`.
+    params must be given. Under `jax.jit`, donate state and params.
+
+    Raises: what `tx.update` and `apply_updates` raise.
+
+        >>> import jax.numpy as jnp, gradtx
+        >>> tx, params = gradtx.sgd(0.5), jnp.array([1.0, 2.0])
+        >>> params, state = gradtx.step(tx, params, tx.init(params), params)
+        >>> params.tolist()
+        [0.5, 1.0]
+    """
+    transformation = as_transformation(tx, "step: tx")
+    if params is None:
+        raise TypeError("step: params must be given, since the updates are added to them; got None")
+    if extra:
+        check_known(transformation, lambda name: transformation.takes(name, extra), extra)
+    return run.step(transformation, grads, state, params, extra)
