@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx import Params
 
@@ -196,6 +197,15 @@ def draw(shapes: Shapes, seed: int, scale: float, device: jax.Device) -> Params:
         count = int(np.prod(shape))
         start = random.integers(max(1, len(pool) - count))
         return jax.device_put(np.resize(pool[start : start + count], shape), device)
+
+    return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def abstract(shapes: Shapes, dtype: DTypeLike) -> Params:
+    """A tree of arrays that are only shapes and a dtype."""
+
+    def leaf(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
     return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
 

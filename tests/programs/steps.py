@@ -1,0 +1,55 @@
+"""The steps that are compiled, by functions that another process can be asked for by name."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.compiler import Training
+from benchmarks.parameters import Shapes, abstract
+from benchmarks.recipes import LIBRARIES
+from benchmarks.steps import STEPS
+from tests.oracles.optax_cases import collect
+from tests.oracles.optax_cases.case import build
+
+ALL = collect("TRANSFORMATIONS") | collect("OPTIMIZERS")
+
+
+# On a TPU what fits into its fast memory is fetched ahead and counted twice, and small arrays are
+# padded. So that these figures are as plain as elsewhere, two leaves are larger, and the others,
+# which are all kinds that a rule may tell apart, are too small to count.
+TREES: dict[str, Shapes] = {
+    "small": {
+        "scalar": (),
+        "vectors": [(2048,), (512,)],
+        "matrix": (128, 256),
+        "kernel": {"conv": (3, 3, 64, 64)},
+    },
+    "large": {
+        "scalar": (),
+        "vectors": [(2**25,), (512,)],
+        "matrix": (4096, 8192),
+        "kernel": {"conv": (3, 3, 64, 64)},
+    },
+    "vector": {"vector": (2**26,)},
+    "matrix": {"matrix": (8192, 8192)},
+}
+
+
+def of_optax(library: str, name: str, index: int, tree: str) -> Training:
+    """One of the cases of everything that Optax has too."""
+    lib, case = LIBRARIES[library], ALL[name][index]
+    params = abstract(TREES[tree], np.float32)
+    tx = build(lib, name, case)
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        extra = case.extra(params, grads) if case.extra else {}
+        updates, state = tx.update(grads, state, params, **extra)
+        return lib.apply_updates(params, updates), state
+
+    return Training(step, params, jax.eval_shape(tx.init, params), params)
+
+
+def recipe(library: str, name: str, tree: str) -> Training:
+    """One of the benchmarks' steps."""
+    return STEPS[name].training(library, TREES[tree])
