@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
+from benchmarks.options import command, names
 from benchmarks.parameters import PARAMETER_SETS, size
 from benchmarks.plot import draw_plot
 from benchmarks.progress import Progress
@@ -26,8 +26,8 @@ def _parser() -> argparse.ArgumentParser:
         "writes benchmarks/results/; a part of one, or a quick one, only where --json says.",
     )
     add = parser.add_argument
-    add("--recipes", type=_names("recipe", RECIPES), help="comma-separated; default: all")
-    add("--sets", type=_names("set", PARAMETER_SETS), help="comma-separated; default: all that fit")
+    add("--recipes", type=names("recipe", RECIPES), help="comma-separated; default: all")
+    add("--sets", type=names("set", PARAMETER_SETS), help="comma-separated; default: all that fit")
     add("--device", default="", help="cpu, gpu, gpu:1, ...; default: JAX's first")
     add("--json", type=Path, help="where to write the results, with a .png beside them")
     add("--append", action="store_true", help="keep what --json has of other recipes and sets")
@@ -36,20 +36,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list recipes, sets and devices")
     add("--show", type=Path, metavar="JSON", help="print the table of results that are there")
     return parser
-
-
-def _names(kind: str, known: Collection[str]) -> Callable[[str], list[str]]:
-    """A parser of comma-separated known names."""
-
-    def parse(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(
-                f"unknown {kind} {', '.join(unknown)}; known: {', '.join(known)}"
-            )
-        return [name for name in known if name in names]
-
-    return parse
 
 
 def _device(text: str) -> jax.Device:
@@ -70,12 +56,6 @@ def _list() -> None:
         print(f"set     {name:18} {one.title}; {leaves} leaves, {parameters:,} parameters{only}")
     for device in jax.devices():
         print(f"device  {device.platform}:{device.id:<16} {device.device_kind}")
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command as typed, without folders of this machine."""
-    shown = [Path(word).name if word.startswith("/") else word for word in arguments]
-    return shlex.join(["python", "-m", "benchmarks", *shown])
 
 
 def _selection(options: argparse.Namespace, device: jax.Device) -> tuple[list[str], list[str]]:
@@ -107,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     device = _device(options.device)
     sets, recipes = _selection(options, device)
     with jax.default_device(device), Progress(count(sets, recipes)) as progress:
-        results = start(device, _command(arguments), options.quick)
+        results = start(device, command("benchmarks", arguments), options.quick)
         complete = not (options.quick or options.recipes or options.sets)
         path = options.json or (FOLDER / results.file_name if complete else None)
         earlier = Results.read(path) if options.append and path and path.exists() else None

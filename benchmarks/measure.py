@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.program import count_equations, count_kernels
+from benchmarks.hlo import tally
+from benchmarks.program import count_equations
 from benchmarks.recipes import LIBRARIES, Recipe, Step, step_of
 from benchmarks.results import CaseResult, Side
 from gradtx import Params, Updates
@@ -129,7 +130,7 @@ class Contender:
         side.bytes = analysis.get("bytes accessed", math.nan) / parameters
         side.temps = (memory.temp_size_in_bytes if memory else math.nan) / parameters
         side.equations, side.equations_expanded = count_equations(self.traced.jaxpr)
-        side.kernels = count_kernels(self.compiled.as_text())
+        side.kernels = tally(self.compiled.as_text()).kernels
 
 
 SAMPLE_SECONDS = 0.01  # a sample of a short step is the mean of as many as take this long

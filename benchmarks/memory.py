@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks.parameters import PARAMETER_SETS, draw, size
 from benchmarks.report import markdown_table
-from benchmarks.results import write_rows
+from benchmarks.results import FOLDER, device_facts, write_rows
 from benchmarks.ways import WAYS, Way
 from gradtx import OptState, Params, Updates
 
@@ -74,8 +74,9 @@ def main() -> None:
         print(name, file=sys.stderr, flush=True)
         rows.append({"way": name, **measure(way, params, count)})
     print(f"bytes a parameter, {parameter_set.title}\n\n{table(rows)}")
-    name = f"precision/memory-{options.name}"
-    path = write_rows(name, f"python -m benchmarks.memory --set {options.name}", device, rows)
+    path = FOLDER / f"precision/memory-{options.name}.json"
+    command = f"python -m benchmarks.memory --set {options.name}"
+    write_rows(path, command, device_facts(device), rows)
     print(f"\nwritten: {path.name}")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from benchmarks.report import markdown_table
-from benchmarks.results import write_rows
+from benchmarks.results import FOLDER, device_facts, write_rows
 from benchmarks.ways import WAYS, Way
 from gradtx.demo.tasks import Params, Task, text
 from gradtx.demo.training import Trainer
@@ -110,7 +110,8 @@ def main() -> None:
     print(table(rows))
     command = f"python -m benchmarks.quality --steps {options.steps} --seeds {options.seeds}"
     facts = {"task": task.about, "learning_rate": RATE}
-    path = write_rows("precision/quality", command, jax.devices()[0], rows, **facts)
+    path = FOLDER / "precision/quality.json"
+    write_rows(path, command, device_facts(jax.devices()[0]), rows, **facts)
     draw(curves, path.with_suffix(".png"))
     print(f"\nwritten: {path.name} and quality.png")
 

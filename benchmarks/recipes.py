@@ -28,13 +28,15 @@ class Recipe:
 
     build: from a library to its transformation. floor: the bytes per float32 parameter that a step
     cannot avoid, touching each array once: it reads p and g, writes p, and reads and writes its
-    state. cycle: the steps after which it repeats. eager: whether it is also measured outside of
-    jit. sets: the parameter sets on which it is measured.
+    state. program: the same of its compiled program, where that is more. cycle: the steps after
+    which it repeats. eager: whether it is also measured outside of jit. sets: the parameter sets
+    on which it is measured.
     """
 
     title: str
     build: Callable[[ModuleType], Optimizer]
     floor: float
+    program: float | None = None
     cycle: int = 1
     eager: bool = True
     sets: tuple[str, ...] = PLAIN_SETS
@@ -94,7 +96,10 @@ def _muon(lib: ModuleType) -> Optimizer:
 # Clipping has to see all of g before it can use any of it, and so reads g twice, as does a check
 # that g is finite. Accumulation over 8 steps: the first reads g and writes it to the accumulator (8
 # bytes), six read both and write (12 each), and the last reads g, the accumulator, p, m and v and
-# writes p, m and v (32): 112 bytes in 8 steps.
+# writes p, m and v (32): 112 bytes in 8 steps. Its program has both branches: beside AdamW's 28, g
+# and the accumulator are read, and the accumulator is written, in each of them (24). The norm of an
+# update (LAMB, Adafactor) can be had with the moments written (24, and 20); then p and they are
+# read again and p is written (16, and 12).
 RECIPES: dict[str, Recipe] = {
     "sgd": Recipe("SGD", lambda lib: lib.sgd(1e-3), 12),
     "momentum": Recipe("momentum", lambda lib: lib.sgd(1e-3, momentum=0.9), 20),
@@ -105,12 +110,17 @@ RECIPES: dict[str, Recipe] = {
     "clip_adamw_cosine": Recipe("clip + AdamW + warm-up cosine", _clip_adamw_cosine, 32),
     "adamw_mask": Recipe("AdamW, decay mask", lambda lib: lib.adamw(1e-3, mask=_matrices_only), 28),
     "accumulate_8": Recipe(
-        "AdamW every 8", lambda lib: _accumulate(lib, lib.adamw(1e-3), 8), 14, cycle=8, eager=False
+        "AdamW every 8",
+        lambda lib: _accumulate(lib, lib.adamw(1e-3), 8),
+        14,
+        52,
+        cycle=8,
+        eager=False,
     ),
-    "lamb": Recipe("LAMB", _lamb, 28, eager=False, sets=SOME_SETS),
+    "lamb": Recipe("LAMB", _lamb, 28, 40, eager=False, sets=SOME_SETS),
     "lion": Recipe("Lion", lambda lib: lib.lion(1e-4), 20, eager=False, sets=SOME_SETS),
     "adafactor": Recipe(
-        "Adafactor", lambda lib: lib.adafactor(1e-3), 12, eager=False, sets=SOME_SETS
+        "Adafactor", lambda lib: lib.adafactor(1e-3), 12, 32, eager=False, sets=SOME_SETS
     ),
     "partition_2": Recipe(
         "AdamW, 2 groups", lambda lib: _grouped(lib, 2), 28, eager=False, sets=SOME_SETS

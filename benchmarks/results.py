@@ -243,19 +243,17 @@ def now() -> str:
 
 
 def write_rows(
-    name: str, command: str, device: jax.Device, rows: list[dict[str, Any]], **facts: Any
-) -> Path:
-    """Write a table of another benchmark, with device, versions and command; returns where."""
-    path = FOLDER / f"{name}.json"
+    path: Path, command: str, device: dict[str, Any], rows: list[dict[str, Any]], **facts: Any
+) -> None:
+    """Write a table of another benchmark, with the facts of the device, versions and command."""
     path.parent.mkdir(parents=True, exist_ok=True)
     heading = {
         "command": command,
         "date": now(),
-        "device": device_facts(device),
+        "device": device,
         "versions": library_versions(),
     }
     path.write_text(json.dumps(_rounded({**heading, **facts, "rows": rows}), indent=1) + "\n")
-    return path
 
 
 def newest(folder: Path) -> list[Results]:

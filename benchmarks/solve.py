@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from benchmarks.measure import Rounds, interleave
 from benchmarks.recipes import LIBRARIES
 from benchmarks.report import markdown_table, stroke
-from benchmarks.results import FOLDER, write_rows
+from benchmarks.results import FOLDER, device_facts, write_rows
 from gradtx import OptState, Params
 from gradtx.demo.tasks import digits
 
@@ -145,7 +145,8 @@ def main() -> None:
     with jax.enable_x64(True):
         rows += compare("float64", [1e-2, 1e-4, 1e-6, 1e-8], options.seconds)
     print(table(rows))
-    path = write_rows("solve/lbfgs", "python -m benchmarks.solve", jax.devices()[0], rows)
+    path = FOLDER / "solve/lbfgs.json"
+    write_rows(path, "python -m benchmarks.solve", device_facts(jax.devices()[0]), rows)
     print(f"\nwritten: {path.relative_to(FOLDER)}")
 
 

@@ -9,11 +9,9 @@ import pytest
 
 from benchmarks.measure import Rounds, interleave
 from benchmarks.parameters import PARAMETER_SETS, draw, size
-from benchmarks.program import count_equations, count_kernels
+from benchmarks.program import count_equations
 from benchmarks.recipes import RECIPES
 from benchmarks.run import Clock
-
-pytestmark = pytest.mark.usefixtures("compiled_afresh")
 
 
 @pytest.mark.parametrize(
@@ -59,57 +57,6 @@ def test_equations_in_branches_are_counted():
     traced = jax.jit(lambda p, x: jax.lax.cond(p, jnp.sin, lambda y: y * y + y, x)).trace(True, 1.0)
     outside = len(traced.jaxpr.eqns)
     assert count_equations(traced.jaxpr) == (outside + 3, outside + 3)
-
-
-HLO = """\
-HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[3])->f32[3]}
-
-%fused (p: f32[3]) -> f32[3] {
-  %p = f32[3]{0} parameter(0)
-  %m = f32[3]{0} multiply(%p, %p)
-  ROOT %a = f32[3]{0} add(%m, %p)
-}
-
-%one (t.1: (f32[3])) -> (f32[3]) {
-  %t.1 = (f32[3]{0}) parameter(0)
-  %g.1 = f32[3]{0} get-tuple-element(%t.1), index=0
-  %f.1 = f32[3]{0} fusion(%g.1), kind=kLoop, calls=%fused
-  %f.2 = f32[3]{0} fusion(%f.1), kind=kLoop, calls=%fused
-  ROOT %r.1 = (f32[3]{0}) tuple(%f.2)
-}
-
-%other (t.2: (f32[3])) -> (f32[3]) {
-  ROOT %t.2 = (f32[3]{0}) parameter(0)
-}
-
-%command_buffer (q: f32[3]) -> f32[3] {
-  %q = f32[3]{0} parameter(0)
-  ROOT %f.3 = f32[3]{0} fusion(%q), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/add"}
-}
-
-ENTRY %main (x: f32[3], i: s32[]) -> f32[3] {
-  %x = f32[3]{0} parameter(0)
-  %i = s32[] parameter(1)
-  %t = (f32[3]{0}) tuple(%x)
-  %c = (f32[3]{0}) conditional(%i, %t, %t), branch_computations={%one, %other}
-  %g = f32[3]{0} get-tuple-element(%c), index=0
-  %call = f32[3]{0} call(%g), to_apply=%command_buffer
-  %k = (f32[3]{0}, u8[64]{0}) custom-call(%call), custom_call_target="gemm"
-  ROOT %y = f32[3]{0} get-tuple-element(%k), index=0
-}
-"""
-
-
-def test_kernels_are_counted_in_calls_and_branches():
-    assert count_kernels(HLO) == 2 + 1 + 1
-
-
-def test_kernels_of_a_compiled_program():
-    def f(p, x):
-        return jax.lax.cond(p, lambda: x * 2, lambda: x / 3)
-
-    text = jax.jit(f).lower(True, jnp.ones(8)).compile().as_text()
-    assert 1 <= count_kernels(text) <= 4
 
 
 def test_interleaved_rounds_alternate_who_goes_first():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from benchmarks.program import count_texts
+from benchmarks.hlo import count_texts
 
 pytestmark = pytest.mark.usefixtures("compiled_afresh")
 

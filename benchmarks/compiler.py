@@ -1,0 +1,199 @@
+"""Compile training steps for a target in a process of its own, which has the compiler for it.
+
+`Compiler` starts ``python -m benchmarks.compiler TARGET`` with another Python and asks it, one line
+of JSON for each step: the name of a function, and its arguments. The function returns a `Training`;
+the answer is what its compiled program does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from benchmarks.hlo import tally
+from benchmarks.recipes import Step
+from benchmarks.results import library_versions
+from benchmarks.targets import ENVIRONMENT, Target
+from gradtx import OptState, Params, Updates
+
+ROOT = Path(__file__).parents[1]
+
+
+class Training(NamedTuple):
+    """A training step, and the shapes of its arguments."""
+
+    step: Step
+    params: Params
+    state: OptState
+    grads: Updates
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a program does in one call, on all devices together.
+
+    bytes: accessed. temporary: bytes. kernels, collectives: on each device.
+    """
+
+    bytes: float
+    temporary: float
+    kernels: int
+    collectives: dict[str, int]
+
+
+class CompileError(Exception):
+    """A step that cannot be traced, or a program that cannot be compiled."""
+
+
+class Compiler:
+    """Compiles for a target by a Python that has its compiler."""
+
+    def __init__(self, target: Target, python: Path):
+        self.target, self.python = target, python
+        self._start()
+
+    def _start(self) -> None:
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [str(self.python), "-m", "benchmarks.compiler", self.target.name],
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT[self.target.platform],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self.facts = self._answer()
+
+    def __enter__(self) -> Compiler:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+    def __call__(self, function: str, *arguments: str | int) -> Figures:
+        """Compile what a function, "module:name", returns for these arguments.
+
+        Raises: CompileError.
+        """
+        if self.process.poll() is not None:  # XLA took the process with it
+            self._start()
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([function, *arguments]) + "\n")
+        self.process.stdin.flush()
+        return Figures(**self._answer())
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            status = self.process.wait()
+            self.log.seek(0)
+            said = self.log.read().strip()[-1000:]
+            raise CompileError(f"{self.python} ended with status {status}:\n{said}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise CompileError(answer["error"])
+        return answer
+
+
+# -- in the other process ------------------------------------------------------------------------
+
+
+def _placed(tree: Any, devices: Sequence[jax.Device], sharded: bool) -> Any:
+    """The shapes with their shardings: on one device; or each array cut along its longest axis
+    that the number of devices divides, as fully sharded data parallel training does, and whole on
+    every device where there is none."""
+    mesh = Mesh(np.array(devices), ("data",))
+
+    def sharding(shape: tuple[int, ...]) -> Sharding:
+        if not sharded:
+            return SingleDeviceSharding(devices[0])
+        fitting = [axis for axis, length in enumerate(shape) if length % len(devices) == 0]
+        cut = max(fitting, key=lambda axis: shape[axis], default=None)
+        names = ("data" if axis == cut else None for axis in range(len(shape)))
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding(x.shape))
+
+    return jax.tree.map(leaf, tree)
+
+
+def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -> Figures:
+    """Compile a step that donates its parameters and its state, and count."""
+    params, state, grads = (
+        _placed(tree, devices, target.shape is not None)
+        for tree in (training.params, training.state, training.grads)
+    )
+    kept = jax.tree.map(lambda x: x.sharding, (params, state))
+    jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=kept)
+    traced = jitted.trace(params, state, grads)
+    compiled = traced.lower(lowering_platforms=(target.platform,)).compile()
+    counted, cost = tally(compiled.as_text() or ""), compiled.cost_analysis()
+    # XLA knows itself where arrays are padded or only in part read; for GPU it says nothing.
+    size = cost["bytes accessed"] if cost else counted.bytes
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    return Figures(
+        size * len(devices),
+        temporary * len(devices),
+        counted.kernels,
+        dict(counted.collectives),
+    )
+
+
+def _serve(target: Target) -> None:
+    """Answer on what was standard output; what else is printed goes to standard error."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(row: dict[str, Any]) -> None:
+        print(json.dumps(row), file=answers, flush=True)
+
+    jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call]
+    try:
+        devices = target.devices()
+    except Exception as error:
+        answer({"error": f"no compiler for {target.name}: {error}"})
+        return
+    answer({"device": _facts(devices), "versions": library_versions()})
+    for line in sys.stdin:
+        function, *arguments = json.loads(line)
+        module, _, name = function.partition(":")
+        training = getattr(importlib.import_module(module), name)
+        try:
+            answer(asdict(figures(training(*arguments), target, devices)))
+        except Exception as error:
+            answer({"error": f"{type(error).__name__}: {error}"[:500]})
+
+
+def _facts(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    return {
+        "kind": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "count": len(devices),
+    }
+
+
+if __name__ == "__main__":
+    _serve(Target.parse(sys.argv[1]))

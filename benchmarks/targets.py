@@ -1,0 +1,121 @@
+"""The devices to compile for. None has to be there: XLA's compilers take a description of one.
+
+A target is "cpu", "h100", "h100x8", or a TPU: "v5e" for one chip, "v5e:4x4" for as many.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+from jax.experimental import topologies
+
+Platform = Literal["cpu", "cuda", "tpu"]
+
+EXAMPLES = ("cpu", "h100", "h100x8", "v5e", "v5e:4x4")
+
+# What JAX and libtpu have to find when they are imported.
+ENVIRONMENT: dict[Platform, dict[str, str]] = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    "cuda": {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    "tpu": {
+        "JAX_PLATFORMS": "cpu",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # Ask no metadata server where it runs, and let other processes load it too.
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_ID": "0",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    },
+}
+
+# A GpuTargetConfigProto, from NVIDIA's data sheet of the H100 SXM and its limits for compute
+# capability 9.0.
+_H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+runtime_version { major: 12 minor: 8 patch: 0 }
+dnn_version_info { major: 9 minor: 8 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  device_memory_size: 84929347584
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  shared_memory_per_core: 233472
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Devices of one kind. shape: of their mesh, None for a single one."""
+
+    name: str
+    platform: Platform
+    shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """From a name.
+
+        Raises: ValueError if there is no such target.
+        """
+        if name == "cpu":
+            return cls(name, "cpu")
+        if match := re.fullmatch(r"h100(?:x([1-9]\d*))?", name):
+            return cls(name, "cuda", (int(match[1]),) if match[1] else None)
+        if match := re.fullmatch(r"v\d+[a-z]*(?::([1-9]\d*(?:x[1-9]\d*){1,2}))?", name):
+            return cls(name, "tpu", tuple(map(int, match[1].split("x"))) if match[1] else None)
+        raise ValueError(
+            f"no target {name!r}; there are {', '.join(EXAMPLES)}, other numbers of H100s and "
+            f"other TPUs, as 'v5p:2x2x4'"
+        )
+
+    @property
+    def file_name(self) -> str:
+        """Its name, as a part of a file's."""
+        return self.name.replace(":", "-")
+
+    @property
+    def count(self) -> int:
+        """How many devices it has."""
+        return math.prod(self.shape or ())
+
+    def devices(self) -> list[jax.Device]:
+        """Descriptions of its devices; needs the compiler for them and `ENVIRONMENT`."""
+        if self.platform == "cpu":
+            return jax.devices("cpu")[:1]
+        if self.platform == "cuda":
+            topology = topologies.get_topology_desc(
+                "H100", "cuda", topology=f"1x1x{self.count}", target_config=_H100
+            )
+        else:
+            os.environ.setdefault("TPU_LIBRARY_PATH", _libtpu())
+            # A TPU is described by the board, of four chips.
+            name = self.name if self.shape else f"{self.name}:2x2"
+            topology = topologies.get_topology_desc(name, "tpu")
+        return list(topology.devices)[: self.count]
+
+
+def _libtpu() -> str:
+    import libtpu  # only where a TPU is compiled for
+
+    return libtpu.get_library_path()

@@ -1,0 +1,157 @@
+"""Counting in the text of optimized programs, written by hand with known answers."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks.hlo import size_of, tally
+
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
+
+BRANCHES = """\
+HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[3])->f32[3]}
+
+%fused (p: f32[3]) -> f32[3] {
+  %p = f32[3]{0} parameter(0)
+  %m = f32[3]{0} multiply(%p, %p)
+  ROOT %a = f32[3]{0} add(%m, %p)
+}
+
+%one (t.1: (f32[3])) -> (f32[3]) {
+  %t.1 = (f32[3]{0}) parameter(0)
+  %g.1 = f32[3]{0} get-tuple-element(%t.1), index=0
+  %f.1 = f32[3]{0} fusion(%g.1), kind=kLoop, calls=%fused
+  %f.2 = f32[3]{0} fusion(%f.1), kind=kLoop, calls=%fused
+  ROOT %r.1 = (f32[3]{0}) tuple(%f.2)
+}
+
+%other (t.2: (f32[3])) -> (f32[3]) {
+  ROOT %t.2 = (f32[3]{0}) parameter(0)
+}
+
+%command_buffer (q: f32[3]) -> f32[3] {
+  %q = f32[3]{0} parameter(0)
+  ROOT %f.3 = f32[3]{0} fusion(%q), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/add"}
+}
+
+ENTRY %main (x: f32[3], i: s32[]) -> f32[3] {
+  %x = f32[3]{0} parameter(0)
+  %i = s32[] parameter(1)
+  %t = (f32[3]{0}) tuple(%x)
+  %c = (f32[3]{0}) conditional(%i, %t, %t), branch_computations={%one, %other}
+  %g = f32[3]{0} get-tuple-element(%c), index=0
+  %call = f32[3]{0} call(%g), to_apply=%command_buffer
+  %k = (f32[3]{0}, u8[64]{0}) custom-call(%call), custom_call_target="gemm"
+  ROOT %y = f32[3]{0} get-tuple-element(%k), index=0
+}
+"""
+
+
+def test_calls_and_every_branch_count():
+    counted = tally(BRANCHES)
+    assert counted.kernels == 2 + 1 + 1
+    # Three fusions of 12 bytes each way, and a library call with 64 bytes beside.
+    assert counted.bytes == 3 * 24 + 24 + 64
+    assert not counted.collectives
+
+
+LOOP = """\
+HloModule jit_f, is_scheduled=true
+
+%body (s: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %s = (s32[], f32[8,4]{1,0:T(8,128)}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%s), index=0
+  %x.1 = f32[8,4]{1,0:T(8,128)} get-tuple-element(%s), index=1
+  %one = s32[]{:T(128)} constant(1)
+  %i.2 = s32[] add(%i.1, %one)
+  %x.2 = f32[8,4]{1,0:T(8,128)} multiply(%x.1, %x.1), metadata={op_name="jit(f)/mul(a, b)"}
+  ROOT %n = (s32[], f32[8,4]{1,0:T(8,128)}) tuple(%i.2, %x.2)
+}
+
+%condition (s.3: (s32[], f32[8,4])) -> pred[] {
+  %s.3 = (s32[], f32[8,4]{1,0:T(8,128)}) parameter(0)
+  %i.3 = s32[] get-tuple-element(%s.3), index=0
+  %two = s32[] constant(2)
+  ROOT %less = pred[] compare(%i.3, %two), direction=LT
+}
+
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {
+  %x = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %zero = s32[] constant(0)
+  %t = (s32[], f32[8,4]{1,0:T(8,128)}) tuple(%zero, %x)
+  %w = (s32[], f32[8,4]{1,0:T(8,128)}) while(%t), condition=%condition, body=%body
+  ROOT %y = f32[8,4]{1,0:T(8,128)} get-tuple-element(%w), index=1
+}
+"""
+
+
+def test_a_loop_counts_once():
+    counted = tally(LOOP)
+    assert counted.kernels == 2 + 1
+    # An array that is read twice by one kernel counts once.
+    assert counted.bytes == (4 + 4 + 4) + 2 * 128 + (4 + 4 + 1)
+
+
+COLLECTIVES = """\
+HloModule jit_f, is_scheduled=true, num_partitions=4
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+%scatter (q: bf16[16]) -> bf16[4] {
+  %q = bf16[16]{0} parameter(0)
+  ROOT %rs = bf16[4]{0} reduce-scatter(%q), replica_groups={{0,1,2,3}}, to_apply=%sum
+}
+
+ENTRY %main (x: bf16[4]) -> bf16[4] {
+  %x = bf16[4]{0} parameter(0)
+  %start = (bf16[4]{0}, bf16[16]{0}) all-gather-start(%x), replica_groups={{0,1,2,3}}
+  %done = bf16[16]{0} all-gather-done(%start)
+  %r = bf16[16]{0} all-reduce(%done), replica_groups=[1,4]<=[4], to_apply=%sum
+  %r.2 = bf16[16]{0} all-reduce(%r), replica_groups=[1,4]<=[4], to_apply=%sum
+  %rs.start = ((bf16[16]{0}), bf16[4]{0}, u32[]) async-start(%r.2), calls=%scatter
+  ROOT %rs.done = bf16[4]{0} async-done(%rs.start)
+}
+"""
+
+
+def test_collectives_count_once_whether_they_wait_or_not():
+    counted = tally(COLLECTIVES)
+    assert counted.collectives == {"all-gather": 1, "all-reduce": 2, "reduce-scatter": 1}
+    assert counted.kernels == 4
+    assert counted.bytes == (8 + 32) + 2 * (32 + 32) + (32 + 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ("f32[]", 4),
+        ("f32[2,3]{1,0:T(8,128)S(1)}", 24),
+        ("bf16[5]{0}", 10),
+        ("s4[6]{0:E(4)}", 3),
+        ("u4[3]", 1.5),
+        ("f8e4m3fn[7]", 7),
+        ("f8e5m2[7]", 7),
+        ("pred[9]", 9),
+        ("c64[2]", 16),
+        ("(f32[2]{0}, (s8[3], u32[]))", 8 + 3 + 4),
+        ("f32[0,5]", 0),
+        ("token[]", 0),
+        ("()", 0),
+    ],
+)
+def test_bytes_of_a_shape(shape, size):
+    assert size_of(shape) == size
+
+
+def test_of_a_compiled_program():
+    def f(p, x):
+        return jax.lax.cond(p, lambda: x * 2, lambda: x / 3)
+
+    counted = tally(jax.jit(f).lower(True, jnp.ones(8)).compile().as_text())
+    assert 1 <= counted.kernels <= 4
+    assert counted.bytes >= 2 * 8 * 4
