@@ -92,8 +92,8 @@ class Trainer(NamedTuple):
 
 def agreements(
     device: jax.Device, seconds: Callable[[], float], steps: int = STEPS
-) -> Iterator[Agreement]:
-    """Of every optimizer, in `seconds` that are left."""
+) -> Iterator[tuple[str, Agreement | TimeoutError]]:
+    """Of every optimizer, in the `seconds` that are left."""
     places = (device, jax.devices("cpu")[0])
     work = {
         (name, place): lambda check=check, where=where: compiled(check.build(), where)
@@ -106,12 +106,15 @@ def agreements(
         error = next((x for x in both if isinstance(x, Exception)), None)
         if error is None and seconds() <= 0:
             error = TimeoutError("no time left")
+        if isinstance(error, TimeoutError):
+            yield name, error
+            continue
         if error is not None:
-            yield Agreement(name, np.nan, check.tolerance, f"{type(error).__name__}: {error}")
+            yield name, Agreement(name, np.nan, check.tolerance, f"{type(error).__name__}: {error}")
             continue
         trained = [x.train(steps) for x in both if isinstance(x, Trainer)]
         found = difference(trained, _drawn(0, 0.1, places[1]))
-        yield Agreement(name, found, check.tolerance)
+        yield name, Agreement(name, found, check.tolerance)
 
 
 def compiled(tx: GradientTransformation, device: jax.Device) -> Trainer:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 
 from benchmarks.agreement import CHECKS, Agreement, agreements
 from benchmarks.ahead import Programs, as_params, compile_programs, side_by_side
-from benchmarks.measure import QUEUED, contenders, measure_steps
+from benchmarks.measure import Pace, collect_garbage, contenders, measure_steps
 from benchmarks.parameters import PARAMETER_SETS, Shapes, draw
 from benchmarks.recipes import Recipe
 from benchmarks.results import CaseResult, Results
@@ -19,7 +19,6 @@ from benchmarks.run import case_of
 from gradtx import Params, Updates
 
 Batch = tuple[str, tuple[str, ...]]  # a parameter set, and recipes that are compiled at once
-CASE_SECONDS = 3.0  # for the steps of a case
 CHECK_SECONDS = 60.0  # that the cases leave to the checks
 NOT_REACHED = "not reached"
 NO_TIME = "no time left"
@@ -42,10 +41,17 @@ class Budget:
         return self.seconds - self.passed()
 
 
+class Effort(NamedTuple):
+    """How the steps of a case are timed, and in how many seconds."""
+
+    pace: Pace
+    seconds: float
+
+
 @dataclass
 class DeviceResults(Results):
     """A run. copies: the bandwidth of each kind of copy. left_out: why a case, `set recipe`, or a
-    check, `agreement optimizer`, is not there."""
+    check, `agreement optimizer`, is not there; at first, all of them."""
 
     copies: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -59,7 +65,7 @@ def planned(plan: Sequence[Batch]) -> list[str]:
 
 
 class Run:
-    """Does what is planned, and notes it in the results, as long as there is time.
+    """Does what the results leave out, and notes it in them, as long as there is time.
 
     done: hears of each case and each check, after it is noted.
     """
@@ -70,34 +76,31 @@ class Run:
         recipes: Mapping[str, Recipe],
         device: jax.Device,
         budget: Budget,
+        effort: Effort,
         done: Callable[[str], None],
     ):
         self.results, self.recipes, self.device = results, recipes, device
-        self.budget, self.done = budget, done
+        self.budget, self.effort, self.done = budget, effort, done
 
     def run(self, plan: Sequence[Batch]) -> None:
         """Everything."""
-        self.results.left_out |= dict.fromkeys(planned(plan), NOT_REACHED)
         for name, recipes in plan:
             self._batch(name, recipes)
-        for agreement in self.check():
-            self.results.agreements.append(agreement)
-            self._note(f"agreement {agreement.optimizer}")
+        for optimizer, outcome in self.check():
+            late = isinstance(outcome, TimeoutError)
+            if isinstance(outcome, Agreement):
+                self.results.agreements.append(outcome)
+            self._note(f"agreement {optimizer}", str(outcome) if late else None)
 
     def _batch(self, name: str, labels: Sequence[str]) -> None:
         shapes = PARAMETER_SETS[name].shapes(self.results.quick)
-        small = []
+        reasons = {label: self._obstacle(shapes, self.recipes[label]) for label in labels}
+        possible = [label for label in labels if reasons[label] is None]
+        programs = self.compile(possible, shapes, self._left()) if possible else {}
+        trees = self.draw(shapes) if programs else None
         for label in labels:
-            if lacking := self._lacking(shapes, self.recipes[label]):
-                self._note(f"{name} {label}", lacking)
-            else:
-                small.append(label)
-        programs = self.compile(small, shapes, self._left())
-        trees = None
-        for label in small:
-            reason = NO_TIME if self._left() < CASE_SECONDS else _late(programs[label])
-            if reason is None:
-                trees = trees or self.draw(shapes)
+            reason = reasons[label] or self._late(programs[label])
+            if reason is None and trees is not None:
                 case = case_of(name, label, self.recipes[label], shapes)
                 self._try(case, programs.pop(label), *trees)
                 self.results.cases.append(case)
@@ -106,6 +109,15 @@ class Run:
     def _left(self) -> float:
         """The seconds for cases."""
         return self.budget.left() - CHECK_SECONDS
+
+    def _obstacle(self, shapes: Shapes, recipe: Recipe) -> str | None:
+        """Why a case need not be compiled."""
+        return NO_TIME if self._left() < self.effort.seconds else self._lacking(shapes, recipe)
+
+    def _late(self, programs: Sequence[Programs | Exception]) -> str | None:
+        """Why a case cannot be measured any more."""
+        late = (str(x) for x in programs if isinstance(x, TimeoutError))
+        return next(late, NO_TIME if self._left() < self.effort.seconds else None)
 
     def _lacking(self, shapes: Shapes, recipe: Recipe) -> str | None:
         """What is wrong with the device's memory, if it cannot hold both optimizers' arrays, the
@@ -130,7 +142,6 @@ class Run:
             self.measure(case, programs, params, grads)
         except Exception as error:
             case.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        gc.collect()
 
     def _note(self, key: str, reason: str | None = None) -> None:
         """Done or, with a reason, not."""
@@ -175,16 +186,13 @@ class Run:
             if isinstance(program, Exception):
                 raise program
             compiled.append(program)
+        collect_garbage()
         both = contenders(self.recipes[case.recipe], params, grads, compiled)
-        measure_steps(case, both, params, CASE_SECONDS, QUEUED)
+        measure_steps(case, both, params, self.effort.seconds, self.effort.pace)
 
-    def check(self) -> Iterable[Agreement]:
+    def check(self) -> Iterable[tuple[str, Agreement | TimeoutError]]:
         """The device against the CPU."""
         return agreements(self.device, self.budget.left)
-
-
-def _late(programs: Sequence[Programs | Exception]) -> str | None:
-    return next((str(x) for x in programs if isinstance(x, TimeoutError)), None)
 
 
 def _bytes(tree: Params) -> int:

@@ -38,8 +38,8 @@ from typing import NamedTuple
 import jax
 
 from benchmarks.agreement import STEPS
-from benchmarks.budget import Batch, Budget, DeviceResults, Run, planned
-from benchmarks.measure import QUEUED, copy_bandwidth, plain_copy_bandwidth
+from benchmarks.budget import NOT_REACHED, Batch, Budget, DeviceResults, Effort, Run, planned
+from benchmarks.measure import QUEUED, Pace, copy_bandwidth, plain_copy_bandwidth
 from benchmarks.options import command
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES, Recipe
@@ -88,18 +88,22 @@ GOALS = (
 )
 
 
+# Three seconds are 6 to 15 samples of each side.
+EFFORT = Effort(QUEUED, seconds=3.0)
+DRY_EFFORT = Effort(Pace(0.001, each=False), seconds=0.0)
+
+
 def start(device: jax.Device, typed: str, dry: bool) -> DeviceResults:
     """Results without cases: the device and its copy bandwidth."""
     elements, rounds = (2**18, 3) if dry else (2**28, 10)
     copies = {
-        "copy": plain_copy_bandwidth(device, elements, QUEUED, rounds),
-        "x + 1 in place": copy_bandwidth(device, elements, QUEUED, rounds),
+        "copy": plain_copy_bandwidth(device, elements, EFFORT.pace, rounds),
+        "x + 1 in place": copy_bandwidth(device, elements, EFFORT.pace, rounds),
     }
     facts, versions = device_facts(device), library_versions()
-    results = DeviceResults(
-        facts, versions, now(), [typed], dry, 0.0, *max(copies.values())
-    )
+    results = DeviceResults(facts, versions, now(), [typed], dry, 0.0, *max(copies.values()))
     results.copies = {kind: median for kind, (median, _) in copies.items()}
+    results.left_out = dict.fromkeys(planned(PLAN), NOT_REACHED)
     return results
 
 
@@ -141,13 +145,14 @@ def _row(case: CaseResult, bandwidth: float) -> list[str]:
 
 
 def goal_rows(results: DeviceResults) -> list[list[str]]:
-    """Each goal beside what was measured."""
+    """Each goal beside what was measured; tiny sizes are not judged."""
     cases = {(case.set, case.recipe): case for case in results.good()}
     rows = []
     for goal in GOALS:
         titles = [PARAMETER_SETS[goal.set].title, HERE[goal.recipe].title]
         case = cases.get((goal.set, goal.recipe))
-        rows.append([*titles, *_judged(goal, case, results.copy_bandwidth)])
+        said, value, met = _judged(goal, case, results.copy_bandwidth)
+        rows.append([*titles, said, value, "not judged" if results.quick else met])
     return rows
 
 
@@ -215,8 +220,11 @@ def main(arguments: Sequence[str]) -> int:
         said = results.left_out.get(what, "done")
         print(f"{budget.passed():4.0f} s  {what:28} {said}", file=sys.stderr, flush=True)
 
+    if path is not None:
+        results.write(path)
+    effort = DRY_EFFORT if options.dry else EFFORT
     with jax.default_device(device):
-        Run(results, HERE, device, budget, done).run(PLAN)
+        Run(results, HERE, device, budget, effort, done).run(PLAN)
     print(report(results))
     bad = [case for case in results.cases if case.error is not None]
     return int(bool(bad) or not all(agreement.good for agreement in results.agreements))

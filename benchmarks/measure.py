@@ -78,6 +78,13 @@ AWAITED = Pace(0.01, each=True)
 QUEUED = Pace(0.1, each=False)
 
 
+def collect_garbage() -> None:
+    """Now, and keep the collector from searching what earlier cases left in the next one's time."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def pace_on(device: jax.Device) -> Pace:
     """A CPU's steps are work of the host; an accelerator is fed while it works."""
     return AWAITED if device.platform == "cpu" else QUEUED
@@ -124,9 +131,7 @@ class Contender:
         """Seconds to trace, to lower and, if asked, to compile, with nothing cached."""
         self.traced = None
         jax.clear_caches()  # type: ignore[no-untyped-call]
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()  # keep the collector from searching what earlier cases left, in this one's time
+        collect_garbage()
         times = [time.perf_counter()]
         jitted = jax.jit(self.step, donate_argnums=(0, 1))
         self.traced = jitted.trace(self.params, self.state, self.grads)
@@ -143,11 +148,15 @@ class Contender:
         steps = cycles * self.cycle
         start = time.perf_counter()
         for _ in range(steps):
-            self.params, self.state = step(self.params, self.state, self.grads)
+            self.step_once(step)
             if pace.each:
                 self.wait()
         self.wait()
         return (time.perf_counter() - start) / steps
+
+    def step_once(self, step: Step) -> None:
+        """One step, not awaited."""
+        self.params, self.state = step(self.params, self.state, self.grads)
 
     def wait(self) -> None:
         """Until all steps are done."""
@@ -158,7 +167,7 @@ class Contender:
         steps, since a device takes only so many ahead."""
         start = time.perf_counter()
         for _ in range(steps):
-            self.params, self.state = self.compiled(self.params, self.state, self.grads)
+            self.step_once(self.compiled)
         seconds = (time.perf_counter() - start) / steps
         self.wait()
         return seconds
@@ -265,7 +274,8 @@ class Memory:
             contender.release()
         for contender in self.both[: 1 if self.shared else 2]:
             contender.begin(self.params)
-            contender.run(contender.compiled)
+            contender.step_once(contender.compiled)
+            contender.wait()
 
 
 def measure_eager(

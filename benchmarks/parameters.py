@@ -19,10 +19,10 @@ Shapes = dict[str, Any]  # nested; the leaves are shapes
 class ParameterSet:
     """A tree of float32 parameters.
 
-    build: from the arguments `full`, or for tests `quick`, to the shapes; the tiny ones of those
-    sets that `benchmarks.device` measures have a leaf of 4096, the least that `store` stores. weight: its share of the
-    run's time, about what it needs at least. eager: whether the step outside of jit is measured
-    too. platform: the only one that it fits on.
+    build: from the arguments `full`, or for tests `quick`, to the shapes; in those sets that
+    `benchmarks.device` measures, the tiny ones have a leaf of 4096, the least that `store` stores.
+    weight: its share of the run's time, about what it needs at least. eager: whether the step
+    outside of jit is measured too. platform: the only one that it fits on.
     """
 
     title: str
