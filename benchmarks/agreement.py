@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,7 @@ def agreements(
     """Of every optimizer, in the `seconds` that are left."""
     places = (device, jax.devices("cpu")[0])
     work = {
-        (name, place): lambda check=check, where=where: compiled(check.build(), where)
+        (name, place): partial(compiled, check, where)
         for name, check in CHECKS.items()
         for place, where in enumerate(places)
     }
@@ -117,9 +118,10 @@ def agreements(
         yield name, Agreement(name, found, check.tolerance)
 
 
-def compiled(tx: GradientTransformation, device: jax.Device) -> Trainer:
+def compiled(check: Check, device: jax.Device) -> Trainer:
     """Ready to train on the device; products of matrices are of float32."""
     with jax.default_device(device), jax.default_matmul_precision("highest"):
+        tx = check.build()
         params = _drawn(0, 0.1, device)
         state = jax.jit(tx.init)(params)
         return Trainer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,15 +32,15 @@ class Programs(NamedTuple):
 def on_device(tree: Params | OptState, device: jax.Device) -> Params | OptState:
     """The shapes and dtypes of arrays that lie on the device."""
     where = SingleDeviceSharding(device)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
+    struct: Any = jax.ShapeDtypeStruct
+    return jax.tree.map(lambda x: struct(x.shape, x.dtype, sharding=where), tree)
 
 
 def as_params(shapes: Shapes) -> Params:
     """Shapes with the dtype of the parameters."""
+    struct: Any = jax.ShapeDtypeStruct
     return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-        shapes,
-        is_leaf=lambda x: isinstance(x, tuple),
+        lambda shape: struct(shape, jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
     )
 
 
@@ -61,15 +61,15 @@ def side_by_side(work: Mapping[K, Callable[[], T]], seconds: float) -> dict[K, T
     """The results, or errors, of functions that run in threads, one for each core. What is not
     done in `seconds` is a TimeoutError: it is not begun or, under way, not waited for."""
     pool = ThreadPoolExecutor(os.cpu_count())
-    futures = {key: pool.submit(function) for key, function in work.items()}
+    futures = {key: pool.submit(_attempt, function) for key, function in work.items()}
     done, _ = wait(futures.values(), timeout=max(0.0, seconds))
     pool.shutdown(wait=False, cancel_futures=True)
-    return {key: _outcome(future, future in done) for key, future in futures.items()}
+    late = TimeoutError("not compiled in time")
+    return {key: one.result() if one in done else late for key, one in futures.items()}
 
 
-def _outcome(future: Future[T], done: bool) -> T | Exception:
-    if not done:
-        return TimeoutError("not compiled in time")
-    error = future.exception()
-    assert error is None or isinstance(error, Exception)
-    return future.result() if error is None else error
+def _attempt(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:
+        return error

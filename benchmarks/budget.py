@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -166,9 +167,9 @@ class Run:
     ) -> dict[str, list[Programs | Exception]]:
         """The programs of gradtx and the reference, or what went wrong, for each recipe."""
         work = {
-            (label, side): lambda one=one: compile_programs(*one, shapes, self.device)
+            (label, side): partial(compile_programs, library, tx, shapes, self.device)
             for label in labels
-            for side, one in enumerate(self.recipes[label].contenders())
+            for side, (library, tx) in enumerate(self.recipes[label].contenders())
         }
         compiled = side_by_side(work, seconds)
         return {label: [compiled[label, side] for side in range(2)] for label in labels}

@@ -28,6 +28,7 @@ one of a copy and of x + 1 in place, on 1 GiB, 50 of them awaited together.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -78,7 +79,7 @@ class Goal(NamedTuple):
     set: str
     recipe: str
     of_copy: float | None = None
-    ratio: float | None = None
+    ratio: float = math.inf
 
 
 GOALS = (
@@ -158,18 +159,16 @@ def goal_rows(results: DeviceResults) -> list[list[str]]:
 
 def _judged(goal: Goal, case: CaseResult | None, bandwidth: float) -> list[str]:
     """The goal, what was measured and whether that is enough."""
-    if goal.of_copy is not None:
-        said = f"of copy >= {goal.of_copy:g}"
-        value = case and case.of_bandwidth(case.gradtx, bandwidth)
-        met = value is not None and value >= goal.of_copy
-    else:
-        assert goal.ratio is not None
-        said = f"ratio <= {goal.ratio:g}"
-        ratio = case and case.ratio("step")
-        value = ratio and ratio.median
-        met = value is not None and value <= goal.ratio
-    if value is None:
+    share = goal.of_copy is not None
+    said = f"of copy >= {goal.of_copy:g}" if share else f"ratio <= {goal.ratio:g}"
+    ratio = case.ratio("step") if case else None
+    if case is None or ratio is None:
         return [said, "", "not measured"]
+    if goal.of_copy is not None:
+        value = case.of_bandwidth(case.gradtx, bandwidth)
+        met = value >= goal.of_copy
+    else:
+        value, met = ratio.median, ratio.median <= goal.ratio
     return [said, f"{value:.3f}", "yes" if met else "no"]
 
 
