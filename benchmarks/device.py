@@ -239,6 +239,10 @@ def _device(dry: bool) -> jax.Device:
     device = jax.devices()[0]
     if device.platform == "cpu":
         raise SystemExit(f"JAX has no accelerator, only {device}; --dry runs on the CPU")
+    try:
+        jax.devices("cpu")  # now rather than when everything else is measured
+    except RuntimeError as error:
+        raise SystemExit(f"JAX needs the CPU too, as in JAX_PLATFORMS=cuda,cpu: {error}") from None
     return device
 
 
