@@ -10,7 +10,7 @@ state in few bits with gradtx's own float32 AdamW. At last small optimizers take
 the device and on the CPU of the same process.
 
 ``python -m benchmarks --device gpu`` measures more: tracing, compiling, steps outside of jit, each
-until it is certain. It takes the better part of an hour. This is another plan for the same parts:
+until it is certain, in a time without a limit. This is another plan for the same parts:
 the programs of a batch are compiled side by side, and only their steps are timed. Batches come in
 the order of their importance. What there is no time for, or no memory, is left out and listed with
 the reason. The results are written, whole, after every case: a run can be killed at any time. At
@@ -89,7 +89,7 @@ GOALS = (
 )
 
 
-# Three seconds are 6 to 15 samples of each side.
+# Time for at least 6 samples of each side, unless a step takes longer than a sample.
 EFFORT = Effort(QUEUED, seconds=3.0)
 DRY_EFFORT = Effort(Pace(0.001, each=False), seconds=0.0)
 
