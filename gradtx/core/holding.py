@@ -18,7 +18,9 @@ Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
 # The traced arrays that a function reads besides its state, and the function of both.
 Consts = list[jax.Array]
-Closed = Callable[[OptState, Consts], Any]
+Closed = Callable[[OptState, Consts], tuple[Any, OptState]]
+# Of run and other: due, state, and the traced constants of run and of other.
+Form = Callable[[Closed, Closed, jax.Array, OptState, Consts, Consts], tuple[Any, OptState]]
 
 
 def now_and_then(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
@@ -32,7 +34,7 @@ def now_and_then(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple
     updates a loop's carry in place. There it is a loop of at most one iteration, whose initial
     carry is the result of an idle step.
     """
-    return _by_platform(due, run, idle, state)
+    return _by_platform(due, run, _holding(idle), state, gpu=at_most_one_turn)
 
 
 def usually(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
@@ -42,41 +44,55 @@ def usually(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any,
     selects are fused with what makes the numbers, whereas what leaves a branch is stored and read
     again. On CPU, where the old state would be copied to be selectable, it is a conditional.
     """
-    return _by_platform(due, run, idle, state, nearly_always=True)
+    return _by_platform(due, run, _holding(idle), state, gpu=at_most_one_turn, elementwise=selected)
+
+
+def one_of(due: ArrayLike, run: Run, other: Run, state: OptState) -> tuple[Any, OptState]:
+    """run(state) if due, otherwise other(state): two functions in turn, in the forms of `usually`,
+    but for a conditional in the place of the loop."""
+    return _by_platform(due, run, other, state, gpu=_conditional, elementwise=selected)
 
 
 def either(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
     """`now_and_then` as a conditional on every platform."""
-    return lax.cond(due, run, lambda old: (idle(old), old), state)
+    return lax.cond(due, run, _holding(idle), state)
 
 
-def _conditional(
-    run: Closed, idle: Closed, due: jax.Array, state: OptState, beside: Consts, others: Consts
-) -> tuple[Any, OptState]:
-    return either(due, lambda old: run(old, beside), lambda old: idle(old, others), state)
-
-
-# run, idle, due, state, and the traced constants of run and of idle.
-Form = Callable[[Closed, Closed, jax.Array, OptState, Consts, Consts], tuple[Any, OptState]]
+def _holding(idle: Idle) -> Run:
+    return lambda old: (idle(old), old)
 
 
 def _by_platform(
-    due: ArrayLike, run: Run, idle: Idle, state: OptState, *, nearly_always: bool = False
+    due: ArrayLike,
+    run: Run,
+    other: Run,
+    state: OptState,
+    *,
+    gpu: Form,
+    elementwise: Form | None = None,
 ) -> tuple[Any, OptState]:
-    """In the forms of `now_and_then`, or of `usually`; a conditional if there are effects, which a
-    custom derivative does not allow."""
+    """In the form `gpu` on GPU and as a conditional elsewhere, or, if the functions are elementwise
+    and there is a form for these, in that one on GPU and TPU. If there are effects, which a custom
+    derivative does not allow, as a conditional."""
     # Selects between equals, so that the state varies over the axes of a mesh as `due` does.
     state = jax.tree.map(lambda x: jnp.where(due, x, x), state)
-    (runs, beside, jaxpr), (idles, others, idle_jaxpr) = _traced(run, state), _traced(idle, state)
-    if jaxpr.effects or idle_jaxpr.effects:
-        return either(due, run, idle, state)
-    forms = {"gpu": at_most_one_turn, "tpu": _conditional, "default": _conditional}
-    if nearly_always and _elementwise(jaxpr):
-        forms |= {"gpu": selected, "tpu": selected}
-    bound = {platform: partial(form, runs, idles) for platform, form in forms.items()}
-    on_gpu = bound.pop("gpu")
-    operands = (jnp.asarray(due), state, beside, others)
-    return lax.platform_dependent(*operands, cuda=on_gpu, rocm=on_gpu, **bound)
+    (runs, beside, jaxpr), (others, aside, alike) = _traced(run, state), _traced(other, state)
+    if jaxpr.effects or alike.effects:
+        return lax.cond(due, run, other, state)
+    tpu: Form = _conditional
+    if elementwise is not None and _elementwise(jaxpr) and _elementwise(alike):
+        gpu = tpu = elementwise
+    on_gpu, on_tpu, elsewhere = (partial(f, runs, others) for f in (gpu, tpu, _conditional))
+    operands = (jnp.asarray(due), state, beside, aside)
+    return lax.platform_dependent(
+        *operands, cuda=on_gpu, rocm=on_gpu, tpu=on_tpu, default=elsewhere
+    )
+
+
+def _conditional(
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
+) -> tuple[Any, OptState]:
+    return lax.cond(due, lambda old: run(old, beside), lambda old: other(old, aside), state)
 
 
 def _differentiated_as_conditional(form: Form) -> Form:
@@ -86,16 +102,16 @@ def _differentiated_as_conditional(form: Form) -> Form:
 
     @same.defjvp
     def derivative(
-        run: Closed, idle: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+        run: Closed, other: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
     ) -> tuple[Any, Any]:
-        return jax.jvp(partial(_conditional, run, idle), primals, tangents)
+        return jax.jvp(partial(_conditional, run, other), primals, tangents)
 
     return same
 
 
 @_differentiated_as_conditional
 def at_most_one_turn(
-    run: Closed, idle: Closed, due: jax.Array, state: OptState, beside: Consts, others: Consts
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
     """`now_and_then` as a loop."""
 
@@ -103,22 +119,22 @@ def at_most_one_turn(
         goes_on, (_, old) = carry
         return jnp.zeros_like(goes_on), run(old, beside)
 
-    return lax.while_loop(lambda carry: carry[0], turn, (due, (idle(state, others), state)))[1]
+    return lax.while_loop(lambda carry: carry[0], turn, (due, other(state, aside)))[1]
 
 
 @_differentiated_as_conditional
 def selected(
-    run: Closed, idle: Closed, due: jax.Array, state: OptState, beside: Consts, others: Consts
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
-    """`usually` as a select."""
-    return jax.tree.map(partial(jnp.where, due), run(state, beside), (idle(state, others), state))
+    """Both, of which one is selected."""
+    return jax.tree.map(partial(jnp.where, due), run(state, beside), other(state, aside))
 
 
-# What makes a step too dear to throw away (products, decompositions, loops, branches), and what
-# changes a part of an array in place, of which a select would make a copy.
+# What makes a step too dear to throw away (products, decompositions, loops), and what changes
+# a part of an array in place, of which a select would make a copy.
 _COSTLY = frozenset(
     (
-        *("dot_general", "conv_general_dilated", "fft", "sort", "while", "scan", "cond"),
+        *("dot_general", "conv_general_dilated", "fft", "sort", "while", "scan"),
         *("cholesky", "eig", "eigh", "svd", "qr", "geqrf", "lu", "triangular_solve"),
         *("dynamic_update_slice", "scatter", "pallas_call", "ffi_call"),
     )
@@ -139,7 +155,7 @@ def _elementwise(jaxpr: Jaxpr) -> bool:
     return True
 
 
-def _traced(function: Run | Idle, state: OptState) -> tuple[Closed, Consts, Jaxpr]:
+def _traced(function: Run, state: OptState) -> tuple[Closed, Consts, Jaxpr]:
     """The function, traced once for all forms; the traced arrays of its closure, which become its
     second argument, since a custom derivative applies to arguments only; and its jaxpr."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)
