@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, is_inexact, number_dtype
 from gradtx.core.finite import all_finite, all_zero, idle_zeros, untouched, zero_if_finite
-from gradtx.core.holding import either
+from gradtx.core.holding import usually
 from gradtx.core.hyperparameters import NonNegative
 from gradtx.core.inner import Inner
 from gradtx.core.place import Place
@@ -92,7 +91,7 @@ def conditionally_transform(
     ) -> tuple[Updates, ConditionallyTransformState]:
         due = _is_due(should_transform_fn, state.step, extra if forward_extra_args else {})
         run, idle = partial(inner, updates), lambda _: untouched(updates, state.step)
-        u, inner_state = either(due, run, idle, state.inner_state)
+        u, inner_state = usually(due, run, idle, state.inner_state)
         return u, ConditionallyTransformState(inner_state, increment(state.step))
 
     return Rule(init, update, place=inner.place & Place.LAST)
@@ -178,21 +177,18 @@ def finite_guard(inner: TransformationLike, *, check_result: bool = True) -> Rul
     ) -> tuple[Updates, FiniteGuardState]:
         finite = all_finite(needed)
 
-        def run(old: OptState) -> tuple[Updates, OptState, jax.Array]:
+        def run(old: OptState) -> tuple[tuple[Updates, jax.Array], OptState]:
             u, new = inner(needed, old)
             if not check_result:
-                return u, new, finite
+                return (u, finite), new
             ok = all_finite(u) & _stays_finite(old, new)
             u = jax.tree.map(lambda x: jnp.where(ok, x, jnp.zeros_like(x)), u)
-            return u, jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, old), ok
+            return (u, ok), jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, old)
 
-        def skip(old: OptState) -> tuple[Updates, OptState, jax.Array]:
-            if check_result:
-                # Selects between equals, to vary over the axes of a mesh as the other branch does.
-                old = jax.tree.map(lambda x: jnp.where(finite, x, x), old)
-            return idle_zeros(updates, state.skipped), old, finite
+        def skip(_: OptState) -> tuple[Updates, jax.Array]:
+            return idle_zeros(updates, state.skipped), finite
 
-        u, inner_state, ok = lax.cond(finite, run, skip, state.inner_state)
+        (u, ok), inner_state = usually(finite, run, skip, state.inner_state)
         return u, FiniteGuardState(
             skipped=jnp.where(ok, state.skipped, increment(state.skipped)),
             in_a_row=jnp.where(ok, 0, increment(state.in_a_row)),

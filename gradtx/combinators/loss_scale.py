@@ -14,7 +14,7 @@ from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, number_dtype, scalar_dtype, widen_tree
 from gradtx.core.finite import all_finite, idle_zeros
-from gradtx.core.holding import either
+from gradtx.core.holding import usually
 from gradtx.core.hyperparameters import Positive
 from gradtx.core.inner import Inner
 from gradtx.core.origin import nodes_of, the_only
@@ -83,7 +83,7 @@ def dynamic_loss_scale(
         grads = unscaled(needed)
         finite = all_finite(grads)
         run = partial(inner.seeing(grad=unscaled, searched=stored), grads)
-        u, inner_state = either(finite, run, idle, state.inner_state)
+        u, inner_state = usually(finite, run, idle, state.inner_state)
         count = increment(state.growth_count)
         grow = cast(count, number_dtype(growth_interval)) >= growth_interval
         larger = jnp.minimum(state.scale * growth_factor, max_scale)

@@ -14,6 +14,7 @@ from gradtx import tree
 from gradtx.core.absent import drop_absent, restore_absent
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
+from gradtx.core.holding import one_of
 from gradtx.core.hyperparameters import PositiveInt
 from gradtx.core.inner import Inner
 from gradtx.core.origin import in_classes_of
@@ -81,6 +82,10 @@ def _fresh(adv_optimizer: Inner, old: OptState, params: Params) -> OptState:
     return in_classes_of(old, adv_optimizer.at(params).init())
 
 
+# The states of both optimizers.
+Held = tuple[OptState, OptState]
+
+
 # -- a call of update for each step ----------------------------------------------------------------
 
 
@@ -98,20 +103,23 @@ def _in_several_calls(sync_period: int, reset_state: bool, place: Place) -> Rule
         origin = tree.where(state.steps_since_sync == 0, params, old)
         cache = restore_absent(updates, state.cache, origin)
 
-        def climb(opt_state: OptState, adv_state: OptState) -> tuple[Updates, OptState, OptState]:
+        def climb(held: Held) -> tuple[Updates, Held]:
+            opt_state, adv_state = held
             climber = adv_optimizer.at(params).without_search("sam: adv_optimizer")
             u, adv_state = climber(updates, adv_state)
-            return jax.tree.map(jnp.negative, u), opt_state, adv_state
+            return jax.tree.map(jnp.negative, u), (opt_state, adv_state)
 
-        def step(opt_state: OptState, adv_state: OptState) -> tuple[Updates, OptState, OptState]:
+        def step(held: Held) -> tuple[Updates, Held]:
+            opt_state, adv_state = held
             u, opt_state = _at_origin(optimizer, origin, params)(updates, opt_state)
             u = jax.tree.map(lambda c, p, u: c - p + u, origin, params, u)
             if reset_state:
                 adv_state = _fresh(adv_optimizer, adv_state, cache)
-            return u, opt_state, adv_state
+            return u, (opt_state, adv_state)
 
         last = state.steps_since_sync == sync_period - 1
-        u, opt_state, adv_state = lax.cond(last, step, climb, state.opt_state, state.adv_state)
+        held = (state.opt_state, state.adv_state)
+        u, (opt_state, adv_state) = one_of(last, step, climb, held)
         since = increment(state.steps_since_sync) % np.int32(sync_period)
         return u, SAMState(since, opt_state, adv_state, cache)
 

@@ -11,28 +11,39 @@ from jax import lax
 
 from gradtx.core.opaque import opaque
 
+# The elements of a batch, unless one operand alone has more. Batches save kernels where operands are
+# small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as long
+# as the whole function runs, with what the function makes of it.
+LARGEST = 2**24
+
 
 def in_batches(
     function: Callable[[jax.Array], jax.Array], operands: Sequence[jax.Array | None]
 ) -> list[jax.Array | None]:
-    """function(operand) for each operand, in one call for all whose shapes agree after the first
-    axis.
+    """function(operand) for each operand, in one call for those whose shapes agree after the first
+    axis, or in a few if together they have more than `LARGEST` elements.
 
     function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
     be concatenated; None and empty arrays are returned as they are.
     """
     made = list(operands)
-    batches: dict[tuple[tuple[int, ...], np.dtype], list[int]] = {}
+    equal: dict[tuple[tuple[int, ...], np.dtype], list[int]] = {}
     for i, x in enumerate(operands):
         if x is not None and x.size:
-            batches.setdefault((x.shape[1:], np.dtype(x.dtype)), []).append(i)
-    for members in batches.values():
+            equal.setdefault((x.shape[1:], np.dtype(x.dtype)), []).append(i)
+    for members in [batch for own in equal.values() for batch in _divided(own, operands)]:
         stacked = [x for i in members if (x := operands[i]) is not None]
         done = function(jnp.concatenate(stacked))
         for i, part in zip(members, parts(done, [len(x) for x in stacked]), strict=True):
             made[i] = part
     return made
+
+
+def _divided(members: list[int], operands: Sequence[jax.Array | None]) -> list[np.ndarray]:
+    """The members of one shape in as few batches as `LARGEST` allows, of about equal lengths."""
+    size = sum(x.size for i in members if (x := operands[i]) is not None)
+    return np.array_split(members, min(len(members), -(-size // LARGEST)))
 
 
 def parts(batch: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:

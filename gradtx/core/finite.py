@@ -60,8 +60,8 @@ def untouched(updates: Updates, count: jax.Array) -> Updates:
     """The updates unchanged, behind a select that XLA cannot remove; `count`, an integer scalar, is
     never negative.
 
-    For a branch of a conditional: XLA for GPU copies what a branch only passes through, and the
-    state with it, but turns a branch that computes something into a select.
+    For a branch of a conditional: XLA copies what a branch only passes through before the
+    conditional, whichever branch is taken.
     """
 
     def same(x: Any) -> jax.Array:

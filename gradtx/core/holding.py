@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.typing import ArrayLike
 
 from gradtx.core.state import OptState
@@ -18,7 +18,9 @@ Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
 # The traced arrays that a function reads besides its state, and the function of both.
 Consts = list[jax.Array]
-Closed = Callable[[OptState, Consts], Any]
+Closed = Callable[[OptState, Consts], tuple[Any, OptState]]
+# Of run and other: due, state, and the traced constants of run and of other.
+Form = Callable[[Closed, Closed, jax.Array, OptState, Consts, Consts], tuple[Any, OptState]]
 
 
 def now_and_then(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
@@ -30,56 +32,132 @@ def now_and_then(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple
     On CPU and TPU it is a conditional, whose branches update the state in place or leave it. XLA
     for GPU copies whatever a conditional passes through, once going in and once coming out, but
     updates a loop's carry in place. There it is a loop of at most one iteration, whose initial
-    carry is the result of an idle step. A loop has no reverse-mode derivative, so this one has the
-    derivatives of the conditional, in both modes. Functions with effects, which a custom derivative
-    does not allow, always get the conditional.
-
-    Where nearly every step is due, as under a guard, or where the output is as large as the state,
-    a conditional (`either`) is better on GPU too: the loop needs memory for the output, whereas XLA
-    turns elementwise branches, if both compute something, into selects in the kernel that follows.
+    carry is the result of an idle step.
     """
-    (runs, beside, effects), (idles, others, more) = _traced(run, state), _traced(idle, state)
-    if effects or more:
-        return either(due, run, idle, state)
-    loop, conditional = partial(at_most_one_turn, runs, idles), partial(_conditional, runs, idles)
-    operands = (jnp.asarray(due), state, beside, others)
-    return lax.platform_dependent(*operands, cuda=loop, rocm=loop, default=conditional)
+    return _by_platform(due, run, _holding(idle), state, gpu=at_most_one_turn)
+
+
+def usually(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
+    """`now_and_then` for a function that is due on nearly every step, as under a guard.
+
+    On GPU and TPU an elementwise function runs always, and what was not due is not selected: the
+    selects are fused with what makes the numbers, whereas what leaves a branch is stored and read
+    again. On CPU, where the old state would be copied to be selectable, it is a conditional.
+    """
+    return _by_platform(due, run, _holding(idle), state, gpu=at_most_one_turn, elementwise=selected)
+
+
+def one_of(due: ArrayLike, run: Run, other: Run, state: OptState) -> tuple[Any, OptState]:
+    """run(state) if due, otherwise other(state): two functions in turn, in the forms of `usually`,
+    but for a conditional in the place of the loop."""
+    return _by_platform(due, run, other, state, gpu=_conditional, elementwise=selected)
 
 
 def either(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
     """`now_and_then` as a conditional on every platform."""
-    return lax.cond(due, run, lambda old: (idle(old), old), state)
+    return lax.cond(due, run, _holding(idle), state)
+
+
+def _holding(idle: Idle) -> Run:
+    return lambda old: (idle(old), old)
+
+
+def _by_platform(
+    due: ArrayLike,
+    run: Run,
+    other: Run,
+    state: OptState,
+    *,
+    gpu: Form,
+    elementwise: Form | None = None,
+) -> tuple[Any, OptState]:
+    """In the form `gpu` on GPU and as a conditional elsewhere, or, if the functions are elementwise
+    and there is a form for these, in that one on GPU and TPU. If there are effects, which a custom
+    derivative does not allow, as a conditional."""
+    # Selects between equals, so that the state varies over the axes of a mesh as `due` does.
+    state = jax.tree.map(lambda x: jnp.where(due, x, x), state)
+    (runs, beside, jaxpr), (others, aside, alike) = _traced(run, state), _traced(other, state)
+    if jaxpr.effects or alike.effects:
+        return lax.cond(due, run, other, state)
+    tpu: Form = _conditional
+    if elementwise is not None and _elementwise(jaxpr) and _elementwise(alike):
+        gpu = tpu = elementwise
+    on_gpu, on_tpu, elsewhere = (partial(f, runs, others) for f in (gpu, tpu, _conditional))
+    operands = (jnp.asarray(due), state, beside, aside)
+    return lax.platform_dependent(
+        *operands, cuda=on_gpu, rocm=on_gpu, tpu=on_tpu, default=elsewhere
+    )
 
 
 def _conditional(
-    run: Closed, idle: Closed, due: jax.Array, state: OptState, beside: Consts, others: Consts
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
-    return either(due, lambda old: run(old, beside), lambda old: idle(old, others), state)
+    return lax.cond(due, lambda old: run(old, beside), lambda old: other(old, aside), state)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _differentiated_as_conditional(form: Form) -> Form:
+    """The form with the conditional's derivatives, in both modes: a loop has none in reverse, and
+    behind a select a NaN that was not selected reaches the derivative."""
+    same = jax.custom_jvp(form, nondiff_argnums=(0, 1))
+
+    @same.defjvp
+    def derivative(
+        run: Closed, other: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        return jax.jvp(partial(_conditional, run, other), primals, tangents)
+
+    return same
+
+
+@_differentiated_as_conditional
 def at_most_one_turn(
-    run: Closed, idle: Closed, due: jax.Array, state: OptState, beside: Consts, others: Consts
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
-    """`now_and_then` as a loop. beside, others: the traced constants of run and of idle."""
+    """`now_and_then` as a loop."""
 
     def turn(carry: Any) -> Any:
         goes_on, (_, old) = carry
         return jnp.zeros_like(goes_on), run(old, beside)
 
-    return lax.while_loop(lambda carry: carry[0], turn, (due, (idle(state, others), state)))[1]
+    return lax.while_loop(lambda carry: carry[0], turn, (due, other(state, aside)))[1]
 
 
-@at_most_one_turn.defjvp
-def _derivative(
-    run: Closed, idle: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
-) -> tuple[Any, Any]:
-    return jax.jvp(partial(_conditional, run, idle), primals, tangents)
+@_differentiated_as_conditional
+def selected(
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
+) -> tuple[Any, OptState]:
+    """Both, of which one is selected."""
+    return jax.tree.map(partial(jnp.where, due), run(state, beside), other(state, aside))
 
 
-def _traced(function: Run | Idle, state: OptState) -> tuple[Closed, Consts, Collection[Any]]:
-    """The function, traced once for both forms; the traced arrays of its closure, which become its
-    second argument, since a custom derivative applies to arguments only; and its effects."""
+# What makes a step too dear to throw away (products, decompositions, loops), and what changes
+# a part of an array in place, of which a select would make a copy.
+_COSTLY = frozenset(
+    (
+        *("dot_general", "conv_general_dilated", "fft", "sort", "while", "scan"),
+        *("cholesky", "eig", "eigh", "svd", "qr", "geqrf", "lu", "triangular_solve"),
+        *("dynamic_update_slice", "scatter", "pallas_call", "ffi_call"),
+    )
+)
+
+
+def _elementwise(jaxpr: Jaxpr) -> bool:
+    """Whether a function does hardly more than elementwise operations and reductions."""
+
+    def is_jaxpr(x: object) -> bool:
+        return isinstance(x, Jaxpr | ClosedJaxpr)
+
+    for equation in jaxpr.eqns:
+        leaves = jax.tree.leaves(equation.params, is_leaf=is_jaxpr)
+        inner = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in leaves if is_jaxpr(x)]
+        if equation.primitive.name in _COSTLY or not all(map(_elementwise, inner)):
+            return False
+    return True
+
+
+def _traced(function: Run, state: OptState) -> tuple[Closed, Consts, Jaxpr]:
+    """The function, traced once for all forms; the traced arrays of its closure, which become its
+    second argument, since a custom derivative applies to arguments only; and its jaxpr."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)
     is_traced = [isinstance(x, jax.core.Tracer) for x in jaxpr.consts]
     beside = [x for x, traced in zip(jaxpr.consts, is_traced, strict=True) if traced]
@@ -91,4 +169,4 @@ def _traced(function: Run | Idle, state: OptState) -> tuple[Closed, Consts, Coll
         results = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, consts))(*jax.tree.leaves(state))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
-    return call, beside, jaxpr.effects
+    return call, beside, jaxpr.jaxpr

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 
 from gradtx.core.apply import Applied
-from gradtx.core.holding import either, now_and_then
+from gradtx.core.holding import now_and_then, usually
 from gradtx.core.place import Place
 from gradtx.core.problem import Change, Extra, seen_as, unsearchable
 from gradtx.core.run import step, update
@@ -52,7 +52,7 @@ class Inner:
     ) -> tuple[Updates | Applied, OptState]:
         """`emit` where `due`, a boolean scalar, holds; otherwise zeros() and the state as it is."""
         if not self.applies:
-            return either(due, partial(self, updates), lambda _: zeros(), state)
+            return usually(due, partial(self, updates), lambda _: zeros(), state)
 
         # Nothing leaves the step but what it held, so that skipping it does not touch the params.
         def turn(held: tuple[Params, OptState]) -> tuple[tuple[()], tuple[Params, OptState]]:

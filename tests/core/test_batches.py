@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core import batches
 from gradtx.core.batches import in_batches
 from gradtx.core.rule import Rule
 
@@ -51,6 +52,26 @@ def test_equal_shapes_are_one_product(matrices: dict[str, jax.Array]) -> None:
 
     assert products(rotate(batched=False)) == 2 * 5
     assert products(rotate()) == 2 * 2
+
+
+def test_a_batch_has_no_more_than_the_largest_number_of_elements(
+    matrices: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def doubled(x: jax.Array) -> jax.Array:
+        lengths.append(x.shape)
+        return 2 * x
+
+    monkeypatch.setattr(batches, "LARGEST", 1200)  # two of the three matrices of 600 elements
+    stacks = [x[None] for x in matrices.values()]
+    for x, made in zip(stacks, in_batches(doubled, stacks), strict=True):
+        np.testing.assert_array_equal(made, 2 * x)
+    assert lengths == [(2, 20, 30), (1, 20, 30), (2, 20, 20)]
+    lengths.clear()
+    monkeypatch.setattr(batches, "LARGEST", 100)  # less than one
+    in_batches(doubled, stacks)
+    assert len(lengths) == len(stacks)
 
 
 def test_masked_and_absent_leaves_do_not_join_a_batch(matrices: dict[str, jax.Array]) -> None:

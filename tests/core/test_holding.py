@@ -23,10 +23,10 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["conditional", "loop"])
+@pytest.fixture(params=["conditional", "on GPU"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which of the forms is run, whatever this platform would choose."""
-    chosen = {"conditional": "default", "loop": "cuda"}[request.param]
+    chosen = {"conditional": "default", "on GPU": "cuda"}[request.param]
     of_a_platform = SimpleNamespace(
         cond=lax.cond,
         while_loop=lax.while_loop,
@@ -166,10 +166,8 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
 }
 
 
-IN_A_LOOP = ("accumulate", "accumulate with a NaN", "accumulate in accumulate", "MultiSteps")
-
-
-def check_hypergradients(name: str) -> None:
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_hypergradients_in_both_forms(x64: None, form: str, name: str) -> None:
     """Values, and derivatives in both modes, are those of the inner transformation."""
     wrap, grads, own = WRAPPERS[name]
 
@@ -184,16 +182,6 @@ def check_hypergradients(name: str) -> None:
     got = jax.jit(jax.vmap(jax.value_and_grad(held)))(rates)
     np.testing.assert_allclose(np.stack(got), np.stack(wanted), rtol=1e-9)
     np.testing.assert_allclose(jax.jit(jax.jacfwd(held))(rates[0]), wanted[1][0], rtol=1e-9)
-
-
-@pytest.mark.parametrize("name", IN_A_LOOP)
-def test_hypergradients_in_both_forms(x64: None, form: str, name: str) -> None:
-    check_hypergradients(name)
-
-
-@pytest.mark.parametrize("name", sorted(WRAPPERS.keys() - set(IN_A_LOOP)))
-def test_hypergradients_under_guards_and_conditions(x64: None, name: str) -> None:
-    check_hypergradients(name)
 
 
 def test_conditionally_transform_hands_on_what_it_got(x64: None) -> None:
@@ -254,3 +242,15 @@ def test_it_is_a_loop_on_gpu_only(platform: str) -> None:
     loops = int(platform in ("cuda", "rocm"))
     for tx in (gradtx.accumulate(gradtx.adamw(1e-3), 8), gradtx.MultiSteps(gradtx.adamw(1e-3), 8)):
         assert text(tx, platform).count("stablehlo.while") == loops
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "rocm"])
+def test_what_is_nearly_always_due_is_a_conditional_on_cpu_only(platform: str) -> None:
+    choice = 2  # of the platform: cases of constants
+    conditionals = choice + int(platform == "cpu")
+    for tx in (
+        gradtx.apply_if_finite(gradtx.adamw(1e-3), 3),
+        gradtx.finite_guard(gradtx.adamw(1e-3)),
+        gradtx.dynamic_loss_scale(gradtx.adamw(1e-3)),
+    ):
+        assert text(tx, platform).count("stablehlo.case") == conditionals
