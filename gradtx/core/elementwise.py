@@ -68,10 +68,12 @@ Positions = Callable[[int], jax.Array]
 class Part:
     """Equations that work element by element on arrays of one shape.
 
-    arrays: the variables of that shape that they read; scalars: those without a shape; makes: what
-    is needed outside, of which the first few, `wanted`, were asked for.
+    shape: that of the arrays, as they were traced. arrays: the variables of that shape that they
+    read; scalars: those without a shape; makes: what is needed outside, of which the first few,
+    `wanted`, were asked for.
     """
 
+    shape: Shape
     equations: tuple[Equation, ...]
     arrays: tuple[Variable, ...]
     scalars: tuple[Variable, ...]
@@ -82,15 +84,15 @@ class Part:
         self,
         arrays: Sequence[jax.Array],
         scalars: Sequence[jax.Array],
-        positions: Positions | None = None,
+        cut: tuple[Shape, Positions] | None = None,
     ) -> list[Any]:
-        """What it makes of arrays that all have one shape, in that shape.
+        """What it makes of whole arrays or of a cut of them.
 
-        positions(axis): where their numbers lie along an axis of the whole, int32 in their shape;
-        None for the whole itself.
+        cut: the shape of the cut, and a function from an axis of the whole to the positions along
+        it of the numbers in the cut, int32 in that shape.
         """
+        shape, positions = cut or (self.shape, None)
         values = dict(zip((*self.arrays, *self.scalars), (*arrays, *scalars), strict=True))
-        shape = arrays[0].shape
         for equation in self.equations:
             operands = [value_of(x, values) for x in equation.operands]
             (result,) = equation.results
@@ -111,7 +113,7 @@ class Part:
         read = {x for e in equations for x in e.reads} | set(makes)
         arrays = tuple(x for x in self.arrays if x in read)
         scalars = tuple(x for x in self.scalars if x in read)
-        return Part(tuple(equations), arrays, scalars, tuple(makes), len(makes))
+        return Part(self.shape, tuple(equations), arrays, scalars, tuple(makes), len(makes))
 
     # Parts that differ in the names of their variables only are equal, so that leaves of equal
     # shape share one trace.
@@ -132,7 +134,7 @@ class Part:
             (e.primitive.name, str(e.params), *map(named, e.operands), *map(named, e.results))
             for e in self.equations
         ]
-        return (*ends, *body, tuple(map(named, self.makes)), self.wanted)
+        return (self.shape, *ends, *body, tuple(map(named, self.makes)), self.wanted)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Part) and self._text == other._text
@@ -293,7 +295,7 @@ def _part(
     arrays = sorted(x for x in reads if function.shapes[x] == shape)
     scalars = sorted(x for x in reads if function.shapes[x] != shape)
     ordered = tuple(equations[i] for i in sorted(equations))
-    return Part(ordered, tuple(arrays), tuple(scalars), makes, len(asked))
+    return Part(shape, ordered, tuple(arrays), tuple(scalars), makes, len(asked))
 
 
 def alive(equations: Sequence[Equation], needed: set[Variable]) -> list[Equation]:

@@ -36,7 +36,7 @@ _LANES = 128
 def can_run_in_kernel(what: Moments, given: Given) -> bool:
     """Whether the leaf can be cut into tiles and holds numbers that a TPU computes with, and XLA
     would not fuse it all by itself, as it does with bfloat16."""
-    shape = given.shape(what)
+    shape = what.part.shape
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
     if not shape or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
@@ -47,7 +47,7 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
 
 def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
-    shape, part = given.shape(what), what.part
+    shape, part = what.part.shape, what.part
     made = jax.eval_shape(partial(after_another, what), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
@@ -75,7 +75,8 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
             outer = _quotient(row, inner)
             return outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
 
-        for (name, _), x in zip(outputs, part(tiles, numbers, positions), strict=True):
+        tile = (cut.rows, WIDTH), positions
+        for (name, _), x in zip(outputs, part(tiles, numbers, tile), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
             _write(name, [next(inside) for _ in cut.tiles(name)], x, dither, cut)

@@ -49,12 +49,6 @@ class Given(NamedTuple):
     keys: Sequence[jax.Array]
     count: jax.Array
 
-    def shape(self, what: Moments) -> Shape:
-        """That of the leaf."""
-        name, x = what.reads[0], self.arrays[0]
-        decoded = jax.eval_shape(FORMATS[name].decode, x) if name else x
-        return tuple(decoded.shape)
-
 
 Made = tuple[list[Stored], list[jax.Array]]
 

@@ -24,14 +24,14 @@ from gradtx.precision.moments import Given, Made, Moments, dither
 def can_run_twice(what: Moments, given: Given) -> bool:
     """Whether some moment is in blocks, all of one size, and the leaf can be cut into them."""
     sizes = what.block_sizes
-    return len(sizes) == 1 and math.prod(given.shape(what)) % min(sizes) == 0
+    return len(sizes) == 1 and math.prod(what.part.shape) % min(sizes) == 0
 
 
 def run_twice(what: Moments, given: Given) -> Made:
     """The new moments, stored, and what else the part makes. The barrier keeps XLA from merging the
     two runs."""
-    shape, (size,) = given.shape(what), what.block_sizes
-    blocks = (-1, size) if shape[-1] % size else (*shape[:-1], -1, size)
+    shape, (size,) = what.part.shape, what.block_sizes
+    blocks = _in_blocks(shape, size)
     part = what.part
     formats = dict(zip(part.arrays, what.reads, strict=True))
     scalars = dict(zip(part.scalars, given.scalars, strict=True))
@@ -40,7 +40,8 @@ def run_twice(what: Moments, given: Given) -> Made:
 
     def run(part: Part, pieces: Mapping[Variable, Any]) -> list[jax.Array]:
         arrays = [_decode(formats[x], pieces[x]) for x in part.arrays]
-        made = part(arrays, [scalars[x] for x in part.scalars], partial(_positions, shape, size))
+        cut = blocks, partial(_positions, shape, size)
+        made = part(arrays, [scalars[x] for x in part.scalars], cut)
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
 
     first = part.making([x for x, name in zip(part.makes, what.makes, strict=False) if _code(name)])
@@ -56,13 +57,19 @@ def run_twice(what: Moments, given: Given) -> Made:
     return moments, [x.reshape(shape) for x in made[part.wanted :]]
 
 
+def _in_blocks(shape: Shape, size: int) -> Shape:
+    """The shape of the blocks: along the last axis if it holds whole ones."""
+    if shape[-1] % size == 0:
+        return (*shape[:-1], shape[-1] // size, size)
+    return (math.prod(shape) // size, size)
+
+
 def _positions(shape: Shape, size: int, axis: int) -> jax.Array:
     """Where the numbers of a leaf in the shape of its blocks lie along an axis of the leaf."""
-    inner = shape[-1] % size == 0
-    blocks = (*shape[:-1], shape[-1] // size, size) if inner else (math.prod(shape) // size, size)
+    blocks = _in_blocks(shape, size)
     at = partial(lax.broadcasted_iota, np.int32, blocks)
     within = at(len(blocks) - 2) * size + at(len(blocks) - 1)  # its last axis, or the whole
-    if inner:
+    if len(blocks) > 2 or len(shape) == 1:
         return within if axis == len(shape) - 1 else at(axis)
     return within // math.prod(shape[axis + 1 :]) % shape[axis]
 
