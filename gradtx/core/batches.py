@@ -11,9 +11,9 @@ from jax import lax
 
 from gradtx.core.opaque import opaque
 
-# The elements of a batch, unless one operand alone has more. Batches save kernels where operands are
-# small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as long
-# as the whole function runs, with what the function makes of it.
+# The elements of a batch, unless one operand alone has more. Batches save kernels where operands
+# are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
+# long as the whole function runs, with what the function makes of it.
 LARGEST = 2**24
 
 
