@@ -252,5 +252,6 @@ def test_what_is_nearly_always_due_is_a_conditional_on_cpu_only(platform: str) -
         gradtx.apply_if_finite(gradtx.adamw(1e-3), 3),
         gradtx.finite_guard(gradtx.adamw(1e-3)),
         gradtx.dynamic_loss_scale(gradtx.adamw(1e-3)),
+        gradtx.sam(gradtx.adamw(1e-3), gradtx.sgd(0.1)),
     ):
         assert text(tx, platform).count("stablehlo.case") == conditionals
