@@ -67,9 +67,9 @@ def _draw_bytes(axes: Axes, results: Results, recipes: list[str], name: str) -> 
     cases = [case for case in results.good() if case.set == name]
     rows = [recipes.index(case.recipe) for case in cases]
     kinds = (
-        ("floor", [case.floor_bytes for case in cases], "#6b6b6b"),
+        ("floor", [case.gradtx.floor for case in cases], "#6b6b6b"),
         ("gradtx", [case.gradtx.bytes for case in cases], _COLOURS[0]),
-        ("Optax", [case.optax.bytes for case in cases], _COLOURS[1]),
+        ("Optax", [case.reference.bytes for case in cases], _COLOURS[1]),
     )
     for offset, (label, values, colour) in zip((-0.25, 0, 0.25), kinds, strict=True):
         axes.barh([y + offset for y in rows], values, 0.24, color=colour, label=label)

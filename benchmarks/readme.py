@@ -68,12 +68,12 @@ def _programs(results: Results) -> str:
 
 
 def _program_row(case: CaseResult, bandwidth: float) -> list[str]:
-    sides = (case.gradtx, case.optax)
+    sides = case.sides
     return [
         PARAMETER_SETS[case.set].title,
         RECIPES[case.recipe].title,
         stroke(f"{s.bytes:.1f}" for s in sides),
-        f"{case.floor_bytes:g}",
+        f"{case.gradtx.floor:g}",
         stroke(f"{s.temps:.2f}" for s in sides),
         stroke(f"{case.of_bandwidth(s, bandwidth):.2f}" for s in sides),
         stroke(str(s.equations) for s in sides),

@@ -30,7 +30,8 @@ class Recipe:
     cannot avoid, touching each array once: it reads p and g, writes p, and reads and writes its
     state. program: the same of its compiled program, where that is more. cycle: the steps after
     which it repeats. eager: whether it is also measured outside of jit. sets: the parameter sets
-    on which it is measured.
+    on which it is measured. beside: gradtx's own recipe that it is compared with, where Optax does
+    not have it.
     """
 
     title: str
@@ -40,6 +41,23 @@ class Recipe:
     cycle: int = 1
     eager: bool = True
     sets: tuple[str, ...] = PLAIN_SETS
+    beside: Recipe | None = None
+
+    @property
+    def against(self) -> str:
+        """The name of what gradtx is compared with."""
+        return "Optax" if self.beside is None else f"gradtx, {self.beside.title}"
+
+    def contenders(self) -> tuple[tuple[ModuleType, Optimizer], tuple[ModuleType, Optimizer]]:
+        """gradtx and the reference: each with its library."""
+        ours = gradtx, self.build(gradtx)
+        if self.beside is not None:
+            return ours, (gradtx, self.beside.build(gradtx))
+        return ours, (optax, self.build(optax))
+
+    def floors(self) -> tuple[float, float]:
+        """The floors of both."""
+        return self.floor, self.floor if self.beside is None else self.beside.floor
 
 
 def _clip_adamw_cosine(lib: ModuleType) -> Optimizer:

@@ -59,14 +59,14 @@ def case_rows(results: Results) -> list[list[str]]:
 
 
 def _figures(case: CaseResult, bandwidth: float) -> list[str]:
-    step, sides = case.ratio("step"), (case.gradtx, case.optax)
+    step, sides = case.ratio("step"), case.sides
     return [
         _both(case, "step", 1e3),
         f"{step.median:.2f}" if step else "",
         f"{step.low:.2f} .. {step.high:.2f}" if step else "",
         stroke(f"{case.of_bandwidth(s, bandwidth):.2f}" for s in sides),
         stroke(f"{s.bytes:.1f}" for s in sides),
-        f"{case.floor_bytes:g}",
+        f"{case.gradtx.floor:g}",
         stroke(f"{s.temps:.2f}" for s in sides),
         _both(case, "trace_lower"),
         ratio_text(case, "trace_lower"),
@@ -95,7 +95,7 @@ def _both(case: CaseResult, what: str, unit: float = 1.0) -> str:
     def median(side: Side) -> str:
         return f"{unit * statistics.median(side.times(what)):.3g}"
 
-    return stroke([median(case.gradtx), median(case.optax)]) if case.gradtx.times(what) else ""
+    return stroke([median(case.gradtx), median(case.reference)]) if case.gradtx.times(what) else ""
 
 
 def headline(results: Results) -> str:

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +23,15 @@ FOLDER = Path(__file__).parent / "results"
 
 @dataclass
 class Side:
-    """One library in one case: what its program says about itself, and every timing in seconds.
+    """One optimizer in one case: what its program says about itself, and every timing in seconds.
 
-    bytes, temps: bytes accessed and temporary bytes, per parameter. equations: with inner jaxprs
-    counted once; equations_expanded: at each use. step_s, eager_s: per step, the mean over a
-    recipe's cycle.
+    floor: the bytes per parameter that a step cannot avoid. bytes, temps: bytes accessed and
+    temporary bytes, per parameter. equations: with inner jaxprs counted once; equations_expanded:
+    at each use. step_s, eager_s: per step, the mean over a recipe's cycle. host_s: per step, until
+    it is handed to the device, which may still be at work on earlier ones.
     """
 
+    floor: float = math.nan
     bytes: float = math.nan
     temps: float = math.nan
     equations: int = 0
@@ -39,9 +42,10 @@ class Side:
     compile_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     eager_s: list[float] = field(default_factory=list)
+    host_s: list[float] = field(default_factory=list)
 
     def times(self, what: str) -> list[float]:
-        """The samples of `trace`, `lower`, `compile`, `step`, `eager` or `trace_lower`."""
+        """The samples of `trace`, `lower`, `compile`, `step`, `eager`, `host` or `trace_lower`."""
         if what == "trace_lower":
             return [a + b for a, b in zip(self.trace_s, self.lower_s, strict=True)]
         samples: list[float] = getattr(self, f"{what}_s")
@@ -49,8 +53,10 @@ class Side:
 
 
 class Ratio(NamedTuple):
-    """gradtx / Optax: the median of the ratios of neighbouring timings. low, high: the quartiles.
-    least, most: the 95% interval of the median; the range if there are fewer than six ratios.
+    """gradtx / reference: the median of the ratios of neighbouring timings.
+
+    low, high: the quartiles. least, most: the 95% interval of the median; the range if there are
+    fewer than six ratios.
     """
 
     median: float
@@ -72,32 +78,37 @@ class Ratio(NamedTuple):
         return cls(median, low, high, ordered[out], ordered[-1 - out])
 
 
-TIMES = ("trace", "lower", "trace_lower", "compile", "step", "eager")
+TIMES = ("trace", "lower", "trace_lower", "compile", "step", "eager", "host")
 
 
 @dataclass
 class CaseResult:
-    """A recipe on a parameter set."""
+    """A recipe on a parameter set. against: what gradtx is compared with, the reference."""
 
     set: str
     recipe: str
     leaves: int
     parameters: int
-    floor_bytes: float
+    against: str = "Optax"
     gradtx: Side = field(default_factory=Side)
-    optax: Side = field(default_factory=Side)
+    reference: Side = field(default_factory=Side)
     difference: float = math.nan
     error: str | None = None
 
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """gradtx and the reference."""
+        return self.gradtx, self.reference
+
     def ratio(self, what: str) -> Ratio | None:
-        """gradtx / Optax of a time; None where it was not measured."""
-        pairs = zip(self.gradtx.times(what), self.optax.times(what), strict=True)
+        """gradtx / reference of a time; None where it was not measured."""
+        pairs = zip(self.gradtx.times(what), self.reference.times(what), strict=True)
         ratios = [ours / theirs for ours, theirs in pairs]
         return Ratio.of(ratios) if ratios else None
 
     def of_bandwidth(self, side: Side, bandwidth: float) -> float:
         """The share of the copy bandwidth at which a step would move the floor's bytes."""
-        return self.floor_bytes * self.parameters / statistics.median(side.step_s) / bandwidth
+        return side.floor * self.parameters / statistics.median(side.step_s) / bandwidth
 
     def summary(self, bandwidth: float) -> dict[str, Any]:
         """The medians, for readers of the JSON."""
@@ -107,7 +118,7 @@ class CaseResult:
         found: dict[str, Any] = {
             "ratios": {what: ratio._asdict() for what, ratio in ratios.items() if ratio}
         }
-        for name, side in (("gradtx", self.gradtx), ("optax", self.optax)):
+        for name, side in (("gradtx", self.gradtx), ("reference", self.reference)):
             medians = {what: side.times(what) for what in TIMES if side.times(what)}
             found[name] = {f"{what}_s": statistics.median(times) for what, times in medians.items()}
             found[name]["of_copy_bandwidth"] = self.of_bandwidth(side, bandwidth)
@@ -174,7 +185,9 @@ class Results:
         text = json.dumps(_rounded(data), indent=1)
         text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m[0].split()), text)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        unfinished = path.with_name(f"{path.name}.tmp")  # a run that is killed leaves a whole file
+        unfinished.write_text(text + "\n")
+        unfinished.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -182,10 +195,8 @@ class Results:
         data = json.loads(path.read_text())
         for row in data["cases"]:
             del row["summary"]
-            row["gradtx"], row["optax"] = (
-                Side(**_numbers(row["gradtx"])),
-                Side(**_numbers(row["optax"])),
-            )
+            for side in ("gradtx", "reference"):
+                row[side] = Side(**_numbers(row[side]))
             row["difference"] = math.nan if row["difference"] is None else row["difference"]
         return cls(**(data | {"cases": [CaseResult(**row) for row in data["cases"]]}))
 
@@ -207,7 +218,8 @@ def _numbers(side: dict[str, Any]) -> dict[str, Any]:
 
 def device_facts(device: jax.Device) -> dict[str, Any]:
     """What a reader needs to know about the machine, but not its name."""
-    return {
+    software = {} if device.platform == "cpu" else _software(device)
+    return software | {
         "kind": device.device_kind,
         "platform": device.platform,
         "processor": _processor(),
@@ -215,6 +227,17 @@ def device_facts(device: jax.Device) -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
     }
+
+
+def _software(device: jax.Device) -> dict[str, str]:
+    """What runs an accelerator: JAX's name for it and, for NVIDIA's, the driver."""
+    runtime = " ".join(str(device.client.platform_version).split())
+    try:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return {"runtime": runtime}
+    return {"runtime": runtime, "driver": (asked.stdout.split() or ["unknown"])[0]}
 
 
 def _processor() -> str:

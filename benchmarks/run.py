@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import jax
 
 from benchmarks.bars import judged
-from benchmarks.measure import copy_bandwidth, measure, measure_eager, warm_up
-from benchmarks.parameters import PARAMETER_SETS, draw, size
-from benchmarks.recipes import LIBRARIES, RECIPES
-from benchmarks.results import CaseResult, Results, device_facts, library_versions, now
+from benchmarks.measure import copy_bandwidth, measure, measure_eager, pace_on, warm_up
+from benchmarks.parameters import PARAMETER_SETS, Shapes, draw, size
+from benchmarks.recipes import LIBRARIES, RECIPES, Recipe
+from benchmarks.results import CaseResult, Results, Side, device_facts, library_versions, now
 from gradtx import Params, Updates
 
 
@@ -50,7 +50,7 @@ class Clock:
 def start(device: jax.Device, command: str, quick: bool) -> Results:
     """Results without cases: the device and its copy bandwidth."""
     elements = 2**18 if quick else 2**26 if device.platform == "cpu" else 2**28
-    bandwidth, samples = copy_bandwidth(device, elements)
+    bandwidth, samples = copy_bandwidth(device, elements, pace_on(device))
     facts, versions = device_facts(device), library_versions()
     return Results(facts, versions, now(), [command], quick, 0.0, bandwidth, samples)
 
@@ -73,7 +73,7 @@ def run(
     for name in sets:
         shapes = PARAMETER_SETS[name].shapes(results.quick)
         params, grads = draw(shapes, 0, 0.02, device), draw(shapes, 1, 1.0, device)
-        cases = {r: CaseResult(name, r, *size(shapes), RECIPES[r].floor) for r in recipes}
+        cases = {r: case_of(name, r, RECIPES[r], shapes) for r in recipes}
         for what, recipe in _work(name, recipes):
             case = cases[recipe]
             if what == "step":
@@ -82,6 +82,12 @@ def run(
             results.seconds = time.perf_counter() - begin
             done(case, what)
         del params, grads
+
+
+def case_of(name: str, label: str, recipe: Recipe, shapes: Shapes) -> CaseResult:
+    """A recipe, known as `label`, on a parameter set of these shapes; not measured yet."""
+    ours, theirs = (Side(floor=floor) for floor in recipe.floors())
+    return CaseResult(name, label, *size(shapes), recipe.against, ours, theirs)
 
 
 def _work(name: str, recipes: Sequence[str]) -> list[tuple[str, str]]:

@@ -26,7 +26,10 @@ from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.narrow import noise
 
 WIDTH = 256
+# At most so many rows make a tile, and at most so many bytes all the tiles that are in a TPU's
+# memory at once: of its 16 MB the rest is for what is computed between them.
 ROWS = 1024
+MEMORY = 4 * 2**20
 _LANES = 128
 
 
@@ -36,7 +39,7 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = given.shape(what)
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if len(shape) < 2 or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
+    if not shape or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
         return False
     kinds = {x.dtype for x in jax.tree.leaves((given.arrays, given.scalars))}
     return all(kind.itemsize <= 4 and kind.kind != "c" for kind in kinds)
@@ -45,10 +48,11 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
 def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
     shape, part = given.shape(what), what.part
-    cut = Cut.of(shape)
     made = jax.eval_shape(partial(after_another, what), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
+    stored = jax.tree.leaves((given.arrays, made))
+    cut = Cut.of(shape, sum(x.size * x.dtype.itemsize for x in stored) / math.prod(shape))
     arrays = [y for name, x in inputs for y in cut.lay(name, x)]
     scalars = [_in_memory(x) for x in given.scalars]
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
@@ -58,11 +62,13 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
         inside = iter(refs)
         numbers = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
-        tiles = [_read(name, [next(inside) for _ in cut.tiles(name)]) for name, _ in inputs]
+        tiles = [_read(name, [next(inside) for _ in cut.tiles(name)], cut) for name, _ in inputs]
         row, column = cut.position()
         index = (row * cut.width + column).astype(np.uint32)
 
         def positions(axis: int) -> jax.Array:
+            if cut.is_vector:
+                return row * cut.width + column
             if axis == len(shape) - 1:
                 return column
             inner = math.prod(shape[axis + 1 : -1])
@@ -72,7 +78,7 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
         for (name, _), x in zip(outputs, part(tiles, numbers, positions), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
-            _write(name, [next(inside) for _ in cut.tiles(name)], x, dither)
+            _write(name, [next(inside) for _ in cut.tiles(name)], x, dither, cut)
 
     specs = [tile for name, _ in inputs for tile in cut.tiles(name)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
@@ -104,19 +110,27 @@ def _quotient(x: jax.Array, by: int) -> jax.Array:
 class Cut(NamedTuple):
     """A leaf of height x width in tiles of rows x WIDTH.
 
+    A vector is such a leaf of width WIDTH; it lies in memory as an array of 128 columns does, which
+    is how a tile of it is read and written.
+
     Scales do not lie in columns beside the tiles, where each would take as much room as 128, but in
-    an array (blocks in a row, height / 128, 128), padded to whole tiles.
+    an array (blocks in a row, tiles in a column, rows / 128, 128).
     """
 
     height: int
     width: int
     rows: int
+    is_vector: bool
 
     @classmethod
-    def of(cls, shape: Shape) -> Cut:
-        """Tiles of at most ROWS rows."""
-        height = math.prod(shape[:-1])
-        return cls(height, shape[-1], min(ROWS, pl.cdiv(height, _LANES) * _LANES))
+    def of(cls, shape: Shape, bytes_per_number: float) -> Cut:
+        """Tiles of as many rows as may be. Two of each are in memory: one is worked on while the
+        next is fetched."""
+        is_vector = len(shape) == 1
+        width = WIDTH if is_vector else shape[-1]
+        height = math.prod(shape) // width
+        most = min(ROWS, int(MEMORY / (2 * WIDTH * bytes_per_number)), height + _LANES - 1)
+        return cls(height, width, max(most // _LANES, 1) * _LANES, is_vector)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -132,32 +146,60 @@ class Cut(NamedTuple):
 
     def tiles(self, name: str | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
-        whole = pl.BlockSpec((self.rows, WIDTH), lambda i, j: (i, j))
+
+        def tile(columns: int) -> pl.BlockSpec:
+            rows = self.rows
+            if self.is_vector:
+                rows, columns = rows * columns // _LANES, _LANES
+            return pl.BlockSpec((rows, columns), lambda i, j: (i, j))
+
         code = _code(name)
         if code is None:
-            return [whole] * number_of_arrays(name)
-        codes = pl.BlockSpec((self.rows, WIDTH * code.bits // 8), lambda i, j: (i, j))
-        shape = (WIDTH // code.size, self.rows // _LANES, _LANES)
-        return [codes, pl.BlockSpec(shape, lambda i, j: (j, i, 0))]
+            return [tile(WIDTH)] * number_of_arrays(name)
+        codes = tile(WIDTH * code.bits // 8)
+        shape = (self.columns(code), None, self.scales(code) // _LANES, _LANES)
+        return [codes, pl.BlockSpec(shape, lambda i, j: (j, i, 0, 0))]
+
+    # The blocks of a tile: of a vector one after another, otherwise in columns.
+
+    def columns(self, code: Code) -> int:
+        """The columns of blocks in a tile."""
+        return 1 if self.is_vector else WIDTH // code.size
+
+    def scales(self, code: Code) -> int:
+        """The blocks in each of them."""
+        return self.rows * WIDTH // code.size // self.columns(code)
+
+    def blocks(self, code: Code, tile: jax.Array) -> list[jax.Array]:
+        """A tile as columns of blocks."""
+        if self.is_vector:
+            return [tile.reshape(-1, code.size)]
+        return jnp.split(tile, self.columns(code), axis=1)
+
+    def joined(self, blocks: Sequence[jax.Array]) -> jax.Array:
+        """The inverse of `blocks`."""
+        return jnp.concatenate(blocks, axis=1).reshape(self.rows, WIDTH)
 
     def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
-        first, *rest = jax.tree.leaves(stored)
-        flat = [x.reshape(self.height, -1) for x in (first, *rest)]
-        if _code(name) is None:
-            return flat
-        codes, scales = flat
-        rows = self.grid[0] * self.rows
-        padded = jnp.pad(scales.T, ((0, 0), (0, rows - self.height)))
-        return [codes, padded.reshape(-1, rows // _LANES, _LANES)]
+        arrays, code = jax.tree.leaves(stored), _code(name)
+        scales = arrays.pop() if code else None
+        whole = (-1, _LANES) if self.is_vector else (self.height, -1)
+        arrays = [x.reshape(whole) for x in arrays]
+        if code is not None:
+            number, in_tile = self.width // WIDTH * self.columns(code), self.scales(code)
+            columns = scales.reshape(-1, number).T
+            padded = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % in_tile)))
+            arrays.append(padded.reshape(number, -1, in_tile // _LANES, _LANES))
+        return arrays
 
     def restore(self, like: Any, arrays: Sequence[jax.Array]) -> Any:
         """The inverse of `lay`."""
         leaves, treedef = jax.tree.flatten(like)
 
         def whole(x: jax.Array, like: Any) -> jax.Array:
-            if x.ndim == 3:
-                x = x.reshape(x.shape[0], -1)[:, : self.height].T
+            if x.ndim == 4:
+                x = x.reshape(x.shape[0], -1)[:, : like.size // x.shape[0]].T
             return x.reshape(like.shape)
 
         return jax.tree.unflatten(treedef, map(whole, arrays, leaves))
@@ -211,43 +253,39 @@ def _key(ref: Any) -> tuple[jax.Array, jax.Array]:
 # -- tiles -----------------------------------------------------------------------------------------
 
 
-def _read(name: str | None, refs: Sequence[Any]) -> jax.Array:
+def _read(name: str | None, refs: Sequence[Any], cut: Cut) -> jax.Array:
     """A tile of a leaf, decoded."""
     code = _code(name)
     if code is None:
-        values = [ref[...] for ref in refs]
-        return (
-            FORMATS[name].decode(SplitFloat(*values) if len(values) > 1 else values[0])
-            if name
-            else values[0]
-        )
-    numbers, scales = refs[0][...], refs[1]
-    numbers = _unpack(numbers) if code.bits == 4 else numbers
-    blocks = [
-        code.decode(block, scales[k].reshape(-1, 1))
-        for k, block in enumerate(jnp.split(numbers, WIDTH // code.size, axis=1))
-    ]
-    return jnp.concatenate(blocks, axis=1)
+        values = [ref[...].reshape(cut.rows, WIDTH) for ref in refs]
+        whole = SplitFloat(*values) if len(values) > 1 else values[0]
+        return FORMATS[name].decode(whole) if name else values[0]
+    codes, scales = refs[0][...].reshape(cut.rows, -1), refs[1]
+    codes = _unpack(codes) if code.bits == 4 else codes
+    columns = enumerate(cut.blocks(code, codes))
+    return cut.joined([code.decode(x, scales[k].reshape(-1, 1)) for k, x in columns])
 
 
-def _write(name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None) -> None:
+def _write(
+    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, cut: Cut
+) -> None:
     """Encode a tile."""
     code = _code(name)
     if code is None:
         stored = FORMATS[name].encode(cast(x, np.float32), dither) if name else x
         for ref, value in zip(refs, jax.tree.leaves(stored), strict=True):
-            ref[...] = value
+            ref[...] = value.reshape(ref.shape)
         return
-    number = WIDTH // code.size
-    blocks = jnp.split(cast(x, np.float32), number, axis=1)
-    dithers = jnp.split(dither, number, axis=1) if dither is not None else [None] * number
+    assert dither is not None
     codes = []
-    for k, (block, part) in enumerate(zip(blocks, dithers, strict=True)):
-        scale = scales_of(block)
-        codes.append(code.encode(block, scale, part))
-        refs[1][k] = scale.reshape(refs[1].shape[1:])
-    whole = jnp.concatenate(codes, axis=1)
-    refs[0][...] = (_pack(whole) if code.bits == 4 else whole).astype(refs[0].dtype)
+    pairs = zip(cut.blocks(code, cast(x, np.float32)), cut.blocks(code, dither), strict=True)
+    for k, (block, random) in enumerate(pairs):
+        scales = scales_of(block)
+        codes.append(code.encode(block, scales, random))
+        refs[1][k] = scales.reshape(refs[1].shape[1:])
+    whole = cut.joined(codes)
+    whole = _pack(whole) if code.bits == 4 else whole
+    refs[0][...] = whole.astype(refs[0].dtype).reshape(refs[0].shape)
 
 
 # Two codes per byte, neighbours in a row. A TPU moves numbers between the columns of a tile by
