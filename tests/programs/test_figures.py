@@ -59,7 +59,7 @@ MORE = (
     More("v5e", "lbfgs", r"(?!.*scale_init_precond).*", SEARCH),
     More("v5e", "adafactor", r"|0\.1|0\.1, [23],.*|.*factored=False", KEPT),
     More("v5e", "lars", r"0\.5, 0\.1.*|cosine.*", KEPT),
-    More("v5e", "muon", r".*aol.*", KEPT),
+    More("v5e", "muon", r".*aol.*consistent.*", KEPT),
 )
 
 # How many norms of each leaf are taken. XLA:CPU keeps partial sums of a reduction, one for 32
