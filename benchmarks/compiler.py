@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -154,8 +155,9 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
     traced = jitted.trace(params, state, grads)
     compiled = traced.lower(lowering_platforms=(target.platform,)).compile()
     counted, cost = tally(compiled.as_text() or ""), compiled.cost_analysis()
-    # XLA knows itself where arrays are padded or only in part read; for GPU it says nothing.
-    size = cost["bytes accessed"] if cost else counted.bytes
+    # XLA knows itself where arrays are padded or read in part; for GPU it says nothing, and on TPU
+    # it knows nothing of what is no kernel of its own.
+    size = cost["bytes accessed"] + counted.opaque if cost else counted.bytes
     temporary = compiled.memory_analysis().temp_size_in_bytes
     return Figures(
         size * len(devices),
@@ -179,7 +181,7 @@ def _serve(target: Target) -> None:
     except Exception as error:
         answer({"error": f"no compiler for {target.name}: {error}"})
         return
-    answer({"device": _facts(devices), "versions": library_versions()})
+    answer({"device": _facts(devices), "versions": library_versions() | _compiler(target)})
     for line in sys.stdin:
         function, *arguments = json.loads(line)
         module, _, name = function.partition(":")
@@ -188,6 +190,12 @@ def _serve(target: Target) -> None:
             answer(asdict(figures(training(*arguments), target, devices)))
         except Exception as error:
             answer({"error": f"{type(error).__name__}: {error}"[:500]})
+
+
+def _compiler(target: Target) -> dict[str, str]:
+    """The package that compiles, with its version."""
+    names: dict[str, str] = {"cuda": "jax-cuda12-pjrt", "tpu": "libtpu"}
+    return {name: version(name) for name in [names.get(target.platform, "")] if name}
 
 
 def _facts(devices: Sequence[jax.Device]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _COLLECTIVES = {
     *("all-gather", "all-reduce", "all-to-all", "ragged-all-to-all"),
     *("reduce-scatter", "collective-permute", "collective-broadcast"),
 }
+_PALLAS = 'custom_call_target="tpu_custom_call"'
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?)([a-z][a-z\-]*)\((.*)$")
 _ATTRIBUTE = re.compile(r", (\w+)=(?:\{([^}]*)\}|%?([\w.\-]+))")
@@ -34,12 +35,14 @@ _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 
 
 class Instruction(NamedTuple):
-    """One line of a computation. size: the bytes of its result."""
+    """One line of a computation. size: the bytes of its result. opaque: whether it is a kernel of
+    which XLA itself knows no costs."""
 
     opcode: str
     size: float
     operands: frozenset[str]
     called: tuple[str, ...]
+    opaque: bool
 
 
 Computation = dict[str, Instruction]
@@ -52,17 +55,20 @@ class Tally:
     Kernels are the fusions, custom calls, copies and other instructions of the entry computation
     and of those that it calls, each a loop on CPU and a kernel on GPU: every branch of a
     conditional, and a loop's body once. What a library call launches inside does not count. Bytes
-    are those of each kernel's operands and results, whole.
+    are those of each kernel's operands and results, whole. opaque: those of them that XLA's own
+    count leaves out.
     """
 
     kernels: int = 0
     bytes: float = 0.0
+    opaque: float = 0.0
     collectives: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
         """Run the other too."""
         self.kernels += other.kernels
         self.bytes += other.bytes
+        self.opaque += other.opaque
         self.collectives += other.collectives
 
 
@@ -95,7 +101,8 @@ def _own(instruction: Instruction, body: Computation) -> Tally:
     read = sum(body[name].size for name in instruction.operands if name in body)
     started = opcode.removesuffix("-start")
     collectives = Counter({started: 1} if started in _COLLECTIVES else {})
-    return Tally(1, read + (0 if started != opcode else instruction.size), collectives)
+    size = read + (0 if started != opcode else instruction.size)
+    return Tally(1, size, size if instruction.opaque else 0, collectives)
 
 
 def count_texts(hlo: str) -> int:
@@ -123,7 +130,9 @@ def _computations(hlo: str) -> tuple[dict[str, Computation], str]:
         elif match := _INSTRUCTION.match(line):
             own, shape, opcode, rest = match.groups()
             operands = frozenset(_NAME.findall(_inside(rest)))
-            found[name][own] = Instruction(opcode, size_of(shape), operands, _called(rest, opcode))
+            opaque = _PALLAS in rest and '"cost_estimate"' not in rest
+            called = _called(rest, opcode)
+            found[name][own] = Instruction(opcode, size_of(shape), operands, called, opaque)
     return found, entry
 
 

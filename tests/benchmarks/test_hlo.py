@@ -126,6 +126,24 @@ def test_collectives_count_once_whether_they_wait_or_not():
     assert counted.bytes == (8 + 32) + 2 * (32 + 32) + (32 + 8)
 
 
+PALLAS = """\
+HloModule jit_f, is_scheduled=true
+
+ENTRY %main (x: s8[64], y: f32[64]) -> f32[64] {
+  %x = s8[64]{0:T(256)(4,1)} parameter(0)
+  %y = f32[64]{0:T(128)} parameter(1)
+  %k = (s8[64]{0}, f32[64]{0}) custom-call(%x, /*index=1*/%y), custom_call_target="tpu_custom_call"
+  %z = f32[64]{0:T(128)} get-tuple-element(%k), index=1
+  ROOT %c = f32[64]{0:T(128)} custom-call(%z), custom_call_target="Cholesky"
+}
+"""
+
+
+def test_kernels_that_xla_knows_nothing_of():
+    assert tally(PALLAS).bytes == 2 * (64 + 256) + 2 * 256
+    assert tally(PALLAS).opaque == 2 * (64 + 256)
+
+
 @pytest.mark.parametrize(
     ("shape", "size"),
     [

@@ -50,16 +50,16 @@ MORE = (
     More("h100", "muon", r".*dion.*", LOOP),
     More("h100", "sophia", r".*update_interval=1", ALWAYS),
     More("h100", "conditionally_mask", r".*never.*", NEVER),
-    More("v5e", "muon", r".*dion.*adaptive.*", LOOP),
+    More("v5e", "muon", r".*dion.*", LOOP),
     More("v5e", "conditionally_mask", r".*never.*", NEVER),
     More("v5e", "apply_every", r"", ALWAYS),
     More("v5e", "sam", r"(?!.*opaque).*", LENT),
     More("v5e", "scale_by_zoom_linesearch", r".*", SEARCH),
     More("v5e", "scale_by_lbfgs", r"|3", SEARCH),
     More("v5e", "lbfgs", r"(?!.*scale_init_precond).*", SEARCH),
-    More("v5e", "adafactor", r"|0\.1|0\.1, [23],.*", KEPT),
+    More("v5e", "adafactor", r"|0\.1|0\.1, [23],.*|.*factored=False", KEPT),
     More("v5e", "lars", r"0\.5, 0\.1.*|cosine.*", KEPT),
-    More("v5e", "muon", r".*aol.*", KEPT),
+    More("v5e", "muon", r".*aol.*consistent.*", KEPT),
 )
 
 # How many norms of each leaf are taken. XLA:CPU keeps partial sums of a reduction, one for 32
