@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
@@ -91,7 +92,7 @@ class Part:
         cut: the shape of the cut, and a function from an axis of the whole to the positions along
         it of the numbers in the cut, int32 in that shape.
         """
-        shape, positions = cut or (self.shape, None)
+        shape, positions = cut or (self.shape, partial(lax.broadcasted_iota, np.int32, self.shape))
         values = dict(zip((*self.arrays, *self.scalars), (*arrays, *scalars), strict=True))
         for equation in self.equations:
             operands = [value_of(x, values) for x in equation.operands]
@@ -100,9 +101,13 @@ class Part:
                 case "broadcast_in_dim":
                     x = operands[0]
                     values[result] = x if np.ndim(x) else lax.broadcast(x, shape)
-                case "iota" if positions is not None:
+                case "iota":
                     position = positions(equation.params["dimension"])
                     values[result] = position.astype(equation.params["dtype"])
+                case "sign":  # which the compiler of kernels asks a TPU about
+                    x = operands[0]
+                    one = jnp.ones_like(x)
+                    values[result] = jnp.where(x > 0, one, jnp.where(x < 0, -one, x))
                 case _:
                     values[result] = equation.primitive.bind(*operands, **equation.params)
         return [values[x] for x in self.makes]

@@ -57,7 +57,7 @@ class TreeTransformation(Ruled):
         }
 
     def _can_ignore(self) -> bool:
-        return "needed" in self.inputs.names and any(
+        return not self.inputs.names.isdisjoint(("needed", "unwidened")) and any(
             link.transformation._can_ignore() for tx in self._inside for link in tx._links
         )
 

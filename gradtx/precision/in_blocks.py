@@ -15,6 +15,7 @@ from jax import lax
 
 from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
 from gradtx.precision.moments import Given, Made, Moments, after_another
+from gradtx.precision.shards import run_on_shards
 from gradtx.precision.twice import can_run_twice, run_twice
 
 
@@ -31,7 +32,10 @@ def in_blocks(what: Moments, given: Given) -> Made:
 def _on_platform(what: Moments, given: Given) -> Made:
     whole = partial(after_another, what)
     gpu = partial(run_twice, what) if can_run_twice(what, given) else whole
-    tpu = partial(run_in_kernel, what) if can_run_in_kernel(what, given) else whole
+    tpu = whole
+    if what.kernel and can_run_in_kernel(what, given):
+        # Only a process that has TPUs can tell their compiler how to divide a kernel.
+        tpu = partial(run_on_shards if jax.default_backend() == "tpu" else run_in_kernel, what)
     return lax.platform_dependent(given, cuda=gpu, rocm=gpu, tpu=tpu, default=whole)
 
 

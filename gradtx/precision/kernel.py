@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.extend.core import JaxprEqn
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Shape
@@ -39,50 +41,69 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = what.part.shape
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if not shape or shape[-1] % WIDTH or 0 in shape or math.prod(shape[:-1]) >= 2**24:
+    if not shape or shape[-1] % WIDTH or not 0 < math.prod(shape) // WIDTH < 2**24:
         return False
-    kinds = {x.dtype for x in jax.tree.leaves((given.arrays, given.scalars))}
-    return all(kind.itemsize <= 4 and kind.kind != "c" for kind in kinds)
+    decoded = [
+        jax.eval_shape(FORMATS[name].decode, x) if name else x
+        for name, x in zip(what.reads, given.arrays, strict=True)
+    ]
+    jaxpr = jax.make_jaxpr(what.part)(decoded, given.scalars)
+    return all(map(_has_kernel_form, jaxpr.eqns))
 
 
-def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
-    """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
-    shape, part = what.part.shape, what.part
-    made = jax.eval_shape(partial(after_another, what), given)
+def _has_kernel_form(equation: JaxprEqn) -> bool:
+    """Whether compilers of kernels for TPU know an operation, for numbers of these dtypes."""
+    name, dtypes = equation.primitive.name, [x.aval.dtype for x in equation.invars]
+    if any(dtype.itemsize > 4 or dtype in (np.float16, np.complex64) for dtype in dtypes):
+        return False
+    integer = dtypes and jnp.issubdtype(dtypes[-1], jnp.integer)
+    if name in ("div", "rem", "pow"):
+        return not integer
+    return name not in _UNKNOWN and not (name == "select_n" and dtypes[-1] == np.bool_)
+
+
+_UNKNOWN = {"cbrt", "expm1", "reduce_precision"}
+
+
+def run_in_kernel(
+    what: Moments, given: Given, numbers: jax.Array | None = None, interpret: bool = False
+) -> Made:
+    """The new moments, stored, and what else the part makes.
+
+    numbers: of a shard of the leaf, the `numbers_of` the leaf there; None for a whole leaf.
+    interpret: run it without a TPU.
+    """
+    part = what.part
+    shape = part.shape if numbers is None else (*numbers.shape[:-1], numbers.shape[-1] * WIDTH)
+    local = replace(what, part=replace(part, shape=shape))
+    made = jax.eval_shape(partial(after_another, local), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
     stored = jax.tree.leaves((given.arrays, made))
     cut = Cut.of(shape, sum(x.size * x.dtype.itemsize for x in stored) / math.prod(shape))
     arrays = [y for name, x in inputs for y in cut.lay(name, x)]
+    arrays += [] if numbers is None else [cut.lay_by_block(numbers, WIDTH)]
     scalars = [_in_memory(x) for x in given.scalars]
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
     shapes = [y for name, x in outputs for y in jax.eval_shape(partial(cut.lay, name), x)]
 
     def kernel(*refs: Any) -> None:
         inside = iter(refs)
-        numbers = [_from_memory(next(inside), x) for x in given.scalars]
+        known = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
         tiles = [_read(name, [next(inside) for _ in cut.tiles(name)], cut) for name, _ in inputs]
-        row, column = cut.position()
-        index = (row * cut.width + column).astype(np.uint32)
-
-        def positions(axis: int) -> jax.Array:
-            if cut.is_vector:
-                return row * cut.width + column
-            if axis == len(shape) - 1:
-                return column
-            inner = math.prod(shape[axis + 1 : -1])
-            outer = _quotient(row, inner)
-            return outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
-
-        tile = (cut.rows, WIDTH), positions
-        for (name, _), x in zip(outputs, part(tiles, numbers, tile), strict=True):
+        number = cut.number() if numbers is None else _as_column(next(inside)[0])
+        column = lax.broadcasted_iota(np.int32, (cut.rows, WIDTH), 1)
+        index = (number * WIDTH + column).astype(np.uint32)
+        tile = (cut.rows, WIDTH), partial(_position, part.shape, number, column)
+        for (name, _), x in zip(outputs, part(tiles, known, tile), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
             _write(name, [next(inside) for _ in cut.tiles(name)], x, dither, cut)
 
     specs = [tile for name, _ in inputs for tile in cut.tiles(name)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
+    in_specs += [] if numbers is None else [cut.tile_by_block(WIDTH)]
     out_specs = [tile for name, _ in outputs for tile in cut.tiles(name)]
     results = pl.pallas_call(
         kernel,
@@ -96,6 +117,25 @@ def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
     left = iter(results)
     whole = [cut.restore(x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
     return whole[: len(what.makes)], whole[len(what.makes) :]
+
+
+def numbers_of(shape: Shape) -> jax.Array:
+    """The numbers of a leaf's stretches of WIDTH, int32, in the order of memory; they lie on a mesh
+    as the leaf does."""
+    stretches = (*shape[:-1], shape[-1] // WIDTH)
+    return jnp.arange(math.prod(stretches), dtype=np.int32).reshape(stretches)
+
+
+def _position(shape: Shape, number: jax.Array, column: jax.Array, axis: int) -> jax.Array:
+    """Where numbers lie along an axis of a leaf, from the number of their stretch and their column
+    in it."""
+    in_row = shape[-1] // WIDTH
+    row = _quotient(number, in_row)
+    if axis == len(shape) - 1:
+        return (number - row * in_row) * WIDTH + column
+    outer = _quotient(row, math.prod(shape[axis + 1 : -1]))
+    position = outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
+    return jnp.broadcast_to(position, column.shape)
 
 
 def _quotient(x: jax.Array, by: int) -> jax.Array:
@@ -114,8 +154,8 @@ class Cut(NamedTuple):
     A vector is such a leaf of width WIDTH; it lies in memory as an array of 128 columns does, which
     is how a tile of it is read and written.
 
-    Scales do not lie in columns beside the tiles, where each would take as much room as 128, but in
-    an array (blocks in a row, tiles in a column, rows / 128, 128).
+    Scales do not lie in columns beside the tiles, where each would take as much room as 128: see
+    `lay_by_block`.
     """
 
     height: int
@@ -138,12 +178,11 @@ class Cut(NamedTuple):
         """The numbers of tiles."""
         return pl.cdiv(self.height, self.rows), self.width // WIDTH
 
-    def position(self) -> tuple[jax.Array, jax.Array]:
-        """The rows and the columns of the numbers in the tile at hand, int32."""
+    def number(self) -> jax.Array:
+        """(rows, 1), the `numbers_of` the leaf in the tile at hand."""
         i, j = pl.program_id(0), pl.program_id(1)
-        row = i * self.rows + lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 0)
-        column = j * WIDTH + lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 1)
-        return row, column
+        row = i * self.rows + lax.broadcasted_iota(np.int32, (self.rows, 1), 0)
+        return row * (self.width // WIDTH) + j
 
     def tiles(self, name: str | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
@@ -158,24 +197,36 @@ class Cut(NamedTuple):
         if code is None:
             return [tile(WIDTH)] * number_of_arrays(name)
         codes = tile(WIDTH * code.bits // 8)
-        shape = (self.columns(code), None, self.scales(code) // _LANES, _LANES)
-        return [codes, pl.BlockSpec(shape, lambda i, j: (j, i, 0, 0))]
+        return [codes, self.tile_by_block(code.size)]
 
-    # The blocks of a tile: of a vector one after another, otherwise in columns.
+    # What there is one of for each block of so many numbers. The blocks of a tile lie one after
+    # another if it is of a vector, and otherwise in columns.
 
-    def columns(self, code: Code) -> int:
+    def columns(self, size: int) -> int:
         """The columns of blocks in a tile."""
-        return 1 if self.is_vector else WIDTH // code.size
+        return 1 if self.is_vector else WIDTH // size
 
-    def scales(self, code: Code) -> int:
+    def in_column(self, size: int) -> int:
         """The blocks in each of them."""
-        return self.rows * WIDTH // code.size // self.columns(code)
+        return self.rows * WIDTH // size // self.columns(size)
+
+    def tile_by_block(self, size: int) -> pl.BlockSpec:
+        """Where the tiles lie of what `lay_by_block` makes."""
+        shape = (self.columns(size), None, self.in_column(size) // _LANES, _LANES)
+        return pl.BlockSpec(shape, lambda i, j: (j, i, 0, 0))
+
+    def lay_by_block(self, x: jax.Array, size: int) -> jax.Array:
+        """An array of one for each block as (columns, tiles in a column, blocks / 128, 128)."""
+        number, in_tile = self.width // WIDTH * self.columns(size), self.in_column(size)
+        columns = x.reshape(-1, number).T
+        padded = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % in_tile)))
+        return padded.reshape(number, -1, in_tile // _LANES, _LANES)
 
     def blocks(self, code: Code, tile: jax.Array) -> list[jax.Array]:
         """A tile as columns of blocks."""
         if self.is_vector:
             return [tile.reshape(-1, code.size)]
-        return jnp.split(tile, self.columns(code), axis=1)
+        return jnp.split(tile, self.columns(code.size), axis=1)
 
     def joined(self, blocks: Sequence[jax.Array]) -> jax.Array:
         """The inverse of `blocks`."""
@@ -188,10 +239,7 @@ class Cut(NamedTuple):
         whole = (-1, _LANES) if self.is_vector else (self.height, -1)
         arrays = [x.reshape(whole) for x in arrays]
         if code is not None:
-            number, in_tile = self.width // WIDTH * self.columns(code), self.scales(code)
-            columns = scales.reshape(-1, number).T
-            padded = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % in_tile)))
-            arrays.append(padded.reshape(number, -1, in_tile // _LANES, _LANES))
+            arrays.append(self.lay_by_block(scales, code.size))
         return arrays
 
     def restore(self, like: Any, arrays: Sequence[jax.Array]) -> Any:
@@ -264,7 +312,7 @@ def _read(name: str | None, refs: Sequence[Any], cut: Cut) -> jax.Array:
     codes, scales = refs[0][...].reshape(cut.rows, -1), refs[1]
     codes = _unpack(codes) if code.bits == 4 else codes
     columns = enumerate(cut.blocks(code, codes))
-    return cut.joined([code.decode(x, scales[k].reshape(-1, 1)) for k, x in columns])
+    return cut.joined([code.decode(x, _as_column(scales[k])) for k, x in columns])
 
 
 def _write(
@@ -283,10 +331,26 @@ def _write(
     for k, (block, random) in enumerate(pairs):
         scales = scales_of(block)
         codes.append(code.encode(block, scales, random))
-        refs[1][k] = scales.reshape(refs[1].shape[1:])
+        refs[1][k] = _as_rows(scales)
     whole = cut.joined(codes)
     whole = _pack(whole) if code.bits == 4 else whole
     refs[0][...] = whole.astype(refs[0].dtype).reshape(refs[0].shape)
+
+
+# Numbers, one a row of a tile, in a column or in rows of 128. Not every compiler for TPU reshapes
+# one to the other, but each transposes arrays of a multiple of 8 rows.
+
+
+def _as_column(rows: jax.Array) -> jax.Array:
+    number = rows.shape[0]
+    columns = jnp.concatenate([rows] * (8 // math.gcd(8, number))).T
+    return jnp.concatenate([columns[:, k : k + 1] for k in range(number)])
+
+
+def _as_rows(column: jax.Array) -> jax.Array:
+    columns = jnp.split(column, column.shape[0] // _LANES)
+    number = len(columns)
+    return jnp.concatenate(columns * (8 // math.gcd(8, number)), axis=1).T[:number]
 
 
 # Two codes per byte, neighbours in a row. A TPU moves numbers between the columns of a tile by

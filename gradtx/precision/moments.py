@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -17,18 +18,20 @@ from gradtx.precision.formats import FORMATS, Stored
 from gradtx.precision.narrow import uniform
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """A part of an update that reads and makes moments that are stored in blocks.
 
     reads: for each of the part's arrays its format, or None where it is not stored; makes: the
     formats of what was wanted of the part; replaces: for all that it makes, the number of the array
-    whose place it takes, if that may be overwritten.
+    whose place it takes, if that may be overwritten. kernel: whether a kernel may run it.
     """
 
     part: Part
     reads: tuple[str | None, ...]
     makes: tuple[str, ...]
     replaces: tuple[int | None, ...]
+    kernel: bool
 
     @property
     def block_sizes(self) -> set[int]:

@@ -22,7 +22,12 @@ Run = Callable[[OptState], tuple[Updates, OptState]]
 
 
 def update_stored(
-    run: Run, state: OptState, params: Params | None, seed: int, count: jax.Array
+    run: Run,
+    state: OptState,
+    params: Params | None,
+    seed: int,
+    count: jax.Array,
+    kernel: bool,
 ) -> tuple[Updates | Applied, OptState]:
     """run(state) -> (updates, new state), from a stored state to a stored one.
 
@@ -33,7 +38,7 @@ def update_stored(
     formats = {keystr(path): name for path, x in leaves if (name := name_of(x))}
     done = None
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state)):
-        done = _update_in_parts(run, state, params, formats, seed, count)
+        done = _update_in_parts(run, state, params, formats, seed, count, kernel)
     if done is None:
         updates, new = run(decode_state(state))
         done = updates, encode_state(new, formats, seed, count)
@@ -64,6 +69,7 @@ def _update_in_parts(
     formats: Mapping[str, str],
     seed: int,
     count: jax.Array,
+    kernel: bool,
 ) -> tuple[Updates | Applied, OptState] | None:
     """`update_stored` in parts, or None if it has no such part."""
     leaves, treedef = tree_flatten_with_path(state, is_leaf=is_stored)
@@ -107,6 +113,7 @@ def _update_in_parts(
             reads=tuple(name_of(held[x]) if x in held else None for x in part.arrays),
             makes=tuple(formats[keystr(path)] for path in places),
             replaces=tuple(map(old.get, takes)),
+            kernel=kernel,
         )
         arrays = [held[x] if x in held else values[x] for x in part.arrays]
         scalars = [values[x] for x in part.scalars]

@@ -82,8 +82,8 @@ def test_a_whole_tree_may_be_asked_for_in_any_order() -> None:
          "bad: precompute asks for 'grads'; it may ask for updates, params, step, "
          "and for extra arguments as keyword-only names"),
         (gradtx.per_tree, lambda: lambda grad: grad,
-         "bad: update asks for 'grad'; it may ask for updates, needed, state, params, step, "
-         "and for extra arguments as keyword-only names"),
+         "bad: update asks for 'grad'; it may ask for updates, needed, unwidened, state, params, "
+         "step, and for extra arguments as keyword-only names"),
         (gradtx.per_leaf, lambda: 3,
          "bad must return a Rule(init, update) or an update function, got int"),
         (gradtx.per_leaf, lambda: None,

@@ -1,0 +1,107 @@
+"""The kernel on a mesh: it runs on each shard of a leaf.
+
+XLA's partitioner does not look into a kernel and would gather all of its arrays. It is told that
+they may be divided as the leaf is: each of them has the leaf's axes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gradtx.core.elementwise import Shape
+from gradtx.precision.kernel import WIDTH, numbers_of, run_in_kernel
+from gradtx.precision.moments import Given, Made, Moments, after_another
+
+Kernel = Callable[..., Made]
+
+
+def run_on_shards(what: Moments, given: Given, interpret: bool = False) -> Made:
+    """`run_in_kernel` on each shard of the leaf, wherever a mesh divides it. interpret: run it
+    without TPUs."""
+    kernel: Kernel = functools.partial(run_in_kernel, what, interpret=interpret)
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        return kernel(given)  # this is a shard, in a shard_map
+
+    # A partitioned function cannot be batched; under `vmap` it is the bare kernel.
+    @jax.custom_batching.custom_vmap
+    def run(given: Given) -> Any:
+        return _partitioned(what, given, kernel)(given, numbers_of(what.part.shape))
+
+    @run.def_vmap
+    def batched(size: int, is_batched: Sequence[Any], given: Given) -> Any:
+        axes = jax.tree.map(lambda yes: 0 if yes else None, is_batched[0])
+        made = jax.vmap(kernel, in_axes=(axes,), axis_size=size)(given)
+        return made, jax.tree.map(lambda _: True, made)
+
+    made: Made = run(given)
+    return made
+
+
+def _partitioned(what: Moments, given: Given, kernel: Kernel) -> Any:
+    """The kernel as a function of what it is given and of the leaf's `numbers_of`, which tell a
+    shard where in the leaf it lies."""
+    shape = what.part.shape
+
+    @custom_partitioning
+    def run(given: Given, numbers: jax.Array) -> Any:
+        return kernel(given)
+
+    def partition(mesh: Mesh, arguments: Any, results: Any) -> Any:
+        given = arguments[0]
+        of_first = jax.tree.leaves(given.arrays)[0].sharding
+        divided = NamedSharding(of_first.mesh, _in_whole_stretches(shape, of_first))
+        whole = NamedSharding(of_first.mesh, PartitionSpec())
+        shardings = Given(
+            jax.tree.map(lambda _: divided, given.arrays),
+            *jax.tree.map(lambda _: whole, (given.scalars, given.keys, given.count)),
+        )
+
+        return mesh, kernel, jax.tree.map(lambda _: divided, results), (shardings, divided)
+
+    made = jax.eval_shape(functools.partial(after_another, what), given)
+    rule = _rule(shape, given, made)
+    sizes = {f"of{n}": int(n) for n in re.findall(r" of(\d+)\)", rule)}
+    run.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(sizes), **sizes)
+    return run
+
+
+def _in_whole_stretches(shape: Shape, sharding: NamedSharding) -> PartitionSpec:
+    """The leaf's division, without axes that it would not cut evenly between stretches."""
+    spec = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
+    sizes = (*shape[:-1], shape[-1] // WIDTH)
+
+    def parts(names: Any) -> int:
+        names = (names,) if isinstance(names, str) else names or ()
+        return math.prod(sharding.mesh.shape[name] for name in names)
+
+    return PartitionSpec(
+        *[x if size % parts(x) == 0 else None for x, size in zip(spec, sizes, strict=True)]
+    )
+
+
+# -- which axes correspond, for the propagation of shardings ---------------------------------------
+
+
+def _rule(shape: Shape, given: Given, made: Made) -> str:
+    """The axes of all operands and results. The last of an array is the leaf's stretches, times
+    what it has for each of them."""
+    leading = [f"axis{i}" for i in range(len(shape) - 1)]
+
+    def array(x: Any) -> str:
+        of_each = x.shape[-1] // (shape[-1] // WIDTH)
+        last = "stretch" if of_each == 1 else f"(stretch of{of_each})"
+        return " ".join([*leading, last])
+
+    arrays = list(map(array, jax.tree.leaves(given.arrays)))
+    keys = [f"key{i}" for i in range(len(given.keys))]
+    numbers = " ".join([*leading, "stretch"])
+    operands = [*arrays, *["" for _ in given.scalars], *keys, "", numbers]
+    return ", ".join(operands) + " -> " + ", ".join(map(array, jax.tree.leaves(made)))
