@@ -57,8 +57,8 @@ WAYS: dict[str, Way] = {
     "state int8": _stored("int8", 16.06, 22.09),
     "state int4": _stored("int4", 14.13, 19.19),
     "bfloat16 params, stochastic rounding, state int8": Way(
-        lambda rate: gradtx.chain(
-            gradtx.store(gradtx.adamw(rate), "int8"), gradtx.stochastic_rounding()
+        lambda rate: gradtx.store(
+            gradtx.chain(gradtx.adamw(rate), gradtx.stochastic_rounding()), "int8"
         ),
         10.06,
         14.09,
