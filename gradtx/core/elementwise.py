@@ -109,7 +109,8 @@ class Part:
                     one = jnp.ones_like(x)
                     values[result] = jnp.where(x > 0, one, jnp.where(x < 0, -one, x))
                 case _:
-                    values[result] = equation.primitive.bind(*operands, **equation.params)
+                    bind: Any = equation.primitive.bind
+                    values[result] = bind(*operands, **equation.params)
         return [values[x] for x in self.makes]
 
     def making(self, makes: Sequence[Variable]) -> Part:
@@ -162,7 +163,7 @@ class Function:
         self.outputs = self._write_out(jaxpr, self.inputs)
 
     def _new(self, aval: Any) -> Variable:
-        self.shapes.append(getattr(aval, "shape", None))
+        self.shapes.append(getattr(aval, "shape", ()))
         return len(self.shapes) - 1
 
     def _write_out(self, jaxpr: Any, operands: Sequence[Operand]) -> list[Operand]:
@@ -174,7 +175,10 @@ class Function:
             self.constants[new] = value
 
         def of(x: Any) -> Operand:
-            return Constant(np.asarray(x.val, x.aval.dtype)) if isinstance(x, Literal) else names[x]
+            if not isinstance(x, Literal):
+                return names[x]
+            aval: Any = x.aval
+            return Constant(np.asarray(x.val, aval.dtype))
 
         for equation in closed.eqns:
             inside = tuple(map(of, equation.invars))

@@ -7,15 +7,14 @@ be run so is read from the rules' jaxpr: the part that works element by element.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 from jax import lax
 
-from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
 from gradtx.precision.moments import Given, Made, Moments, after_another
-from gradtx.precision.shards import run_on_shards
 from gradtx.precision.twice import can_run_twice, run_twice
 
 
@@ -32,11 +31,20 @@ def in_blocks(what: Moments, given: Given) -> Made:
 def _on_platform(what: Moments, given: Given) -> Made:
     whole = partial(after_another, what)
     gpu = partial(run_twice, what) if can_run_twice(what, given) else whole
-    tpu = whole
-    if what.kernel and can_run_in_kernel(what, given):
-        # Only a process that has TPUs can tell their compiler how to divide a kernel.
-        tpu = partial(run_on_shards if jax.default_backend() == "tpu" else run_in_kernel, what)
+    tpu = (_kernel(what, given) if what.kernel else None) or whole
     return lax.platform_dependent(given, cuda=gpu, rocm=gpu, tpu=tpu, default=whole)
+
+
+def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
+    """The form for TPU, if there is one."""
+    # Pallas takes longer to import than all of gradtx.
+    from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
+    from gradtx.precision.shards import run_on_shards
+
+    if not can_run_in_kernel(what, given):
+        return None
+    # Only a process that has TPUs can tell their compiler how to divide a kernel.
+    return partial(run_on_shards if jax.default_backend() == "tpu" else run_in_kernel, what)
 
 
 @_on_platform.defjvp

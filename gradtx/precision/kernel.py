@@ -53,7 +53,8 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
 
 def _has_kernel_form(equation: JaxprEqn) -> bool:
     """Whether compilers of kernels for TPU know an operation, for numbers of these dtypes."""
-    name, dtypes = equation.primitive.name, [x.aval.dtype for x in equation.invars]
+    avals: list[Any] = [x.aval for x in equation.invars]
+    name, dtypes = equation.primitive.name, [aval.dtype for aval in avals]
     if any(dtype.itemsize > 4 or dtype in (np.float16, np.complex64) for dtype in dtypes):
         return False
     integer = dtypes and jnp.issubdtype(dtypes[-1], jnp.integer)
@@ -235,12 +236,11 @@ class Cut(NamedTuple):
     def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
         arrays, code = jax.tree.leaves(stored), _code(name)
-        scales = arrays.pop() if code else None
         whole = (-1, _LANES) if self.is_vector else (self.height, -1)
-        arrays = [x.reshape(whole) for x in arrays]
-        if code is not None:
-            arrays.append(self.lay_by_block(scales, code.size))
-        return arrays
+        if code is None:
+            return [x.reshape(whole) for x in arrays]
+        codes, scales = arrays
+        return [codes.reshape(whole), self.lay_by_block(scales, code.size)]
 
     def restore(self, like: Any, arrays: Sequence[jax.Array]) -> Any:
         """The inverse of `lay`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,13 +44,13 @@ class Given(NamedTuple):
     """The arrays of one leaf.
 
     arrays: what the part reads, stored or not; keys: for the random bits of each moment that it
-    makes; count: the number of this step, an int32 scalar.
+    makes; step_count: the number of this step, an int32 scalar.
     """
 
     arrays: Sequence[Stored]
     scalars: Sequence[jax.Array]
     keys: Sequence[jax.Array]
-    count: jax.Array
+    step_count: jax.Array
 
 
 Made = tuple[list[Stored], list[jax.Array]]
@@ -59,9 +59,12 @@ Made = tuple[list[Stored], list[jax.Array]]
 def after_another(what: Moments, given: Given) -> Made:
     """The plain form: decode the moments, run the part, encode what it made."""
     pairs = zip(what.reads, given.arrays, strict=True)
-    made = what.part([FORMATS[name].decode(x) if name else x for name, x in pairs], given.scalars)
+    decoded: list[Any] = [FORMATS[name].decode(x) if name else x for name, x in pairs]
+    made = what.part(decoded, given.scalars)
     moments = zip(what.makes, made, given.keys, strict=False)
-    return [encode(name, x, key, given.count) for name, x, key in moments], made[len(what.makes) :]
+    return [encode(name, x, key, given.step_count) for name, x, key in moments], made[
+        len(what.makes) :
+    ]
 
 
 def encode(name: str, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:

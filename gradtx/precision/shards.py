@@ -58,10 +58,10 @@ def _partitioned(what: Moments, given: Given, kernel: Kernel) -> Any:
         given = arguments[0]
         of_first = jax.tree.leaves(given.arrays)[0].sharding
         divided = NamedSharding(of_first.mesh, _in_whole_stretches(shape, of_first))
-        whole = NamedSharding(of_first.mesh, PartitionSpec())
+        whole = NamedSharding(of_first.mesh, PartitionSpec())  # type: ignore[no-untyped-call]
         shardings = Given(
             jax.tree.map(lambda _: divided, given.arrays),
-            *jax.tree.map(lambda _: whole, (given.scalars, given.keys, given.count)),
+            *jax.tree.map(lambda _: whole, (given.scalars, given.keys, given.step_count)),
         )
 
         return mesh, kernel, jax.tree.map(lambda _: divided, results), (shardings, divided)
@@ -69,7 +69,8 @@ def _partitioned(what: Moments, given: Given, kernel: Kernel) -> Any:
     made = jax.eval_shape(functools.partial(after_another, what), given)
     rule = _rule(shape, given, made)
     sizes = {f"of{n}": int(n) for n in re.findall(r" of(\d+)\)", rule)}
-    run.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(sizes), **sizes)
+    define: Any = run.def_partition
+    define(partition, sharding_rule=rule, need_replication_factors=tuple(sizes), **sizes)
     return run
 
 
@@ -82,9 +83,11 @@ def _in_whole_stretches(shape: Shape, sharding: NamedSharding) -> PartitionSpec:
         names = (names,) if isinstance(names, str) else names or ()
         return math.prod(sharding.mesh.shape[name] for name in names)
 
-    return PartitionSpec(
+    make_spec: Any = PartitionSpec
+    made: PartitionSpec = make_spec(
         *[x if size % parts(x) == 0 else None for x, size in zip(spec, sizes, strict=True)]
     )
+    return made
 
 
 # -- which axes correspond, for the propagation of shardings ---------------------------------------

@@ -38,7 +38,7 @@ from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
 from gradtx.precision.formats import FORMATS, FormatName
 from gradtx.precision.narrow import Seed
-from gradtx.precision.stored import encode_state, update_stored
+from gradtx.precision.stored import Storing, encode_state, formats_of, update_stored
 from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
@@ -127,13 +127,14 @@ def store(
         # The first state is made of constants, which XLA would encode element by element while it
         # compiles. In update nothing is constant, and a barrier would only prevent fusion.
         state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
-        return StoreState(None, encode_state(state, chosen, seed, step.count))
+        return StoreState(None, encode_state(state, Storing(chosen, seed, step.count)))
 
     def update(
         unwidened: Updates, state: StoreState, step: Step, inner: Inner
     ) -> tuple[Updates, StoreState]:
-        run = partial(inner.emit, unwidened)
-        updates, new = update_stored(run, state.inner_state, inner.params, seed, step.count, kernel)
+        old = state.inner_state
+        how = Storing(formats_of(old), seed, step.count, kernel)
+        updates, new = update_stored(partial(inner.emit, unwidened), old, inner.params, how)
         return updates, state._replace(inner_state=new)
 
     return Rule(init, update, place=inner.place)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core.apply import Applied
-from gradtx.core.elementwise import Constant, Function, Operand, Variable, split, value_of
+from gradtx.core.elementwise import Constant, Function, Operand, Part, Variable, split, value_of
 from gradtx.core.leaves import path_words
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.precision.formats import FORMATS, Stored, is_stored, name_of
@@ -21,40 +22,36 @@ from gradtx.tree.access import KeyPath
 Run = Callable[[OptState], tuple[Updates, OptState]]
 
 
-def update_stored(
-    run: Run,
-    state: OptState,
-    params: Params | None,
-    seed: int,
-    count: jax.Array,
-    kernel: bool,
-) -> tuple[Updates | Applied, OptState]:
-    """run(state) -> (updates, new state), from a stored state to a stored one.
+class Storing(NamedTuple):
+    """How the leaves of a state are stored at this step.
 
-    Under a trace the parts of `run` that work element by element on stored moments are run
-    `in_blocks`; what cannot be run there gets the decoded moments.
+    formats: by path, as `keystr` prints it. seed, count: from which, and from its path, the random
+    bits of a leaf are made. kernel: whether a kernel may update it.
     """
-    leaves = tree_flatten_with_path(state, is_leaf=is_stored)[0]
-    formats = {keystr(path): name for path, x in leaves if (name := name_of(x))}
-    done = None
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state)):
-        done = _update_in_parts(run, state, params, formats, seed, count, kernel)
-    if done is None:
-        updates, new = run(decode_state(state))
-        done = updates, encode_state(new, formats, seed, count)
-    return done
+
+    formats: Mapping[str, str]
+    seed: int
+    # Of the step, an int32 scalar; `count` would clash with a tuple's.
+    step_count: jax.Array
+    kernel: bool = True
+
+    def format(self, path: KeyPath) -> str | None:
+        """The name of the format of a leaf, if it is stored."""
+        return self.formats.get(keystr(path))
+
+    def key(self, path: KeyPath) -> jax.Array:
+        """The key for the random bits of a leaf."""
+        return key_of(self.seed, self.step_count, *path_words(path, "store"))
+
+    def encode(self, path: KeyPath, x: jax.Array) -> Stored:
+        """A leaf of the state as it is stored."""
+        name = self.format(path)
+        return x if name is None else encode(name, x, self.key(path), self.step_count)
 
 
-def encode_state(
-    state: OptState, formats: Mapping[str, str], seed: int, count: jax.Array
-) -> OptState:
-    """The state with the chosen leaves, by path, in their formats."""
-
-    def encoded(path: KeyPath, x: jax.Array) -> Stored:
-        name = formats.get(keystr(path))
-        return x if name is None else encode(name, x, _key(path, seed, count), count)
-
-    return tree_map_with_path(encoded, state)
+def encode_state(state: OptState, how: Storing) -> OptState:
+    """The state with its leaves as they are stored."""
+    return tree_map_with_path(how.encode, state)
 
 
 def decode_state(state: OptState) -> OptState:
@@ -62,83 +59,119 @@ def decode_state(state: OptState) -> OptState:
     return jax.tree.map(_decode, state, is_leaf=is_stored)
 
 
+def formats_of(state: OptState) -> dict[str, str]:
+    """The formats of the stored leaves of a state, by path."""
+    leaves = tree_flatten_with_path(state, is_leaf=is_stored)[0]
+    return {keystr(path): name for path, x in leaves if (name := name_of(x))}
+
+
+def update_stored(
+    run: Run, state: OptState, params: Params | None, how: Storing
+) -> tuple[Updates | Applied, OptState]:
+    """run(state) -> (updates, new state), from a stored state to a stored one.
+
+    Under a trace the parts of `run` that work element by element on stored moments are run
+    `in_blocks`; what cannot be run there gets the decoded moments.
+    """
+    done = None
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state)):
+        done = _update_in_parts(run, state, params, how)
+    if done is None:
+        updates, new = run(decode_state(state))
+        done = updates, encode_state(new, how)
+    return done
+
+
 def _update_in_parts(
-    run: Run,
-    state: OptState,
-    params: Params | None,
-    formats: Mapping[str, str],
-    seed: int,
-    count: jax.Array,
-    kernel: bool,
+    run: Run, state: OptState, params: Params | None, how: Storing
 ) -> tuple[Updates | Applied, OptState] | None:
     """`update_stored` in parts, or None if it has no such part."""
     leaves, treedef = tree_flatten_with_path(state, is_leaf=is_stored)
-    given = [
-        jax.eval_shape(_decode, x) if keystr(path) in formats else _decode(x) for path, x in leaves
-    ]
+    chosen = [i for i, (path, _) in enumerate(leaves) if how.format(path)]
+    given = [jax.eval_shape(_decode, x) if i in chosen else x for i, (_, x) in enumerate(leaves)]
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.tree.unflatten(treedef, given))
-    function = Function(jaxpr, [i for i, (path, _) in enumerate(leaves) if keystr(path) in formats])
-    path_of = dict(zip(function.inputs, [path for path, _ in leaves], strict=True))
-    held = {x: leaves[i][1] for i, x in enumerate(function.inputs) if x in function.chosen}
+    function = Function(jaxpr, chosen)
+    held = {function.inputs[i]: _Held(*leaves[i]) for i in chosen}
 
+    outputs = [
+        (path[1:] if path[0].idx == 1 else None, x)
+        for (path, _), x in zip(tree_flatten_with_path(shapes)[0], function.outputs, strict=True)
+    ]
     # The parts make the moments of the new state, each of them once.
-    ends = [path for path, _ in tree_flatten_with_path(shapes)[0]]
-    new_moments: dict[Variable, KeyPath] = {}
+    moments: dict[Variable, KeyPath] = {}
     others = []
-    for (which, *path), x in zip(ends, function.outputs, strict=True):
-        is_new = which.idx == 1 and keystr(path) in formats and not isinstance(x, Constant)
-        if is_new and x not in new_moments:
-            new_moments[x] = tuple(path)
+    for path, x in outputs:
+        if path and how.format(path) and not isinstance(x, Constant) and x not in moments:
+            moments[x] = path
         else:
             others.append(x)
-    applied = params if isinstance(shapes[0], Applied) else None
-    new_params = dict(zip(function.outputs, jax.tree.leaves(applied), strict=False))
-    steps = split(function, list(new_moments), others)
+    steps = split(function, list(moments), others)
     if jaxpr.effects or not steps.parts:
         return None
 
-    values = dict(zip(function.inputs, given, strict=True)) | function.constants
-    values |= {x: _decode(stored) for x, stored in held.items() if x in steps.needed_after}
+    values: dict[Variable, Any] = dict(zip(function.inputs, given, strict=True))
+    values |= function.constants
+    values |= {x: _decode(own.stored) for x, own in held.items() if x in steps.needed_after}
     for equation in steps.before:
         equation.run(values)
-    encoded: dict[KeyPath, Stored] = {}
+    applied = params if isinstance(shapes[0], Applied) else None
+    overwrites = dict(zip(function.outputs, jax.tree.leaves(applied), strict=False))
+    made: dict[KeyPath, Stored] = {}
     for part in steps.parts:
-        places = [new_moments[x] for x in part.makes[: part.wanted]]
-        # The new moments take the place of the old ones, and new params that of the params.
-        old = {path_of[x]: i for i, x in enumerate(part.arrays) if x in held}
-        old |= {id(values[x]): i for i, x in enumerate(part.arrays) if x not in held}
-        takes = [*places, *[id(new_params.get(x)) for x in part.makes[part.wanted :]]]
-        what = Moments(
-            part,
-            reads=tuple(name_of(held[x]) if x in held else None for x in part.arrays),
-            makes=tuple(formats[keystr(path)] for path in places),
-            replaces=tuple(map(old.get, takes)),
-            kernel=kernel,
-        )
-        arrays = [held[x] if x in held else values[x] for x in part.arrays]
-        scalars = [values[x] for x in part.scalars]
-        keys = [_key(path, seed, count) for path in places]
-        stored, made = in_blocks(what, Given(arrays, scalars, keys, count))
-        encoded.update(zip(places, stored, strict=True))
-        values.update(zip(part.makes[part.wanted :], made, strict=True))
+        made |= _run_part(part, values, held, moments, overwrites, how)
     for equation in steps.after:
         equation.run(values)
 
-    def result(end: KeyPath, x: Operand) -> Stored:
-        which, *path = end
-        name = formats.get(keystr(path)) if which.idx == 1 else None
-        if which.idx == 1 and tuple(path) in encoded:
-            return encoded[tuple(path)]
+    def result(path: KeyPath | None, x: Operand) -> Stored:
+        if path in made:
+            return made[path]
         value = value_of(x, values)
-        return value if name is None else encode(name, value, _key(tuple(path), seed, count), count)
+        return value if path is None else how.encode(path, value)
 
-    results = map(result, ends, function.outputs)
+    results = [result(path, x) for path, x in outputs]
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
-def _key(path: KeyPath, seed: int, count: jax.Array) -> jax.Array:
-    """The key for the random bits of one moment at this step."""
-    return key_of(seed, count, *path_words(path, "store"))
+class _Held(NamedTuple):
+    """A stored leaf of the old state."""
+
+    path: KeyPath
+    stored: Stored
+
+
+def _run_part(
+    part: Part,
+    values: dict[Variable, Any],
+    held: Mapping[Variable, _Held],
+    moments: Mapping[Variable, KeyPath],
+    overwrites: Mapping[Any, jax.Array],
+    how: Storing,
+) -> dict[KeyPath, Stored]:
+    """Run a part on its leaf: the new moments, stored, by path; what else it makes is added to the
+    values. overwrites: for a variable that is new params, the params."""
+    paths = [moments[x] for x in part.makes[: part.wanted]]
+    rest = part.makes[part.wanted :]
+    # New moments take the place of the old ones, and new params that of the params.
+    places: dict[Any, int] = {}
+    for i, x in enumerate(part.arrays):
+        places[held[x].path if x in held else id(values[x])] = i
+    takes = [*paths, *[id(overwrites[x]) if x in overwrites else None for x in rest]]
+    what = Moments(
+        part,
+        reads=tuple([name_of(held[x].stored) if x in held else None for x in part.arrays]),
+        makes=tuple([name for path in paths if (name := how.format(path))]),
+        replaces=tuple([places.get(take) for take in takes]),
+        kernel=how.kernel,
+    )
+    given = Given(
+        arrays=[held[x].stored if x in held else values[x] for x in part.arrays],
+        scalars=[values[x] for x in part.scalars],
+        keys=[how.key(path) for path in paths],
+        step_count=how.step_count,
+    )
+    stored, arrays = in_blocks(what, given)
+    values.update(zip(rest, arrays, strict=True))
+    return dict(zip(paths, stored, strict=True))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -47,7 +47,8 @@ def run_twice(what: Moments, given: Given) -> Made:
     first = part.making([x for x, name in zip(part.makes, what.makes, strict=False) if _code(name)])
     scales = [scales_of(x, keeps_nan=True) for x in run(first, pieces)]
     stored = {x: pieces[x] for x in first.arrays if formats[x]}
-    stored, scales = lax.optimization_barrier((stored, scales))
+    barrier: Any = lax.optimization_barrier
+    stored, scales = barrier((stored, scales))
     made = run(part, pieces | stored)
     known = iter(scales)
     moments = [
