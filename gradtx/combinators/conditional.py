@@ -76,7 +76,8 @@ def conditionally_transform(
 ) -> Rule:
     """u = inner(g) where should_transform_fn(step) holds, otherwise u = g.
 
-    On the other steps the inner transformation does not run and its state stays. step is the
+    On the other steps the inner state stays as it is, and the inner transformation does not run
+    (on GPU and TPU it does if it is element by element: then to choose is cheaper). step is the
     number of earlier calls of update. forward_extra_args: also pass should_transform_fn the extra
     arguments of update.
 
@@ -160,7 +161,7 @@ def finite_guard(inner: TransformationLike, *, check_result: bool = True) -> Rul
     """u = inner(g), but u = 0 and the inner state stays where a NaN or an infinity appears.
 
     It never gives up: the updates are always finite, and so is the state. On a gradient that is
-    not finite the inner transformation does not run. After a finite one its result is checked too:
+    not finite the inner transformation changes nothing. After a finite one its result is checked:
     the step is undone if the update is not finite, or if an element of the state that was finite
     no longer is. Without that check, one finite gradient of 1e20 would end a run of Adam: its
     square, an infinity in float32, stays in the running mean and makes every later step 0.

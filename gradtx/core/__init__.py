@@ -24,7 +24,9 @@ boolean per leaf; a *row* is the state of one leaf. The journey of one update:
                       transformation, bound to this step (`inner`), which starts again at 1 and
                       does not round.
 7.  `run`             Joins the new states. The updates leave `flat_updates` as a tree, rounded, if
-                      they were not yet, to the dtypes of the params, and `apply` adds them.
+                      they were not yet, to the dtypes of the params, and `apply` adds them. In
+                      `training_step` both are one call: a wrapper that hands on its inner updates
+                      may apply them itself (`Inner.emit`).
 
 The other files: `decorators` turns functions into definitions, of values whose classes are in
 `per_leaf`, `per_tree` (both built on `ruled`) and `recipe`. `place` checks which links come first
@@ -32,8 +34,9 @@ or last. `schedule` and `arithmetic` are hyperparameters that depend on the step
 recognises the states of other libraries. `problem` translates the arguments that describe the
 objective for a wrapper's inner transformation. Rules share formulas in `numerics` and `norms`, and
 `batches` makes one call for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped
-steps, occasional steps, scalars that it must not constant-fold. `exports` lists a package's public
-names; `renamed` keeps last release's names working.
+steps, occasional steps, scalars that it must not constant-fold. `elementwise` reads from a traced
+function what may be run on pieces of arrays. `exports` lists a package's public names; `renamed`
+keeps last release's names working.
 """
 
 from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)
