@@ -174,7 +174,9 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
     exact, _ = one(grads, state, params)
     labels = {path for path, _, _ in _moments(state, params)}
     chosen = dict.fromkeys(labels, name)
-    decoded = stacked([decode_state(encode_state(state, Storing(chosen, 0, t))) for t in range(SEEDS)])
+    decoded = stacked(
+        [decode_state(encode_state(state, Storing(chosen, 0, t))) for t in range(SEEDS)]
+    )
     rng = np.random.default_rng(1)
     model = jax.tree_util.tree_map_with_path(
         lambda path, x: (
