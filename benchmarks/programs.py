@@ -120,13 +120,12 @@ def _both(row: Row, text: Callable[[Row], str]) -> str:
 
 
 def side_by_side(folder: Path, sets: Sequence[str]) -> str:
-    """The results in a folder, a table for each set with a column for each target and library."""
+    """The results in a folder, a table for each set with a column for each target."""
     paths = sorted((folder / "programs").glob("*.json"))
     found = [json.loads(path.read_text()) for path in paths]
     parts = [f"{PARAMETER_SETS[name].title}:\n\n{_columns(found, name)}" for name in sets]
-    commands = ", ".join(
-        f"`{command}`" for data in found for command in data["command"].split("; ")
-    )
+    every = (one for data in found for one in data["command"].split("; "))
+    commands = ", ".join(f"`{one}`" for one in every if any(name in one for name in sets))
     versions = sorted({f"JAX {data['versions']['jax']}" for data in found})
     return "\n\n".join([*parts, f"({commands}; {', '.join(versions)})"])
 
@@ -136,21 +135,18 @@ def _columns(found: list[Row], name: str) -> str:
     for data in found:
         if rows := {row["recipe"]: row for row in data["rows"] if row["set"] == name}:
             tables[data["target"]] = rows
-    columns = [(target, library) for target in tables for library in LIBRARIES]
     body = [
         [step.title, _floor(step.program, step.floor)]
-        + [_cell(tables[target].get(key, {}).get(library)) for target, library in columns]
+        + [_both(rows[key], _cell) if key in rows else "" for rows in tables.values()]
         for key, step in STEPS.items()
         if any(key in rows for rows in tables.values())
     ]
-    return markdown_table(["", "floor", *map(", ".join, columns)], body)
+    return markdown_table(["", "floor", *tables], body)
 
 
-def _cell(side: Row | None) -> str:
+def _cell(side: Row) -> str:
     """Bytes accessed, and temporary ones where there are any."""
-    if side is None or "error" in side:
-        return "" if side is None else "does not compile"
-    temporary = f" + {side['temporary']:.3g}" if side["temporary"] >= 0.05 else ""
+    temporary = f" + {side['temporary']:.2g}" if side["temporary"] >= 0.05 else ""
     return f"{side['bytes']:.1f}{temporary}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, quality, solve
+from benchmarks import memory, programs, quality, solve
 from benchmarks.bars import HEADER, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
@@ -99,6 +99,7 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
 # What goes between `<!-- name:start -->` and `<!-- name:end -->`, a function of the files alone.
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "benchmarks": _libraries,
+    "programs": lambda folder: programs.side_by_side(folder, ["vector"]),
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
