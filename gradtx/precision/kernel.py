@@ -41,7 +41,12 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = what.part.shape
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if not shape or shape[-1] % WIDTH or not 0 < math.prod(shape) // WIDTH < 2**24:
+    if (
+        not given.arrays
+        or not shape
+        or shape[-1] % WIDTH
+        or not 0 < math.prod(shape) // WIDTH < 2**24
+    ):
         return False
     decoded = [
         jax.eval_shape(FORMATS[name].decode, x) if name else x
