@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.apply import apply_updates
 from gradtx.core.counts import increment, start
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, scalar_dtype
@@ -18,7 +19,7 @@ from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.numerics import times
 from gradtx.core.origin import is_like, located_in, show_class, wrong
 from gradtx.core.place import Place
-from gradtx.core.problem import check_known
+from gradtx.core.problem import Extra, check_known
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, TransformationLike
@@ -98,6 +99,12 @@ class Lookahead(GradientTransformation):
             )
         new = LookaheadState(fast_state, cast(jnp.where(sync, 0, steps), np.int32))
         return self._pair(u, params, sync), new
+
+    def _step(
+        self, updates: Updates, state: OptState, params: Params, extra: Extra
+    ) -> tuple[Params, OptState]:
+        u, state = self.update(updates, state, params, **extra)
+        return apply_updates(params, u), state
 
     def _pair(self, updates: Updates, params: Any, sync: jax.Array) -> LookaheadParams:
         """The updates of both sets, in the dtypes of their parameters."""

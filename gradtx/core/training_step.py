@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core import run
+from gradtx.core.apply import apply_updates
 from gradtx.core.problem import check_known
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import TransformationLike, as_transformation
@@ -17,7 +17,7 @@ def step(
 
         params, state = step(tx, grads, state, params)
 
-    The numbers are those of
+    The numbers, but for a last bit where a compiler contracts a product and a sum, are those of
 
         updates, state = tx.update(grads, state, params, **extra)
         params = apply_updates(params, updates)
@@ -40,6 +40,9 @@ def step(
     transformation = as_transformation(tx, "step: tx")
     if params is None:
         raise TypeError("step: params must be given, since the updates are added to them; got None")
+    if transformation is not tx:  # another library's: what its update takes is its own affair
+        updates, state = tx.update(grads, state, params, **extra)
+        return apply_updates(params, updates), state
     if extra:
         check_known(transformation, lambda name: transformation.takes(name, extra), extra)
-    return run.step(transformation, grads, state, params, extra)
+    return transformation._step(grads, state, params, extra)

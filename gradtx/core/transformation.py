@@ -78,6 +78,12 @@ class GradientTransformation(Value):
             check_known(self, lambda name: self.takes(name, extra), extra)
         return run.update(self, updates, state, params, extra)
 
+    def _step(
+        self, updates: Updates, state: OptState, params: Params, extra: Extra
+    ) -> tuple[Params, OptState]:
+        """`gradtx.step`: the params after the update, and the new state."""
+        return run.step(self, updates, state, params, extra)
+
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
         if cls is GradientTransformation:  # perhaps the two methods of an existing transformation

@@ -30,9 +30,17 @@ def in_blocks(what: Moments, given: Given) -> Made:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _on_platform(what: Moments, given: Given) -> Made:
     whole = partial(after_another, what)
+    if any(map(_is_divided, jax.tree.leaves(given))):
+        return whole(given)
     gpu = partial(run_twice, what) if can_run_twice(what, given) else whole
     tpu = (_kernel(what, given) if what.kernel else None) or whole
     return lax.platform_dependent(given, cuda=gpu, rocm=gpu, tpu=tpu, default=whole)
+
+
+def _is_divided(x: jax.Array) -> bool:
+    """Whether the type of an array says how a mesh divides it. Reshaping it would have to say how it
+    is divided afterwards."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
 def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:

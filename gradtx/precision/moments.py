@@ -67,6 +67,8 @@ def after_another(what: Moments, given: Given) -> Made:
     ]
 
 
+# Jitted so that, eagerly, it is compiled once.
+@partial(jax.jit, static_argnums=0)
 def encode(name: str, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
     """A moment in its format."""
     form = FORMATS[name]

@@ -77,9 +77,9 @@ def store(
     | `int8`       | 1 + 4/256             | stochastic | dynamic code, blocks of 256            |
     | `int4`       | 1/2 + 4/128           | stochastic | dynamic code, blocks of 128            |
 
-    A moment is a float32 array of the state whose path ends with the path of a parameter of its
-    shape. Parameters that a state holds, such as DoG's, are not moments: their small differences
-    matter. Moments with fewer than min_size elements stay in float32.
+    A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
+    path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not moments:
+    their small differences matter. Moments with fewer than min_size elements stay as they are.
 
     format: one for all, or a mapping from patterns to formats, `{"^nu": "bfloat16", "kernel":
     "int8"}`. A pattern is searched for in the field's name and the leaf's path together,

@@ -322,3 +322,24 @@ def test_parameters_in_a_state_stay_as_they_are() -> None:
 def test_nothing_to_store() -> None:
     with pytest.raises(ValueError, match=r"store: sgd\(.*there is nothing to store"):
         gradtx.store(gradtx.sgd(1e-3), "int8").init(tree(0))
+
+
+@every_format
+def test_outside_of_jit_it_is_compiled_once(name: str) -> None:
+    tx, params = gradtx.store(gradtx.adamw(1e-3), name), {"w": jnp.ones((64, 256))}
+
+    def step() -> None:
+        jax.block_until_ready(tx.update(params, tx.init(params), params))
+
+    step()
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        compiled.extend([event] if "backend_compile" in event else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        step()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []
