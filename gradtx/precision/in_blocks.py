@@ -38,8 +38,8 @@ def _on_platform(what: Moments, given: Given) -> Made:
 
 
 def _is_divided(x: jax.Array) -> bool:
-    """Whether the type of an array says how a mesh divides it. Reshaping it would have to say how it
-    is divided afterwards."""
+    """Whether the type of an array says how a mesh divides it. To reshape it is to say how it is
+    divided afterwards."""
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
