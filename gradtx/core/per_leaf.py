@@ -22,6 +22,7 @@ from gradtx.core.leaf_body import (
     update_leaf,
     update_leaf_inline,
 )
+from gradtx.core.launches import SMALL, in_one_array
 from gradtx.core.leaf_states import LeafStates, Row
 from gradtx.core.leaves import (
     Leaves,
@@ -145,13 +146,15 @@ class LeafTransformation(Ruled):
             bound = _with_common_forms(bound, flat)
         values = list(flat.values)
         rows = [list(b.states.rows) for b in bound]
+        of_small = _in_one_array(bound, flat)
         for i, value in enumerate(flat.values):
             active = [j for j, b in enumerate(bound) if b.selected[i]]
             if value is None or not active:
                 continue
             dtype = flat.out_dtypes[i] if stage.leaving else flat.dtypes[i]
             own = [rows[j][i] for j in active]
-            values[i], made = _run_leaf([bound[j] for j in active], own, dtype, i, flat)
+            these = of_small if value.size <= SMALL else bound
+            values[i], made = _run_leaf([these[j] for j in active], own, dtype, i, flat)
             for j, row in zip(active, made, strict=True):
                 rows[j][i] = row
         new = [
@@ -253,6 +256,15 @@ def _run_leaf(
         name, problem = error.args
         where = f"{name}: {at(flat.leaves.paths[i])}"
         raise ValueError(f"{where}: {problem}") from error.__cause__
+
+
+def _in_one_array(bound: list[_Bound], flat: FlatUpdates) -> list[_Bound]:
+    """The rules with their scalars in one array, if there are small leaves to share it."""
+    small = [x for x in flat.values if x is not None and x.size <= SMALL]
+    if len(small) < 2:
+        return bound
+    shared = in_one_array([b.shared for b in bound])
+    return [b._replace(shared=own) for b, own in zip(bound, shared, strict=True)]
 
 
 def _with_common_forms(bound: list[_Bound], flat: FlatUpdates) -> list[_Bound]:
