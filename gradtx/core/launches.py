@@ -64,12 +64,15 @@ def _reduce_equal(reduction: Reduction, axes: Axes, *arrays: jax.Array) -> jax.A
 
 
 def in_one_array(tree: Any) -> Any:
-    """The tree with its floating scalars, as far as they are traced, read from one array."""
+    """The tree with its floating scalars, as far as they are traced, read from one array; None if
+    there are none."""
     leaves, treedef = jax.tree.flatten(tree)
     scalars: dict[np.dtype, list[int]] = {}
     for i, x in enumerate(leaves):
         if isinstance(x, jax.core.Tracer) and _is_number(x):
             scalars.setdefault(x.dtype, []).append(i)
+    if not scalars:
+        return None
     for own in scalars.values():
         for i, x in zip(own, _in_one_array(*[leaves[i] for i in own]), strict=True):
             leaves[i] = x
