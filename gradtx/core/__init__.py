@@ -32,7 +32,8 @@ or last. `schedule` and `arithmetic` are hyperparameters that depend on the step
 recognises the states of other libraries. `problem` translates the arguments that describe the
 objective for a wrapper's inner transformation. Rules share formulas in `numerics` and `norms`, and
 `batches` makes one call for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped
-steps, occasional steps, scalars that it must not constant-fold. `exports` lists a package's public
+steps, occasional steps, scalars that it must not constant-fold; `launches` makes it run small
+leaves many at a time on a GPU. `exports` lists a package's public
 names; `renamed` keeps last release's names working.
 """
 

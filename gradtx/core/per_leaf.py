@@ -15,6 +15,7 @@ from gradtx.core.counts import check_uncounted, first_state, join_count, start
 from gradtx.core.dtypes import Scalar, as_exact, cast, compute_dtype, drop_weak_type, real_dtype
 from gradtx.core.elementwise import works_element_by_element
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.launches import SMALL, in_one_array
 from gradtx.core.leaf_body import (
     Leaf,
     LeafError,
@@ -23,7 +24,6 @@ from gradtx.core.leaf_body import (
     update_leaf,
     update_leaf_inline,
 )
-from gradtx.core.launches import SMALL, in_one_array
 from gradtx.core.leaf_states import LeafStates, Row
 from gradtx.core.leaves import (
     Leaves,
