@@ -79,14 +79,15 @@ def in_one_array(tree: Any) -> Any:
     return jax.tree.unflatten(treedef, leaves)
 
 
-def _is_number(x: jax.core.Tracer) -> bool:
-    return x.shape == () and not x.aval.weak_type and jnp.issubdtype(x.dtype, np.floating)
+def _is_number(x: Any) -> bool:
+    return x.shape == () and not x.weak_type and jnp.issubdtype(x.dtype, np.floating)
 
 
 def _in_one_array(*scalars: jax.Array) -> tuple[jax.Array, ...]:
     def from_array(*scalars: jax.Array) -> tuple[jax.Array, ...]:
         # Of one element, it would be a scalar. The barrier outlasts XLA's simplification.
-        array = lax.optimization_barrier(jnp.stack([*scalars, scalars[0]]))
+        stacked = jnp.stack([*scalars, scalars[0]])
+        array = lax.optimization_barrier(stacked)  # type: ignore[no-untyped-call]
         return tuple([array[i] for i in range(len(scalars))])
 
     return lax.platform_dependent(

@@ -262,9 +262,8 @@ def _run_leaf(
     run = update_leaf_inline if small else update_leaf
     given = flat.values[i], param, words, rows
     try:
-        if together:
-            if works_element_by_element(run.trace(specs, out_dtype, shared, *given).jaxpr):
-                shared = tuple(together)
+        if together and works_element_by_element(run.trace(specs, out_dtype, shared, *given).jaxpr):
+            shared = tuple(together)
         return run(specs, out_dtype, shared, *given)
     except LeafError as error:
         name, problem = error.args
