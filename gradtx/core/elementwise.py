@@ -218,6 +218,17 @@ class Function:
         return all(self.shapes[x] == shape for x in equation.results)
 
 
+def works_element_by_element(jaxpr: Any) -> bool:
+    """Whether all that a jaxpr does, it does element by element."""
+    closed = getattr(jaxpr, "jaxpr", jaxpr)
+    return all(
+        works_element_by_element(called)
+        if (called := _called(equation.primitive, equation.params))
+        else equation.primitive.name in ELEMENTWISE
+        for equation in closed.eqns
+    )
+
+
 def _called(primitive: Primitive, params: Mapping[str, Any]) -> Any:
     """The jaxpr of a call that may be written out in its place, or None."""
     return params[_CALLS[primitive.name]] if primitive.name in _CALLS else None

@@ -12,13 +12,14 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import cast, is_inexact
+from gradtx.core.launches import Axes, reduce_each
 from gradtx.core.state import Updates
 
 
 def all_finite(tree: Any) -> jax.Array:
     """Whether no leaf of a tree holds a NaN or an infinity: a boolean scalar."""
     arrays = map(jnp.asarray, jax.tree.leaves(tree))
-    return all_zero([zero_if_finite(x) for x in arrays if is_inexact(x)])
+    return _are_zero(reduce_each(_sum_if_finite, [x for x in arrays if is_inexact(x)]))
 
 
 def zero_if_finite(x: jax.Array) -> jax.Array:
@@ -33,8 +34,22 @@ def all_zero(arrays: Sequence[jax.Array]) -> jax.Array:
     Summing takes one vectorised pass over each array. Testing every element takes two passes, the
     first of which stores flags, and XLA:CPU's maximum of an array can lose a NaN.
     """
-    sums = [cast(lax.reduce_sum(x, tuple(range(x.ndim))), np.float32) for x in arrays]
-    total = functools.reduce(lax.add, sums, jnp.zeros((), np.float32))
+    return _are_zero(reduce_each(_sum, arrays))
+
+
+def _sum(axes: Axes, x: jax.Array) -> jax.Array:
+    return cast(lax.reduce_sum(x, axes), np.float32)
+
+
+def _sum_if_finite(axes: Axes, x: jax.Array) -> jax.Array:
+    # Made of the stack: XLA would take the bare sum of a stack apart.
+    return _sum(axes, zero_if_finite(x))
+
+
+def _are_zero(sums: Sequence[jax.Array]) -> jax.Array:
+    """Whether sums of zeros and NaNs, in vectors, are all zero."""
+    totals = [lax.reduce_sum(x, (0,)) for x in sums]
+    total = functools.reduce(lax.add, totals, jnp.zeros((), np.float32))
     # XLA recomputes a cheap scalar in the loop of every leaf that uses it, and this one is a sum
     # over all leaves. A square root counts as expensive, so it is computed once. No gradient flows
     # through it: its derivative at 0 is an infinity, which jax_debug_nans would trip over.

@@ -19,9 +19,8 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx.core.dtypes import Scalar, cast, compute_dtype, real_dtype, scalar_dtype
+from gradtx.core.launches import Axes, reduce_each
 from gradtx.core.numerics import sqrt, times
-
-Axes = tuple[int, ...]
 
 
 class Factor(NamedTuple):
@@ -121,9 +120,9 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _norm(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> jax.Array:
-    norms = [_of_one(own, x) for own, x in zip(axes, arrays, strict=True)]
-    together = norms[0] if len(norms) == 1 else _of_one((0,), lax.concatenate(norms, 0))
-    return lax.squeeze(together, (0,))
+    norms = reduce_each(_over, arrays, axes)
+    together = norms[0] if len(norms) == 1 else lax.concatenate(norms, 0)
+    return lax.squeeze(together, (0,)) if len(together) == 1 else _over((0,), together)
 
 
 @_norm.defjvp
@@ -140,10 +139,10 @@ def _norm_jvp(
     return value, slope
 
 
-# Jitted so that leaves of equal shape share one trace.
+# Jitted so that arrays of equal shape share one trace.
 @functools.partial(jax.jit, static_argnums=0)
-def _of_one(axes: Axes, x: jax.Array) -> jax.Array:
-    """The norm of one array over `axes`, with a leading axis of length 1."""
+def _over(axes: Axes, x: jax.Array) -> jax.Array:
+    """The norms of an array over `axes`."""
     wide, units = (functools.partial(function, axes) for function in (_in_float64, _in_units))
     # Under x64, float64 is for the user's own arrays: maths of float32 arrays adds none.
     if real_dtype(x.dtype) != np.float32 or scalar_dtype() == np.float64:
@@ -152,15 +151,15 @@ def _of_one(axes: Axes, x: jax.Array) -> jax.Array:
 
 
 def _in_float64(axes: Axes, x: jax.Array) -> jax.Array:
-    """`_of_one` for float32, whose squares float64 holds. XLA fuses the conversion into the sum."""
+    """`_over` for float32, whose squares float64 holds. XLA fuses the conversion into the sum."""
     with jax.enable_x64(True):
         squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
         total = lax.reduce_sum(functools.reduce(lax.add, squares), axes)
-        return cast(lax.sqrt(total), np.float32)[None]
+        return cast(lax.sqrt(total), np.float32)
 
 
 def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
-    """`_of_one` from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
+    """`_over` from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
     the one that is in range.
 
     Elements above `largest`, with which a sum is out of range anyway, are clipped to it: an
@@ -178,7 +177,7 @@ def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
     # A NaN, which compares as False, is beyond.
     beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
     unit = jnp.where(beyond, bounds.big, jnp.where(within, one, one / bounds.big))
-    return (sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit)[None]
+    return sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:

@@ -13,7 +13,9 @@ from jax.tree_util import PyTreeDef
 
 from gradtx.core.counts import check_uncounted, first_state, join_count, start
 from gradtx.core.dtypes import Scalar, as_exact, cast, compute_dtype, drop_weak_type, real_dtype
+from gradtx.core.elementwise import works_element_by_element
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.launches import SMALL, in_one_array
 from gradtx.core.leaf_body import (
     Leaf,
     LeafError,
@@ -145,13 +147,15 @@ class LeafTransformation(Ruled):
             bound = _with_common_forms(bound, flat)
         values = list(flat.values)
         rows = [list(b.states.rows) for b in bound]
+        of_small = _in_one_array(bound, flat)
         for i, value in enumerate(flat.values):
             active = [j for j, b in enumerate(bound) if b.selected[i]]
             if value is None or not active:
                 continue
             dtype = flat.out_dtypes[i] if stage.leaving else flat.dtypes[i]
             own = [rows[j][i] for j in active]
-            values[i], made = _run_leaf([bound[j] for j in active], own, dtype, i, flat)
+            together = [of_small[j] for j in active] if of_small and value.size <= SMALL else None
+            values[i], made = _run_leaf([bound[j] for j in active], together, own, dtype, i, flat)
             for j, row in zip(active, made, strict=True):
                 rows[j][i] = row
         new = [
@@ -236,9 +240,18 @@ def _bind(
 
 
 def _run_leaf(
-    bound: Sequence[_Bound], rows: list[Row], out_dtype: np.dtype, i: int, flat: FlatUpdates
+    bound: Sequence[_Bound],
+    together: Sequence[Shared] | None,
+    rows: list[Row],
+    out_dtype: np.dtype,
+    i: int,
+    flat: FlatUpdates,
 ) -> tuple[jax.Array, Sequence[Row]]:
-    """The update of leaf i, in `out_dtype`, and its new row for each of these rules."""
+    """The update of leaf i, in `out_dtype`, and its new row for each of these rules.
+
+    together: what the rules share, to be used if the body works element by element. XLA makes as
+    much of a body that also reduces as it can; with those of other leaves, it makes less.
+    """
     specs, shared = tuple([b.spec for b in bound]), tuple([b.shared for b in bound])
     asked = frozenset().union(*[spec.inputs.names for spec in specs])
     param = flat.params[i] if asked & {"param", "leaf", "stored_dtype"} else None
@@ -247,12 +260,21 @@ def _run_leaf(
         words = tuple(opaque(path_words(flat.leaves.key_paths[i]), flat.values[i]))
     small = len(specs) <= 2 and not jax.tree.leaves(rows)
     run = update_leaf_inline if small else update_leaf
+    given = flat.values[i], param, words, rows
     try:
-        return run(specs, out_dtype, shared, flat.values[i], param, words, rows)
+        if together and works_element_by_element(run.trace(specs, out_dtype, shared, *given).jaxpr):
+            shared = tuple(together)
+        return run(specs, out_dtype, shared, *given)
     except LeafError as error:
         name, problem = error.args
         where = f"{name}: {at(flat.leaves.paths[i])}"
         raise ValueError(f"{where}: {problem}") from error.__cause__
+
+
+def _in_one_array(bound: list[_Bound], flat: FlatUpdates) -> list[Shared] | None:
+    """What the rules share, with its scalars in one array, if several small leaves can read it."""
+    small = [x for x in flat.values if x is not None and x.size <= SMALL]
+    return in_one_array([b.shared for b in bound]) if len(small) > 1 else None
 
 
 def _with_common_forms(bound: list[_Bound], flat: FlatUpdates) -> list[_Bound]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from benchmarks.compiler import Training
-from benchmarks.parameters import Shapes, abstract
+from benchmarks.parameters import Shapes, abstract, equal_leaves
 from benchmarks.recipes import LIBRARIES
 from benchmarks.steps import STEPS
 from tests.oracles.optax_cases import collect
@@ -33,6 +33,7 @@ TREES: dict[str, Shapes] = {
     },
     "vector": {"vector": (2**26,)},
     "matrix": {"matrix": (8192, 8192)},
+    "small leaves": equal_leaves(50, (64, 64)),
 }
 
 
