@@ -23,8 +23,8 @@ Axes = tuple[int, ...]
 
 # Elements. To read and write the moments of so many takes an H100 about as long as a launch.
 SMALL = 2**18
-# The same for what is stacked: numbers that were computed are stored to be stacked, of which 4 bytes
-# count for leaves that are not very small.
+# The same for what is stacked: what was computed is stored to be stacked, 8 bytes more, which count
+# for leaves that are not very small.
 STACKABLE = 2**14
 # Leaves in a stack: XLA compiles slowly what reads many more arrays at once.
 STACKED = 32
