@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import memory, programs, quality, solve
-from benchmarks.bars import HEADER, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
-from benchmarks.report import headline, markdown_table, ratio_text, stroke
-from benchmarks.results import FOLDER, CaseResult, Results, newest
+from benchmarks.report import headline, markdown_table, ratio_text
+from benchmarks.results import FOLDER, Results, newest
 
 NONE_YET = "No results yet: `{}`."
 
@@ -30,15 +29,13 @@ def _libraries(folder: Path) -> str:
 def _section(results: Results, folder: Path) -> str:
     commands = ", ".join(f"`{command}`" for command in results.commands)
     minutes = f"{results.seconds / 60:.1f} minutes"
-    parts = [f"**{headline(results)}** ({commands}; {minutes})"]
-    if bars := bar_rows(results):
-        parts.append(markdown_table(HEADER, bars))
-    parts.append("Step time, gradtx / Optax:")
-    parts.append(_matrix(results, "step"))
-    programs = _programs(results)
-    if programs:
-        parts += ["The compiled programs, gradtx / Optax:", programs]
-    parts += ["Trace + lower, gradtx / Optax:", _matrix(results, "trace_lower")]
+    parts = [
+        f"**{headline(results)}** ({commands}; {minutes})",
+        "Time of a step as a multiple of Optax's: 0.5 is twice as fast.",
+        _matrix(results, "step"),
+        "The same for tracing and lowering, what is paid before the first step:",
+        _matrix(results, "trace_lower"),
+    ]
     picture = folder / results.file_name.replace(".json", ".png")
     if picture.exists():
         parts.append(f"![step times and bytes](benchmarks/results/{picture.name})")
@@ -56,29 +53,6 @@ def _matrix(results: Results, what: str) -> str:
         for recipe in recipes
     ]
     return markdown_table(["", *(PARAMETER_SETS[s].title for s in sets)], rows)
-
-
-def _programs(results: Results) -> str:
-    """What the programs move on GPT-2 and, on GPU, how many kernels many leaves launch."""
-    counted = ("gpt2",) if results.device["platform"] == "cpu" else ("gpt2", "resnet50", "matrices")
-    header = ["", "", "bytes a parameter", "floor", "temporary", "of copy bandwidth", "equations"]
-    cases = [case for case in results.good() if case.set in counted]
-    rows = [_program_row(case, results.copy_bandwidth) for case in cases]
-    return markdown_table([*header, "loops or kernels"], rows) if rows else ""
-
-
-def _program_row(case: CaseResult, bandwidth: float) -> list[str]:
-    sides = case.sides
-    return [
-        PARAMETER_SETS[case.set].title,
-        RECIPES[case.recipe].title,
-        stroke(f"{s.bytes:.1f}" for s in sides),
-        f"{case.gradtx.floor:g}",
-        stroke(f"{s.temps:.2f}" for s in sides),
-        stroke(f"{case.of_bandwidth(s, bandwidth):.2f}" for s in sides),
-        stroke(str(s.equations) for s in sides),
-        stroke(str(s.kernels) for s in sides),
-    ]
 
 
 def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:

@@ -125,12 +125,6 @@ class CaseResult:
         return found
 
 
-def step_mean(cases: Sequence[CaseResult]) -> float:
-    """The geometric mean over these cases of the ratio of step times."""
-    ratios = [ratio.median for case in cases if (ratio := case.ratio("step"))]
-    return statistics.geometric_mean(ratios) if ratios else math.nan
-
-
 @dataclass
 class Results:
     """A run, or several on one device with the same versions. quick: whether on tiny sizes."""
