@@ -53,7 +53,7 @@ MORE = (
     More("v5e", "muon", r".*dion.*", LOOP),
     More("v5e", "conditionally_mask", r".*never.*", NEVER),
     More("v5e", "apply_every", r"", ALWAYS),
-    More("v5e", "sam", r"(?!.*opaque).*", LENT),
+    More("v5e", "sam", r".*3, True, True", LENT),
     More("v5e", "scale_by_zoom_linesearch", r".*", SEARCH),
     More("v5e", "scale_by_lbfgs", r"|3", SEARCH),
     More("v5e", "lbfgs", r"(?!.*scale_init_precond).*", SEARCH),
@@ -95,8 +95,8 @@ def moved(compiler: Compiler, function: str, *arguments: Any, tree: str) -> Move
     return Moved(figures.bytes / parameters, figures.temporary / parameters)
 
 
-def xfail(why: str) -> Any:
-    return pytest.mark.xfail(reason=why, strict=True)
+def xfail(why: str, strict: bool = True) -> Any:
+    return pytest.mark.xfail(reason=why, strict=strict)
 
 
 def comparisons() -> list[Any]:
@@ -128,7 +128,8 @@ def test_moves_no_more_than_optax(
     arguments = repr(ALL[name][index])
     for more in MORE:
         if (more.target, more.name) == (target, name) and re.fullmatch(more.arguments, arguments):
-            request.applymarker(xfail(more.why))
+            # What is fetched ahead on a TPU depends on the compiler's version.
+            request.applymarker(xfail(more.why, strict=target != "v5e"))
     ours, theirs = (
         moved(compiler, "of_optax", library, name, index, tree=TREE_OF[target])
         for library in ("gradtx", "optax")
