@@ -103,18 +103,18 @@ class Code:
         """The format that stores an array in this code."""
 
         def encode(x: jax.Array, dither: jax.Array | None) -> Stored:
-            blocks = in_blocks(x, self.size)
+            blocks = _in_blocks(x, self.size)
             scales = scales_of(blocks)
-            dither = None if dither is None else in_blocks(dither, self.size)
+            dither = None if dither is None else _in_blocks(dither, self.size)
             codes = self.encode(blocks, scales, dither)
             return self.join(
-                from_blocks(codes.astype(self.dtype), x.shape), lax.squeeze(scales, (-1,))
+                _from_blocks(codes.astype(self.dtype), x.shape), lax.squeeze(scales, (-1,))
             )
 
         def decode(stored: Stored) -> jax.Array:
             codes, scales = self.take(stored)
-            blocks = self.decode(in_blocks(codes, self.size), scales[..., None])
-            return from_blocks(blocks, codes.shape)
+            blocks = self.decode(_in_blocks(codes, self.size), scales[..., None])
+            return _from_blocks(blocks, codes.shape)
 
         return Format(encode, decode, bits, self)
 
@@ -140,7 +140,7 @@ def _decode_split(stored: SplitFloat) -> jax.Array:
 # -- blocks --------------------------------------------------------------------------------------
 
 
-def in_blocks(x: jax.Array, size: int) -> jax.Array:
+def _in_blocks(x: jax.Array, size: int) -> jax.Array:
     """(..., number of blocks, size), padded with copies of the last element where necessary."""
     if x.shape and x.shape[-1] % size == 0:
         return x.reshape(*x.shape[:-1], -1, size)
@@ -148,7 +148,8 @@ def in_blocks(x: jax.Array, size: int) -> jax.Array:
     return jnp.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
 
 
-def from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `_in_blocks`."""
     return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
@@ -311,6 +312,11 @@ FORMATS: dict[str, Format] = {
     "int8": _CODES["int8"].format(bits=16),
     "int4": _CODES["int4"].format(bits=16),
 }
+
+
+def code_of(name: str | None) -> Code | None:
+    """The code of a format that has blocks; None for another, and for what is not stored."""
+    return FORMATS[name].code if name else None
 
 
 def name_of(x: object) -> str | None:

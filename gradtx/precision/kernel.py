@@ -23,7 +23,7 @@ from jax.extend.core import JaxprEqn
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Shape
-from gradtx.precision.formats import FORMATS, Code, SplitFloat, scales_of
+from gradtx.precision.formats import FORMATS, Code, SplitFloat, code_of, scales_of
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.narrow import noise
 
@@ -199,7 +199,7 @@ class Cut(NamedTuple):
                 rows, columns = rows * columns // _LANES, _LANES
             return pl.BlockSpec((rows, columns), lambda i, j: (i, j))
 
-        code = _code(name)
+        code = code_of(name)
         if code is None:
             return [tile(WIDTH)] * number_of_arrays(name)
         codes = tile(WIDTH * code.bits // 8)
@@ -240,7 +240,7 @@ class Cut(NamedTuple):
 
     def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
-        arrays, code = jax.tree.leaves(stored), _code(name)
+        arrays, code = jax.tree.leaves(stored), code_of(name)
         whole = (-1, _LANES) if self.is_vector else (self.height, -1)
         if code is None:
             return [x.reshape(whole) for x in arrays]
@@ -261,11 +261,7 @@ class Cut(NamedTuple):
 
 def number_of_arrays(name: str | None) -> int:
     """How many arrays are stored for a leaf in a format."""
-    return 2 if _code(name) or name == "bfloat16+8" else 1
-
-
-def _code(name: str | None) -> Code | None:
-    return FORMATS[name].code if name else None
+    return 2 if code_of(name) or name == "bfloat16+8" else 1
 
 
 def _aliases(what: Moments, before: int) -> dict[int, int]:
@@ -309,7 +305,7 @@ def _key(ref: Any) -> tuple[jax.Array, jax.Array]:
 
 def _read(name: str | None, refs: Sequence[Any], cut: Cut) -> jax.Array:
     """A tile of a leaf, decoded."""
-    code = _code(name)
+    code = code_of(name)
     if code is None:
         values = [ref[...].reshape(cut.rows, WIDTH) for ref in refs]
         whole = SplitFloat(*values) if len(values) > 1 else values[0]
@@ -324,7 +320,7 @@ def _write(
     name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, cut: Cut
 ) -> None:
     """Encode a tile."""
-    code = _code(name)
+    code = code_of(name)
     if code is None:
         stored = FORMATS[name].encode(cast(x, np.float32), dither) if name else x
         for ref, value in zip(refs, jax.tree.leaves(stored), strict=True):

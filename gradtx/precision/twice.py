@@ -17,7 +17,7 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape, Variable
-from gradtx.precision.formats import FORMATS, Code, Stored, scales_of
+from gradtx.precision.formats import FORMATS, Stored, code_of, scales_of
 from gradtx.precision.moments import Given, Made, Moments, dither
 
 
@@ -44,7 +44,9 @@ def run_twice(what: Moments, given: Given) -> Made:
         made = part(arrays, [scalars[x] for x in part.scalars], cut)
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
 
-    first = part.making([x for x, name in zip(part.makes, what.makes, strict=False) if _code(name)])
+    first = part.making(
+        [x for x, name in zip(part.makes, what.makes, strict=False) if code_of(name)]
+    )
     scales = [scales_of(x, keeps_nan=True) for x in run(first, pieces)]
     stored = {x: pieces[x] for x in first.arrays if formats[x]}
     barrier: Any = lax.optimization_barrier
@@ -52,7 +54,7 @@ def run_twice(what: Moments, given: Given) -> Made:
     made = run(part, pieces | stored)
     known = iter(scales)
     moments = [
-        _encode(name, x, next(known) if _code(name) else None, dither(name, key, x.shape), shape)
+        _encode(name, x, next(known) if code_of(name) else None, dither(name, key, x.shape), shape)
         for name, x, key in zip(what.makes, made, given.keys, strict=False)
     ]
     return moments, [x.reshape(shape) for x in made[part.wanted :]]
@@ -75,13 +77,9 @@ def _positions(shape: Shape, size: int, axis: int) -> jax.Array:
     return within // math.prod(shape[axis + 1 :]) % shape[axis]
 
 
-def _code(name: str | None) -> Code | None:
-    return FORMATS[name].code if name else None
-
-
 def _cut(name: str | None, x: Any, blocks: Shape) -> Any:
     """An array, stored or not, in the shape of the blocks; codes with their scales."""
-    code = _code(name)
+    code = code_of(name)
     if code is None:
         return jax.tree.map(lambda x: x.reshape(blocks), x)
     codes, scales = code.take(x)
@@ -90,7 +88,7 @@ def _cut(name: str | None, x: Any, blocks: Shape) -> Any:
 
 def _decode(name: str | None, piece: Any) -> jax.Array:
     """What `_cut` made, in float32."""
-    code = _code(name)
+    code = code_of(name)
     if code is not None:
         return code.decode(*piece)
     return FORMATS[name].decode(piece) if name else piece
@@ -100,7 +98,7 @@ def _encode(
     name: str, x: jax.Array, scales: jax.Array | None, dither: jax.Array | None, shape: Shape
 ) -> Stored:
     """A moment in the shape of the blocks in its format, in the shape of the leaf."""
-    code = _code(name)
+    code = code_of(name)
     if code is None or scales is None:
         return jax.tree.map(lambda x: x.reshape(shape), FORMATS[name].encode(x, dither))
     codes = code.encode(x, scales, dither).astype(code.dtype).reshape(shape)
