@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks.parameters import Shapes
+from benchmarks.parameters import Shapes, abstract
 from benchmarks.recipes import Optimizer, step_of
 from gradtx import OptState, Params
 
@@ -36,19 +36,11 @@ def on_device(tree: Params | OptState, device: jax.Device) -> Params | OptState:
     return jax.tree.map(lambda x: struct(x.shape, x.dtype, sharding=where), tree)
 
 
-def as_params(shapes: Shapes) -> Params:
-    """Shapes with the dtype of the parameters."""
-    struct: Any = jax.ShapeDtypeStruct
-    return jax.tree.map(
-        lambda shape: struct(shape, jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
-    )
-
-
 def compile_programs(
     library: ModuleType, tx: Optimizer, shapes: Shapes, device: jax.Device
 ) -> Programs:
     """Compile `init` and a step that donates parameters and state."""
-    params = on_device(as_params(shapes), device)
+    params = on_device(abstract(shapes, np.float32), device)
     state = on_device(jax.eval_shape(tx.init, params), device)
     traced = jax.jit(step_of(library, tx), donate_argnums=(0, 1)).trace(params, state, params)
     with jax.default_device(device):  # of this thread

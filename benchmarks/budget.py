@@ -9,11 +9,12 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from benchmarks.agreement import CHECKS, Agreement, agreements
-from benchmarks.ahead import Programs, as_params, compile_programs, side_by_side
+from benchmarks.ahead import Programs, compile_programs, side_by_side
 from benchmarks.measure import Pace, collect_garbage, contenders, measure_steps
-from benchmarks.parameters import PARAMETER_SETS, Shapes, draw
+from benchmarks.parameters import PARAMETER_SETS, Shapes, abstract, draw
 from benchmarks.recipes import Recipe
 from benchmarks.results import CaseResult, Results
 from benchmarks.run import case_of
@@ -124,7 +125,7 @@ class Run:
         """What is wrong with the device's memory, if it cannot hold both optimizers' arrays, the
         gradients and the parameters to begin anew with."""
         limit = self.memory()
-        params = as_params(shapes)
+        params = abstract(shapes, np.float32)
         states = [jax.eval_shape(tx.init, params) for _, tx in recipe.contenders()]
         needed = 4 * _bytes(params) + sum(map(_bytes, states))
         if limit is None or needed <= limit:
