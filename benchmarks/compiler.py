@@ -155,9 +155,9 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
     traced = jitted.trace(params, state, grads)
     compiled = traced.lower(lowering_platforms=(target.platform,)).compile()
     counted, cost = tally(compiled.as_text() or ""), compiled.cost_analysis()
-    # XLA knows itself where arrays are padded or read in part; for GPU it says nothing, and on TPU
-    # it knows nothing of what is no kernel of its own.
-    size = cost["bytes accessed"] + counted.opaque if cost else counted.bytes
+    # For CPU XLA counts itself. For GPU it says nothing, and on TPU it knows nothing of kernels that
+    # are not its own and counts fast memory like the main one.
+    size = cost["bytes accessed"] if target.platform == "cpu" else counted.bytes
     temporary = compiled.memory_analysis().temp_size_in_bytes
     return Figures(
         size * len(devices),

@@ -19,7 +19,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx.core.dtypes import Scalar, cast, compute_dtype, real_dtype, scalar_dtype
-from gradtx.core.launches import Axes, reduce_each
+from gradtx.core.launches import Axes, Reduction, reduce_each
 from gradtx.core.numerics import sqrt, times
 
 
@@ -120,9 +120,11 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _norm(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> jax.Array:
-    norms = reduce_each(_over, arrays, axes)
-    together = norms[0] if len(norms) == 1 else lax.concatenate(norms, 0)
-    return lax.squeeze(together, (0,)) if len(together) == 1 else _over((0,), together)
+    wide, units = (functools.partial(taken, axes) for taken in (_in_float64, _in_units))
+    # Under x64, float64 is for the user's own arrays: maths of float32 arrays adds none.
+    if real_dtype(arrays[0].dtype) != np.float32 or scalar_dtype() == np.float64:
+        return units(*arrays)
+    return lax.platform_dependent(*arrays, cpu=wide, cuda=wide, rocm=wide, default=units)
 
 
 @_norm.defjvp
@@ -139,28 +141,40 @@ def _norm_jvp(
     return value, slope
 
 
-# Jitted so that arrays of equal shape share one trace.
-@functools.partial(jax.jit, static_argnums=0)
-def _over(axes: Axes, x: jax.Array) -> jax.Array:
-    """The norms of an array over `axes`."""
-    wide, units = (functools.partial(function, axes) for function in (_in_float64, _in_units))
-    # Under x64, float64 is for the user's own arrays: maths of float32 arrays adds none.
-    if real_dtype(x.dtype) != np.float32 or scalar_dtype() == np.float64:
-        return units(x)
-    return lax.platform_dependent(x, cpu=wide, cuda=wide, rocm=wide, default=units)
-
-
-def _in_float64(axes: Axes, x: jax.Array) -> jax.Array:
-    """`_over` for float32, whose squares float64 holds. XLA fuses the conversion into the sum."""
+def _in_float64(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
+    """The norm of float32 arrays, whose squares float64 holds. XLA fuses the conversion into the
+    sum."""
     with jax.enable_x64(True):
-        squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
-        total = lax.reduce_sum(functools.reduce(lax.add, squares), axes)
-        return cast(lax.sqrt(total), np.float32)
+        return cast(lax.sqrt(_total(_total_in_float64, axes, arrays)), np.float32)
 
 
-def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
-    """`_over` from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
-    the one that is in range.
+def _in_units(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
+    """The norm from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
+    the one that is in range."""
+    bounds = _Range.of(arrays[0].real.dtype)
+    totals = _total(_totals_in_units, axes, arrays)
+    plain, large, small = (totals[..., i] for i in range(3))
+    one = np.ones_like(bounds.big)
+    # A NaN, which compares as False, is beyond.
+    beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
+    unit = jnp.where(beyond, bounds.big, jnp.where(within, one, one / bounds.big))
+    return sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit
+
+
+def _total(reduction: Reduction, axes: Sequence[Axes], arrays: Sequence[jax.Array]) -> jax.Array:
+    """The sum of what each of the arrays is reduced to."""
+    each = reduce_each(reduction, arrays, axes)
+    together = each[0] if len(each) == 1 else lax.concatenate(each, 0)
+    return lax.squeeze(together, (0,)) if len(together) == 1 else lax.reduce_sum(together, (0,))
+
+
+def _total_in_float64(axes: Axes, x: jax.Array) -> jax.Array:
+    squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
+    return lax.reduce_sum(functools.reduce(lax.add, squares), axes)
+
+
+def _totals_in_units(axes: Axes, x: jax.Array) -> jax.Array:
+    """The sums of squares in the units 1, big and 1 / big, along a new last axis.
 
     Elements above `largest`, with which a sum is out of range anyway, are clipped to it: an
     infinity would mislead tools that look for one. The clipping also keeps XLA from moving the
@@ -173,11 +187,7 @@ def _in_units(axes: Axes, x: jax.Array) -> jax.Array:
         each = (lax.min(lax.abs(times(scale, part)), bounds.largest) for part in _parts(x))
         return lax.reduce_sum(functools.reduce(lax.add, map(lax.square, each)), axes)
 
-    plain, large, small = (total(scale) for scale in (one, one / bounds.big, bounds.big))
-    # A NaN, which compares as False, is beyond.
-    beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
-    unit = jnp.where(beyond, bounds.big, jnp.where(within, one, one / bounds.big))
-    return sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit
+    return jnp.stack([total(scale) for scale in (one, one / bounds.big, bounds.big)], axis=-1)
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:

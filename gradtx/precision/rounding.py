@@ -18,6 +18,7 @@ import numpy as np
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, per_tree, recipe
+from gradtx.core.dtypes import cast
 from gradtx.core.inner import Inner
 from gradtx.core.leaf_body import Leaf
 from gradtx.core.numerics import zeros_like
@@ -119,8 +120,11 @@ def compensate_rounding() -> Rule:
         grad: jax.Array, state: KahanState, param: jax.Array, leaf: Leaf
     ) -> tuple[jax.Array, KahanState]:
         y = grad + state.compensation
-        rounded = round_to(param + y, leaf.dtype)
-        return rounded - param, KahanState((param - rounded) + y)
+        u = round_to(param + y, leaf.dtype) - param
+        # The parameters as apply_updates makes them, and not the same numbers in float32: with them
+        # XLA:TPU takes the compensation in the loop that writes them.
+        landed = cast(cast(param + u, leaf.dtype), param.dtype)
+        return u, KahanState((param - landed) + y)
 
     return Rule(init, update, place=Place.LAST)
 

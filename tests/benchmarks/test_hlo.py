@@ -90,7 +90,8 @@ def test_a_loop_counts_once():
     counted = tally(LOOP)
     assert counted.kernels == 2 + 1
     # An array that is read twice by one kernel counts once.
-    assert counted.bytes == (4 + 4 + 4) + 2 * 128 + (4 + 4 + 1)
+    # In memory it is a whole tile.
+    assert counted.bytes == (4 + 4 + 4) + 2 * (8 * 128 * 4) + (4 + 4 + 1)
 
 
 COLLECTIVES = """\
@@ -126,29 +127,91 @@ def test_collectives_count_once_whether_they_wait_or_not():
     assert counted.bytes == (8 + 32) + 2 * (32 + 32) + (32 + 8)
 
 
-PALLAS = """\
+KERNELS = """\
 HloModule jit_f, is_scheduled=true
 
 ENTRY %main (x: s8[64], y: f32[64]) -> f32[64] {
   %x = s8[64]{0:T(256)(4,1)} parameter(0)
   %y = f32[64]{0:T(128)} parameter(1)
   %k = (s8[64]{0}, f32[64]{0}) custom-call(%x, /*index=1*/%y), custom_call_target="tpu_custom_call"
-  %z = f32[64]{0:T(128)} get-tuple-element(%k), index=1
-  ROOT %c = f32[64]{0:T(128)} custom-call(%z), custom_call_target="Cholesky"
+  %z = f32[64]{0} get-tuple-element(%k), index=1
+  ROOT %c = f32[64]{0} custom-call(%z), custom_call_target="Cholesky"
 }
 """
 
 
 def test_kernels_that_xla_knows_nothing_of():
-    assert tally(PALLAS).bytes == 2 * (64 + 256) + 2 * 256
-    assert tally(PALLAS).opaque == 2 * (64 + 256)
+    assert tally(KERNELS).kernels == 2
+    assert tally(KERNELS).bytes == (256 + 512) + (64 + 256) + 2 * 256
+
+
+FETCHED = """\
+HloModule jit_f, is_scheduled=true
+
+ENTRY %main (x: f32[256], y: f32[256]) -> f32[256] {
+  %x = f32[256]{0:T(128)} parameter(0)
+  %y = f32[256]{0:T(128)} parameter(1)
+  %s.1 = ((f32[256]{0:T(128)}), f32[128]{0:T(128)S(1)}, s32[]{:S(2)}) slice-start(%x)
+  %s.2 = ((f32[256]{0:T(128)}), f32[128]{0:T(128)S(1)}, s32[]{:S(2)}) slice-start(%x)
+  %d.1 = f32[128]{0:T(128)S(1)} slice-done(%s.1)
+  %d.2 = f32[128]{0:T(128)S(1)} slice-done(%s.2)
+  %v = f32[256]{0:T(128)S(1)} custom-call(%d.1, %d.2), custom_call_target="ConcatBitcast"
+  %z = f32[256]{0:T(128)S(1)} add(%v, %y)
+  %s.3 = (f32[256]{0:T(128)}, f32[256]{0:T(128)S(1)}, u32[]{:S(2)}) copy-start(%z)
+  ROOT %d.3 = f32[256]{0:T(128)} copy-done(%s.3)
+}
+"""
+
+
+def test_what_is_fetched_into_fast_memory_is_read_once():
+    counted = tally(FETCHED)
+    assert counted.kernels == 1
+    assert counted.bytes == 3 * 1024
+
+
+PARTS = """\
+HloModule jit_f, is_scheduled=true
+
+%inner (p.1: f32[100,8], i.1: s32[]) -> f32[1,8] {
+  %p.1 = f32[100,8]{1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  ROOT %d.1 = f32[1,8]{1,0} dynamic-slice(%p.1, %i.1, %i.1), dynamic_slice_sizes={1,8}
+}
+
+%fused (p.2: f32[100,8], q.2: f32[100,8], i.2: s32[]) -> (f32[800], f32[1,8]) {
+  %p.2 = f32[100,8]{1,0} parameter(0)
+  %q.2 = f32[100,8]{1,0} parameter(1)
+  %i.2 = s32[] parameter(2)
+  %row.2 = f32[1,8]{1,0} fusion(%p.2, %i.2), kind=kLoop, calls=%inner
+  %d.2 = f32[100,8]{1,0} dynamic-update-slice(%q.2, %row.2, %i.2, %i.2)
+  %b.2 = f32[800]{0} bitcast(%d.2)
+  ROOT %t.2 = (f32[800]{0}, f32[1,8]{1,0}) tuple(%b.2, %row.2)
+}
+
+ENTRY %main (x: f32[100,8], y: f32[100,8], i: s32[]) -> f32[800] {
+  %x = f32[100,8]{1,0} parameter(0)
+  %y = f32[100,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %f = (f32[800]{0}, f32[1,8]{1,0}) fusion(%x, %y, %i), kind=kLoop, calls=%fused
+  ROOT %g = f32[800]{0} get-tuple-element(%f), index=0
+}
+"""
+
+
+def test_of_what_is_sliced_or_updated_in_place_the_part_counts():
+    # A row read, written into another array, and written by itself; and the index.
+    assert tally(PARTS).bytes == 32 + 32 + 32 + 4
 
 
 @pytest.mark.parametrize(
     ("shape", "size"),
     [
         ("f32[]", 4),
-        ("f32[2,3]{1,0:T(8,128)S(1)}", 24),
+        ("f32[2,3]{1,0}", 24),
+        ("f32[2,3]{1,0:T(8,128)S(1)}", 8 * 128 * 4),
+        ("f32[130,3]{0,1:T(8,128)}", 8 * 256 * 4),
+        ("f32[5,2,128]{2,1,0:T(2,128)}", 10 * 128 * 4),
+        ("s8[3,300]{1,0:T(32,128)(4,1)}", 32 * 384),
         ("bf16[5]{0}", 10),
         ("s4[6]{0:E(4)}", 3),
         ("u4[3]", 1.5),

@@ -41,7 +41,7 @@ def close(got: Any, expected: Any, rtol: float = 2e-6) -> None:
 @pytest.mark.parametrize("how", [norms._in_float64, norms._in_units])
 def test_norms_as_each_platform_takes_them(how: Any) -> None:
     """What an accelerator runs is tried here too."""
-    norm = jax.jit(lambda x: how((0,), x))
+    norm = jax.jit(lambda x: how([(0,)], x))
     sizes = np.logspace(-37, 37.9, 26)
     mixed = [[size, *sizes[:12]] for size in sizes]
     for x in [*np.stack([sizes] * 13, axis=1), *mixed]:
@@ -59,17 +59,26 @@ def test_norms_as_each_platform_takes_them(how: Any) -> None:
 def test_norms_over_some_axes_and_of_one_number(how: Any, dtype: Any) -> None:
     x = np.stack([sample(size, (2, 3)) for size in (1e-30, 1, 1e30)])
     x = (x * (0.6 + 0.8j)).astype(dtype) if dtype == np.complex64 else x
-    close(jax.jit(lambda x: how((1, 2), x))(x), np.linalg.norm(wide(x), axis=(1, 2)))
+    close(jax.jit(lambda x: how([(1, 2)], x))(x), np.linalg.norm(wide(x), axis=(1, 2)))
     for number in (1e-30, 0.5, 1e30):
-        close(jax.jit(lambda x: how((0,), x))(np.array([number], dtype)), number)
-        close(jax.jit(lambda x: how((), x))(np.array(number, dtype)), number)
+        close(jax.jit(lambda x: how([(0,)], x))(np.array([number], dtype)), number)
+        close(jax.jit(lambda x: how([()], x))(np.array(number, dtype)), number)
+
+
+@pytest.mark.parametrize("how", [norms._in_float64, norms._in_units])
+@pytest.mark.parametrize("largest", [*MAGNITUDES, np.inf, np.nan])
+def test_norms_of_leaves_of_all_magnitudes_together(how: Any, largest: float) -> None:
+    sizes = [size for size in MAGNITUDES if not size > largest] + [largest]
+    leaves = [np.full((2, k % 3 + 1), size, np.float32) for k, size in enumerate(sizes)]
+    got = jax.jit(lambda *x: how([(0, 1)] * len(x), *x))(*leaves)
+    close(got, np.linalg.norm(np.concatenate([wide(x).ravel() for x in leaves])))
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-10, 1.0, 1e10])
 def test_nothing_of_ordinary_numbers_is_infinite(size: float) -> None:
     with jax.debug_infs(True), jax.debug_nans(True):
         for how in (norms._in_float64, norms._in_units):
-            how((0,), jnp.full(3, size, np.float32))
+            how([(0,)], jnp.full(3, size, np.float32))
 
 
 @every_magnitude
