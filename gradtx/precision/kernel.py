@@ -30,7 +30,7 @@ from gradtx.precision.narrow import noise
 WIDTH = 256
 # At most so many rows make a tile, and at most so many bytes all the tiles that are in a TPU's
 # memory at once: of its 16 MB the rest is for what is computed between them.
-ROWS = 1024
+ROWS = 512
 MEMORY = 4 * 2**20
 _LANES = 128
 
@@ -85,8 +85,7 @@ def run_in_kernel(
     made = jax.eval_shape(partial(after_another, local), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
-    stored = jax.tree.leaves((given.arrays, made))
-    cut = Cut.of(shape, sum(x.size * x.dtype.itemsize for x in stored) / math.prod(shape))
+    cut = Cut.of(shape, [(name, jax.tree.leaves(x)) for name, x in inputs + outputs])
     arrays = [y for name, x in inputs for y in cut.lay(name, x)]
     arrays += [] if numbers is None else [cut.lay_by_block(numbers, WIDTH)]
     scalars = [_in_memory(x) for x in given.scalars]
@@ -98,7 +97,7 @@ def run_in_kernel(
         known = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
         tiles = [_read(name, [next(inside) for _ in cut.tiles(name)], cut) for name, _ in inputs]
-        number = cut.number() if numbers is None else _as_column(next(inside)[0])
+        number = cut.number() if numbers is None else _as_column(next(inside)[cut.column(WIDTH, 0)])
         column = lax.broadcasted_iota(np.int32, (cut.rows, WIDTH), 1)
         index = (number * WIDTH + column).astype(np.uint32)
         tile = (cut.rows, WIDTH), partial(_position, part.shape, number, column)
@@ -121,7 +120,7 @@ def run_in_kernel(
         interpret=interpret,
     )(*scalars, *arrays)
     left = iter(results)
-    whole = [cut.restore(x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
+    whole = [cut.restore(name, x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
     return whole[: len(what.makes)], whole[len(what.makes) :]
 
 
@@ -170,14 +169,20 @@ class Cut(NamedTuple):
     is_vector: bool
 
     @classmethod
-    def of(cls, shape: Shape, bytes_per_number: float) -> Cut:
-        """Tiles of as many rows as may be. Two of each are in memory: one is worked on while the
-        next is fetched."""
+    def of(cls, shape: Shape, stored: Sequence[tuple[str | None, Sequence[Any]]]) -> Cut:
+        """Tiles of as many rows as may be, for arrays stored for a leaf in formats. Two of each
+        are in memory: one is worked on while the next is fetched."""
         is_vector = len(shape) == 1
         width = WIDTH if is_vector else shape[-1]
         height = math.prod(shape) // width
-        most = min(ROWS, int(MEMORY / (2 * WIDTH * bytes_per_number)), height + _LANES - 1)
-        return cls(height, width, max(most // _LANES, 1) * _LANES, is_vector)
+        row = 0.0  # bytes of a row of tiles
+        for name, arrays in stored:
+            scales = 1 if code_of(name) else 0
+            tiled = sum(x.size * x.dtype.itemsize for x in arrays[: len(arrays) - scales])
+            row += tiled / height * WIDTH / width + scales * arrays[-1].size * 4 / height
+        most = max(min(ROWS, int(MEMORY / (2 * row))) // _LANES, 1) * _LANES
+        rows = pl.cdiv(height, pl.cdiv(height, most))  # in tiles of one height, if that can be
+        return cls(height, width, pl.cdiv(rows, _LANES) * _LANES, is_vector)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -217,16 +222,18 @@ class Cut(NamedTuple):
         return self.rows * WIDTH // size // self.columns(size)
 
     def tile_by_block(self, size: int) -> pl.BlockSpec:
-        """Where the tiles lie of what `lay_by_block` makes."""
-        shape = (self.columns(size), None, self.in_column(size) // _LANES, _LANES)
-        return pl.BlockSpec(shape, lambda i, j: (j, i, 0, 0))
+        """Where the tiles lie of what `lay_by_block` makes: those of a row of tiles together."""
+        number = self.width // WIDTH * self.columns(size)
+        return pl.BlockSpec((number, self.in_column(size)), lambda i, j: (0, i))
 
     def lay_by_block(self, x: jax.Array, size: int) -> jax.Array:
-        """An array of one for each block as (columns, tiles in a column, blocks / 128, 128)."""
-        number, in_tile = self.width // WIDTH * self.columns(size), self.in_column(size)
-        columns = x.reshape(-1, number).T
-        padded = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % in_tile)))
-        return padded.reshape(number, -1, in_tile // _LANES, _LANES)
+        """An array of one for each block as (columns of blocks in the leaf, blocks in each)."""
+        columns = x.reshape(-1, self.width // WIDTH * self.columns(size)).T
+        return jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % self.in_column(size))))
+
+    def column(self, size: int, k: int) -> Any:
+        """Where in the tile of `tile_by_block` a column of the tile at hand lies."""
+        return pl.ds(pl.program_id(1) * self.columns(size) + k, 1), slice(None)
 
     def blocks(self, code: Code, tile: jax.Array) -> list[jax.Array]:
         """A tile as columns of blocks."""
@@ -247,16 +254,15 @@ class Cut(NamedTuple):
         codes, scales = arrays
         return [codes.reshape(whole), self.lay_by_block(scales, code.size)]
 
-    def restore(self, like: Any, arrays: Sequence[jax.Array]) -> Any:
+    def restore(self, name: str | None, like: Any, arrays: Sequence[jax.Array]) -> Any:
         """The inverse of `lay`."""
         leaves, treedef = jax.tree.flatten(like)
-
-        def whole(x: jax.Array, like: Any) -> jax.Array:
-            if x.ndim == 4:
-                x = x.reshape(x.shape[0], -1)[:, : like.size // x.shape[0]].T
-            return x.reshape(like.shape)
-
-        return jax.tree.unflatten(treedef, map(whole, arrays, leaves))
+        arrays = list(arrays)
+        if code_of(name):
+            columns = arrays[-1]
+            arrays[-1] = columns[:, : leaves[-1].size // len(columns)].T
+        shaped = [x.reshape(y.shape) for x, y in zip(arrays, leaves, strict=True)]
+        return jax.tree.unflatten(treedef, shaped)
 
 
 def number_of_arrays(name: str | None) -> int:
@@ -313,7 +319,9 @@ def _read(name: str | None, refs: Sequence[Any], cut: Cut) -> jax.Array:
     codes, scales = refs[0][...].reshape(cut.rows, -1), refs[1]
     codes = _unpack(codes) if code.bits == 4 else codes
     columns = enumerate(cut.blocks(code, codes))
-    return cut.joined([code.decode(x, _as_column(scales[k])) for k, x in columns])
+    return cut.joined(
+        [code.decode(x, _as_column(scales[cut.column(code.size, k)])) for k, x in columns]
+    )
 
 
 def _write(
@@ -332,26 +340,26 @@ def _write(
     for k, (block, random) in enumerate(pairs):
         scales = scales_of(block)
         codes.append(code.encode(block, scales, random))
-        refs[1][k] = _as_rows(scales)
+        refs[1][cut.column(code.size, k)] = _as_row(scales)
     whole = cut.joined(codes)
     whole = _pack(whole) if code.bits == 4 else whole
     refs[0][...] = whole.astype(refs[0].dtype).reshape(refs[0].shape)
 
 
-# Numbers, one a row of a tile, in a column or in rows of 128. Not every compiler for TPU reshapes
-# one to the other, but each transposes arrays of a multiple of 8 rows.
+# Numbers, one a row of a tile, in a column or in a row. Not every compiler for TPU reshapes one to
+# the other, but each transposes arrays of a multiple of 8 rows and 128 columns.
 
 
-def _as_column(rows: jax.Array) -> jax.Array:
-    number = rows.shape[0]
-    columns = jnp.concatenate([rows] * (8 // math.gcd(8, number))).T
-    return jnp.concatenate([columns[:, k : k + 1] for k in range(number)])
+def _as_column(row: jax.Array) -> jax.Array:
+    pieces = jnp.split(row, row.shape[1] // _LANES, axis=1)
+    columns = jnp.concatenate(pieces * (8 // math.gcd(8, len(pieces)))).T
+    return jnp.concatenate([columns[:, k : k + 1] for k in range(len(pieces))])
 
 
-def _as_rows(column: jax.Array) -> jax.Array:
-    columns = jnp.split(column, column.shape[0] // _LANES)
-    number = len(columns)
-    return jnp.concatenate(columns * (8 // math.gcd(8, number)), axis=1).T[:number]
+def _as_row(column: jax.Array) -> jax.Array:
+    pieces = jnp.split(column, column.shape[0] // _LANES)
+    rows = jnp.concatenate(pieces * (8 // math.gcd(8, len(pieces))), axis=1).T
+    return jnp.concatenate([rows[k : k + 1] for k in range(len(pieces))], axis=1)
 
 
 # Two codes per byte, neighbours in a row. A TPU moves numbers between the columns of a tile by

@@ -70,8 +70,9 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
         updates: Updates, state: ScaleByLBFGSState, params: Params, step: Step
     ) -> tuple[Updates, ScaleByLBFGSState]:
         first = step.count == 1
-        dw, du = tree.sub(params, state.params), tree.sub(updates, state.updates)
-        product = jnp.where(first, 0, _inner(dw, du))
+        du = tree.sub(updates, state.updates)
+        dw = _zero_if(first, tree.sub(params, state.params))
+        product = _inner(dw, du)
         # A product too small or too large to have a reciprocal is not from a usable step.
         usable = (jnp.abs(product) > np.finfo(product.dtype).tiny) & jnp.isfinite(product)
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
@@ -79,15 +80,14 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
         dws, dus, weights = jax.tree.map(
             lambda memory, x: jnp.asarray(memory).at[newest].set(cast(x, memory.dtype)),
             (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
-            (_zero_if(first, dw), _zero_if(first, du), weight),
+            (dw, _zero_if(first, du), weight),
         )
         gamma: float | Array = 1.0
         if scale_init_precond:
-            size = tree.norm(updates)
-            large = size > 1
+            size = norm_of(jax.tree.leaves(du))  # on the first step, that of g: g_before is 0
             unknown = first | ~jnp.isfinite(product)
-            ratio = norm_of(jax.tree.leaves(du)).square_below(jnp.where(unknown, 0, product), 1)
-            gamma = jnp.where(unknown, 1 / jnp.where(large, size, 1), ratio)
+            ratio = size.square_below(jnp.where(unknown, 0, product), 1)
+            gamma = jnp.where(unknown, 1 / size.at_least(1).value, ratio)
         oldest = newest + 1 + jnp.arange(memory_size, dtype=np.int32)
         u = _two_loops(updates, dws, dus, weights, gamma, oldest % memory_size)
         return u, state._replace(
