@@ -155,8 +155,8 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
     traced = jitted.trace(params, state, grads)
     compiled = traced.lower(lowering_platforms=(target.platform,)).compile()
     counted, cost = tally(compiled.as_text() or ""), compiled.cost_analysis()
-    # For CPU XLA counts itself. For GPU it says nothing, and on TPU it knows nothing of kernels that
-    # are not its own and counts fast memory like the main one.
+    # For CPU XLA counts itself. For GPU it says nothing, and for TPU it knows nothing of kernels
+    # that are not its own and counts fast memory like the main one.
     size = cost["bytes accessed"] if target.platform == "cpu" else counted.bytes
     temporary = compiled.memory_analysis().temp_size_in_bytes
     return Figures(

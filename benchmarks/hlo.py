@@ -165,9 +165,7 @@ def _read_inside(name: str, fused: Computation, computations: dict[str, Computat
     return total
 
 
-def _written(
-    writer: Instruction, body: Computation, computations: dict[str, Computation]
-) -> float:
+def _written(writer: Instruction, body: Computation, computations: dict[str, Computation]) -> float:
     """The bytes that an instruction writes to main memory."""
     if writer.opcode == "dynamic-update-slice" and writer.operands[1] in body:
         return min(writer.slow, body[writer.operands[1]].size)

@@ -1,16 +1,11 @@
 """Formats that store an array of state in a few bits per element, decoded to float32.
 
-A block is a run of elements in memory order, scaled by its largest magnitude. Where the length of
-the last axis is a multiple of the block, blocks lie along that axis, so that they do not straddle
-the shards of other axes.
-
 Dettmers et al., 2022, https://arxiv.org/abs/2110.02861 (blocks, dynamic codes); Li et al., 2023,
 https://arxiv.org/abs/2309.01507 (four bits, a second moment without zero).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx.precision.blocks import Cut
 from gradtx.precision.narrow import round_to
 
 __all__ = ["Blocks", "PackedBlocks", "SplitFloat"]
@@ -103,18 +99,18 @@ class Code:
         """The format that stores an array in this code."""
 
         def encode(x: jax.Array, dither: jax.Array | None) -> Stored:
-            blocks = _in_blocks(x, self.size)
-            scales = scales_of(blocks)
-            dither = None if dither is None else _in_blocks(dither, self.size)
-            codes = self.encode(blocks, scales, dither)
-            return self.join(
-                _from_blocks(codes.astype(self.dtype), x.shape), lax.squeeze(scales, (-1,))
-            )
+            cut = Cut(x.shape, self.size)
+            inside = x.reshape(cut.inside)
+            scales = cut.scales_of(inside)
+            dither = None if dither is None else dither.reshape(cut.inside)
+            codes = self.encode(inside, cut.spread(scales), dither).astype(self.dtype)
+            return self.join(codes.reshape(x.shape), lax.squeeze(scales, (-1,)))
 
         def decode(stored: Stored) -> jax.Array:
             codes, scales = self.take(stored)
-            blocks = self.decode(_in_blocks(codes, self.size), scales[..., None])
-            return _from_blocks(blocks, codes.shape)
+            cut = Cut(codes.shape, self.size)
+            x = self.decode(codes.reshape(cut.inside), cut.spread(scales[..., None]))
+            return x.reshape(codes.shape)
 
         return Format(encode, decode, bits, self)
 
@@ -138,41 +134,6 @@ def _decode_split(stored: SplitFloat) -> jax.Array:
 
 
 # -- blocks --------------------------------------------------------------------------------------
-
-
-def _in_blocks(x: jax.Array, size: int) -> jax.Array:
-    """(..., number of blocks, size), padded with copies of the last element where necessary."""
-    if x.shape and x.shape[-1] % size == 0:
-        return x.reshape(*x.shape[:-1], -1, size)
-    flat = x.reshape(-1)
-    return jnp.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
-
-
-def _from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The inverse of `_in_blocks`."""
-    return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
-
-
-def scales_of(blocks: jax.Array, keeps_nan: bool = False) -> jax.Array:
-    """(..., 1), the largest magnitude of each block: with a minus sign where no element is
-    negative, NaN where one is not finite. It is at least 2^-126, so that its reciprocal is finite,
-    or zero.
-
-    keeps_nan: whether the compiler never loses a NaN in a maximum, as XLA for CPU may. There a sum
-    shows it.
-    """
-    highest = jnp.max(blocks, axis=-1, keepdims=True)
-    lowest = jnp.min(blocks, axis=-1, keepdims=True)
-    if keeps_nan:
-        zero_if_finite = (highest - highest) + (lowest - lowest)
-    else:
-        zero_if_finite = jnp.sum(blocks - blocks, axis=-1, keepdims=True)
-    size = jnp.maximum(highest, -lowest)
-    size = jnp.where(size > 0, jnp.maximum(size, _SMALLEST_NORMAL), size) + zero_if_finite
-    return jnp.where(lowest >= 0, -size, size)
-
-
-_SMALLEST_NORMAL = np.float32(2.0**-126)
 
 
 def _reciprocal(scales: jax.Array) -> jax.Array:

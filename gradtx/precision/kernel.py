@@ -3,6 +3,9 @@
 On TPU the shape of the blocks is another layout in memory, and XLA would copy every array to run in
 it. The kernel takes the leaf as it lies, in tiles of some rows and `WIDTH` columns, which hold
 whole blocks. What runs on a tile are the part's own operations.
+
+A vector is taken as it lies, which is as an array of 128 columns does, and so is an array that has
+128 columns, whose blocks go on from one row to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from jax.extend.core import JaxprEqn
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Shape
-from gradtx.precision.formats import FORMATS, Code, SplitFloat, code_of, scales_of
+from gradtx.precision.blocks import scales_of
+from gradtx.precision.formats import FORMATS, Code, SplitFloat, code_of
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.narrow import noise
 
@@ -33,6 +37,8 @@ WIDTH = 256
 ROWS = 512
 MEMORY = 4 * 2**20
 _LANES = 128
+# float32 counts so far.
+_EXACT = 2**24
 
 
 def can_run_in_kernel(what: Moments, given: Given) -> bool:
@@ -41,12 +47,11 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     shape = what.part.shape
     if not {*what.reads, *what.makes} - {None, "bfloat16"}:
         return False
-    if (
-        not given.arrays
-        or not shape
-        or shape[-1] % WIDTH
-        or not 0 < math.prod(shape) // WIDTH < 2**24
-    ):
+    if not given.arrays or not shape or not 0 < math.prod(stretches(shape)) < _EXACT:
+        return False
+    fits = shape[-1] >= WIDTH or _is_vector(shape)
+    halved = any(code and code.bits < 8 for code in map(code_of, what.reads + what.makes))
+    if not fits or (halved and shape[-1] % 2):
         return False
     decoded = [
         jax.eval_shape(FORMATS[name].decode, x) if name else x
@@ -54,6 +59,19 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     ]
     jaxpr = jax.make_jaxpr(what.part)(decoded, given.scalars)
     return all(map(_has_kernel_form, jaxpr.eqns))
+
+
+def stretches(shape: Shape) -> Shape:
+    """How many stretches of WIDTH, of which the last may be shorter, there are along the last axis;
+    in an array that is taken as a vector, along it."""
+    if _is_vector(shape):
+        shape = (math.prod(shape),)
+    return (*shape[:-1], -(-shape[-1] // WIDTH))
+
+
+def _is_vector(shape: Shape) -> bool:
+    columns = shape[-1] == _LANES and math.prod(shape) % WIDTH == 0
+    return len(shape) == 1 or columns
 
 
 def _has_kernel_form(equation: JaxprEqn) -> bool:
@@ -80,39 +98,47 @@ def run_in_kernel(
     interpret: run it without a TPU.
     """
     part = what.part
-    shape = part.shape if numbers is None else (*numbers.shape[:-1], numbers.shape[-1] * WIDTH)
+    shape = part.shape
+    if numbers is not None:
+        last = shape[-1] if shape[-1] % WIDTH else numbers.shape[-1] * WIDTH
+        shape = (*numbers.shape[:-1], last)
     local = replace(what, part=replace(part, shape=shape))
     made = jax.eval_shape(partial(after_another, local), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
-    cut = Cut.of(shape, [(name, jax.tree.leaves(x)) for name, x in inputs + outputs])
-    arrays = [y for name, x in inputs for y in cut.lay(name, x)]
-    arrays += [] if numbers is None else [cut.lay_by_block(numbers, WIDTH)]
+    tiling = Tiling.of(shape, [(name, jax.tree.leaves(x)) for name, x in inputs + outputs])
+    arrays = [y for name, x in inputs for y in tiling.lay(name, x)]
+    arrays += [] if numbers is None else [tiling.lay_by_block(numbers, WIDTH)]
     scalars = [_in_memory(x) for x in given.scalars]
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
-    shapes = [y for name, x in outputs for y in jax.eval_shape(partial(cut.lay, name), x)]
+    shapes = [y for name, x in outputs for y in jax.eval_shape(partial(tiling.lay, name), x)]
 
     def kernel(*refs: Any) -> None:
         inside = iter(refs)
         known = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
-        tiles = [_read(name, [next(inside) for _ in cut.tiles(name)], cut) for name, _ in inputs]
-        number = cut.number() if numbers is None else _as_column(next(inside)[cut.column(WIDTH, 0)])
-        column = lax.broadcasted_iota(np.int32, (cut.rows, WIDTH), 1)
-        index = (number * WIDTH + column).astype(np.uint32)
-        tile = (cut.rows, WIDTH), partial(_position, part.shape, number, column)
+        tiles = [
+            _read(name, [next(inside) for _ in tiling.tiles(name)], tiling) for name, _ in inputs
+        ]
+        if numbers is None:
+            number = tiling.number()
+        else:
+            number = _as_column(next(inside)[tiling.column(WIDTH, 0)])
+        column = lax.broadcasted_iota(np.int32, (tiling.rows, WIDTH), 1)
+        index = _index(part.shape, number, column).astype(np.uint32)
+        tile = (tiling.rows, WIDTH), partial(_position, part.shape, number, column)
         for (name, _), x in zip(outputs, part(tiles, known, tile), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
-            _write(name, [next(inside) for _ in cut.tiles(name)], x, dither, cut)
+            _write(name, [next(inside) for _ in tiling.tiles(name)], x, dither, tiling)
 
-    specs = [tile for name, _ in inputs for tile in cut.tiles(name)]
+    specs = [tile for name, _ in inputs for tile in tiling.tiles(name)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
-    in_specs += [] if numbers is None else [cut.tile_by_block(WIDTH)]
-    out_specs = [tile for name, _ in outputs for tile in cut.tiles(name)]
+    in_specs += [] if numbers is None else [tiling.tile_by_block(WIDTH)]
+    out_specs = [tile for name, _ in outputs for tile in tiling.tiles(name)]
     results = pl.pallas_call(
         kernel,
-        grid=cut.grid,
+        grid=tiling.grid,
         in_specs=in_specs,
         out_specs=out_specs,
         out_shape=shapes,
@@ -120,44 +146,62 @@ def run_in_kernel(
         interpret=interpret,
     )(*scalars, *arrays)
     left = iter(results)
-    whole = [cut.restore(name, x, [next(left) for _ in cut.tiles(name)]) for name, x in outputs]
+    whole = [
+        tiling.restore(name, x, [next(left) for _ in tiling.tiles(name)]) for name, x in outputs
+    ]
     return whole[: len(what.makes)], whole[len(what.makes) :]
 
 
 def numbers_of(shape: Shape) -> jax.Array:
-    """The numbers of a leaf's stretches of WIDTH, int32, in the order of memory; they lie on a mesh
-    as the leaf does."""
-    stretches = (*shape[:-1], shape[-1] // WIDTH)
-    return jnp.arange(math.prod(stretches), dtype=np.int32).reshape(stretches)
+    """The numbers of a leaf's stretches, int32, in the order of memory; they lie on a mesh as the
+    leaf does."""
+    along = stretches(shape)
+    return jnp.arange(math.prod(along), dtype=np.int32).reshape(along)
+
+
+def _index(shape: Shape, number: jax.Array, column: jax.Array) -> jax.Array:
+    """The place of elements in memory, from the number of their stretch and their column in it."""
+    *_, in_row = stretches(shape)
+    surplus = in_row * WIDTH - shape[-1]
+    if _is_vector(shape) or not surplus:
+        return number * WIDTH + column
+    return number * WIDTH - _divided(number, in_row)[0] * surplus + column
 
 
 def _position(shape: Shape, number: jax.Array, column: jax.Array, axis: int) -> jax.Array:
-    """Where numbers lie along an axis of a leaf, from the number of their stretch and their column
-    in it."""
-    in_row = shape[-1] // WIDTH
-    row = _quotient(number, in_row)
+    """Their place along an axis of the leaf."""
+    if len(shape) == 1:
+        return number * WIDTH + column
+    if _is_vector(shape):
+        half, last = _divided(column, _LANES)
+        row = number * (WIDTH // _LANES) + half
+    else:
+        *_, in_row = stretches(shape)
+        row, first = _divided(number, in_row)
+        last = first * WIDTH + column
     if axis == len(shape) - 1:
-        return (number - row * in_row) * WIDTH + column
-    outer = _quotient(row, math.prod(shape[axis + 1 : -1]))
-    position = outer - shape[axis] * _quotient(outer, shape[axis]) if axis else outer
+        return last
+    outer, _ = _divided(row, math.prod(shape[axis + 1 : -1]))
+    position = _divided(outer, shape[axis])[1] if axis else outer
     return jnp.broadcast_to(position, column.shape)
 
 
-def _quotient(x: jax.Array, by: int) -> jax.Array:
-    """x // by for 0 <= x < 2^24, without a division of integers, which a TPU lacks: the quotient of
-    floats is off by one at most."""
+def _divided(x: jax.Array, by: int) -> tuple[jax.Array, jax.Array]:
+    """x // by and x % by for 0 <= x < 2^24, without a division of integers, which a TPU lacks: the
+    quotient of floats is off by one at most."""
     if by == 1:
-        return x
+        return x, jnp.zeros_like(x)
     near = (x.astype(np.float32) * np.float32(1 / by)).astype(np.int32)
     rest = x - near * by
-    return near + (rest >= by).astype(np.int32) - (rest < 0).astype(np.int32)
+    up, down = (rest >= by).astype(np.int32), (rest < 0).astype(np.int32)
+    return near + up - down, rest + (down - up) * by
 
 
-class Cut(NamedTuple):
+class Tiling(NamedTuple):
     """A leaf of height x width in tiles of rows x WIDTH.
 
-    A vector is such a leaf of width WIDTH; it lies in memory as an array of 128 columns does, which
-    is how a tile of it is read and written.
+    A vector is such a leaf of width WIDTH, its last row padded; its tiles are read and written in
+    rows of 128. length: what is filled of each row, or of the vector.
 
     Scales do not lie in columns beside the tiles, where each would take as much room as 128: see
     `lay_by_block`.
@@ -166,15 +210,17 @@ class Cut(NamedTuple):
     height: int
     width: int
     rows: int
+    length: int
     is_vector: bool
 
     @classmethod
-    def of(cls, shape: Shape, stored: Sequence[tuple[str | None, Sequence[Any]]]) -> Cut:
+    def of(cls, shape: Shape, stored: Sequence[tuple[str | None, Sequence[Any]]]) -> Tiling:
         """Tiles of as many rows as may be, for arrays stored for a leaf in formats. Two of each
         are in memory: one is worked on while the next is fetched."""
-        is_vector = len(shape) == 1
-        width = WIDTH if is_vector else shape[-1]
-        height = math.prod(shape) // width
+        is_vector = _is_vector(shape)
+        length = math.prod(shape) if is_vector else shape[-1]
+        width = WIDTH if is_vector else length
+        height = pl.cdiv(math.prod(shape), width)
         row = 0.0  # bytes of a row of tiles
         for name, arrays in stored:
             scales = 1 if code_of(name) else 0
@@ -182,18 +228,26 @@ class Cut(NamedTuple):
             row += tiled / height * WIDTH / width + scales * arrays[-1].size * 4 / height
         most = max(min(ROWS, int(MEMORY / (2 * row))) // _LANES, 1) * _LANES
         rows = pl.cdiv(height, pl.cdiv(height, most))  # in tiles of one height, if that can be
-        return cls(height, width, pl.cdiv(rows, _LANES) * _LANES, is_vector)
+        return cls(height, width, pl.cdiv(rows, _LANES) * _LANES, length, is_vector)
 
     @property
     def grid(self) -> tuple[int, int]:
         """The numbers of tiles."""
-        return pl.cdiv(self.height, self.rows), self.width // WIDTH
+        return pl.cdiv(self.height, self.rows), pl.cdiv(self.width, WIDTH)
 
     def number(self) -> jax.Array:
         """(rows, 1), the `numbers_of` the leaf in the tile at hand."""
         i, j = pl.program_id(0), pl.program_id(1)
         row = i * self.rows + lax.broadcasted_iota(np.int32, (self.rows, 1), 0)
-        return row * (self.width // WIDTH) + j
+        return row * pl.cdiv(self.width, WIDTH) + j
+
+    def filled(self) -> jax.Array | None:
+        """Where there are elements in the tile at hand; None if there are everywhere."""
+        if self.length % WIDTH == 0:
+            return None
+        column = lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 1)
+        stretch = self.number() if self.is_vector else pl.program_id(1)
+        return stretch * WIDTH + column < self.length
 
     def tiles(self, name: str | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
@@ -223,13 +277,16 @@ class Cut(NamedTuple):
 
     def tile_by_block(self, size: int) -> pl.BlockSpec:
         """Where the tiles lie of what `lay_by_block` makes: those of a row of tiles together."""
-        number = self.width // WIDTH * self.columns(size)
+        number = pl.cdiv(self.width, WIDTH) * self.columns(size)
         return pl.BlockSpec((number, self.in_column(size)), lambda i, j: (0, i))
 
     def lay_by_block(self, x: jax.Array, size: int) -> jax.Array:
         """An array of one for each block as (columns of blocks in the leaf, blocks in each)."""
-        columns = x.reshape(-1, self.width // WIDTH * self.columns(size)).T
-        return jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % self.in_column(size))))
+        number = pl.cdiv(self.width, WIDTH) * self.columns(size)
+        in_row = 1 if self.is_vector else pl.cdiv(self.width, size)
+        columns = x.reshape(-1, in_row).T
+        missing = number - in_row, -columns.shape[1] % self.in_column(size)
+        return jnp.pad(columns, [(0, n) for n in missing])
 
     def column(self, size: int, k: int) -> Any:
         """Where in the tile of `tile_by_block` a column of the tile at hand lies."""
@@ -248,20 +305,30 @@ class Cut(NamedTuple):
     def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
         arrays, code = jax.tree.leaves(stored), code_of(name)
-        whole = (-1, _LANES) if self.is_vector else (self.height, -1)
+
+        def whole(x: jax.Array, bits: int = 8) -> jax.Array:
+            if not self.is_vector:
+                return x.reshape(self.height, -1)
+            flat = x.reshape(-1)
+            missing = self.height * WIDTH * bits // 8 - flat.size
+            return jnp.pad(flat, (0, missing)).reshape(-1, _LANES)
+
         if code is None:
-            return [x.reshape(whole) for x in arrays]
+            return [whole(x) for x in arrays]
         codes, scales = arrays
-        return [codes.reshape(whole), self.lay_by_block(scales, code.size)]
+        return [whole(codes, code.bits), self.lay_by_block(scales, code.size)]
 
     def restore(self, name: str | None, like: Any, arrays: Sequence[jax.Array]) -> Any:
         """The inverse of `lay`."""
         leaves, treedef = jax.tree.flatten(like)
-        arrays = list(arrays)
-        if code_of(name):
-            columns = arrays[-1]
-            arrays[-1] = columns[:, : leaves[-1].size // len(columns)].T
-        shaped = [x.reshape(y.shape) for x, y in zip(arrays, leaves, strict=True)]
+        arrays, code = list(arrays), code_of(name)
+        if code:
+            in_row = 1 if self.is_vector else pl.cdiv(self.width, code.size)
+            arrays[-1] = arrays[-1][:in_row, : leaves[-1].size // in_row].T
+        shaped = [
+            x.reshape(-1)[: like.size].reshape(like.shape)
+            for x, like in zip(arrays, leaves, strict=True)
+        ]
         return jax.tree.unflatten(treedef, shaped)
 
 
@@ -309,23 +376,23 @@ def _key(ref: Any) -> tuple[jax.Array, jax.Array]:
 # -- tiles -----------------------------------------------------------------------------------------
 
 
-def _read(name: str | None, refs: Sequence[Any], cut: Cut) -> jax.Array:
+def _read(name: str | None, refs: Sequence[Any], tiling: Tiling) -> jax.Array:
     """A tile of a leaf, decoded."""
     code = code_of(name)
     if code is None:
-        values = [ref[...].reshape(cut.rows, WIDTH) for ref in refs]
+        values = [ref[...].reshape(tiling.rows, WIDTH) for ref in refs]
         whole = SplitFloat(*values) if len(values) > 1 else values[0]
         return FORMATS[name].decode(whole) if name else values[0]
-    codes, scales = refs[0][...].reshape(cut.rows, -1), refs[1]
+    codes, scales = refs[0][...].reshape(tiling.rows, -1), refs[1]
     codes = _unpack(codes) if code.bits == 4 else codes
-    columns = enumerate(cut.blocks(code, codes))
-    return cut.joined(
-        [code.decode(x, _as_column(scales[cut.column(code.size, k)])) for k, x in columns]
+    columns = enumerate(tiling.blocks(code, codes))
+    return tiling.joined(
+        [code.decode(x, _as_column(scales[tiling.column(code.size, k)])) for k, x in columns]
     )
 
 
 def _write(
-    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, cut: Cut
+    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, tiling: Tiling
 ) -> None:
     """Encode a tile."""
     code = code_of(name)
@@ -335,13 +402,17 @@ def _write(
             ref[...] = value.reshape(ref.shape)
         return
     assert dither is not None
+    filled = tiling.filled()
+    x = cast(x, np.float32) if filled is None else jnp.where(filled, cast(x, np.float32), 0)
+    blocks, randoms, places = (
+        tiling.blocks(code, y) for y in (x, dither, x if filled is None else filled)
+    )
     codes = []
-    pairs = zip(cut.blocks(code, cast(x, np.float32)), cut.blocks(code, dither), strict=True)
-    for k, (block, random) in enumerate(pairs):
-        scales = scales_of(block)
+    for k, (block, random, place) in enumerate(zip(blocks, randoms, places, strict=True)):
+        scales = scales_of(block, filled=None if filled is None else place)
         codes.append(code.encode(block, scales, random))
-        refs[1][cut.column(code.size, k)] = _as_row(scales)
-    whole = cut.joined(codes)
+        refs[1][tiling.column(code.size, k)] = _as_row(scales)
+    whole = tiling.joined(codes)
     whole = _pack(whole) if code.bits == 4 else whole
     refs[0][...] = whole.astype(refs[0].dtype).reshape(refs[0].shape)
 

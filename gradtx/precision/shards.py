@@ -17,7 +17,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.elementwise import Shape
-from gradtx.precision.kernel import WIDTH, numbers_of, run_in_kernel
+from gradtx.precision.kernel import WIDTH, numbers_of, run_in_kernel, stretches
 from gradtx.precision.moments import Given, Made, Moments, after_another
 
 Kernel = Callable[..., Made]
@@ -27,8 +27,10 @@ def run_on_shards(what: Moments, given: Given, interpret: bool = False) -> Made:
     """`run_in_kernel` on each shard of the leaf, wherever a mesh divides it. interpret: run it
     without TPUs."""
     kernel: Kernel = functools.partial(run_in_kernel, what, interpret=interpret)
-    if jax.sharding.get_abstract_mesh().manual_axes:
-        return kernel(given)  # this is a shard, in a shard_map
+    if jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes:
+        return kernel(given)  # a whole leaf, or a shard of it in a shard_map
+    if len(stretches(what.part.shape)) != len(what.part.shape):
+        return after_another(what, given)
 
     # A partitioned function cannot be batched; under `vmap` it is the bare kernel.
     @jax.custom_batching.custom_vmap
@@ -77,7 +79,7 @@ def _partitioned(what: Moments, given: Given, kernel: Kernel) -> Any:
 def _in_whole_stretches(shape: Shape, sharding: NamedSharding) -> PartitionSpec:
     """The leaf's division, without axes that it would not cut evenly between stretches."""
     spec = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
-    sizes = (*shape[:-1], shape[-1] // WIDTH)
+    sizes = (*shape[:-1], shape[-1] // WIDTH if shape[-1] % WIDTH == 0 else 1)
 
     def parts(names: Any) -> int:
         names = (names,) if isinstance(names, str) else names or ()
@@ -95,16 +97,19 @@ def _in_whole_stretches(shape: Shape, sharding: NamedSharding) -> PartitionSpec:
 
 def _rule(shape: Shape, given: Given, made: Made) -> str:
     """The axes of all operands and results. The last of an array is the leaf's stretches, times
-    what it has for each of them."""
+    what it has for each of them; if the last stretch is shorter, it cannot be divided."""
     leading = [f"axis{i}" for i in range(len(shape) - 1)]
+    *_, in_row = stretches(shape)
 
     def array(x: Any) -> str:
-        of_each = x.shape[-1] // (shape[-1] // WIDTH)
+        if shape[-1] % WIDTH:
+            return " ".join([*leading, f"row{x.shape[-1]}"])
+        of_each = x.shape[-1] // in_row
         last = "stretch" if of_each == 1 else f"(stretch of{of_each})"
         return " ".join([*leading, last])
 
     arrays = list(map(array, jax.tree.leaves(given.arrays)))
     keys = [f"key{i}" for i in range(len(given.keys))]
-    numbers = " ".join([*leading, "stretch"])
+    numbers = " ".join([*leading, f"row{in_row}" if shape[-1] % WIDTH else "stretch"])
     operands = [*arrays, *["" for _ in given.scalars], *keys, "", numbers]
     return ", ".join(operands) + " -> " + ", ".join(map(array, jax.tree.leaves(made)))

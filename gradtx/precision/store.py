@@ -105,13 +105,14 @@ def store(
     | `int4`       | 20   | 26.5 (14.5) |
 
     On TPU this is a Pallas kernel, in which the operations of `inner` themselves run on tiles of a
-    leaf, on a mesh on the tiles of each shard. A leaf gets one if its last axis is a multiple of
-    256 and all operations are known to compilers of kernels; other leaves are decoded and encoded
-    by XLA, which costs several times the bytes there. What `inner` takes of a whole leaf, such as
-    LAMB's norms, stays outside of the kernel. kernel=False: do without; a program compiled ahead
-    of time for several TPUs on a machine without any must, unless it is in a `jax.shard_map`. The
-    kernel was compiled for TPU and compared with the plain form in Pallas' interpreter; it has not
-    been run on a TPU yet.
+    leaf, on a mesh on the tiles of each shard. A leaf gets one if it is a vector, or its last axis
+    is 128 or at least 256 (for `int4`, even), and all operations are known to compilers of kernels;
+    other leaves are decoded and encoded by XLA, which costs several times the bytes there, and a
+    last axis that is no multiple of 128 costs copies where XLA lays the array out transposed. What
+    `inner` takes of a whole leaf, such as LAMB's norms, stays outside of the kernel. kernel=False:
+    do without; a program compiled ahead of time for several TPUs on a machine without any must,
+    unless it is in a `jax.shard_map`. The kernel was compiled for TPU and compared with the plain
+    form in Pallas' interpreter; it has not been run on a TPU yet.
 
     Parameters in bfloat16 that are rounded stochastically are rounded in the same pass if that is
     inside: `store(chain(adamw(...), stochastic_rounding()), "int8")`.

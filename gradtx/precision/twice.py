@@ -1,7 +1,8 @@
-"""`in_blocks` for GPU: the part is run in the shape of the blocks, twice.
+"""`in_blocks` for GPU: the part is run twice, once for the scales alone, and once for the rest.
 
-Once for the scales alone, and once for the rest. In one shape everything fuses into one kernel, but
-a moment that is read by a reduction and by what the reduction scales would be stored between.
+Run once, a moment that is read by a reduction and by what the reduction scales would be stored
+between. In the shape of the blocks everything fuses into one kernel. Where the last block of a row
+is shorter, they are padded for their scales; what is written has the shape of the rows.
 """
 
 from __future__ import annotations
@@ -17,89 +18,69 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape, Variable
-from gradtx.precision.formats import FORMATS, Stored, code_of, scales_of
+from gradtx.precision.blocks import Cut, scales_of
+from gradtx.precision.formats import FORMATS, Stored, code_of
 from gradtx.precision.moments import Given, Made, Moments, dither
 
 
 def can_run_twice(what: Moments, given: Given) -> bool:
-    """Whether some moment is in blocks, all of one size, and the leaf can be cut into them."""
-    sizes = what.block_sizes
-    return len(sizes) == 1 and math.prod(what.part.shape) % min(sizes) == 0
+    """Whether some moment is in blocks, all of one size."""
+    return len(what.block_sizes) == 1 and math.prod(what.part.shape) > 0
 
 
 def run_twice(what: Moments, given: Given) -> Made:
     """The new moments, stored, and what else the part makes. The barrier keeps XLA from merging the
     two runs."""
-    shape, (size,) = what.part.shape, what.block_sizes
-    blocks = _in_blocks(shape, size)
-    part = what.part
+    part, (size,) = what.part, what.block_sizes
+    cut = Cut(part.shape, size)
     formats = dict(zip(part.arrays, what.reads, strict=True))
     scalars = dict(zip(part.scalars, given.scalars, strict=True))
-    pairs = zip(part.arrays, given.arrays, strict=True)
-    pieces = {x: _cut(formats[x], y, blocks) for x, y in pairs}
+    arrays = dict(zip(part.arrays, given.arrays, strict=True))
 
-    def run(part: Part, pieces: Mapping[Variable, Any]) -> list[jax.Array]:
-        arrays = [_decode(formats[x], pieces[x]) for x in part.arrays]
-        cut = blocks, partial(_positions, shape, size)
-        made = part(arrays, [scalars[x] for x in part.scalars], cut)
+    def run(part: Part, arrays: Mapping[Variable, Stored], inside: Shape) -> list[jax.Array]:
+        decoded = [_decode(cut, inside, formats[x], arrays[x]) for x in part.arrays]
+        where = inside, partial(cut.positions, inside)
+        made = part(decoded, [scalars[x] for x in part.scalars], where)
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
 
     first = part.making(
         [x for x, name in zip(part.makes, what.makes, strict=False) if code_of(name)]
     )
-    scales = [scales_of(x, keeps_nan=True) for x in run(first, pieces)]
-    stored = {x: pieces[x] for x in first.arrays if formats[x]}
+    new = run(first, arrays, cut.blocks)
+    scales = [scales_of(x, keeps_nan=True, filled=cut.filled()) for x in new]
+    stored = {x: arrays[x] for x in first.arrays if formats[x]}
     barrier: Any = lax.optimization_barrier
     stored, scales = barrier((stored, scales))
-    made = run(part, pieces | stored)
+    made = run(part, arrays | stored, cut.inside)
     known = iter(scales)
     moments = [
-        _encode(name, x, next(known) if code_of(name) else None, dither(name, key, x.shape), shape)
+        _encode(cut, name, x, next(known) if code_of(name) else None, dither(name, key, x.shape))
         for name, x, key in zip(what.makes, made, given.keys, strict=False)
     ]
-    return moments, [x.reshape(shape) for x in made[part.wanted :]]
+    return moments, [x.reshape(part.shape) for x in made[part.wanted :]]
 
 
-def _in_blocks(shape: Shape, size: int) -> Shape:
-    """The shape of the blocks: along the last axis if it holds whole ones."""
-    if shape[-1] % size == 0:
-        return (*shape[:-1], shape[-1] // size, size)
-    return (math.prod(shape) // size, size)
-
-
-def _positions(shape: Shape, size: int, axis: int) -> jax.Array:
-    """Where the numbers of a leaf in the shape of its blocks lie along an axis of the leaf."""
-    blocks = _in_blocks(shape, size)
-    at = partial(lax.broadcasted_iota, np.int32, blocks)
-    within = at(len(blocks) - 2) * size + at(len(blocks) - 1)  # its last axis, or the whole
-    if len(blocks) > 2 or len(shape) == 1:
-        return within if axis == len(shape) - 1 else at(axis)
-    return within // math.prod(shape[axis + 1 :]) % shape[axis]
-
-
-def _cut(name: str | None, x: Any, blocks: Shape) -> Any:
-    """An array, stored or not, in the shape of the blocks; codes with their scales."""
+def _decode(cut: Cut, inside: Shape, name: str | None, stored: Stored) -> jax.Array:
+    """An array, stored or not, in float32 and in the shape inside or of the blocks."""
     code = code_of(name)
+
+    def shaped(x: jax.Array) -> jax.Array:
+        return cut.padded(x) if inside == cut.blocks else x.reshape(inside)
+
     if code is None:
-        return jax.tree.map(lambda x: x.reshape(blocks), x)
-    codes, scales = code.take(x)
-    return codes.reshape(blocks), scales[..., None]
-
-
-def _decode(name: str | None, piece: Any) -> jax.Array:
-    """What `_cut` made, in float32."""
-    code = code_of(name)
-    if code is not None:
-        return code.decode(*piece)
-    return FORMATS[name].decode(piece) if name else piece
+        x: Any = jax.tree.map(shaped, stored)
+        return FORMATS[name].decode(x) if name else x
+    codes, scales = code.take(stored)
+    scales = scales[..., None]
+    return code.decode(shaped(codes), scales if inside == cut.blocks else cut.spread(scales))
 
 
 def _encode(
-    name: str, x: jax.Array, scales: jax.Array | None, dither: jax.Array | None, shape: Shape
+    cut: Cut, name: str, x: jax.Array, scales: jax.Array | None, dither: jax.Array | None
 ) -> Stored:
-    """A moment in the shape of the blocks in its format, in the shape of the leaf."""
+    """A moment in its format, in the shape of the leaf."""
     code = code_of(name)
     if code is None or scales is None:
-        return jax.tree.map(lambda x: x.reshape(shape), FORMATS[name].encode(x, dither))
-    codes = code.encode(x, scales, dither).astype(code.dtype).reshape(shape)
-    return code.join(codes, lax.squeeze(scales, (-1,)))
+        return jax.tree.map(lambda x: x.reshape(cut.shape), FORMATS[name].encode(x, dither))
+    codes = code.encode(x, cut.spread(scales), dither).astype(code.dtype)
+    return code.join(codes.reshape(cut.shape), lax.squeeze(scales, (-1,)))

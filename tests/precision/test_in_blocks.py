@@ -23,8 +23,10 @@ BLOCK_FORMATS = [name for name in FORMATS if FORMATS[name].code]
 KERNEL_FORMATS = [*BLOCK_FORMATS, "bfloat16+8"]
 # One tile and several, rows that do not fill one, one row, three axes, a vector.
 CUT = [(2048, 256), (1100, 512), (3, 40, 256), (1, 768), (70 * 256,)]
-# No whole number of tiles; the last two not even of blocks.
-UNCUT = [(32, 128), (3, 64, 4), (33, 127), (1000,)]
+# The last block of a row is shorter; several rows are in one block, in 128 columns; vectors.
+UNEVEN = [(33, 700), (2, 5, 258), (520, 1002), (32, 128), (3, 8, 128), (1002,), (300,)]
+# Several rows in one block otherwise.
+SHORT = [(3, 64, 4), (33, 126), (24, 12, 64)]
 OPTIMIZERS = {
     "adamw": lambda: gradtx.adamw(1e-2),
     "lion": lambda: gradtx.lion(1e-2),
@@ -90,7 +92,7 @@ def assert_alike(got: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("shape", CUT, ids=str)
+@pytest.mark.parametrize("shape", CUT + UNEVEN, ids=str)
 @pytest.mark.parametrize("name", KERNEL_FORMATS)
 def test_the_kernel_is_the_plain_form(
     name: Any, shape: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +114,7 @@ def test_other_optimizers(form: Form, name: str, monkeypatch: pytest.MonkeyPatch
     assert_alike(got, expected)
 
 
-@pytest.mark.parametrize("shape", [*CUT, (32, 128), (3, 64, 4)], ids=str)
+@pytest.mark.parametrize("shape", CUT + UNEVEN + SHORT, ids=str)
 @pytest.mark.parametrize("name", BLOCK_FORMATS)
 def test_twice_is_the_plain_form(name: Any, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tx = gradtx.store(gradtx.adamw(1e-2), name, min_size=256)
@@ -131,7 +133,9 @@ def test_several_formats_in_one_leaf(form: Form, monkeypatch: pytest.MonkeyPatch
     assert_alike(got, expected)
 
 
-@pytest.mark.parametrize("shape", [(1100, 512), (3, 40, 256), (70 * 256,)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1100, 512), (3, 40, 256), (70 * 256,), (5, 1002), (3, 7, 300), (7, 8, 128)], ids=str
+)
 @pytest.mark.parametrize("form", [in_kernel, twice])
 def test_random_rounding_of_the_params_inside(
     form: Form, shape: Any, monkeypatch: pytest.MonkeyPatch
@@ -144,9 +148,19 @@ def test_random_rounding_of_the_params_inside(
     assert_alike(got, expected)
 
 
-@pytest.mark.parametrize("shape", UNCUT, ids=str)
-@pytest.mark.parametrize("name", FORMATS)
-def test_other_shapes_keep_the_plain_form(
+@pytest.mark.parametrize("shape", [(700, 9), (40, 7, 50)], ids=str)
+def test_random_rounding_in_short_rows(shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tx = gradtx.store(gradtx.chain(gradtx.adamw(1e-2), gradtx.stochastic_rounding()), "int8")
+    expected, _ = trained(after_another, tx, shape, jnp.bfloat16, monkeypatch)
+    got, leaves = trained(twice, tx, shape, jnp.bfloat16, monkeypatch)
+    assert leaves == 1
+    assert_alike(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("int4", (33, 1001)), *(("int8", shape) for shape in SHORT)], ids=str
+)
+def test_other_shapes_keep_the_plain_form_on_tpu(
     name: Any, shape: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(what: Moments, given: Given) -> Made:
@@ -214,6 +228,7 @@ AXES = {
     "rows and columns": ((64, 1024), P("x", "y")),
     "the middle of three axes": ((4, 8, 512), P("y", "x", None)),
     "a vector": ((16 * 256,), P(("x", "y"))),
+    "rows with a shorter block": ((16, 700), P("x", None)),
 }
 
 
