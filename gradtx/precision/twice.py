@@ -35,10 +35,11 @@ def run_twice(what: Moments, given: Given) -> Made:
     cut = Cut(part.shape, size)
     formats = dict(zip(part.arrays, what.reads, strict=True))
     scalars = dict(zip(part.scalars, given.scalars, strict=True))
-    arrays = dict(zip(part.arrays, given.arrays, strict=True))
+    pairs = zip(part.arrays, given.arrays, strict=True)
+    pieces = {x: _pieces(cut, formats[x], y) for x, y in pairs}
 
-    def run(part: Part, arrays: Mapping[Variable, Stored], inside: Shape) -> list[jax.Array]:
-        decoded = [_decode(cut, inside, formats[x], arrays[x]) for x in part.arrays]
+    def run(part: Part, pieces: Mapping[Variable, Any], inside: Shape) -> list[jax.Array]:
+        decoded = [_decode(cut, inside, formats[x], pieces[x]) for x in part.arrays]
         where = inside, partial(cut.positions, inside)
         made = part(decoded, [scalars[x] for x in part.scalars], where)
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
@@ -46,12 +47,12 @@ def run_twice(what: Moments, given: Given) -> Made:
     first = part.making(
         [x for x, name in zip(part.makes, what.makes, strict=False) if code_of(name)]
     )
-    new = run(first, arrays, cut.blocks)
+    new = run(first, pieces, cut.blocks)
     scales = [scales_of(x, keeps_nan=True, filled=cut.filled()) for x in new]
-    stored = {x: arrays[x] for x in first.arrays if formats[x]}
+    stored = {x: pieces[x] for x in first.arrays if formats[x]}
     barrier: Any = lax.optimization_barrier
     stored, scales = barrier((stored, scales))
-    made = run(part, arrays | stored, cut.inside)
+    made = run(part, pieces | stored, cut.inside)
     known = iter(scales)
     moments = [
         _encode(cut, name, x, next(known) if code_of(name) else None, dither(name, key, x.shape))
@@ -60,18 +61,23 @@ def run_twice(what: Moments, given: Given) -> Made:
     return moments, [x.reshape(part.shape) for x in made[part.wanted :]]
 
 
-def _decode(cut: Cut, inside: Shape, name: str | None, stored: Stored) -> jax.Array:
-    """An array, stored or not, in float32 and in the shape inside or of the blocks."""
+def _pieces(cut: Cut, name: str | None, x: Any) -> Any:
+    """An array, stored or not, in the shape inside; codes with their scales."""
     code = code_of(name)
-
-    def shaped(x: jax.Array) -> jax.Array:
-        return cut.padded(x) if inside == cut.blocks else x.reshape(inside)
-
     if code is None:
-        x: Any = jax.tree.map(shaped, stored)
+        return jax.tree.map(lambda x: x.reshape(cut.inside), x)
+    codes, scales = code.take(x)
+    return codes.reshape(cut.inside), scales[..., None]
+
+
+def _decode(cut: Cut, inside: Shape, name: str | None, pieces: Any) -> jax.Array:
+    """What `_pieces` made, in float32, and in the shape inside or of the blocks."""
+    code = code_of(name)
+    shaped = cut.padded if inside == cut.blocks else lambda x: x
+    if code is None:
+        x = jax.tree.map(shaped, pieces)
         return FORMATS[name].decode(x) if name else x
-    codes, scales = code.take(stored)
-    scales = scales[..., None]
+    codes, scales = pieces
     return code.decode(shaped(codes), scales if inside == cut.blocks else cut.spread(scales))
 
 

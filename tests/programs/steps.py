@@ -33,6 +33,7 @@ TREES: dict[str, Shapes] = {
     },
     "vector": {"vector": (2**26,)},
     "matrix": {"matrix": (8192, 8192)},
+    "uneven": {"matrix": (8192, 8200)},
     "small leaves": equal_leaves(50, (64, 64)),
 }
 
