@@ -130,8 +130,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: one worker for all that is tried on one example of the laws, and for all
-    parameters of one test elsewhere, so that what they have in common is compiled once."""
+    """With `-n`: one worker for all that is tried on one example of the laws, for all tests of one
+    program, and for all parameters of one test elsewhere, so that what they have in common is
+    compiled, or run, once."""
     if config.option.dist != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling
@@ -139,6 +140,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByExample(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             test, _, parameters = nodeid.partition("[")
+            if test.startswith(("tests/benchmarks/", "tests/demo/")):
+                return test.partition("::")[0]
             return parameters if parameters and test.startswith("tests/laws/") else test
 
     return ByExample(config, log)

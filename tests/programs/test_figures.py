@@ -39,7 +39,7 @@ class More(NamedTuple):
 ALWAYS = "XLA sees that Optax's condition always holds, and drops the other branch"
 NEVER = "XLA sees that Optax's step never does anything"
 LENT = "XLA:TPU copies arrays that a branch or a loop of at most one turn leaves as they are"
-SEARCH = "XLA:TPU copies more of the arrays that a search or a memory goes on with"
+SEARCH = "XLA:TPU stores the difference of gradients of a long vector twice"
 KEPT = "XLA:TPU keeps an update beside its norm; less is accessed than by Optax's, or as much"
 MORE = (
     More("cpu", "mechanize", r"sgd.*", "x0 is what the params are at the first update"),
@@ -54,10 +54,9 @@ MORE = (
     More("v5e", "conditionally_mask", r".*never.*", NEVER),
     More("v5e", "apply_every", r"", ALWAYS),
     More("v5e", "sam", r".*3, True, True", LENT),
-    More("v5e", "scale_by_zoom_linesearch", r".*", SEARCH),
     More("v5e", "scale_by_lbfgs", r"|3", SEARCH),
     More("v5e", "lbfgs", r"(?!.*scale_init_precond).*", SEARCH),
-    More("v5e", "adafactor", r"|0\.1|0\.1, [23],.*|.*factored=False", KEPT),
+    More("v5e", "adafactor", r"|0\.1|0\.1, [23],.*|.*momentum=0\.9.*", KEPT),
     More("v5e", "lars", r"0\.5, 0\.1.*|cosine.*", KEPT),
     More("v5e", "muon", r".*aol.*consistent.*", KEPT),
 )
@@ -164,7 +163,13 @@ ABOVE = {
 @pytest.mark.parametrize(
     ("target", "name", "tree"),
     [
-        pytest.param(*case, marks=xfail(ABOVE[case]) if case in ABOVE else [])
+        pytest.param(
+            *case,
+            marks=[
+                *([xfail(ABOVE[case])] if case in ABOVE else []),
+                *([pytest.mark.one_in(4)] if case[2] == "matrix" else []),
+            ],
+        )
         for case in itertools.product(["h100", "v5e"], FLOORS, ["vector", "matrix"])
     ],
 )
