@@ -15,8 +15,8 @@ from tests.oracles.optax_cases.case import build
 ALL = collect("TRANSFORMATIONS") | collect("OPTIMIZERS")
 
 
-# On a TPU small arrays are padded, and whole ones are kept in fast memory. So that these figures are
-# as plain as elsewhere, two leaves are larger, and the others, which are all kinds that a rule may
+# On a TPU small arrays are padded, and some are kept in fast memory. So that these figures are as
+# plain as elsewhere, two leaves are larger, and the others, which are all kinds that a rule may
 # tell apart, are too small to count.
 TREES: dict[str, Shapes] = {
     "small": {
