@@ -1,5 +1,8 @@
 """Gradient transformations for JAX: optimizers as values."""
 
+import importlib as _importlib
+from typing import Any as _Any
+
 from gradtx import inspection as inspection
 from gradtx import interop as interop
 from gradtx import schedules as schedules
@@ -57,3 +60,11 @@ from gradtx.tree.spectral import *
 __version__ = "0.1.0"
 
 _export_names(globals(), "inspection", "interop", "schedules", "torch", "tree")
+
+
+def __getattr__(name: str) -> _Any:
+    if name in ("contrib", "tree_utils"):  # for `import gradtx as optax`
+        return _importlib.import_module(f"gradtx.{name}")
+    from gradtx.interop.missing import no_such_name
+
+    raise no_such_name(name, globals()["__all__"])

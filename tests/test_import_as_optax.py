@@ -4,6 +4,8 @@ The source is the same string, and both runs must end at the same parameters. Th
 in float32 Optax loses digits in 1 - b2^t, which a trajectory of Adam shows in the fifth place.
 """
 
+import importlib
+import types
 import warnings
 from typing import Any
 
@@ -11,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("optax")
+import gradtx
+
+optax = pytest.importorskip("optax")
 
 PROGRAM = """
 from typing import NamedTuple
@@ -145,3 +149,35 @@ def test_same_state_paths(results: dict[str, Any], name: str) -> None:
 
 def test_every_run_is_compared(results: dict[str, Any]) -> None:
     assert all(list(result) == NAMES for result in results.values())
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def public(module: Any) -> list[str]:
+    return [
+        name
+        for name, thing in vars(module).items()
+        if not (name.startswith("_") or isinstance(thing, types.ModuleType))
+    ]
+
+
+@pytest.mark.parametrize("module", ["contrib", "tree_utils", "tree", "schedules", "transforms"])
+def test_the_names_of_a_module(module: str) -> None:
+    theirs = [name for name in public(getattr(optax, module)) if not name.startswith("Named")]
+    ours = importlib.import_module(f"gradtx.{module}")
+    missing = {name for name in theirs if not hasattr(ours, name) and not hasattr(gradtx, name)}
+    assert missing <= {"ConditionFn", "Schedule", "StatefulSchedule", "WrappedSchedule"}
+
+
+def test_names_that_are_not_here_say_where_they_are() -> None:
+    for name in public(optax):
+        if not hasattr(gradtx, name):
+            with pytest.raises(AttributeError, match=f"from optax import {name}$"):
+                getattr(gradtx, name)
+    with pytest.raises(AttributeError, match="losses stay with Optax"):
+        _ = gradtx.l2_loss
+    with pytest.raises(AttributeError, match="did you mean adamw or"):
+        _ = gradtx.AdamW
+    with pytest.raises(AttributeError, match=r"'nothing_like_it'$"):
+        _ = gradtx.nothing_like_it
