@@ -78,7 +78,7 @@ class Chain(GradientTransformation):
             raise wrong(state, kept, path, restored_hint(state, self._keys))
         return tuple(state)
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         return f"{self.definition.name}({', '.join(map(show, self.parts))})"
 
 
@@ -115,9 +115,9 @@ class NamedChain(Chain):
             raise wrong(state, f"the dict of {', '.join(self.names)} of named_chain", path)
         return tuple(state[name] for name in self.names)
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         pairs = zip(self.names, self.parts, strict=True)
-        return f"named_chain({', '.join(f'({name!r}, {part!r})' for name, part in pairs)})"
+        return f"named_chain({', '.join(f'({name!r}, {show(part)})' for name, part in pairs)})"
 
 
 def parts_with(

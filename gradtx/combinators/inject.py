@@ -193,7 +193,7 @@ class Injected(GradientTransformation):
     def _has(self, name: str) -> bool:
         return name in inspect.signature(self.arguments["factory"]).parameters
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         arguments = self._fixed | self._numbers
         names = inspect.signature(self.arguments["factory"]).parameters
         shown = ", ".join(f"{n}={show(arguments[n])}" for n in names if n in arguments)

@@ -71,9 +71,9 @@ class Masked(GradientTransformation):
         selected = self._mask.select(leaves, "masked")
         return MaskedState(self.inner._init(hide(leaves, leaves.values, selected)))
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         covers = self.arguments["mask_compatible_extra_args"]
-        shown = f"inner={self.inner!r}, mask={show(thaw(self.arguments['mask']))}"
+        shown = f"inner={show(self.inner)}, mask={show(thaw(self.arguments['mask']))}"
         return f"masked({shown}{', mask_compatible_extra_args=True' if covers else ''})"
 
 

@@ -223,10 +223,10 @@ class Partition(GradientTransformation):
         pairs = self.transforms.items()
         return PartitionState({k: MaskedState(part._init(seen(k))) for k, part in pairs})
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         labels = "" if self.param_labels is None else f", {show(self.param_labels)}"
         covers = ", mask_compatible_extra_args=True" if self._covers else ""
-        return f"partition({self.transforms!r}{labels}{covers})"
+        return f"partition({show(dict(self.transforms))}{labels}{covers})"
 
 
 @makes(Partition)

@@ -39,7 +39,7 @@ _NEGATED, _CALLED = 3, 5
 class Expression(Schedule):
     """A schedule that is computed from others. It is printed as it would be written."""
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         name = self.definition.name
         first, *others = self.arguments.values()
         if name in _SIGNS:

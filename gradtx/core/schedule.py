@@ -151,7 +151,7 @@ class FunctionSchedule(Schedule):
     def _evaluate(self, step: Any) -> Any:
         return self.arguments["function"](step)
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         return show(self.arguments["function"])
 
 

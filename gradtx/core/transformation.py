@@ -198,11 +198,11 @@ class GradientTransformation(Value):
         flat, function = flat.widened(), self.arguments["update"]
         given = flat.visible(accepted(function, stage.extra), link.masks)
         updates, new = function(flat.tree(selected), state, flat.params_tree(selected), **given)
-        return flat.put(updates, selected, repr(self)), [in_dtypes_of(state, new)]
+        return flat.put(updates, selected, show(self)), [in_dtypes_of(state, new)]
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         if not self._is_pair:
-            return super().__repr__()
+            return super()._text()
         init, update = self.arguments["init"], self.arguments["update"]
         return f"GradientTransformation(init={show(init)}, update={show(update)})"
 

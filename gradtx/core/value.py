@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -152,9 +153,16 @@ class Value:
         """The same construction with some arguments changed, checked as at construction."""
         return self.definition.replace(self.arguments, changes)
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
+        """The construction in one line, as it is written in Python."""
         shown = (f"{name}={show(thaw(value))}" for name, value in self.arguments.items())
         return f"{self.definition.name}({', '.join(shown)})"
+
+    def __repr__(self) -> str:
+        return wrapped(self._text())
+
+    def __str__(self) -> str:
+        return self._text()
 
     # -- comparable, picklable ---------------------------------------------------------------------
 
@@ -234,6 +242,37 @@ def show(x: Any) -> str:
         return f"({inner},)" if len(x) == 1 else f"({inner})"
     if isinstance(x, dict):
         return "{" + ", ".join(f"{k!r}: {show(v)}" for k, v in x.items()) + "}"
-    if callable(x) and not isinstance(x, Value):
+    if isinstance(x, Value):
+        return x._text()
+    if callable(x):
         return getattr(x, "__qualname__", None) or repr(x)
     return repr(x)
+
+
+_WIDTH = 88
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.S)
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A construction over several lines where it is too long for one: each argument on its own."""
+    if len(indent) + len(text) < _WIDTH:
+        return text
+    pieces, depth = [""], 0  # what stands before the first bracket, then what it encloses
+    for token in _TOKEN.findall(text):
+        depth -= token in _CLOSING
+        if depth == 0 and len(pieces) > 1:
+            pieces.append(token)  # the last bracket, or an operation on what was enclosed
+        elif depth == 0 and token in _OPENING:
+            pieces = [pieces[0] + token, ""]
+        elif depth == 1 and token == ",":
+            pieces.append("")
+        else:
+            pieces[-1] += token
+        depth += token in _OPENING
+    head, *arguments, last = pieces
+    if last not in _CLOSING or any(piece in _CLOSING for piece in arguments):
+        return text
+    inner = indent + "    "
+    lines = [inner + wrapped(piece.strip(), inner) + "," for piece in arguments if piece.strip()]
+    return "\n".join([head, *lines, indent + last])

@@ -21,7 +21,7 @@ def show_schedule(schedule: Schedule, steps: int | None, out: Path) -> None:
     a few of the values."""
     last = whole_length(schedule) if steps is None else steps
     at = _spread(last, _POINTS)
-    _picture(repr(schedule), *with_jumps(at, _values(schedule, at)), out)
+    _picture(str(schedule), *with_jumps(at, _values(schedule, at)), out)
     print(schedule)
     few = _spread(last, 8)
     for step, value in zip(few, _values(schedule, few), strict=True):

@@ -36,6 +36,7 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
+from gradtx.core.value import show
 from gradtx.precision.formats import FORMATS, FormatName
 from gradtx.precision.narrow import Seed
 from gradtx.precision.stored import Storing, encode_state, formats_of, update_stored
@@ -124,7 +125,7 @@ def store(
 
     def init(params: Params, step: Step, inner: Inner) -> StoreState:
         state = inner.init()
-        chosen = _choose(patterns, state, params, min_size, repr(inner.transformation))
+        chosen = _choose(patterns, state, params, min_size, show(inner.transformation))
         # The first state is made of constants, which XLA would encode element by element while it
         # compiles. In update nothing is constant, and a barrier would only prevent fusion.
         state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]

@@ -91,7 +91,7 @@ class Measure(Value):
 class FunctionMeasure(Measure):
     """A plain function of the updates, as the user gave it."""
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         return show(self.arguments["measure"])
 
 
