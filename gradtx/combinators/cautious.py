@@ -36,17 +36,36 @@ def cautious(
 
         m = [u g < 0]        u <- u m / max(mean(m), floor)        u = inner(g), leaf by leaf
 
-    normalizer: "clamped" is the formula above, from the authors' code; "added" is that of the
-    paper's Algorithm 1, u m / (mean(m) + floor); "none" is u m.
-    descends: False is for an inner transformation whose updates still point uphill, such as
-    `scale_by_adam`: m = [u g > 0]. It keeps decoupled weight decay, which need not agree with the
-    gradient, out of the mask:
+    An optimizer with momentum moves some parameters against the current gradient, and this leaves
+    them where they are. With descends=False it takes updates that still point uphill. This keeps
+    decoupled weight decay, which need not agree with the gradient, out of the mask:
 
         chain(cautious(scale_by_adam(), descends=False), add_decayed_weights(0.1), scale(-1e-3))
 
+    Args:
+        floor: the smallest share of kept elements that is made up for: updates grow by at most 1 /
+            floor. A larger one bounds the steps of leaves in which nearly nothing agrees.
+        normalizer: "clamped" is the formula above, from the authors' code; "added" is that of the
+            paper's Algorithm 1, u m / (mean(m) + floor); "none" is u m.
+        descends: whether the updates of `inner` point downhill, as those of a whole optimizer do.
+            False is for one whose updates still point uphill, such as `scale_by_adam`: m = [u g >
+            0].
+
+    State: that of `inner`.
+
     Raises: ValueError for another normalizer.
 
-    Liang et al., 2024, https://arxiv.org/abs/2411.16085
+    Example:
+        >>> params = jnp.zeros(2)
+        >>> tx = gradtx.cautious(gradtx.sgd(1.0, momentum=0.9))
+        >>> state = tx.init(params)
+        >>> for grad in ([1.0, 1.0], [-0.5, 1.0]):
+        ...     updates, state = tx.update(jnp.array(grad), state, params)
+        ...     print(updates.round(2))
+        [-1. -1.]
+        [ 0.  -3.8]
+
+    References: Liang et al., 2024, https://arxiv.org/abs/2411.16085
     """
 
     def init(inner: Inner) -> CautiousState:

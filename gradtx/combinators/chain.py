@@ -149,10 +149,30 @@ def parts_with(
 def chain(*args: TransformationLike) -> tuple[GradientTransformation, ...]:
     """Apply transformations in the order given, each to the updates of the one before.
 
+        u = last(... second(first(g)))
+
     Nothing is rounded between them, and neighbouring rules of single leaves run as one body per
-    leaf. Optax's transformations may be among them. The state is the tuple of the parts' states.
+    leaf. A hyperparameter that only one part has can be changed with `tx.replace(name=value)`.
+
+    Args:
+        args: the transformations, gradtx's or Optax's. The first sees the gradient; what the last
+            returns is added to the parameters, so one of them has to turn the gradient downhill,
+            such as `scale_by_learning_rate`, or a whole optimizer.
+
+    State: the tuple of the parts' states.
 
     Raises: TypeError, with the position, for an argument that is not a transformation.
+
+    Example:
+        >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.scale(-0.1))
+        >>> grads = jnp.array([50.0, -0.5])
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> updates
+        Array([-0.1 ,  0.05], dtype=float32)
+        >>> tx.replace(max_delta=5.0)
+        chain(clip(max_delta=5.0), scale(step_size=-0.1))
+
+    See also: `named_chain`, `partition`.
     """
     return args
 
@@ -178,8 +198,26 @@ NamedPart = Annotated[tuple[str, TransformationLike], _NamedParts(GradientTransf
 
 @makes(NamedChain)
 def named_chain(*args: NamedPart) -> tuple[tuple[str, GradientTransformation], ...]:
-    """Like `chain`, of `(name, transformation)` pairs; the state is a dict by name.
+    """Apply named transformations in the order given, with a state that is a dict by name.
+
+        u = last(... second(first(g)))
+
+    It is `chain` but for the names, by which `state["clip"]` stays right when parts are added or
+    moved.
+
+    Args:
+        args: pairs `(name, transformation)`, the transformations gradtx's or Optax's.
+
+    State: the dict of the parts' states, by name.
 
     Raises: ValueError for a name given twice, TypeError for anything but such a pair.
+
+    Example:
+        >>> tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("momentum", gradtx.trace(0.9)))
+        >>> updates, state = tx.update(jnp.array([50.0]), tx.init(jnp.zeros(1)))
+        >>> state["momentum"]
+        TraceState(trace=Array([1.], dtype=float32))
+
+    See also: `chain`.
     """
     return args

@@ -71,17 +71,38 @@ class FiniteGuardState(NamedTuple):
 @per_tree
 def conditionally_transform(
     inner: TransformationLike,
-    should_transform_fn: Callable[..., Any],
+    should_transform_fn: Callable[..., jax.Array | bool],
     forward_extra_args: bool = False,
 ) -> Rule:
-    """u = inner(g) where should_transform_fn(step) holds, otherwise u = g.
+    """Transform the updates on the steps where a condition holds, and pass them on unchanged on
+    others.
+
+        u = inner(g) where should_transform_fn(step) holds, otherwise u = g
 
     On the other steps the inner state stays as it is, and the inner transformation does not run
-    (on GPU and TPU it does if it is element by element: then to choose is cheaper). step is the
-    number of earlier calls of update. forward_extra_args: also pass should_transform_fn the extra
-    arguments of update.
+    (on GPU and TPU it does if it is element by element: then to choose is cheaper).
+
+    Args:
+        should_transform_fn: a function from the step, which is the number of earlier calls of
+            update, to one boolean.
+        forward_extra_args: also pass should_transform_fn the extra arguments of update that it has
+            parameters for, by name.
+
+    State: a count and that of `inner`.
 
     Raises: TypeError if should_transform_fn does not return one boolean.
+
+    Example:
+        >>> tx = gradtx.conditionally_transform(gradtx.scale(0.1), lambda step: step < 1)
+        >>> grad = jnp.array([1.0])
+        >>> state = tx.init(grad)
+        >>> for _ in range(2):
+        ...     updates, state = tx.update(grad, state)
+        ...     print(updates)
+        [0.1]
+        [1.]
+
+    See also: `conditionally_mask`, whose updates are 0 on the other steps.
     """
 
     def init(inner: Inner) -> ConditionallyTransformState:
@@ -101,12 +122,37 @@ def conditionally_transform(
 @per_tree
 def conditionally_mask(
     inner: TransformationLike,
-    should_transform_fn: Callable[..., Any],
+    should_transform_fn: Callable[..., jax.Array | bool],
     forward_extra_args: bool = False,
 ) -> Rule:
-    """u = inner(g) where should_transform_fn(step) holds, otherwise u = 0.
+    """Update the parameters on the steps where a condition holds, and leave them alone on others.
 
-    In all else like `conditionally_transform`.
+        u = inner(g) where should_transform_fn(step) holds, otherwise u = 0
+
+    On the other steps the inner state stays as it is, and the inner transformation does not run
+    (on GPU and TPU it does if it is element by element: then to choose is cheaper).
+
+    Args:
+        should_transform_fn: a function from the step, which is the number of earlier calls of
+            update, to one boolean.
+        forward_extra_args: also pass should_transform_fn the extra arguments of update that it has
+            parameters for, by name.
+
+    State: a count and that of `inner`.
+
+    Raises: TypeError if should_transform_fn does not return one boolean.
+
+    Example:
+        >>> tx = gradtx.conditionally_mask(gradtx.sgd(0.1), lambda step: step % 2 == 1)
+        >>> grad = jnp.array([1.0])
+        >>> state = tx.init(grad)
+        >>> for _ in range(2):
+        ...     updates, state = tx.update(grad, state)
+        ...     print(updates)
+        [0.]
+        [-0.1]
+
+    See also: `conditionally_transform`, `accumulate`.
     """
 
     def init(inner: Inner) -> ConditionallyMaskState:
@@ -129,13 +175,32 @@ def conditionally_mask(
 
 @per_tree
 def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegative) -> Rule:
-    """u = inner(g), but u = 0 and the inner state stays where g holds a NaN or an infinity.
+    """Skip steps whose gradient holds a NaN or an infinity, up to a number of them in a row.
+
+        u = inner(g), but u = 0 and the inner state stays where g is not finite
 
     After max_consecutive_errors such gradients in a row it gives up and lets them through until
     the next finite one, so that a run that is broken for good shows it. What the inner
     transformation makes of a finite gradient is not checked: `finite_guard` does check it, and
     never gives up. Gradients that the inner transformation ignores, such as those of frozen
     leaves, do not count.
+
+    Args:
+        max_consecutive_errors: how many gradients in a row may be skipped. With 0 none is, and the
+            state only counts them.
+
+    State: two counts (`notfinite_count` in a row, `total_notfinite`), a flag and that of `inner`.
+
+    Example:
+        >>> tx = gradtx.apply_if_finite(gradtx.sgd(0.1), max_consecutive_errors=1)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for _ in range(2):
+        ...     updates, state = tx.update(jnp.array([1.0, jnp.nan]), state)
+        ...     print(updates, state.notfinite_count)
+        [0. 0.] 1
+        [-0.1  nan] 2
+
+    See also: `finite_guard`, `accumulate`.
     """
 
     def init(inner: Inner) -> ApplyIfFiniteState:
@@ -158,16 +223,34 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
 
 @per_tree
 def finite_guard(inner: TransformationLike, *, check_result: bool = True) -> Rule:
-    """u = inner(g), but u = 0 and the inner state stays where a NaN or an infinity appears.
+    """Skip every step in which a NaN or an infinity appears, so that updates and state stay finite.
 
-    It never gives up: the updates are always finite, and so is the state. On a gradient that is
-    not finite the inner transformation changes nothing. After a finite one its result is checked:
-    the step is undone if the update is not finite, or if an element of the state that was finite
-    no longer is. Without that check, one finite gradient of 1e20 would end a run of Adam: its
-    square, an infinity in float32, stays in the running mean and makes every later step 0.
-    check_result=False saves the pass. `state.skipped` counts the skipped steps, and
-    `state.in_a_row` those since the last step taken. Gradients that the inner transformation
-    ignores, such as those of frozen leaves, do not count.
+        u = inner(g), but u = 0 and the inner state stays where g, u or the new state is not finite
+
+    It never gives up. On a gradient that is not finite the inner transformation changes nothing.
+    After a finite one its result is checked: the step is undone if the update is not finite, or if
+    an element of the state that was finite no longer is. Without that check, one finite gradient
+    of 1e20 would end a run of Adam: its square, an infinity in float32, stays in the running mean
+    and makes every later step 0. Gradients that the inner transformation ignores, such as those of
+    frozen leaves, do not count.
+
+    Args:
+        check_result: also check the update and the state that `inner` makes of a finite gradient.
+            False saves that pass over both.
+
+    State: two counts, `skipped` since the start and `in_a_row` since the last step taken, and that
+    of `inner`.
+
+    Example:
+        >>> tx = gradtx.finite_guard(gradtx.adam(0.1))
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grad in ([1.0, 1e20], [1.0, 1.0]):
+        ...     updates, state = tx.update(jnp.array(grad), state)
+        ...     print(updates.round(1), state.skipped)
+        [0. 0.] 1
+        [-0.1 -0.1] 1
+
+    See also: `apply_if_finite`, `dynamic_loss_scale`.
     """
 
     def init(inner: Inner) -> FiniteGuardState:

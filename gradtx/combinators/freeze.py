@@ -12,7 +12,7 @@ from gradtx.core.decorators import recipe
 from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
-from gradtx.core.mask import Mask
+from gradtx.core.mask import Mask, MaskLike
 from gradtx.core.origin import Held, is_nothing, show_class, wrong
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
@@ -51,26 +51,59 @@ def freeze_all() -> None:
 
 
 @recipe
-def freeze(mask: Any = True) -> GradientTransformation:
-    """u = 0 where the mask holds, wherever in a chain it stands; u = g elsewhere.
+def freeze(mask: MaskLike = True) -> GradientTransformation:
+    """Keep some parameters as they are, whatever else stands in the chain.
+
+        u = 0 where the mask holds, wherever in a chain it stands; u = g elsewhere
 
     To the transformations after it a frozen leaf is absent: weight decay or noise does not move
     it, a norm does not count it. Those before it still see the leaf's gradient. If freeze comes
     first, a NaN in the gradient of a frozen leaf does not make `finite_guard`, `apply_if_finite`,
     `accumulate`, `MultiSteps` or `dynamic_loss_scale` around it skip a step.
 
-    It keeps no state. The state that the rest of the chain keeps for a frozen leaf stays as it is;
+    Args:
+        mask: which parameters are frozen: a tree of booleans (or a prefix of one), a function from
+            the params to one, or a path pattern such as "encoder" or ~matching("head"). True means
+            all.
+
+    State: none. The state that the rest of the chain keeps for a frozen leaf stays as it is;
     `partition` and `selective_transform` keep none in the first place.
 
-    mask: as in `masked`.
+    Example:
+        >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2)}
+        >>> tx = gradtx.chain(gradtx.freeze("encoder"), gradtx.sgd(0.1))
+        >>> updates, _ = tx.update(params, tx.init(params))
+        >>> updates["encoder"], updates["head"]
+        (Array([0., 0.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
+
+    See also: `masked`, `partition`, `selective_transform`, `set_to_zero`.
     """
     return masked(freeze_all(), mask)
 
 
-def selective_transform(optimizer: TransformationLike, *, freeze_mask: Any) -> Partition:
-    """u = 0, without state, where the mask holds; the optimizer elsewhere.
+def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike) -> Partition:
+    """Freeze the parameters under a mask, and run the optimizer on all others.
 
-    freeze_mask: as `mask` in `masked`.
+        u = 0, without state, where the mask holds; u = optimizer(g) elsewhere
+
+    Args:
+        optimizer: the transformation of the parameters that are not frozen, gradtx's or Optax's.
+            It keeps state for these alone.
+        freeze_mask: which parameters are frozen: a tree of booleans (or a prefix of one), a
+            function from the params to one, or a path pattern such as "encoder" or
+            ~matching("head").
+
+    Returns: the same as `partition` into the groups "train" and "freeze", so `assignment(params)`
+    says which leaf is frozen.
+
+    Example:
+        >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2)}
+        >>> tx = gradtx.selective_transform(gradtx.adam(0.1), freeze_mask="encoder")
+        >>> print(tx.assignment(params))
+        encoder  'freeze'
+        head     'train'
+
+    See also: `freeze`, which may stand anywhere in a chain, and `partition`.
     """
     try:
         hash(freeze_mask)

@@ -24,7 +24,12 @@ from gradtx.core.place import Place
 from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
-from gradtx.core.transformation import GradientTransformation, as_transformation, in_dtypes_of
+from gradtx.core.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    in_dtypes_of,
+)
 from gradtx.core.value import show, thaw
 
 __all__ = [
@@ -227,7 +232,7 @@ def injection(
 
 
 def inject_hyperparams(
-    inner_factory: Callable[..., Any],
+    inner_factory: Callable[..., TransformationLike],
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., GradientTransformation]:
@@ -239,13 +244,31 @@ def inject_hyperparams(
     With gradtx you need this only for code that expects it: any number may be a schedule, and a
     transformation passed to a jitted function takes a new number without a retrace.
 
-    Numbers are kept in float32 (float64 under x64; hyperparam_dtype if given) whatever the dtype
-    of the parameters; an array keeps its own dtype. All numbers of a gradtx definition are kept.
-    Of another factory's, an int whose default is an int is not (it is a size, which must be known
-    when the program is traced), and a function counts as a schedule unless it is the default.
-    static_args: the names of arguments to pass on as they are.
+    All numbers of a gradtx definition are kept. Of another factory's, an int whose default is an
+    int is not (it is a size, which must be known when the program is traced), and a function
+    counts as a schedule unless it is the default.
+
+    Args:
+        inner_factory: a function that returns a transformation, such as `adamw`, or one of your
+            own.
+        static_args: the name, or the names, of arguments to pass on as they are.
+        hyperparam_dtype: the dtype of the numbers in the state, whatever the dtype of the
+            parameters. None means float32 (float64 under x64), and for an array its own.
+
+    Returns: a function that takes the arguments of inner_factory and returns the transformation.
+    Its state, an `InjectStatefulHyperparamsState`, holds a count, the numbers in `hyperparams`,
+    the states of schedules, and the inner state.
 
     Raises: ValueError for a name in static_args that the factory does not have.
+
+    Example:
+        >>> params = jnp.array([1.0])
+        >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=0.1)
+        >>> state = tx.init(params)
+        >>> state.hyperparams["learning_rate"] = jnp.asarray(0.5)
+        >>> updates, state = tx.update(params, state, params)
+        >>> updates
+        Array([-0.5], dtype=float32)
     """
     names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
     parameters = inspect.signature(inner_factory).parameters

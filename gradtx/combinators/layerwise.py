@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from gradtx.core.mask import broadcast_prefix, check_pattern
 from gradtx.core.numerics import times
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.state import OptState, Params, Updates
+from gradtx.tree.types import Tree
 
 __all__ = ["layerwise_lr_decay"]
 
@@ -152,26 +153,45 @@ def _given(by: Any, leaves: Leaves) -> list[int | None]:
 
 
 @makes(LayerwiseDecay)
-def layerwise_lr_decay(decay: Fraction, by: Any) -> Callable[[Updates], Updates]:
-    """u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer.
+def layerwise_lr_decay(
+    decay: Fraction, by: Sequence[str] | Callable[[str], int] | Tree
+) -> Callable[[Updates], Updates]:
+    """Shorten the updates of each layer the more, the farther it is from the output.
+
+        u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer
+
+    For fine-tuning, where the layers at the input should change least. It goes after an optimizer,
+    since the factor scales the learning rate, and weight decay with it:
 
         chain(adamw(1e-3), layerwise_lr_decay(0.75, ["embed", r"blocks/(\\d+)", "head"]))
 
-    It goes after an optimizer: the factor scales the learning rate, and weight decay with it.
+    `tx.layers(params)` returns, and prints as a table, the layer and the factor of every leaf.
 
-    by: the layer of each leaf, counted from the input, as one of
-    - a list of regular expressions from input to output, searched for in the leaf's path
-      (`blocks/3/kernel`); the first that is found decides. One whose group catches a number stands
-      for as many layers as there are numbers, in their order;
-    - a function from the path to the layer;
-    - a tree of layers shaped like the params, or a prefix of it.
+    Args:
+        decay: the factor from one layer to the one before it. 1 treats all alike; 0.65 to 0.9 are
+            usual for fine-tuning; 0 leaves only the last layer moving.
+        by: the layer of each leaf, counted from the input, in one of three forms. A list of
+            regular expressions from input to output, searched for in the leaf's path
+            (`blocks/3/kernel`): the first that is found decides, and one whose group catches a
+            number stands for as many layers as there are numbers, in their order. Or a function
+            from the path to the layer. Or a tree of layers shaped like the params, or a prefix of
+            it.
 
-    `layers(params)` returns, and prints as a table, the layer and the factor of every leaf.
+    State: none.
 
     Raises: ValueError at init for leaves in no layer (each is named) and for a pattern that gets
     no leaf.
 
-    Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146; Clark et al., 2020,
+    Example:
+        >>> params = {"embed": jnp.ones(1), "blocks": [jnp.ones(1)] * 2, "head": jnp.ones(1)}
+        >>> tx = gradtx.layerwise_lr_decay(0.5, ["embed", r"blocks/(\\d+)", "head"])
+        >>> print(tx.layers(params))
+        blocks/0  layer   1  x 0.25
+        blocks/1  layer   2  x 0.5
+        embed     layer   0  x 0.125
+        head      layer   3  x 1
+
+    References: Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146; Clark et al., 2020,
     https://arxiv.org/abs/2003.10555
     """
 

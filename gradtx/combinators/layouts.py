@@ -70,9 +70,25 @@ class Flatten(GradientTransformation):
 def flatten(inner: TransformationLike) -> GradientTransformation:
     """Run the inner transformation on all parameters as one vector.
 
-    Its state is made of vectors too, the norm of a leaf is the norm of all parameters, and a mask
-    sees a single leaf. With many small leaves it saves the overhead of each; with large ones it
-    costs a copy of everything on the way in and on the way out.
+        u = split(inner(concatenate(g)))
+
+    The norm of a leaf is then the norm of all parameters, and a mask sees a single leaf. With many
+    small leaves it saves the overhead of each; with large ones it costs a copy of everything on
+    the way in and on the way out.
+
+    State: that of `inner`, which is made of vectors too.
+
+    Raises: ValueError if a gradient is None, since the vector is of all parameters, and for an
+    inner transformation that rounds the parameters.
+
+    Example:
+        >>> grads = {"a": jnp.array([1.0]), "b": jnp.array([7.0])}
+        >>> clip = gradtx.clip_by_block_rms(1.0)
+        >>> for tx in (clip, gradtx.flatten(clip)):
+        ...     updates, _ = tx.update(grads, tx.init(grads))
+        ...     print(updates["a"], updates["b"])
+        [1.] [1.]
+        [0.2] [1.4]
     """
     return inner
 

@@ -146,16 +146,37 @@ def lookahead(
 ) -> tuple[object, ...]:
     """Let fast parameters run ahead, and every few steps move slow ones towards them.
 
-        fast <- fast + optimizer(g)
+        fast <- fast + fast_optimizer(g)
         every sync_period steps: slow <- slow + slow_step_size (fast - slow);  fast <- slow
 
     params is a `LookaheadParams`, and the updates are such a pair too, which `apply_updates` takes
     as it is. Gradients and a `value` are taken at params.fast, and a `value_fn` is a function of
-    params.fast. It must be the outermost transformation. reset_state: whether the optimizer starts
-    afresh after every synchronisation.
+    params.fast. Evaluate and keep params.slow. It must be the outermost transformation.
+
+    Args:
+        fast_optimizer: the optimizer of the fast parameters, gradtx's or Optax's.
+        sync_period: how many steps the fast parameters run ahead, >= 1; 5 or 10 in the paper.
+            Longer averages over more of the path and lets it stray farther.
+        slow_step_size: the share of the way from the slow to the fast parameters that is taken:
+            0.5 to 0.8 in the paper. 1 is the fast optimizer alone.
+        reset_state: start the fast optimizer afresh after every synchronisation, so that no
+            momentum points to where the fast parameters were.
+
+    State: that of fast_optimizer and a count. The parameters are kept twice: 4 bytes a parameter
+    more.
 
     Raises: ValueError for sync_period < 1; TypeError in update for any other params.
 
-    Zhang et al., 2019, https://arxiv.org/abs/1907.08610
+    Example:
+        >>> params = gradtx.LookaheadParams.init_synced(jnp.array([1.0]))
+        >>> tx = gradtx.lookahead(gradtx.sgd(0.5), sync_period=2, slow_step_size=0.5)
+        >>> state = tx.init(params)
+        >>> for _ in range(2):
+        ...     params, state = gradtx.step(tx, jnp.array([1.0]), state, params)
+        ...     print(params.fast, params.slow)
+        [0.5] [1.]
+        [0.5] [0.5]
+
+    References: Zhang et al., 2019, https://arxiv.org/abs/1907.08610
     """
     return fast_optimizer, sync_period, slow_step_size, reset_state

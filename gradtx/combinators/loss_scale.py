@@ -55,13 +55,36 @@ def dynamic_loss_scale(
         otherwise:  u = 0, and the inner state stays
                     scale <- max(scale * backoff_factor, min_scale)
 
-    Pass the gradients of `scale_loss(loss, opt_state)`. They are divided in float32 or wider, so
-    that what is too small for float16 is not lost again. Put it first: whatever clips or decays
-    belongs in `inner`. Among the extra arguments of update, `grad` and what `grad_fn` returns are
-    scaled gradients too; `value`, `value_fn` and `obj_fn` are those of the unscaled loss.
-    `state.scale` and `state.skipped` may be read; see also `loss_scale`.
+    For float16, in which small gradients become 0; bfloat16 does not need it. Pass the gradients
+    of `scale_loss(loss, opt_state)`. They are divided in float32 or wider, so that what is too
+    small for float16 is not lost again. Put it first: whatever clips or decays belongs in `inner`.
+    Among the extra arguments of update, `grad` and what `grad_fn` returns are scaled gradients
+    too; `value`, `value_fn` and `obj_fn` are those of the unscaled loss.
 
-    Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
+    Args:
+        init_scale: the first scale. One that is too large costs a few skipped steps, each of which
+            shrinks it; one that is too small takes growth_interval steps for each growth.
+        growth_interval: how many finite steps in a row it takes until the scale grows.
+        growth_factor: what the scale is multiplied by when it grows.
+        backoff_factor: what the scale is multiplied by after a gradient that is not finite; below
+            1.
+        min_scale: the smallest scale; 1 leaves the loss as it is.
+        max_scale: the largest scale.
+
+    State: the scale (float32), two counts (`growth_count` and `skipped`), and that of `inner`.
+
+    Example:
+        >>> tx = gradtx.dynamic_loss_scale(gradtx.sgd(0.5), init_scale=8.0)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for scaled_grad in (8.0, jnp.inf):
+        ...     updates, state = tx.update(jnp.array([scaled_grad]), state)
+        ...     print(updates, state.scale, state.skipped)
+        [-0.5] 8.0 0
+        [0.] 4.0 1
+
+    See also: `scale_loss`, `loss_scale`, `finite_guard`.
+
+    References: Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740
     """
 
     def init(inner: Inner) -> DynamicLossScaleState:
@@ -99,11 +122,25 @@ def dynamic_loss_scale(
 
 
 def scale_loss(loss: ArrayLike, opt_state: OptState) -> jax.Array:
-    """loss * scale, in float32 or wider: differentiate this under `dynamic_loss_scale`.
+    """Multiply a loss by the scale of `dynamic_loss_scale`, in float32 or wider.
 
         grads = jax.grad(lambda p: scale_loss(loss_fn(p), opt_state))(params)
 
+    Differentiate this in place of the loss itself, and pass the gradients to `tx.update` as they
+    are.
+
+    Args:
+        loss: the loss, a scalar of any floating dtype.
+        opt_state: the optimizer's state; the scale may be anywhere in it.
+
     Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
+
+    Example:
+        >>> tx = gradtx.dynamic_loss_scale(gradtx.sgd(0.1), init_scale=1024.0)
+        >>> gradtx.scale_loss(jnp.float16(2.0), tx.init(jnp.zeros(1)))
+        Array(2048., dtype=float32)
+
+    See also: `loss_scale`.
     """
     loss = jnp.asarray(loss)
     loss = cast(loss, compute_dtype(loss.dtype))
@@ -111,9 +148,19 @@ def scale_loss(loss: ArrayLike, opt_state: OptState) -> jax.Array:
 
 
 def loss_scale(opt_state: OptState) -> jax.Array:
-    """The scale for the next loss, from wherever it is in the state.
+    """Read the scale for the next loss from the state of `dynamic_loss_scale`.
+
+    Args:
+        opt_state: the optimizer's state; the scale may be anywhere in it.
 
     Raises: ValueError if the state does not hold exactly one `DynamicLossScaleState`.
+
+    Example:
+        >>> tx = gradtx.chain(gradtx.dynamic_loss_scale(gradtx.adam(0.1), init_scale=1024.0))
+        >>> gradtx.loss_scale(tx.init(jnp.zeros(1)))
+        Array(1024., dtype=float32)
+
+    See also: `scale_loss`.
     """
     found = nodes_of(opt_state, lambda x: isinstance(x, DynamicLossScaleState))
     of = "an optimizer made with dynamic_loss_scale(...)"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves
-from gradtx.core.mask import Mask, MaskedNode, hide
+from gradtx.core.mask import Mask, MaskedNode, MaskLike, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
@@ -79,20 +79,37 @@ class Masked(GradientTransformation):
 
 @makes(Masked)
 def masked(
-    inner: TransformationLike, mask: Any, *, mask_compatible_extra_args: bool = False
+    inner: TransformationLike, mask: MaskLike, *, mask_compatible_extra_args: bool = False
 ) -> tuple[object, ...]:
     """Apply a transformation to some leaves; the others pass unchanged and cost no state.
 
-    mask: a tree of booleans shaped like the params, or a prefix of it; a function from the params
-    to such a tree; a regular expression (`"kernel"`) searched for in the leaf's path
-    (`encoder/0/kernel`); or `matching(pattern)`, and `~matching(pattern)` for all other leaves.
+        u = inner(g) where the mask holds, u = g elsewhere
 
-    update takes `grad` and `value_fn` or `obj_fn` of the whole tree; inside, a line search sees the
-    objective as a function of the selected leaves, with the others where they are.
-    mask_compatible_extra_args: whether the mask also hides leaves of other extra arguments of
-    update that are trees like the updates.
+    The usual case is weight decay on matrices only. `freeze` stops leaves, and `partition` gives
+    each group a transformation of its own. update takes `grad` and `value_fn` or `obj_fn` of the
+    whole tree; inside, a line search sees the objective as a function of the selected leaves, with
+    the others where they are.
+
+    Args:
+        mask: which parameters: a tree of booleans shaped like the params, or a prefix of it; a
+            function from the params to such a tree; a regular expression (`"kernel"`) searched for
+            in the leaf's path (`encoder/0/kernel`); or `matching(pattern)`, and
+            `~matching(pattern)` for all other leaves.
+        mask_compatible_extra_args: also hide masked leaves of extra arguments of update that are
+            trees like the updates. `grad` is masked in any case.
+
+    State: that of `inner` for the selected leaves, with `MaskedNode()` in place of the others.
 
     Raises: ValueError, in init and update, for a mask that does not fit the tree or a pattern that
     matches no leaf.
+
+    Example:
+        >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+        >>> tx = gradtx.masked(gradtx.add_decayed_weights(0.5), "kernel")
+        >>> updates, _ = tx.update(gradtx.tree.zeros_like(params), tx.init(params), params)
+        >>> updates["kernel"], updates["bias"]
+        (Array([0.5, 0.5], dtype=float32), Array([0., 0.], dtype=float32))
+
+    See also: `freeze`, `partition`, `selective_transform`.
     """
     return inner, mask, mask_compatible_extra_args

@@ -54,16 +54,30 @@ class Maximize(Recipe):
 
 @makes(Maximize)
 def maximize(inner: TransformationLike) -> GradientTransformation:
-    """Run the optimizer uphill: it minimizes the negative of the objective.
+    """Run an optimizer uphill: it minimizes the negative of the objective.
+
+        u = inner(-g)
 
     update takes the gradient of the objective itself and, where they are needed, its `value`,
     `grad`, `value_fn`, `obj_fn` and `grad_fn`; inner sees all of them negated. Values that inner
     keeps in its state, such as the best so far, and bounds that it is given, such as
     `lower_bound`, are those of the negative; `value_and_grad_from_state` returns the objective's
     own. A transformation that looks at values must be inside: beside maximize in a chain it would
-    see the objective itself. The state is a pair: an empty state and that of inner.
-    maximize(maximize(tx)) is tx.
+    see the objective itself. maximize(maximize(tx)) is tx.
+
+    Args:
+        inner: the optimizer that is to go uphill, gradtx's or Optax's.
+
+    State: a pair: an empty state and that of `inner`.
 
     Raises: TypeError if inner is not a transformation.
+
+    Example:
+        >>> params = jnp.array([1.0])
+        >>> tx = gradtx.maximize(gradtx.sgd(0.5))
+        >>> grads = jax.grad(lambda x: jnp.sum(6 * x - x**2))(params)
+        >>> updates, _ = tx.update(grads, tx.init(params), params)
+        >>> updates
+        Array([2.], dtype=float32)
     """
     return chain(negate(), inner)

@@ -53,10 +53,37 @@ def mechanize(
         u   = x0 + S (delta + base_optimizer(g)) - x        (with the new s)
 
     r, m, v and s are one number for each of the n = num_betas values beta = 0.9, 0.99, 0.999, ...
-    x0 is the params at the first update. Give the base optimizer a learning rate around 1, which
-    may be a schedule; it cannot hold a line search. Raises: ValueError for num_betas < 1.
+    x0 is the params at the first update.
 
-    Cutkosky, Defazio & Mehta, 2023, https://arxiv.org/abs/2306.00144
+    Args:
+        base_optimizer: the optimizer whose updates are scaled, gradtx's or Optax's. Give it a
+            learning rate around 1, which may be a schedule. It cannot hold a line search.
+        weight_decay: how strongly the scale is held back where parameters grow. It is in units of
+            the gradient's norm, and changes the scale alone: the base optimizer may decay them
+            too.
+        eps: a small number that keeps denominators from being 0.
+        s_init: the first scale. It is far below any learning rate; a larger one saves the first
+            steps, in which the scale has to grow.
+        num_betas: how many decay rates the scale is learned with; their scales are added up.
+
+    State: x0, 4 bytes a parameter, four arrays of num_betas numbers, a count and that of
+    base_optimizer.
+
+    Raises: ValueError for num_betas < 1.
+
+    Example:
+        >>> params = jnp.array([1.0])
+        >>> tx = gradtx.mechanize(gradtx.sgd(1.0))
+        >>> state = tx.init(params)
+        >>> step = jax.jit(gradtx.step)
+        >>> for _ in range(60):  # the gradient of x^2 / 2 is x
+        ...     params, state = step(tx, params, state, params)
+        >>> print(abs(params) < 1e-3, jnp.sum(state.s) > 0.01)
+        [ True] True
+
+    See also: `schedule_free`, `prodigy`, `dadapt_adamw`.
+
+    References: Cutkosky, Defazio & Mehta, 2023, https://arxiv.org/abs/2306.00144
     """
 
     def init(params: Params, base_optimizer: Inner) -> MechanicState:

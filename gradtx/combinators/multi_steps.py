@@ -68,7 +68,23 @@ class ShouldSkipUpdateFunction(Protocol):
 def skip_not_finite(
     updates: Updates, gradient_step: jax.Array, params: Params | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Leave out a micro-batch with a NaN or an infinity; the state says how many it holds."""
+    """Leave out a micro-batch with a NaN or an infinity, as should_skip_update_fn of `multi_steps`.
+
+    Args:
+        updates: the gradients of the micro-batch.
+        gradient_step: how many steps the optimizer has taken; it makes no difference.
+        params: the parameters; they make no difference.
+
+    Returns: whether to skip, and the state: `should_skip` and `num_not_finite`, the number of
+    elements that are not finite.
+
+    Example:
+        >>> skip, state = gradtx.skip_not_finite(jnp.array([1.0, jnp.nan, jnp.inf]), 0, None)
+        >>> print(skip, state["num_not_finite"])
+        True 2
+
+    See also: `skip_large_updates`, `accumulate`, `finite_guard`.
+    """
     counts = [jnp.sum(~jnp.isfinite(x), dtype=np.uint32) for x in jax.tree.leaves(updates)]
     small = [jnp.minimum(n, np.uint32(2**31 - 1)).astype(np.int32) for n in counts]
     number = functools.reduce(increased, small, jnp.zeros((), np.int32))
@@ -78,8 +94,28 @@ def skip_not_finite(
 def skip_large_updates(
     updates: Updates, gradient_step: jax.Array, params: Params | None, max_squared_norm: ArrayLike
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Leave out a micro-batch unless its sum of squares, in float32 or wider, is below
-    max_squared_norm, which is to be bound with `functools.partial`."""
+    """Leave out a micro-batch with a large gradient, as should_skip_update_fn of `multi_steps`.
+
+        skip unless sum of |g|^2 over all leaves < max_squared_norm
+
+    The sum is taken in float32 or wider, and a NaN in it is skipped too.
+
+    Args:
+        updates: the gradients of the micro-batch.
+        gradient_step: how many steps the optimizer has taken; it makes no difference.
+        params: the parameters; they make no difference.
+        max_squared_norm: the bound of the sum of squares. Bind it beforehand:
+            `functools.partial(skip_large_updates, max_squared_norm=100.0)`.
+
+    Returns: whether to skip, and the state: `should_skip` and `norm_squared`.
+
+    Example:
+        >>> skip, state = gradtx.skip_large_updates(jnp.array([3.0, 4.0]), 0, None, 16.0)
+        >>> print(skip, state["norm_squared"])
+        True 25.0
+
+    See also: `skip_not_finite`, `clip_by_global_norm`.
+    """
     squared_norm = tree.norm(updates, squared=True)
     skip = ~(squared_norm < max_squared_norm)  # so that a NaN is skipped too
     return skip, {"should_skip": skip, "norm_squared": squared_norm}
@@ -149,12 +185,38 @@ def multi_steps(
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType = np.float32,
 ) -> Rule:
-    """`MultiSteps` as a function.
+    """Accumulate gradients over several micro-batches, then run the optimizer once.
 
         acc <- acc + (g - acc) / n,     acc + g with use_grad_mean=False     (n gradients so far)
         u = opt(acc) when n = k, otherwise u = 0
 
-    The arguments are those of `MultiSteps`. Raises: ValueError for k < 1.
+    It is Optax's `MultiSteps` as a function. `accumulate` does the same, and by itself leaves out
+    micro-batches with a NaN or an infinity.
+
+    Args:
+        opt: the optimizer that takes a step after every k micro-batches, gradtx's or Optax's.
+        every_k_schedule: k, a whole number >= 1, or a schedule of the optimizer's step.
+        use_grad_mean: give the optimizer the mean of the gradients; False gives their sum.
+        should_skip_update_fn: a function (updates, gradient_step, params) -> (skip, skip_state). A
+            micro-batch for which skip holds changes nothing and does not count; skip_state is kept
+            in the state. `skip_not_finite` and `skip_large_updates` are two such functions. None
+            skips nothing.
+        accumulator_dtype: the dtype of acc.
+
+    State: acc, 4 bytes a parameter, two counts, skip_state and that of `opt`.
+
+    Raises: ValueError for k < 1.
+
+    Example:
+        >>> tx = gradtx.multi_steps(gradtx.sgd(1.0), every_k_schedule=2, use_grad_mean=False)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for grad in (1.0, 3.0):
+        ...     updates, state = tx.update(jnp.array([grad]), state)
+        ...     print(updates, tx.has_updated(state))
+        [0.] False
+        [-4.] True
+
+    See also: `accumulate`.
     """
     check_every("multi_steps: every_k_schedule", every_k_schedule)
     should_skip = should_skip_update_fn or _never

@@ -21,6 +21,7 @@ from gradtx.core.transformation import (
     TransformationLike,
 )
 from gradtx.core.value import show, thaw
+from gradtx.tree.types import Tree
 
 __all__ = ["PartitionState", "partition"]
 
@@ -232,7 +233,7 @@ class Partition(GradientTransformation):
 @makes(Partition)
 def partition(
     transforms: Mapping[Any, TransformationLike],
-    param_labels: Any | Callable[[Params], Any] | None = None,
+    param_labels: Tree | Callable[[Params], Tree] | None = None,
     *,
     mask_compatible_extra_args: bool = False,
 ) -> tuple[object, ...]:
@@ -241,19 +242,34 @@ def partition(
         partition({"bias|scale": sgd(0.1), ".*": adamw(1e-3)})
         partition({"adam": adam(1e-3), "frozen": freeze()}, {"head": "adam", "body": "frozen"})
 
-    Without param_labels the keys of `transforms` are regular expressions, searched for in the
-    leaf's path (`encoder/0/kernel`); the first that is found decides. With param_labels they are
-    labels, and param_labels is a tree of labels shaped like the params, a prefix of such a tree, or
-    a function from the params to one. `assignment(params)` returns, and prints as a table, which
-    leaf is in which group.
+    `tx.assignment(params)` returns, and prints as a table, which leaf is in which group. A line
+    search in a group moves that group's leaves, with the others where they were before the step,
+    even if another group moves them at the same time. `multi_transform` is the older name.
 
-    A line search in a group moves that group's leaves, with the others where they were before the
-    step, even if another group moves them at the same time. mask_compatible_extra_args: whether
-    extra arguments of update that are trees like the updates show a group its own leaves only.
-    `multi_transform` is the older name.
+    Args:
+        transforms: the transformation of each group, gradtx's or Optax's, by pattern or by label.
+            Without param_labels the keys are regular expressions, searched for in the leaf's path
+            (`encoder/0/kernel`); the first that is found decides. With param_labels they are
+            labels.
+        param_labels: the label of each leaf: a tree of labels shaped like the params, a prefix of
+            such a tree, or a function from the params to one. None means that the keys are
+            patterns.
+        mask_compatible_extra_args: show a group only its own leaves of extra arguments of update
+            that are trees like the updates. `grad` is masked in any case.
+
+    State: the state of each group for its own leaves, by key.
 
     Raises: TypeError for anything but a transformation; ValueError for an invalid regular
     expression and, at init, for leaves that no group takes (each is named) and for a pattern that
     gets no leaf, unless it matches them all, as a last ".*" does.
+
+    Example:
+        >>> params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+        >>> tx = gradtx.partition({"bias": gradtx.sgd(0.1), ".*": gradtx.adamw(1e-3)})
+        >>> print(tx.assignment(params))
+        dense/bias    'bias'
+        dense/kernel  '.*'
+
+    See also: `masked`, `freeze`, `selective_transform`, `layerwise_lr_decay`.
     """
     return transforms, param_labels, mask_compatible_extra_args

@@ -52,19 +52,38 @@ def sam(
 
     SAM itself is sam(sgd(0.01), chain(normalize(), sgd(rho))). Each of these lines is one call of
     update, with the gradient at the params as they are then; the last call also undoes the climb.
+    A step from where the loss nearby is high leads to flatter minima, at the cost of sync_period
+    gradients. `stochastic_rounding`, `kahan` and `master_weights` belong in `optimizer`.
 
-    opaque_mode: all of it is one call of update, which needs grad_fn(params, i): the gradient at
-    the params of the i-th climbing step, which are in float32 or wider. batch_axis_name: the mapped
-    axis over which these gradients are averaged.
-    reset_state: whether every climb begins with a fresh state of adv_optimizer.
+    Args:
+        optimizer: the optimizer that takes the steps, gradtx's or Optax's. With a line search in
+            it, which opaque_mode does not allow, the loss that it sees is the one at the end of
+            the same climb.
+        adv_optimizer: the optimizer that climbs: its updates are subtracted. Its learning rate is
+            the radius rho. It cannot hold a line search.
+        sync_period: how many gradients a step takes: the climb and the step itself. 2 is SAM; 1
+            does not climb.
+        reset_state: begin every climb with a fresh state of adv_optimizer.
+        opaque_mode: do all of it in one call of update, which needs grad_fn(params, i): the
+            gradient at the params of the i-th climbing step, which are in float32 or wider.
+        batch_axis_name: the mapped axis over which the gradients of grad_fn are averaged.
 
-    adv_optimizer cannot hold a line search, nor can optimizer in opaque mode; otherwise the loss
-    that optimizer sees is the one at the end of the same climb. `stochastic_rounding`, `kahan` and
-    `master_weights` belong in `optimizer`.
+    State: the parameters where the climb began, 4 bytes each (none in opaque mode), a count and
+    those of both optimizers.
 
     Raises: ValueError for sync_period < 1 and for an adv_optimizer that rounds.
 
-    Foret et al., 2021, https://arxiv.org/abs/2010.01412
+    Example:
+        >>> tx = gradtx.sam(gradtx.sgd(0.5), gradtx.chain(gradtx.normalize(), gradtx.sgd(0.25)))
+        >>> params = jnp.array([1.0])
+        >>> state = tx.init(params)
+        >>> for _ in range(2):  # the gradient of x^2 is 2 x
+        ...     params, state = gradtx.step(tx, 2 * params, state, params)
+        ...     print(params)
+        [1.25]
+        [-0.25]
+
+    References: Foret et al., 2021, https://arxiv.org/abs/2010.01412
     """
     if Place.LAST in adv_optimizer.place:
         raise ValueError(

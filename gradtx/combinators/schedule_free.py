@@ -52,12 +52,36 @@ def schedule_free(
         x <- (1 - c) x + c z            c = w / (sum of w so far), 0 while that is 0
         y <- b1 x + (1 - b1) z
 
-    The params are y. Evaluate with the average x, `schedule_free_eval_params(state, params)`.
-    learning_rate: that of the base optimizer, as the same number or schedule; both are evaluated at
-    the same step. b1: in (0, 1], since with 0 y would not determine x. state_dtype: the dtype of z;
-    by default float32 or wider. The base optimizer should have no momentum of its own and cannot
-    hold a line search; it sees y as its params, and a `value` taken there. Defazio et al., 2024,
-    https://arxiv.org/abs/2405.15682
+    The average takes the place of a learning rate that decays, so the run need not know where it
+    ends. The params are y. Evaluate with the average x, which `schedule_free_eval_params(state,
+    params)` computes.
+
+    Args:
+        base_optimizer: the optimizer whose iterates are averaged, gradtx's or Optax's. It should
+            have no momentum of its own and cannot hold a line search; it sees y as its params, and
+            a `value` taken there.
+        learning_rate: that of the base optimizer, as the same number or schedule; both are
+            evaluated at the same step. Here it only weights the average.
+        b1: how close to the average the gradients are taken, in (0, 1], since with 0 y would not
+            determine x. It plays the part of momentum: larger is smoother.
+        weight_lr_power: how much less the steps of a warmup count in the average; with 0 all count
+            alike.
+        state_dtype: the dtype of z; None means float32 or wider.
+
+    State: z, 4 bytes a parameter, a count, three scalars and that of base_optimizer.
+
+    Example:
+        >>> params = jnp.array([1.0])
+        >>> tx = gradtx.schedule_free(gradtx.sgd(0.5), learning_rate=0.5, b1=0.5)
+        >>> state = tx.init(params)
+        >>> for _ in range(2):
+        ...     params, state = gradtx.step(tx, jnp.array([1.0]), state, params)
+        >>> print(params, gradtx.schedule_free_eval_params(state, params))
+        [0.125] [0.25]
+
+    See also: `schedule_free_eval_params`, `schedule_free_adamw`, `schedule_free_sgd`.
+
+    References: Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
 
     def init(params: Params, base_optimizer: Inner) -> ScheduleFreeState:
@@ -102,13 +126,26 @@ def schedule_free(
 
 
 def schedule_free_eval_params(state: OptState, params: Params) -> Params:
-    """The average x, with which to evaluate a schedule-free model, in the dtypes of params.
+    """Compute the average x, with which to evaluate a schedule-free model, in the dtypes of params.
 
         x = (y - (1 - b1) z) / b1
 
-    state: any state that holds one ScheduleFreeState; params: y, as training left them.
+    Args:
+        state: the optimizer's state, with one `ScheduleFreeState` anywhere in it.
+        params: y, the parameters as training left them.
 
     Raises: ValueError if the state holds none, or several.
+
+    Example:
+        >>> params = jnp.array([1.0])
+        >>> tx = gradtx.schedule_free(gradtx.sgd(0.5), learning_rate=0.5, b1=0.5)
+        >>> state = tx.init(params)
+        >>> for _ in range(2):
+        ...     params, state = gradtx.step(tx, jnp.array([1.0]), state, params)
+        >>> print(params, gradtx.schedule_free_eval_params(state, params))
+        [0.125] [0.25]
+
+    See also: `schedule_free`.
     """
     found = nodes_of(state, lambda node: hasattr(node, "b1") and hasattr(node, "z"))
     of = "an optimizer made with schedule_free(...)"

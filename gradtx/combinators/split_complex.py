@@ -38,6 +38,15 @@ def split_real_and_imaginary(inner: TransformationLike) -> Rule:
         u = a + ib,                 (a, b) = inner(Re g, Im g)
 
     With Adam, for example, each part has a second moment of its own.
+
+    State: that of `inner`, whose arrays are real.
+
+    Example:
+        >>> params = jnp.array([3.0 + 4.0j])
+        >>> tx = gradtx.split_real_and_imaginary(gradtx.clip(1.0))
+        >>> updates, _ = tx.update(params, tx.init(params))
+        >>> updates
+        Array([1.+1.j], dtype=complex64)
     """
 
     def init(inner: Inner) -> SplitRealAndImaginaryState:

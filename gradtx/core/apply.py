@@ -26,10 +26,26 @@ class Applied:
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
-    """params + updates, each leaf in its parameter's dtype.
+    """Add updates to parameters, each leaf in its parameter's dtype.
 
-    The sum is taken in float32 or wider and rounded once. A parameter whose update is None stays as
-    it is. Raises: ValueError, with the leaf's path, if trees or shapes differ.
+        params + updates
+
+    The sum is taken in float32 or wider and rounded once, to nearest.
+
+    Args:
+        params: the parameters, a pytree of arrays.
+        updates: what `tx.update` returned, a tree like params. A parameter whose update is None
+            stays as it is.
+
+    Raises: ValueError, with the leaf's path, if trees or shapes differ.
+
+    Example:
+        >>> params = {"a": jnp.array([1.0, 2.0]), "b": jnp.ones(1, jnp.bfloat16)}
+        >>> updates = {"a": jnp.array([0.5, -0.5]), "b": None}
+        >>> gradtx.apply_updates(params, updates)
+        {'a': Array([1.5, 1.5], dtype=float32), 'b': Array([1], dtype=bfloat16)}
+
+    See also: `step`.
     """
     leaves = Leaves.of(updates)
     aligned = align(leaves, params, "apply_updates: params")

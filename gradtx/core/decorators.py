@@ -20,23 +20,83 @@ T = TypeVar("T", bound=Ruled)
 def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """Define a transformation by the maths of one array.
 
-    The function takes hyperparameters (annotated `Decay`, `NonNegative`, ...: numbers, arrays or
-    schedules) and static options, and returns a `Rule`, or only an update function when there is
-    no state. See `Rule` for what init and update may ask for by name.
+    The decorated function takes hyperparameters (annotated `Decay`, `NonNegative`, ...: numbers,
+    arrays or schedules) and static options, and returns a `Rule`, or only an update function when
+    there is no state. See `Rule` for what init and update may ask for by name. Calling the
+    definition makes a transformation.
 
-    Raises at decoration: TypeError if the rule asks for a name that nobody provides, or if a
+    Args:
+        function: the function of hyperparameters that returns the rule.
+
+    Raises: TypeError at decoration if the rule asks for a name that nobody provides, or if a
     hyperparameter has the name of an attribute of transformations, such as `init`.
+
+    Example:
+        >>> @gradtx.per_leaf
+        ... def sign_of_mean(decay: gradtx.Decay = 0.9):
+        ...     def update(grad, state):
+        ...         mean = decay * state + (1 - decay) * grad
+        ...         return jnp.sign(mean), mean
+        ...     return gradtx.Rule(gradtx.zeros_like, update)
+        >>> tx = gradtx.chain(sign_of_mean(decay=0.5), gradtx.scale(-0.1))
+        >>> updates, state = tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))
+        >>> updates
+        Array([-0.1,  0.1], dtype=float32)
+
+    See also: `per_tree`, `recipe`, `Rule`.
     """
     return _probed(Definition(function, LeafTransformation))
 
 
 def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
-    """Define a transformation by the maths of a whole tree, like `per_leaf` otherwise."""
+    """Define a transformation by the maths of a whole tree.
+
+    For what `per_leaf` cannot do: a norm of all leaves, or a wrapper of another transformation,
+    whose rule asks for it by its name and receives an `Inner`. In all else it is like `per_leaf`.
+
+    Args:
+        function: the function of hyperparameters that returns the rule, or an update function.
+
+    Raises: TypeError at decoration if the rule asks for a name that nobody provides, or if a
+    hyperparameter has the name of an attribute of transformations, such as `init`.
+
+    Example:
+        >>> @gradtx.per_tree
+        ... def to_length(length: gradtx.Positive):
+        ...     def update(updates):
+        ...         return gradtx.tree.scale(length / gradtx.tree.norm(updates), updates)
+        ...     return update
+        >>> grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+        >>> updates, _ = to_length(10.0).update(grads, to_length(10.0).init(grads))
+        >>> updates["a"], updates["b"]
+        (Array([6.], dtype=float32), Array([8.], dtype=float32))
+
+    See also: `per_leaf`, `recipe`, `Rule`, `Inner`.
+    """
     return _probed(Definition(function, TreeTransformation))
 
 
 def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
-    """Define a named composition: a function that returns a chain and has no maths of its own."""
+    """Define a named composition: a function that returns a chain and has no maths of its own.
+
+    Unlike a plain function that returns a chain, it makes a transformation that prints, compares
+    and is changed by `tx.replace` under its own name and arguments.
+
+    Args:
+        function: the function of hyperparameters that returns the chain, or any transformation.
+
+    Raises: TypeError at decoration if a hyperparameter has the name of an attribute of
+    transformations, such as `init`.
+
+    Example:
+        >>> @gradtx.recipe
+        ... def clipped_sgd(learning_rate: gradtx.NonNegative, max_delta: gradtx.Positive = 1.0):
+        ...     return gradtx.chain(gradtx.clip(max_delta), gradtx.sgd(learning_rate))
+        >>> clipped_sgd(0.1).replace(max_delta=0.5)
+        clipped_sgd(learning_rate=0.1, max_delta=0.5)
+
+    See also: `per_leaf`, `per_tree`, `chain`.
+    """
     definition = Definition(function, Recipe)
     definition.check_names()
     return definition  # type: ignore[return-value]

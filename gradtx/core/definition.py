@@ -10,10 +10,11 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import jax
 
+from gradtx.core.documentation import Documentation, shown_signature
 from gradtx.core.hyperparameters import Kind, Number, is_decay, is_factor, kind_of
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.value import Frozen, Labelled, Value, show, thaw
@@ -22,17 +23,17 @@ P = ParamSpec("P")
 V = TypeVar("V", bound=Value)
 
 
-class Definition(Generic[P, V]):
-    """Call it to make a value; it carries the name, the formula and the signature."""
+class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each one)
+    # Call it to make a value; it carries the name, the formula and the signature.
+    __doc__ = Documentation()
 
     def __init__(self, function: Callable[P, Any], value_class: type[V], name: str = ""):
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, set(functools.WRAPPER_ASSIGNMENTS) - {"__doc__"})
         self.function = function
         self.value_class = value_class
         # What reprs and errors call it: `torch.adam`, where `adam` is another.
         self.name = name or function.__name__
-        made = inspect.signature(function).replace(return_annotation=_public(value_class).__name__)
-        self.signature = self.__signature__ = made
+        self.signature = inspect.signature(function)
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters: dict[str, Kind] = {
             name: kind_of(hints.get(name)) for name in self.signature.parameters
@@ -46,6 +47,14 @@ class Definition(Generic[P, V]):
         self.decays = tuple(name for name, kind in self.parameters.items() if is_decay(kind))
         self.factors = tuple(name for name, kind in self.parameters.items() if is_factor(kind))
         self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
+
+    @functools.cached_property
+    def __signature__(self) -> inspect.Signature:
+        return shown_signature(self.function, self.parameters, _public(self.value_class).__name__)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        # In a class it is itself, as `staticmethod` is; and `help` prints its signature.
+        return self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """The value of these arguments, each checked and named in its error."""
@@ -125,7 +134,7 @@ class Definition(Generic[P, V]):
             ) from error
 
     def __repr__(self) -> str:
-        return f"<{self.name}{self.signature}>"
+        return f"<{self.name}{self.__signature__}>"
 
     def __reduce__(self) -> str:
         # Pickled by reference, like a function.
@@ -169,10 +178,23 @@ def as_schedule(x: Any) -> Any:
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:
     """Turn a function that returns `step -> number` into a definition of schedules.
 
-    The step arrives as a scalar in float32 (float64 under x64), arrays among the arguments in
-    the same dtype, Python numbers as they are.
+    The step arrives as a scalar in float32 (float64 under x64), arrays among the arguments in the
+    same dtype, Python numbers as they are. A plain function of the step is also taken wherever a
+    schedule is; this gives it a name, checked arguments and `replace`.
 
-    Raises at decoration: TypeError for an argument with the name of an attribute of schedules.
+    Args:
+        function: a function of numbers and options that returns a function from the step to the
+            value at it. The step of the first update is 0.
+
+    Raises: TypeError at decoration for an argument with the name of an attribute of schedules.
+
+    Example:
+        >>> @gradtx.schedule
+        ... def halving(start: gradtx.NonNegative, every: gradtx.PositiveSteps = 10):
+        ...     return lambda step: start * 0.5 ** (step / every)
+        >>> rate = halving(1.0)
+        >>> print(rate, rate(0), rate(20))
+        halving(start=1.0, every=10) 1.0 0.25
     """
     definition = Definition(function, Schedule)
     definition.check_names()

@@ -1,7 +1,10 @@
 """What a package exports: the public names of its files."""
 
+import inspect
 from types import ModuleType
 from typing import Any
+
+from gradtx.core.documentation import Shown
 
 
 def export_names(package: dict[str, Any], *modules: str) -> None:
@@ -18,3 +21,9 @@ def export_names(package: dict[str, Any], *modules: str) -> None:
         if not (name.startswith("_") or isinstance(thing, ModuleType))
     ]
     package["__all__"] = sorted([*names, *modules])
+    for function in filter(inspect.isfunction, map(package.get, names)):
+        # For `help`, which would print them as strings.
+        written = function.__annotations__.items()
+        function.__annotations__ = {
+            name: Shown(text) if isinstance(text, str) else text for name, text in written
+        }

@@ -15,10 +15,22 @@ from gradtx.core.dtypes import Scalar, cast, complex_dtype, real_dtype
 
 
 def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
-    """Zeros shaped and placed like `param`: the usual first state.
+    """Make zeros shaped and placed like a parameter: the usual first state of a rule.
 
-    The state of a complex parameter is complex; `dtype` is then that of its real part. Raises
-    ValueError if JAX has no such complex dtype, as for bfloat16.
+    Args:
+        param: the parameter, an array.
+        dtype: the dtype of the zeros; None means that of param. The state of a complex parameter
+            is complex: this is then the dtype of its real part.
+
+    Raises: ValueError if JAX has no such complex dtype, as for bfloat16.
+
+    Example:
+        >>> gradtx.zeros_like(jnp.ones(2, jnp.bfloat16), jnp.float32)
+        Array([0., 0.], dtype=float32)
+        >>> gradtx.zeros_like(jnp.ones(2, jnp.complex64), jnp.float32).dtype
+        dtype('complex64')
+
+    See also: `tree.zeros_like`, `per_leaf`.
     """
     if dtype is not None and jnp.iscomplexobj(param):
         dtype = complex_dtype(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gradtx.core.apply import apply_updates
 from gradtx.core.problem import check_known
@@ -11,9 +11,13 @@ from gradtx.core.transformation import TransformationLike, as_transformation
 
 
 def step(
-    tx: TransformationLike, grads: Updates, state: OptState, params: Params, **extra: Any
+    tx: TransformationLike,
+    grads: Updates,
+    state: OptState,
+    params: Params,
+    **extra: Updates | Callable[..., Updates],
 ) -> tuple[Params, OptState]:
-    """Update and apply in one call: the new parameters and the new state.
+    """Update and apply in one call: return the new parameters and the new state.
 
         params, state = step(tx, grads, state, params)
 
@@ -24,18 +28,24 @@ def step(
 
     and some transformations do it in less memory traffic. The micro-batches of `accumulate` that
     take no step do not touch the parameters, and on TPU `store` writes the parameters from the
-    kernel that reads its state.
+    kernel that reads its state. Under `jax.jit`, donate state and params.
 
-    tx: a transformation, or an Optax-like pair. grads, state, params, extra: as for `tx.update`.
-    params must be given. Under `jax.jit`, donate state and params.
+    Args:
+        tx: a transformation, gradtx's or Optax's.
+        grads: the gradients, a tree like params.
+        state: what `tx.init(params)` or the step before returned.
+        params: the parameters, a pytree of arrays. They must be given.
+        extra: what else `tx.update` takes, by name: `value=loss`, `value_fn=loss_fn` and the like.
 
     Raises: what `tx.update` and `apply_updates` raise.
 
-        >>> import jax.numpy as jnp, gradtx
+    Example:
         >>> tx, params = gradtx.sgd(0.5), jnp.array([1.0, 2.0])
         >>> params, state = gradtx.step(tx, params, tx.init(params), params)
         >>> params.tolist()
         [0.5, 1.0]
+
+    See also: `apply_updates`.
     """
     transformation = as_transformation(tx, "step: tx")
     if params is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 from gradtx.combinators.chain import Chain
 from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
+from gradtx.core.documentation import summary
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import show, thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
@@ -22,11 +22,23 @@ _STRUCTURE = (Chain, Masked, Partition)
 
 
 def describe(tx: GradientTransformation) -> str:
-    """The parts of a transformation, each with its formula, its hyperparameters and its state.
+    """Describe a transformation part by part: what each does, its hyperparameters and its state.
 
-    The formulas are the docstrings of the parts. The size of the state is given in bytes per
-    parameter, for large float32 arrays, and as a multiple of the parameters' own size. If several
-    lines, such as those of groups, apply to a leaf, their sizes add up.
+    The words and formulas are the docstrings of the parts. The size of the state is given in bytes
+    per parameter, for large float32 arrays, and as a multiple of the parameters' own size. If
+    several lines, such as those of groups, apply to a leaf, their sizes add up.
+
+    Args:
+        tx: a gradtx transformation; recipes and chains are taken apart.
+
+    Returns: the description, a string of many lines.
+
+    Example:
+        >>> text = gradtx.inspection.describe(gradtx.sgd(0.1, momentum=0.9))
+        >>> [line for line in text.splitlines() if line[:1].isdigit()]
+        ['1. trace', '2. scale_by_learning_rate']
+
+    See also: `state_bytes_per_parameter`.
     """
     return "\n".join(_lines(tx, number=""))
 
@@ -42,8 +54,8 @@ def _lines(tx: GradientTransformation, number: str) -> list[str]:
 
 
 def _formula(tx: GradientTransformation) -> list[str]:
-    doc = None if isinstance(tx, _STRUCTURE) else tx.definition.__doc__
-    return [*inspect.cleandoc(doc).splitlines(), ""] if doc else []
+    said = "" if isinstance(tx, _STRUCTURE) else summary(tx.definition)
+    return [*said.splitlines(), ""] if said else []
 
 
 def _hyperparameters(tx: GradientTransformation) -> list[str]:

@@ -30,17 +30,32 @@ Names = tuple[str, ...]
 
 
 def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
-    """Bytes of state per parameter of large float32 arrays, not counting scalars, by where.
+    """Count the bytes of state per parameter of large float32 arrays, without scalars, by where.
 
         {"": 8.0}                                                   adamw
         {"in group 'muon'": 4.0, "in group 'adam'": 8.0}            muon
         {"of a matrix": 0.0078125, ..., "of a vector": 4.0}         adafactor
 
     The state of all leaves is listed under "", and what a mask or a group adds under its name;
-    parts without state are left out.
+    parts without state are left out. The bytes of a leaf are the sum of the lines that apply to
+    it. For the state of given parameters, use `jax.eval_shape(tx.init, params)`.
 
-    Raises: what `init` raises, if it refuses every kind of array, such as one that needs the values
-    of the parameters. Then use `jax.eval_shape(tx.init, params)`.
+    Args:
+        tx: a gradtx transformation. Nothing is allocated: its init is only traced.
+
+    Returns: a dict from places to bytes per parameter.
+
+    Raises: what `init` raises, if it refuses every kind of array, such as one that needs the
+    values of the parameters.
+
+    Example:
+        >>> gradtx.inspection.state_bytes_per_parameter(gradtx.adamw(1e-3))
+        {'': 8.0}
+        >>> groups = {"bias": gradtx.sgd(0.1, momentum=0.9), ".*": gradtx.adam(1e-3)}
+        >>> gradtx.inspection.state_bytes_per_parameter(gradtx.partition(groups))
+        {"in group 'bias'": 4.0, "in group '.*'": 8.0}
+
+    See also: `describe`, `store`.
     """
     table: dict[str, float] = {}
     for (masks, inner), parts in _parts(tx).items():

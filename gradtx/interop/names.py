@@ -22,8 +22,13 @@ from gradtx.core.mask import MaskLike
 from gradtx.core.norms import norm_over, root_mean_square
 from gradtx.core.schedule import Schedule
 from gradtx.core.state import EmptyState, OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+)
 from gradtx.tree.access import map_params
+from gradtx.tree.types import Tree
 
 __all__ = [
     "AdaptiveGradClipState",
@@ -62,36 +67,104 @@ tree_map_params = map_params
 
 
 def multi_transform(
-    transforms: Mapping[Any, Any],
-    param_labels: Any | Callable[[Params], Any] | None = None,
+    transforms: Mapping[Any, TransformationLike],
+    param_labels: Tree | Callable[[Params], Tree] | None = None,
     *,
     mask_compatible_extra_args: bool = False,
 ) -> GradientTransformation:
-    """The older name of `partition`."""
+    """Apply to each leaf its group's transformation: the older name of `partition`.
+
+    Args:
+        transforms: the transformation of each group, by label, or, without param_labels, by a
+            regular expression that is searched for in the leaf's path.
+        param_labels: a tree of labels shaped like the params, a prefix of such a tree, or a
+            function from the params to one. None means that the keys of transforms are patterns.
+        mask_compatible_extra_args: show a group only its own leaves of extra arguments of update
+            that are trees like the updates.
+
+    Raises: what `partition` raises.
+
+    Example:
+        >>> params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+        >>> groups = {"fast": gradtx.sgd(1.0), "slow": gradtx.sgd(0.5)}
+        >>> tx = gradtx.multi_transform(groups, {"w": "fast", "b": "slow"})
+        >>> updates, _ = tx.update(params, tx.init(params))
+        >>> updates["w"], updates["b"]
+        (Array([-1., -1.], dtype=float32), Array([-0.5, -0.5], dtype=float32))
+
+    See also: `partition`.
+    """
     return partition(
         transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
     )
 
 
 def init_empty_state(params: Params) -> EmptyState:
-    """The state of a transformation that keeps none."""
+    """Make the state of a transformation that keeps none.
+
+    It is the init of a pair of functions, for code that builds transformations in Optax's way.
+
+    Args:
+        params: the parameters; they make no difference.
+
+    Example:
+        >>> double = gradtx.GradientTransformation(
+        ...     gradtx.init_empty_state, lambda g, state, params=None: (2 * g, state)
+        ... )
+        >>> double.init(jnp.ones(1))
+        EmptyState()
+
+    See also: `stateless`, `per_leaf`.
+    """
     return EmptyState()
 
 
-def with_extra_args_support(tx: Any) -> Any:
-    """A transformation whose update takes extra arguments and passes on those that are known.
+def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
+    """Make a transformation whose update takes extra arguments and passes on those that are known.
 
     gradtx's own do so by themselves; this is for a pair of functions, or for Optax's.
+
+    Args:
+        tx: a transformation, gradtx's or Optax's, or anything with an init and an update.
+
+    Raises: TypeError for anything else.
+
+    Example:
+        >>> tx = gradtx.with_extra_args_support(gradtx.sgd(0.5))
+        >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=1.0)
+        >>> updates
+        Array([-0.5], dtype=float32)
+
+    See also: `from_optax`.
     """
     return as_transformation(tx, "with_extra_args_support: tx")
 
 
 def inject_stateful_hyperparams(
-    inner_factory: Callable[..., Any],
+    inner_factory: Callable[..., TransformationLike],
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., GradientTransformation]:
-    """An older name for `inject_hyperparams`."""
+    """Keep the numeric arguments of a factory in the state: an older name of `inject_hyperparams`.
+
+    Args:
+        inner_factory: a function that returns a transformation, such as `adamw`, or one of your
+            own.
+        static_args: the name, or the names, of arguments to pass on as they are.
+        hyperparam_dtype: the dtype of the numbers in the state. None means float32 (float64 under
+            x64), and for an array its own.
+
+    Returns: a function that takes the arguments of inner_factory and returns the transformation.
+
+    Raises: ValueError for a name in static_args that the factory does not have.
+
+    Example:
+        >>> tx = gradtx.inject_stateful_hyperparams(gradtx.sgd)(learning_rate=0.5)
+        >>> tx.init(jnp.ones(1)).hyperparams["learning_rate"]
+        Array(0.5, dtype=float32)
+
+    See also: `inject_hyperparams`.
+    """
     return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
 
 
@@ -159,9 +232,26 @@ def safe_norm(
     axis: int | tuple[int, ...] | None = None,
     keepdims: bool = False,
 ) -> jax.Array:
-    """max(|x|, min_norm), with derivative 0 where min_norm is the larger, even at x = 0.
+    """Compute a norm that is at least min_norm, with a gradient that is finite even at 0.
 
-    ord, axis and keepdims are as in `jnp.linalg.norm`. The result is in float32 or wider.
+        max(|x|, min_norm)
+
+    Its derivative is 0 where min_norm is the larger; that of `jnp.linalg.norm` at x = 0 is NaN.
+
+    Args:
+        x: the array. The result is in float32 or wider.
+        min_norm: the smallest value of the result, >= 0.
+        ord: which norm, as in `jnp.linalg.norm`; None is the Euclidean.
+        axis: the axis or the axes along which the norm is taken; None takes all.
+        keepdims: keep these axes in the result, with length 1.
+
+    Example:
+        >>> jax.grad(lambda x: gradtx.safe_norm(x, 0.0))(jnp.zeros(2))
+        Array([0., 0.], dtype=float32)
+        >>> gradtx.safe_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]), 1.0, axis=1)
+        Array([5., 1.], dtype=float32)
+
+    See also: `safe_root_mean_squares`, `global_norm`.
     """
     x = _wide(x)
     norm_in = functools.partial(_norm, ord=ord, axis=axis)
@@ -173,9 +263,23 @@ def safe_norm(
 
 
 def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
-    """max(sqrt(mean(|x|^2)), min_rms), with derivative 0 where min_rms is the larger.
+    """Compute a root mean square of at least min_rms, with a gradient that is finite even at 0.
 
-    The result is in float32 or wider.
+        max(sqrt(mean(|x|^2)), min_rms)
+
+    Its derivative is 0 where min_rms is the larger.
+
+    Args:
+        x: the array, of which all elements count. The result is in float32 or wider.
+        min_rms: the smallest value of the result, >= 0.
+
+    Example:
+        >>> print(gradtx.safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0))
+        5.0
+        >>> jax.grad(lambda x: gradtx.safe_root_mean_squares(x, 0.0))(jnp.zeros(2))
+        Array([0., 0.], dtype=float32)
+
+    See also: `safe_norm`.
     """
     x = _wide(x)
     small = root_mean_square(x) <= min_rms
@@ -200,9 +304,18 @@ def _wide(x: ArrayLike) -> jax.Array:
 
 
 def safe_increment(count: ArrayLike) -> jax.Array:
-    """count + 1, staying at the largest number of its dtype instead of overflowing.
+    """Add 1 to a count, which stays at the largest number of its dtype instead of overflowing.
+
+        min(count + 1, largest)
+
+    Args:
+        count: a number or an array of any integer or floating dtype, which the result keeps.
 
     Raises: ValueError for a dtype that is neither integer nor floating.
+
+    Example:
+        >>> gradtx.safe_increment(jnp.array([7, 127], jnp.int8))
+        Array([  8, 127], dtype=int8)
     """
     count = jnp.asarray(count)
     if jnp.issubdtype(count.dtype, jnp.integer):
@@ -222,9 +335,23 @@ safe_int32_increment = safe_increment
 
 
 def scale_gradient(inputs: Updates, scale: ArrayLike) -> Updates:
-    """The inputs, a tree, unchanged; the gradient that flows back to them is scaled.
+    """Return the inputs unchanged; the gradient that flows back to them is scaled.
 
-    scale: a number or a traced array. A literal 0 stops the gradient.
+    It goes into the model's code, not into an optimizer: with 0.1, say, a shared encoder learns
+    less from one of its heads.
+
+    Args:
+        inputs: a tree of arrays.
+        scale: what the gradient is multiplied by, a number or a traced array. A literal 0 stops
+            the gradient; -1 reverses it.
+
+    Example:
+        >>> def loss(x):
+        ...     return jnp.sum(gradtx.scale_gradient(x, 0.5) ** 2)
+        >>> print(loss(jnp.array([3.0])), jax.grad(loss)(jnp.array([3.0])))
+        9.0 [3.]
+
+    See also: `scale`, which scales the updates of an optimizer.
     """
     known = not isinstance(scale, jax.core.Tracer)
     if known and scale == 1:

@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+)
+
+if TYPE_CHECKING:
+    import optax
 
 __all__ = ["from_optax", "to_optax"]
 
 
-def from_optax(tx: Any) -> GradientTransformation:
-    """An Optax transformation as a gradtx one. `chain` and `masked` do this by themselves.
+def from_optax(tx: TransformationLike) -> GradientTransformation:
+    """Make a gradtx transformation of an Optax one.
 
-    Its hyperparameters stay hidden in its functions.
+    `chain`, `masked` and all others that take a transformation do this by themselves. Its
+    hyperparameters stay hidden in its functions: they cannot be read or replaced.
+
+    Args:
+        tx: an Optax transformation, or any pair of an init and an update function.
 
     Raises: TypeError for anything without init and update.
+
+    Example:
+        >>> from collections import namedtuple
+        >>> pair = namedtuple("Pair", "init update")
+        >>> halve = pair(lambda params: (), lambda g, state, params=None: (g / 2, state))
+        >>> tx = gradtx.interop.from_optax(halve)
+        >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
+        Array([1.5], dtype=float32)
+
+    See also: `to_optax`.
     """
     return as_transformation(tx, "from_optax: the argument")
 
 
-def to_optax(tx: GradientTransformation) -> Any:
-    """A gradtx transformation as an `optax.GradientTransformationExtraArgs`.
+def to_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Make an `optax.GradientTransformationExtraArgs` of a gradtx transformation.
 
     Optax's wrappers take a gradtx transformation as it is, but pass extra arguments (`value=loss`)
     on only to one converted like this.
 
+    Args:
+        tx: a gradtx transformation.
+
     Raises: ImportError without Optax.
+
+    Example:
+        >>> tx = gradtx.interop.to_optax(gradtx.sgd(0.5))
+        >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
+        >>> updates
+        Array([-0.5], dtype=float32)
+
+    See also: `from_optax`.
     """
     import optax
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from gradtx.combinators.chain import chain
@@ -10,6 +11,7 @@ from gradtx.combinators.partition import partition
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt
 from gradtx.core.leaves import Leaves
+from gradtx.core.mask import MaskLike
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
@@ -23,6 +25,7 @@ from gradtx.transforms.orthogonal import (
     scale_by_shape,
 )
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.types import Tree
 
 __all__ = ["muon"]
 
@@ -35,7 +38,7 @@ def muon(
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: MaskLike = None,
     mu_dtype: DType | None = None,
     *,
     nesterov: bool = True,
@@ -46,21 +49,80 @@ def muon(
     adam_eps_root: NonNegative = 0.0,
     adam_weight_decay: NonNegative = 0.0,
     adam_learning_rate: NonNegative | None = None,
-    muon_weight_dimension_numbers: Any = None,
+    muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformation:
-    """Orthogonal momentum for matrices, AdamW for all other arrays.
+    """Orthogonalise the momentum of every matrix, and take AdamW's steps for all other arrays.
 
-    Jordan et al., 2024, https://kellerjordan.github.io/posts/muon
+        mu <- beta * mu + (1 - beta) * g
+        m   = mu / (1 - beta^t)             with nesterov, m as in `adam` (b1 = beta)
+        o   = newton_schulz(m)              with adaptive, <m, o> o
+        u   = -learning_rate * (sqrt(max(1, columns / rows)) * o + weight_decay * param)
 
-    muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the params, or a function
-    from params to one; arrays with None go to AdamW. By default the arrays of two axes are
-    matrices. ns_coeffs: numbers, "standard" or "dion". consistent_rms: the root mean square of
-    every step; with 0.2, Adam's learning rates can be reused (https://arxiv.org/abs/2502.16982).
-    Without it, steps are scaled up by sqrt(columns / rows) if there are more columns than rows.
-    weight_decay_mask: as in `masked`, among the matrices. adam_learning_rate: learning_rate by
-    default. nu_dtype: of AdamW. All else as in `scale_by_muon` and `adamw`.
+    Newton-Schulz: X = M / (||M|| + eps), then X <- (a I + b A + c A^2) X with A = X X^T, ns_steps
+    times. This pushes the singular values towards 1, so that all directions of a matrix move alike.
+    With consistent_rms the root becomes sqrt(max(rows, columns)) * consistent_rms.
+
+    It is for the hidden matrices of a network. Embeddings and the output layer are better left to
+    AdamW: give them None in muon_weight_dimension_numbers.
+
+    Args:
+        ns_coeffs: the coefficients (a, b, c) of Newton-Schulz, or a tuple of such triples, one for
+            each iteration, or the name of a preset: "standard", one triple, or "dion", five
+        ns_steps: how many iterations Newton-Schulz takes, if ns_coeffs is a single triple. More are
+            more exact and cost more; 5 suffice
+        beta: the decay of the running mean of the matrices' gradients, which reaches back about 1 /
+            (1 - beta) steps
+        eps: a small number added to the norm of a matrix, and to AdamW's denominators
+        weight_decay: how strongly matrices are pulled towards 0: so much of each, times the
+            learning rate, is taken off at every step. 0 switches it off
+        weight_decay_mask: the parameters that decay, among the matrices: a tree of booleans (or a
+            prefix of one), a function from the params to one, or a path pattern such as "kernel" or
+            ~matching("bias|scale"); None means all
+        mu_dtype: the dtype in which the running means of gradients are kept, of matrices and of
+            AdamW; None keeps float32 (float64 for float64 parameters). `store` narrows any
+            optimizer's state
+        nesterov: look ahead, in Muon and in AdamW: use what the running mean becomes if the next
+            gradient equals this one
+        adaptive: multiply o by <m, o>, so that the step shrinks with the gradients
+        preconditioning: how M is scaled before the iterations: "frobenius" as above; "spectral"
+            divides by the largest singular value, which is exact but slow; "aol" and "schatten"
+            rescale within the first iteration, by the row sums of |A| and by the norm of A
+        adam_b1: b1 of AdamW: the decay of its running mean of gradients
+        adam_b2: b2 of AdamW: the decay of its running mean of squared gradients
+        adam_eps_root: eps_root of AdamW: a number added under its square root
+        adam_weight_decay: how strongly the other arrays are pulled towards 0; 0 switches it off
+        adam_learning_rate: the length of AdamW's steps; None means learning_rate. Usually shorter
+            than Muon's, unless consistent_rms is given
+        muon_weight_dimension_numbers: which arrays are matrices, and their rows and columns: a tree
+            of `MuonDimensionNumbers` like the params, or a function from params to one; arrays with
+            None go to AdamW. None means that the arrays of two axes are matrices
+        consistent_rms: the root mean square of every step of a matrix; with 0.2, Adam's learning
+            rates can be reused. None scales steps up by sqrt(columns / rows) if there are more
+            columns than rows
+        nu_dtype: the dtype in which AdamW's running mean of squares is kept; None keeps float32
+            (float64 for float64 parameters). `store` narrows any optimizer's state
+
+    State: mu of the matrices, 4 bytes a parameter; mu and nu of the others, 8 bytes a parameter.
+
+    Raises: ValueError for dimension numbers that do not fit the params or, with the leaf's path, an
+    array.
+
+    Example:
+        >>> params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+        >>> grads = {"w": jnp.array([[90.0, 0.0], [0.0, 50.0]]), "b": jnp.ones(2)}
+        >>> tx = gradtx.muon(0.5, ns_coeffs=(1.5, -0.5, 0.0), adam_learning_rate=0.1)
+        >>> updates, state = jax.jit(tx.update)(grads, tx.init(params), params)
+        >>> print(abs(np.asarray(updates["w"]).round(1)))
+        [[0.5 0. ]
+         [0.  0.5]]
+
+    See also: `scale_by_muon`, `adamw`, `partition`.
+
+    References: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; consistent_rms: Liu
+    et al., 2025, https://arxiv.org/abs/2502.16982; adaptive: https://arxiv.org/abs/2409.20325;
+    "aol": https://arxiv.org/abs/2512.04632; "schatten": https://arxiv.org/abs/2506.10935
     """
     numbers = muon_weight_dimension_numbers
     matrices = chain(

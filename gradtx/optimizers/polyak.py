@@ -21,9 +21,40 @@ def polyak_sgd(
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformation:
-    """SGD with Polyak's step size, times `scaling`: update needs the loss, `value=loss`.
+    """Set SGD's rate from the gap between the loss and its lower bound: Polyak's step size.
 
-    Loizou et al., 2021, https://arxiv.org/abs/2002.10542
+        rate = min((value - f_min) / (||g||^2 + eps), max_learning_rate)
+        u    = -scaling * rate * g
+
+    The norm is of the whole tree; if it and eps are 0, u is 0. update needs the loss at params,
+    `value=loss`. It needs no tuning where the lowest possible loss is known, as it is 0 for models
+    that can fit their data exactly.
+
+    Args:
+        max_learning_rate: the largest rate, which bounds the steps where gradients vanish before
+            the loss does
+        scaling: a factor of every step
+        f_min: a lower bound of the loss. Steps are too long if it is too low, and training stops
+            short of the minimum if it is too high
+        eps: a small number added to the squared norm
+        variant: if value is below f_min, "sps+" uses f_min for it and stands still, while "sps"
+            steps uphill
+
+    State: none.
+
+    Raises: ValueError for any other variant, TypeError if update is called without value.
+
+    Example:
+        >>> params = jnp.array([3.0, 4.0])
+        >>> tx = gradtx.polyak_sgd()
+        >>> updates, state = tx.update(2 * params, tx.init(params), value=25.0)  # f(x) = <x, x>
+        >>> print(updates)
+        [-1.5 -2. ]
+
+    See also: `momo`, with momentum; `scale_by_polyak`; `dog`.
+
+    References: Loizou et al., 2021, https://arxiv.org/abs/2002.10542; sps+: Garrigos et al., 2023,
+    https://arxiv.org/abs/2307.14528
     """
     # Nested like an SGD, so that the count of a scheduled scaling is where Optax has it.
     step = chain(

@@ -36,10 +36,46 @@ def schedule_free_sgd(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DType | None = None,
 ) -> GradientTransformation:
-    """SGD whose iterates are averaged, without a schedule. https://arxiv.org/abs/2405.15682
+    """Take SGD's steps, and average the iterates in place of lowering the learning rate.
 
-    warmup_steps: the rate of step t = 1, 2, ... is learning_rate min(1, t / warmup_steps).
-    weight_decay is added to the gradients. Evaluate at `schedule_free_eval_params(state, params)`.
+        z <- z - rate * (g + weight_decay * y)      rate = learning_rate * min(1, t / warmup_steps)
+        x <- (1 - c) x + c z                        c = w / (sum of w so far)
+        y <- b1 x + (1 - b1) z                      w = max(rate so far)^weight_lr_power
+
+    The params are y, where gradients are taken. Evaluate with the average x,
+    `schedule_free_eval_params(state, params)`. There is no last step to plan for: x is ready for
+    use at any time.
+
+    Args:
+        learning_rate: the length of a step of z; usually larger than for SGD with a schedule, since
+            nothing lowers it
+        warmup_steps: the rate of step t = 1, 2, ... is learning_rate * min(1, t / warmup_steps);
+            None begins at the full rate
+        b1: where between z and the average x gradients are taken: 1 at the average, towards 0 at z.
+            0 itself is excluded, since y would not determine x
+        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
+            anything else. 0 switches it off, and so does None
+        weight_lr_power: how much less the steps of the warmup count in the average; 0 counts all
+            alike
+        state_dtype: the dtype in which z is kept; None keeps float32 (float64 for float64
+            parameters)
+
+    State: z, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.schedule_free_sgd(1.0, b1=0.5)
+        >>> params = jnp.array([0.0])
+        >>> state = tx.init(params)
+        >>> for _ in range(3):
+        ...     params, state = gradtx.step(tx, jnp.array([1.0]), state, params)
+        >>> average = gradtx.schedule_free_eval_params(state, params)
+        >>> print(params, average, state.z)
+        [-2.5] [-2.] [-3.]
+
+    See also: `schedule_free_adamw`; `schedule_free`, for any optimizer;
+    `schedule_free_eval_params`.
+
+    References: Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
     rate = learning_rate if warmup_steps is None else rise(learning_rate, warmup_steps)
     base = sgd(rate)
@@ -59,10 +95,50 @@ def schedule_free_adamw(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DType | None = None,
 ) -> GradientTransformation:
-    """AdamW without a first moment, whose iterates are averaged. https://arxiv.org/abs/2405.15682
+    """Take AdamW's steps without a first moment, and average the iterates in place of a schedule.
 
-    warmup_steps: the rate of step t = 1, 2, ... is learning_rate min(1, t / warmup_steps). Evaluate
-    at `schedule_free_eval_params(state, params)`.
+        nu <- b2 * nu + (1 - b2) * g^2
+        a   = g / (sqrt(nu / (1 - b2^t)) + eps) + weight_decay * y
+        z  <- z - rate * a                          rate = learning_rate * min(1, t / warmup_steps)
+        x  <- (1 - c) x + c z                       c = w / (sum of w so far)
+        y  <- b1 x + (1 - b1) z                     w = max(rate so far)^weight_lr_power
+
+    The params are y, where gradients are taken. Evaluate with the average x,
+    `schedule_free_eval_params(state, params)`. The average takes the place of the first moment, so
+    the state is no larger than AdamW's.
+
+    Args:
+        learning_rate: the length of a step of z; usually larger than for AdamW with a schedule,
+            since nothing lowers it
+        warmup_steps: the rate of step t = 1, 2, ... is learning_rate * min(1, t / warmup_steps);
+            None begins at the full rate
+        b1: where between z and the average x gradients are taken: 1 at the average, towards 0 at z.
+            0 itself is excluded, since y would not determine x. It is the momentum: raise it (0.95,
+            0.98) for long runs
+        weight_lr_power: how much less the steps of the warmup count in the average; 0 counts all
+            alike
+        state_dtype: the dtype in which z is kept; None keeps float32 (float64 for float64
+            parameters)
+
+    State: z and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.schedule_free_adamw(0.1, warmup_steps=4)
+        >>> params = jnp.array([0.0])
+        >>> state = tx.init(params)
+        >>> step = jax.jit(lambda params, state: gradtx.step(tx, jnp.array([3.0]), state, params))
+        >>> for _ in range(5):
+        ...     params, state = step(params, state)
+        ...     print(np.asarray(state.z).round(3))
+        [-0.025]
+        [-0.075]
+        [-0.15]
+        [-0.25]
+        [-0.35]
+
+    See also: `schedule_free_sgd`; `schedule_free`, for any optimizer; `adamw`.
+
+    References: Defazio et al., 2024, https://arxiv.org/abs/2405.15682
     """
     rate = learning_rate if warmup_steps is None else rise(learning_rate, warmup_steps)
     base = chain(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import (
@@ -14,6 +12,7 @@ from gradtx.core.hyperparameters import (
     Positive,
     PositiveInt,
 )
+from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -31,7 +30,7 @@ def sophia(
     b2: Decay = 0.99,
     eps: Positive = 1e-8,
     weight_decay: NonNegative = 1e-4,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: MaskLike = None,
     gamma: NonNegative = 0.01,
     clip_threshold: NonNegative | None = 1.0,
     update_interval: PositiveInt = 10,
@@ -42,10 +41,57 @@ def sophia(
     *,
     nu_dtype: DType | None = None,
 ) -> GradientTransformation:
-    """Clipped momentum over a running estimate of the Hessian's diagonal, with decoupled decay.
+    """Divide momentum by an estimate of the Hessian's diagonal, then clip, with decoupled decay.
 
-    With the default hessian_diagonal_fn, update needs `obj_fn=loss`, a function of params alone.
-    Liu et al., 2023, https://arxiv.org/abs/2305.14342
+        mu <- b1 * mu + (1 - b1) * g
+        a   = clip(mu / (1 - b1^t) / max(gamma * nu, eps), clip_threshold)
+        u   = -learning_rate * (a + weight_decay * param)
+        nu <- b2 * nu + (1 - b2) * h                (on the first of every update_interval steps)
+
+    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments. With the
+    default, update needs `obj_fn=loss`, a function of params alone, and every tenth step costs
+    about two more gradients. Steps are long along flat directions and short along curved ones;
+    where the curvature is small or negative, clipping bounds them.
+
+    Args:
+        b2: the decay of the running mean of the Hessian's diagonal; it reaches back over about 1 /
+            (1 - b2) estimates, not steps
+        eps: the least divisor, which takes over where the curvature is small or negative
+        weight_decay_mask: the parameters that decay: a tree of booleans (or a prefix of one), a
+            function from the params to one, or a path pattern such as "kernel" or
+            ~matching("bias|scale"); None means all
+        gamma: a factor of the curvature: larger makes steps shorter and clips fewer of them. Tune
+            it so that 10 to 50 percent of the elements are not clipped
+        clip_threshold: the largest magnitude of an element before the learning rate; None does not
+            clip
+        update_interval: how many steps lie between two estimates of the Hessian. Larger is cheaper,
+            but nu lags behind
+        hessian_diagonal_fn: what estimates the diagonal: a transformation of the gradients, by
+            default Hutchinson's estimate from random signs
+        nu_dtype: the dtype in which the running mean of the Hessian's diagonal is kept; None keeps
+            float32 (float64 for float64 parameters). `store` narrows any optimizer's state
+        verbose: print the win rate, the fraction of elements that were not clipped
+        print_win_rate_every_n_steps: how often verbose prints; 0 never
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Raises: TypeError for complex parameters, and if update is called without what
+    hessian_diagonal_fn needs.
+
+    Example:
+        >>> loss = lambda x: 50 * x[0] ** 2 + 0.5 * x[1] ** 2
+        >>> params = jnp.array([1.0, 1.0])
+        >>> tx = gradtx.sophia(0.1, b2=0.0, gamma=1.0, weight_decay=0.0)
+        >>> state = tx.init(params)
+        >>> update = jax.jit(lambda grads, *rest: tx.update(grads, *rest, obj_fn=loss))
+        >>> for _ in range(2):
+        ...     updates, state = update(jnp.array([100.0, 1.0]), state, params)
+        >>> print(np.asarray(state[0].nu).round(3), np.asarray(updates).round(3))
+        [100.   1.] [-0.1 -0.1]
+
+    See also: `scale_by_sophia`, `hutchinson_estimator_diag_hessian`, `adamw`.
+
+    References: Liu et al., 2023, https://arxiv.org/abs/2305.14342
     """
     return chain(
         scale_by_sophia(

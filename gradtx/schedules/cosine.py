@@ -37,11 +37,27 @@ __all__ = [
 def cosine_annealing_schedule(
     init_value: Real, half_period: PositiveSteps, end_value: Real = 0.0
 ) -> Any:
-    """From init_value to end_value in half a cosine wave, and back, for ever.
+    """Go from init_value to end_value in half a cosine wave, and back in another, for ever.
 
         end_value + (init_value - end_value) * (1 + cos(pi * t / half_period)) / 2
 
-    Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
+    t is the step, 0 at the first update. This is PyTorch's CosineAnnealingLR, with half_period for
+    T_max. The value never jumps: `warm_restarts_schedule` does, and `cosine_decay_schedule` stays
+    at its last value.
+
+    Args:
+        init_value: the value at step 0 and at every even multiple of half_period
+        half_period: how many steps it takes from init_value to end_value, and as many back
+        end_value: the value half way, at step half_period; it is not kept
+
+    Example:
+        >>> schedule = gradtx.cosine_annealing_schedule(1.0, half_period=10)
+        >>> print(schedule(jnp.array([0, 5, 10, 15, 20])).round(4))
+        [1.  0.5 0.  0.5 1. ]
+
+    See also: `cosine_decay_schedule`, `warm_restarts_schedule`, `cyclic_schedule`.
+
+    References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
 
     def value(t: Any) -> Any:
@@ -56,12 +72,27 @@ def cosine_annealing_schedule(
 def cosine_decay_schedule(
     init_value: Real, decay_steps: PositiveSteps, alpha: Real = 0.0, exponent: Positive = 1.0
 ) -> Any:
-    """From init_value to alpha * init_value in half a cosine wave of decay_steps; then constant.
+    """Fall from init_value to alpha * init_value in half a cosine wave, then stay there.
 
         init_value * ((1 - alpha) * ((1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2)^exponent
                       + alpha)
 
-    Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
+    t is the step, 0 at the first update. The value changes slowly at both ends and fastest in the
+    middle. decay_steps is usually the length of the training.
+
+    Args:
+        alpha: the last value as a part of init_value; 0 ends at 0
+        exponent: the power that the wave is raised to. Above 1 the value falls sooner and comes to
+            its end more slowly, below 1 the reverse
+
+    Example:
+        >>> schedule = gradtx.cosine_decay_schedule(1.0, decay_steps=100, alpha=0.25)
+        >>> print(schedule(jnp.array([0, 50, 100, 200])).round(4))
+        [1.    0.625 0.25  0.25 ]
+
+    See also: `warmup_cosine_decay_schedule`, which warms up first; `wsd_schedule`.
+
+    References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
 
     def value(t: Any) -> Any:
@@ -77,13 +108,31 @@ def warm_restarts_schedule(
     period_multiplier: AtLeastOne = 1,
     end_value: Real = 0.0,
 ) -> Any:
-    """SGDR: half a cosine wave from init_value to end_value, and again from the start.
+    """Repeat half a cosine wave from init_value to end_value, each time from the start (SGDR).
 
         end_value + (init_value - end_value) * (1 + cos(pi * t_i / T_i)) / 2
 
     t_i is the number of steps since the last restart, T_i the length of the i-th period:
-    first_period * period_multiplier^i. Loshchilov & Hutter, 2017,
-    https://arxiv.org/abs/1608.03983
+    first_period * period_multiplier^i. Just before a restart is a good time to stop, or to keep a
+    copy of the parameters.
+
+    Args:
+        init_value: the value at step 0, and again at every restart
+        first_period: how many steps pass until the first restart
+        period_multiplier: how many times as long each period is as the one before. 1 makes them
+            equal; with 2 the restarts become rare
+        end_value: the value that each period falls towards. It is not reached: the step on which it
+            would be is the restart
+
+    Example:
+        >>> schedule = gradtx.warm_restarts_schedule(1.0, first_period=10, period_multiplier=2)
+        >>> print(schedule(jnp.array([0, 5, 9, 10, 20, 29, 30])).round(4))
+        [1.     0.5    0.0245 1.     0.5    0.0062 1.    ]
+
+    See also: `sgdr_schedule`, whose periods differ in any way; `cosine_annealing_schedule`, which
+    goes back without a jump.
+
+    References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
 
     def start(i: Any) -> Any:
@@ -107,7 +156,22 @@ def warm_restarts_schedule(
 
 @schedule
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: Steps) -> Any:
-    """From init_value to peak_value in a straight line of warmup_steps steps; then constant."""
+    """Rise from init_value to peak_value in a straight line, then stay there.
+
+        init_value + (peak_value - init_value) * min(t / warmup_steps, 1)
+
+    t is the step, 0 at the first update.
+
+    Args:
+        warmup_steps: how many steps the value rises; with 0 it is peak_value from the start
+
+    Example:
+        >>> schedule = gradtx.warmup_constant_schedule(0.0, 1.0, warmup_steps=100)
+        >>> print(schedule(jnp.array([0, 25, 50, 100, 1000])).round(4))
+        [0.   0.25 0.5  1.   1.  ]
+
+    See also: `linear_schedule`, the same with a beginning; `wsd_schedule`, which also decays.
+    """
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
@@ -120,15 +184,30 @@ def warmup_cosine_decay_schedule(
     end_value: Real = 0.0,
     exponent: Positive = 1.0,
 ) -> Any:
-    """Linear warm-up from init_value to peak_value, then half a cosine wave to end_value.
-
-    warmup_steps: of the warm-up; decay_steps: of the warm-up and the wave together.
+    """Warm up from init_value to peak_value in a straight line, then fall in half a cosine wave.
 
         t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
         after:              end_value + (peak_value - end_value) * ((1 + cos(pi * s)) / 2)^exponent
                             s = min((t - warmup_steps) / (decay_steps - warmup_steps), 1)
 
+    t is the step, 0 at the first update.
+
+    Args:
+        decay_steps: the number of steps of the warm-up and the wave together, usually that of the
+            whole training; larger than warmup_steps
+        exponent: the power that the wave is raised to. Above 1 the value falls sooner and comes to
+            its end more slowly, below 1 the reverse
+
     Raises: ValueError unless decay_steps > warmup_steps.
+
+    Example:
+        >>> schedule = gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, decay_steps=110)
+        >>> print(schedule(jnp.array([0, 5, 10, 60, 110])).round(4))
+        [0.  0.5 1.  0.5 0. ]
+        >>> tx = gradtx.adamw(schedule)
+
+    See also: `cosine_decay_schedule`, the same without a warm-up; `wsd_schedule`, which stays at
+    the peak before it decays.
     """
     known = isinstance(warmup_steps, int | float) and isinstance(decay_steps, int | float)
     if known and decay_steps <= warmup_steps:
@@ -157,7 +236,30 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> Any:
-    """Linear warm-up from init_value to peak_value, then `exponential_decay` from peak_value."""
+    """Warm up from init_value to peak_value in a straight line, then decay as `exponential_decay`.
+
+        t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
+        after:              peak_value * decay_rate^s
+                            s = max(t - warmup_steps - transition_begin, 0) / transition_steps
+
+    t is the step, 0 at the first update.
+
+    Args:
+        transition_steps: in how many steps the value is multiplied by decay_rate once. With 0 it
+            stays at peak_value
+        decay_rate: what the value is multiplied by in each transition_steps: below 1 it falls,
+            above 1 it grows. With 0 it stays at peak_value
+        transition_begin: how many steps the value stays at peak_value after the warm-up
+        staircase: round s down, so that the value falls every transition_steps steps only
+        end_value: where the decay (or the growth) stops; None sets no bound
+
+    Example:
+        >>> schedule = gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 10, 100, decay_rate=0.5)
+        >>> print(schedule(jnp.array([0, 5, 10, 110, 210])).round(4))
+        [0.   0.5  1.   0.5  0.25]
+
+    See also: `exponential_decay`, `warmup_cosine_decay_schedule`, `inverse_sqrt_schedule`.
+    """
 
     def value(t: Any) -> Any:
         warm = transition(t, init_value, peak_value, warmup_steps, straight)
@@ -170,10 +272,27 @@ def warmup_exponential_decay_schedule(
 
 
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
-    """Warm restarts, spelled out: a `warmup_cosine_decay_schedule` for each mapping of arguments.
+    """Join a `warmup_cosine_decay_schedule` for each mapping of its arguments: warm restarts.
 
-    Each begins when the decay_steps of the one before are over. `warm_restarts_schedule` is the
-    paper's own form. Raises: TypeError or ValueError where an argument is missing or bad.
+    Each begins when the decay_steps of the one before are over, so that peaks, warm-ups and lengths
+    may differ. `warm_restarts_schedule` is the paper's own form.
+
+    Args:
+        cosine_kwargs: for each period a dict of the arguments of `warmup_cosine_decay_schedule`:
+            init_value, peak_value, warmup_steps, decay_steps and, if need be, end_value and
+            exponent
+
+    Raises: TypeError or ValueError where an argument is missing or bad.
+
+    Example:
+        >>> periods = [dict(init_value=0.0, peak_value=peak, warmup_steps=2, decay_steps=10)
+        ...            for peak in (1.0, 0.5)]
+        >>> print(gradtx.sgdr_schedule(periods)(jnp.array([0, 1, 2, 6, 10, 12, 16, 20])).round(4))
+        [0.   0.5  1.   0.5  0.   0.5  0.25 0.  ]
+
+    See also: `warm_restarts_schedule`, `join_schedules`.
+
+    References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
     pieces = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
     ends = list(itertools.accumulate(piece.decay_steps for piece in pieces))

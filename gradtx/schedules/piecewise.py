@@ -75,11 +75,33 @@ class Joined(Schedule):
 
 @makes(Joined)
 def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> Any:
-    """Schedules one after the other; each counts its steps from its own beginning.
+    """Run schedules one after the other, each counting its steps from its own beginning.
 
-    boundaries: the steps at which the next one takes over, a sequence or an array; one less than
-    there are schedules. As many as schedules are taken with a warning: the last is ignored. Raises:
-    ValueError where the numbers do not match.
+        t < boundaries[0]:      schedules[0](t)
+        t < boundaries[1]:      schedules[1](t - boundaries[0])
+        ...
+        after:                  schedules[-1](t - boundaries[-1])
+
+    t is the step, 0 at the first update.
+
+    Args:
+        schedules: the schedules in their order, gradtx's, Optax's or plain functions `step ->
+            number`
+        boundaries: the steps, counted from 0, at which the next one takes over, in rising order: a
+            sequence or an array, one less than there are schedules. As many as schedules are taken
+            with a warning: the last is ignored
+
+    Raises: ValueError where the numbers of schedules and boundaries do not match.
+
+    Example:
+        >>> warmup = gradtx.linear_schedule(0.0, 1.0, 10)
+        >>> decay = gradtx.exponential_decay(1.0, 10, 0.5)
+        >>> schedule = gradtx.join_schedules([warmup, decay], [10])
+        >>> print(schedule(jnp.array([0, 5, 10, 20, 30])).round(4))
+        [0.   0.5  1.   0.5  0.25]
+
+    See also: `piecewise_constant_schedule`, `piecewise_interpolate_schedule`. Arithmetic (`a * b`),
+    `schedule.clip` and `schedule.shift` also make schedules of schedules.
     """
 
     def value(t: Any) -> Any:
@@ -95,7 +117,24 @@ def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> 
 def piecewise_constant_schedule(
     init_value: Real, boundaries_and_scales: Mapping[int, NonNegative] | None = None
 ) -> Any:
-    """init_value, multiplied by a scale from each boundary on: {boundary: scale}."""
+    """Multiply init_value by a scale from each boundary on.
+
+        value <- value * scale          at each boundary (value starts at init_value)
+
+    It is the classic "divide the learning rate by 10 at these epochs", with the epochs in steps, as
+    PyTorch's MultiStepLR.
+
+    Args:
+        boundaries_and_scales: {boundary: scale}, in any order: from step `boundary` on, the value
+            is `scale` times what it was before. None, or {}, keeps init_value
+
+    Example:
+        >>> schedule = gradtx.piecewise_constant_schedule(8.0, {100: 0.5, 200: 0.25})
+        >>> print(schedule(jnp.array([0, 99, 100, 200])))
+        [8. 8. 4. 1.]
+
+    See also: `piecewise_interpolate_schedule`, `exponential_decay` with staircase=True.
+    """
 
     def value(t: Any) -> Any:
         result = reached = init_value
@@ -113,10 +152,24 @@ def piecewise_interpolate_schedule(
     init_value: Real,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Any:
-    """Through init_value at 0 and, at each boundary, the value before it times its scale.
+    """Interpolate from init_value through the values that scales give it at the boundaries.
 
-    Between them it goes in a straight line ("linear") or in half a cosine wave ("cosine"); after
-    the last it is constant. Raises: ValueError for another interpolate_type.
+    After the last boundary it is constant.
+
+    Args:
+        interpolate_type: how it goes from one value to the next: in a straight line ("linear") or
+            in half a cosine wave ("cosine"), which is level at the boundaries
+        boundaries_and_scales: {boundary: scale}, in any order: at step `boundary` the value is
+            `scale` times that of the boundary before. None, or {}, keeps init_value
+
+    Raises: ValueError for another interpolate_type.
+
+    Example:
+        >>> schedule = gradtx.piecewise_interpolate_schedule("linear", 8.0, {100: 0.5, 200: 0.25})
+        >>> print(schedule(jnp.array([0, 50, 100, 150, 200, 300])))
+        [8.  6.  4.  2.5 1.  1. ]
+
+    See also: `piecewise_constant_schedule`, `linear_onecycle_schedule`, `join_schedules`.
     """
     left = straight if interpolate_type == "linear" else half_wave()
 
@@ -155,13 +208,33 @@ def linear_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> Any:
-    """One cycle: up to peak_value, down again, and out, in straight lines.
+    """Run one cycle, up to peak_value, down again, and out, in straight lines.
 
         t / transition_steps:   0                   pct_start    pct_final           1
         value / peak_value:     1 / div_factor      1            1 / div_factor      ...
         and at the end 1 / (div_factor * final_div_factor)
 
-    Smith & Topin, 2018, https://arxiv.org/abs/1708.07120
+    t is the step, 0 at the first update. The cycle is meant for short trainings with a high peak
+    ("super-convergence"). The turning points fall on whole steps, rounded down; after the last the
+    value is constant.
+
+    Args:
+        transition_steps: how many steps the cycle takes: the length of the training
+        peak_value: the highest value. It may be far above the best constant one
+        pct_start: the part of the steps during which the value rises
+        pct_final: the part of the steps after which it is back at its beginning; larger than
+            pct_start
+        div_factor: how many times smaller than peak_value the first value is
+        final_div_factor: how many times smaller than the first value the last one is
+
+    Example:
+        >>> schedule = gradtx.linear_onecycle_schedule(100, 1.0, div_factor=4, final_div_factor=8)
+        >>> print(schedule(jnp.array([0, 15, 30, 85, 100])).round(5))
+        [0.25    0.625   1.      0.25    0.03125]
+
+    See also: `cosine_onecycle_schedule`, `cyclic_schedule`.
+
+    References: Smith & Topin, 2018, https://arxiv.org/abs/1708.07120
     """
 
     def value(t: Any) -> Any:
@@ -181,12 +254,30 @@ def cosine_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> Any:
-    """One cycle: up to peak_value and down, in half cosine waves.
+    """Run one cycle, up to peak_value and down, in half cosine waves.
 
         t / transition_steps:   0                   pct_start    1
         value / peak_value:     1 / div_factor      1            1 / (div_factor * final_div_factor)
 
-    Smith & Topin, 2018, https://arxiv.org/abs/1708.07120
+    t is the step, 0 at the first update. This is the shape of PyTorch's OneCycleLR, meant for short
+    trainings with a high peak. The turning point falls on a whole step, rounded down; after the
+    last step the value is constant.
+
+    Args:
+        transition_steps: how many steps the cycle takes: the length of the training
+        peak_value: the highest value. It may be far above the best constant one
+        pct_start: the part of the steps during which the value rises
+        div_factor: how many times smaller than peak_value the first value is
+        final_div_factor: how many times smaller than the first value the last one is
+
+    Example:
+        >>> schedule = gradtx.cosine_onecycle_schedule(100, 1.0, div_factor=4, final_div_factor=8)
+        >>> print(schedule(jnp.array([0, 15, 30, 100, 200])).round(5))
+        [0.25    0.625   1.      0.03125 0.03125]
+
+    See also: `linear_onecycle_schedule`, `warmup_cosine_decay_schedule`.
+
+    References: Smith & Topin, 2018, https://arxiv.org/abs/1708.07120
     """
 
     def value(t: Any) -> Any:

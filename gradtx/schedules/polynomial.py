@@ -21,7 +21,22 @@ __all__ = [
 
 @schedule
 def constant_schedule(value: Real) -> Any:
-    """value"""
+    """Return the same value at every step.
+
+    A hyperparameter that is a number needs no schedule. This is for where one must be: a piece of
+    `join_schedules`, or the beginning of a sum or product of schedules.
+
+    Args:
+        value: the value at every step
+
+    Example:
+        >>> warmup = gradtx.linear_schedule(0.0, 0.5, 10)
+        >>> schedule = gradtx.join_schedules([warmup, gradtx.constant_schedule(0.5)], [10])
+        >>> print(schedule(jnp.array([0, 5, 10, 1000])).round(4))
+        [0.   0.25 0.5  0.5 ]
+
+    See also: `warmup_constant_schedule`, `piecewise_constant_schedule`.
+    """
     return lambda t: value
 
 
@@ -33,12 +48,24 @@ def polynomial_schedule(
     transition_steps: Steps,
     transition_begin: Steps = 0,
 ) -> Any:
-    """From init_value to end_value in transition_steps steps, after transition_begin steps.
+    """Go from init_value to end_value as a power of the steps that are left.
 
         end_value + (init_value - end_value) * (1 - s)^power
         s = clip((t - transition_begin) / transition_steps, 0, 1)
 
-    With transition_steps = 0 it stays at init_value.
+    t is the step, 0 at the first update.
+
+    Args:
+        power: 1 is a straight line; above 1 the value changes fast at first and slowly at the end,
+            below 1 the reverse. With 0 it jumps to end_value at the end
+        transition_steps: how many steps the change takes; with 0 the value stays at init_value
+
+    Example:
+        >>> schedule = gradtx.polynomial_schedule(1.0, 0.0, 2, 10, transition_begin=5)
+        >>> print(schedule(jnp.array([0, 5, 10, 15, 20])).round(4))
+        [1.   1.   0.25 0.   0.  ]
+
+    See also: `linear_schedule`, `cosine_decay_schedule`.
     """
     return _polynomial(init_value, end_value, transition_steps, transition_begin, polynomial(power))
 
@@ -56,12 +83,23 @@ def _polynomial(start: Any, end: Any, steps: Any, begin: Any, left: Left) -> Any
 def linear_schedule(
     init_value: Real, end_value: Real, transition_steps: Steps, transition_begin: Steps = 0
 ) -> Any:
-    """From init_value to end_value in a straight line of transition_steps steps.
+    """Go from init_value to end_value in a straight line.
 
         init_value + (end_value - init_value) * s
         s = clip((t - transition_begin) / transition_steps, 0, 1)
 
-    With transition_steps = 0 it stays at init_value.
+    t is the step, 0 at the first update. The schedule serves to warm up as well as to decay.
+
+    Args:
+        transition_steps: how many steps the change takes; with 0 the value stays at init_value
+
+    Example:
+        >>> schedule = gradtx.linear_schedule(1.0, 0.5, 8)
+        >>> print(schedule(jnp.array([0, 4, 8, 100])))
+        [1.   0.75 0.5  0.5 ]
+        >>> tx = gradtx.sgd(schedule)
+
+    See also: `polynomial_schedule`, `warmup_constant_schedule`, `wsd_schedule`.
     """
     return _polynomial(init_value, end_value, transition_steps, transition_begin, straight)
 
@@ -84,13 +122,30 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> Any:
-    """Multiply by decay_rate every transition_steps steps, after transition_begin steps.
+    """Multiply the value by decay_rate every transition_steps steps.
 
-        init_value * decay_rate^((t - transition_begin) / transition_steps)
+        init_value * decay_rate^s
+        s = max(t - transition_begin, 0) / transition_steps
 
-    staircase: the exponent is rounded down, so that the value falls in steps (PyTorch's StepLR).
-    end_value: where the decay (or growth) stops. With transition_steps = 0 or decay_rate = 0 it
-    stays at init_value.
+    t is the step, 0 at the first update. With transition_steps = 0 or decay_rate = 0 the value
+    stays at init_value. With staircase it is PyTorch's StepLR, without it and with transition_steps
+    = 1 its ExponentialLR.
+
+    Args:
+        transition_steps: in how many steps the value is multiplied by decay_rate once
+        decay_rate: what the value is multiplied by in each transition_steps: below 1 it falls,
+            above 1 it grows
+        staircase: round s down, so that the value falls every transition_steps steps only
+        end_value: where the decay (or the growth) stops; None sets no bound
+
+    Example:
+        >>> steps = jnp.array([0, 9, 10, 20, 30])
+        >>> print(gradtx.exponential_decay(1.0, 10, 0.5)(steps).round(3))
+        [1.    0.536 0.5   0.25  0.125]
+        >>> print(gradtx.exponential_decay(1.0, 10, 0.5, staircase=True, end_value=0.25)(steps))
+        [1.   1.   0.5  0.25 0.25]
+
+    See also: `warmup_exponential_decay_schedule`, `piecewise_constant_schedule`.
     """
 
     def value(t: Any) -> Any:
@@ -116,5 +171,23 @@ def exponential_decay(
 
 @schedule
 def inverse_time_decay_schedule(init_value: Real, decay_rate: NonNegative) -> Any:
-    """init_value / (1 + decay_rate * t), AdaGrad's learning rate decay in PyTorch."""
+    """Divide init_value by a number that grows linearly with the step.
+
+        init_value / (1 + decay_rate * t)
+
+    t is the step, 0 at the first update. This is the learning rate decay of PyTorch's Adagrad
+    (lr_decay). The sum of its values has no bound, as the theory of stochastic gradient descent
+    asks, and that of their squares has one.
+
+    Args:
+        decay_rate: how fast the value falls: it has halved after 1 / decay_rate steps. With 0 it is
+            constant
+
+    Example:
+        >>> schedule = gradtx.inverse_time_decay_schedule(1.0, decay_rate=0.01)
+        >>> print(schedule(jnp.array([0, 100, 300])).round(4))
+        [1.   0.5  0.25]
+
+    See also: `inverse_sqrt_schedule`, `exponential_decay`.
+    """
     return lambda t: init_value / (1 + decay_rate * t)

@@ -26,18 +26,34 @@ def wsd_schedule(
     end_value: Real = 0.0,
     decay: Literal["linear", "cosine", "sqrt"] = "linear",
 ) -> Any:
-    """Warm up, stay, decay: to peak_value, there for stable_steps, then to end_value and there.
+    """Warm up to peak_value, stay there, and decay to end_value at the end.
 
         t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
         in between:         peak_value
         the last steps:     end_value + (peak_value - end_value) * d(s)
                             s = (t - warmup_steps - stable_steps) / decay_steps, at most 1
 
-    decay: what d is, "linear": 1 - s, "cosine": (1 + cos(pi s)) / 2, "sqrt": 1 - sqrt(s). Training
-    may go on from the plateau of an earlier run with another length. Hu et al., 2024,
-    https://arxiv.org/abs/2404.06395; Haegele et al., 2024, https://arxiv.org/abs/2405.18392
+    t is the step, 0 at the first update. Unlike a cosine, the plateau does not depend on the length
+    of the training: training may go on from the plateau of an earlier run with another length.
+
+    Args:
+        stable_steps: how many steps the value stays at peak_value
+        decay_steps: how many steps the decay takes, after the plateau; a tenth or a fifth of all is
+            usual
+        decay: what d is, "linear": 1 - s, "cosine": (1 + cos(pi s)) / 2, "sqrt": 1 - sqrt(s), which
+            falls fastest at first
 
     Raises: ValueError for another decay.
+
+    Example:
+        >>> schedule = gradtx.wsd_schedule(0.0, 1.0, 10, stable_steps=80, decay_steps=10)
+        >>> print(schedule(jnp.array([0, 5, 10, 90, 95, 100])))
+        [0.  0.5 1.  1.  0.5 0. ]
+
+    See also: `warmup_cosine_decay_schedule`, `inverse_sqrt_schedule`.
+
+    References: Hu et al., 2024, https://arxiv.org/abs/2404.06395; Haegele et al., 2024,
+    https://arxiv.org/abs/2405.18392
     """
 
     def value(t: Any) -> Any:
@@ -58,9 +74,22 @@ def inverse_sqrt_schedule(
         t < warmup_steps:   init_value + (peak_value - init_value) * t / warmup_steps
         after:              peak_value * sqrt(timescale / (timescale + t - warmup_steps))
 
-    timescale: in how many steps after the warm-up the value falls to peak_value / sqrt(2). Without
-    it it is warmup_steps (1 if that is 0), and the value is peak_value * sqrt(warmup_steps / t),
-    as in Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
+    t is the step, 0 at the first update. The schedule has no end, so the length of the training
+    need not be known.
+
+    Args:
+        timescale: in how many steps after the warm-up the value falls to peak_value / sqrt(2).
+            Without it it is warmup_steps (1 if that is 0), and the value is peak_value *
+            sqrt(warmup_steps / t), as in the first Transformer
+
+    Example:
+        >>> schedule = gradtx.inverse_sqrt_schedule(0.0, 1.0, warmup_steps=100)
+        >>> print(schedule(jnp.array([0, 50, 100, 400, 1600])).round(4))
+        [0.   0.5  1.   0.5  0.25]
+
+    See also: `wsd_schedule`, `inverse_time_decay_schedule`.
+
+    References: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
     """
 
     def value(t: Any) -> Any:
@@ -81,15 +110,33 @@ def cyclic_schedule(
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     decay_rate: Positive = 1.0,
 ) -> Any:
-    """From init_value up to peak_value and down again in straight lines, for ever.
+    """Rise from init_value to peak_value and fall again in straight lines, for ever.
 
         init_value + (peak_value - init_value) * height * factor
 
-    height goes from 0 to 1 in up_steps and back to 0 in down_steps (as many without it). factor is
-    1 for "triangular", 1/2 to the number of cycles so far for "triangular2", and decay_rate^t for
-    "exp_range". Smith, 2017, https://arxiv.org/abs/1506.01186
+    height goes from 0 to 1 in up_steps and back to 0 in down_steps. factor is 1 for "triangular",
+    1/2 to the number of cycles so far for "triangular2", and decay_rate^t for "exp_range".
+
+    Args:
+        init_value: the value at the beginning and the end of every cycle
+        peak_value: the value at the top of the first cycle, of every cycle with "triangular"
+        up_steps: how many steps the value rises in each cycle
+        down_steps: how many steps it falls in each; None for as many as up_steps
+        mode: whether the peaks stay ("triangular"), are halved with every cycle ("triangular2") or
+            shrink with every step ("exp_range")
+        decay_rate: what the height is multiplied by in every step, with "exp_range" only: just
+            below 1, such as 0.9999
 
     Raises: ValueError for another mode.
+
+    Example:
+        >>> schedule = gradtx.cyclic_schedule(0.0, 1.0, up_steps=10, mode="triangular2")
+        >>> print(schedule(jnp.array([0, 5, 10, 20, 30, 40])).round(4))
+        [0.  0.5 1.  0.  0.5 0. ]
+
+    See also: `linear_onecycle_schedule`, `warm_restarts_schedule`.
+
+    References: Smith, 2017, https://arxiv.org/abs/1506.01186
     """
 
     def value(t: Any) -> Any:

@@ -7,6 +7,7 @@ it makes no difference.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec
@@ -50,8 +51,8 @@ def in_two_reals(
 
     name = definition.name
     function.__module__ = __name__  # for pickle
-    doc = definition.__doc__ or ""
-    function.__doc__ = f"{doc.rstrip()}\n\n    A complex array is two real ones.\n    "
+    first, _, others = inspect.cleandoc(definition.function.__doc__ or "").partition("\n\n")
+    function.__doc__ = f"{first}\n\nA complex array is two real ones.\n\n{others}"
     return Definition(function, LeafTransformation, name=qualified(name))
 
 

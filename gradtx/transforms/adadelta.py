@@ -31,7 +31,29 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Rule:
         u    = sqrt(e_x + eps) / sqrt(e_g + eps) * g
         e_x <- rho * e_x + (1 - rho) * u^2
 
-    Zeiler, 2012, https://arxiv.org/abs/1212.5701
+    The updates have the units of the parameters, whatever the scale of the gradients; the learning
+    rate that follows is usually 1.
+
+    Args:
+        rho: the decay of both running means, which reach back about 1 / (1 - rho) steps. Larger
+            averages over more gradients and reacts more slowly.
+        eps: a number added to both means under the root. It sets the length of the first steps,
+            about sqrt(eps / (1 - rho)), since e_x starts from 0: raise it where training starts too
+            slowly.
+
+    State: e_g and e_x, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_adadelta()
+        >>> params = jnp.zeros(2)
+        >>> grads = jnp.array([0.1, 100.0])
+        >>> updates, state = tx.update(grads, tx.init(params))
+        >>> np.asarray(updates).round(4)  # the same step for both
+        array([0.0032, 0.0032], dtype=float32)
+
+    See also: `adadelta`, `scale_by_rms`.
+
+    References: Zeiler, 2012, https://arxiv.org/abs/1212.5701
     """
 
     def init(param: Array) -> ScaleByAdaDeltaState:

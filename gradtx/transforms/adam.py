@@ -63,10 +63,33 @@ def scale_by_adam(
         u   = m / (sqrt(n + eps_root) + eps)
         m   = mu / (1 - b1^t)          n = nu / (1 - b2^t)          (mu, nu without bias_correction)
 
-    nesterov: m = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t), Dozat, 2016,
-    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. mu_dtype, nu_dtype: the dtypes in
-    which mu and nu are stored, rounded to nearest (a bfloat16 nu with b2 = 0.999 never decays:
-    `store` rounds stochastically); float32 or wider by default. Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980
+        m   = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t)                   (with nesterov)
+
+    Each element of u is about 1 in magnitude where gradients keep their sign, and small where they
+    fluctuate around 0. This is the part of Adam before weight decay and the learning rate, for use
+    in a `chain`.
+
+    Args:
+        mu_dtype: the dtype in which mu is stored, rounded to nearest; None keeps float32 or wider.
+            "bfloat16" halves its memory at little loss.
+        nu_dtype: the dtype in which nu is stored, rounded to nearest; None keeps float32 or wider.
+            A bfloat16 nu with b2 = 0.999 never decays: use `store` instead, which rounds
+            stochastically.
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_adam()
+        >>> params = jnp.zeros(2)
+        >>> grads = jnp.array([0.1, -100.0])
+        >>> updates, state = tx.update(grads, tx.init(params))
+        >>> print(updates.round(2))  # the scale of the gradients does not matter
+        [ 1. -1.]
+
+    See also: `adam`, `adamw`, `scale_by_amsgrad`, `scale_by_adamax`.
+
+    References: Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980; nesterov: Dozat, 2016,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
     """
 
     def init(param: Array) -> ScaleByAdamState:
@@ -99,7 +122,7 @@ def scale_by_amsgrad(
     max_of: MaxOf = "corrected",
     nu_dtype: DType | None = None,
 ) -> Rule:
-    """Adam whose denominator never shrinks.
+    """Divide the running mean of the gradient by a root mean square that never shrinks.
 
         mu <- b1 * mu + (1 - b1) * g
         nu <- b2 * nu + (1 - b2) * g^2
@@ -108,11 +131,32 @@ def scale_by_amsgrad(
         nu_max <- max(nu_max, nu / (1 - b2^t)),     n = nu_max                   max_of="corrected"
         nu_max <- max(nu_max, nu),                  n = nu_max / (1 - b2^t)      max_of="raw"
 
-    "corrected" is Optax's order, "raw" PyTorch's. bias_correction_mu=False and
-    bias_correction_nu=False omit 1 - b1^t and 1 - b2^t, as the paper does. mu_dtype, nu_dtype: the
-    dtypes in which mu, and nu and nu_max, are stored.
+    A rare large gradient shortens the steps of its element for good, where Adam forgets it after
+    about 1 / (1 - b2) steps. This repairs examples in which Adam does not converge.
 
-    Raises: ValueError for any other max_of. Reddi et al., 2018, https://arxiv.org/abs/1904.09237
+    Args:
+        bias_correction_mu: divide mu by 1 - b1^t. The paper does not.
+        bias_correction_nu: divide nu by 1 - b2^t. The paper does not. Without it max_of makes no
+            difference.
+        max_of: the maximum of the "corrected" second moments, Optax's order, or of the "raw" ones,
+            PyTorch's. "corrected" keeps the large estimates of the first steps.
+        nu_dtype: the dtype in which nu and nu_max are stored; None keeps float32 or wider.
+
+    State: mu, nu and nu_max, 12 bytes a parameter.
+
+    Raises: ValueError for any other max_of.
+
+    Example:
+        >>> tx = gradtx.scale_by_amsgrad(b2=0.5)
+        >>> state = tx.init(jnp.zeros(()))
+        >>> for g in (4.0, 1.0, 1.0):
+        ...     u, state = tx.update(jnp.array(g), state)
+        >>> print(state.nu.round(2), state.nu_max.round(2))
+        2.75 16.0
+
+    See also: `amsgrad`, `scale_by_adam`.
+
+    References: Reddi et al., 2018, https://arxiv.org/abs/1904.09237
     """
 
     def init(param: Array) -> ScaleByAmsgradState:

@@ -23,7 +23,28 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
         nu <- max(b2 * nu, |g| + eps)
         u   = mu / (1 - b1^t) / nu
 
-    Kingma & Ba, 2015, section 7.1, https://arxiv.org/abs/1412.6980
+    This is Adam with the infinity norm in place of the root mean square: a large gradient counts in
+    full when it comes, and fades by b2 a step. No root is taken and nu needs no bias correction.
+
+    Args:
+        b2: how much of the maximum remains after a step: a large gradient shortens the steps of its
+            element for about 1 / (1 - b2) steps. Lower it to recover sooner.
+        eps: a small number added to |g|, so that nu is not 0 where a gradient is. Raise it to damp
+            elements with tiny gradients.
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_adamax(b2=0.5)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> updates, state = tx.update(jnp.array([8.0, 1.0]), state)
+        >>> updates, state = tx.update(jnp.array([0.0, 1.0]), state)
+        >>> print(state.nu)  # the first one falls by half
+        [4. 1.]
+
+    See also: `adamax`, `adamaxw`, `scale_by_adam`.
+
+    References: Kingma & Ba, 2015, section 7.1, https://arxiv.org/abs/1412.6980
     """
 
     def init(param: Array) -> ScaleByAdamState:

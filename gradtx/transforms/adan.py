@@ -36,7 +36,7 @@ def scale_by_adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ) -> Rule:
-    """Adam with an additional running mean, of the differences between successive gradients.
+    """Scale by Adam's rule with a further running mean, of the differences of successive gradients.
 
         d  = g - (the previous gradient)            (0 on the first step)
         m <- b1 * m + (1 - b1) * g
@@ -44,8 +44,28 @@ def scale_by_adan(
         n <- b3 * n + (1 - b3) * (g + b2 * d)^2
         u  = (m / (1 - b1^t) + b2 * v / (1 - b2^t)) / (sqrt(n / (1 - b3^t) + eps_root) + eps)
 
-    The paper's betas correspond to 1 - b1, 1 - b2 and 1 - b3. Xie et al., 2022,
-    https://arxiv.org/abs/2208.06677
+    The differences tell where gradients are heading: this is Nesterov momentum that does not need
+    the gradient at another point. Where gradients do not change, u is that of Adam.
+
+    Args:
+        b1: the decay of the running mean of gradients; 1 - beta_1 of the paper.
+        b2: the decay of the running mean of differences, and how far to look ahead along it; 1 -
+            beta_2 of the paper. 0 leaves the differences out.
+        b3: the decay of the running mean of squares; 1 - beta_3 of the paper.
+
+    State: m, v, n and the previous gradient, 16 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_adan()
+        >>> state = tx.init(jnp.zeros(3))
+        >>> updates, state = tx.update(jnp.array([1.0, 1.0, 1.0]), state)
+        >>> updates, state = tx.update(jnp.array([0.5, 1.0, 1.5]), state)
+        >>> np.asarray(updates).round(2)  # a falling, a steady and a growing gradient
+        array([0.72, 1.  , 0.96], dtype=float32)
+
+    See also: `adan`, `scale_by_adam`.
+
+    References: Xie et al., 2022, https://arxiv.org/abs/2208.06677
     """
 
     def init(param: Array) -> ScaleByAdanState:

@@ -60,16 +60,38 @@ def scale_by_ademamix(
     *,
     nu_dtype: DType | None = None,
 ) -> Rule:
-    """Adam with a second, much slower running mean in its numerator.
+    """Scale by Adam's rule with a second, much slower running mean in its numerator.
 
         m1 <- b1 * m1 + (1 - b1) * g
         m2 <- b3 * m2 + (1 - b3) * g
         nu <- b2 * nu + (1 - b2) * g^2
         u   = (m1 / (1 - b1^t) + alpha * m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    b3 and alpha are meant to be scheduled. mu_dtype, nu_dtype: the dtypes in which m1 and m2, and
-    nu, are stored; float32 or wider by default. Pagliardini et al., 2024,
-    https://arxiv.org/abs/2409.03137
+    The fast mean follows the current gradients, the slow one keeps those of thousands of steps. m2
+    is not divided by 1 - b3^t, so its part grows as it fills: u reaches 1 + alpha times Adam's.
+
+    Args:
+        b3: the decay of the slow mean, which reaches back about 1 / (1 - b3) steps; it should be
+            shorter than the run. Meant to be scheduled: raise it from b1 over the run, since the
+            full value destabilises the beginning.
+        alpha: the weight of the slow mean; 0 is Adam. Meant to be scheduled: raise it from 0.
+        mu_dtype: the dtype in which m1 and m2 are stored; None keeps float32 or wider.
+
+    State: m1, m2 and nu, 12 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_ademamix(b3=0.5, alpha=1.0)
+        >>> state = tx.init(jnp.zeros(()))
+        >>> for _ in range(3):  # 1 + alpha * m2, where m2 is 0.5, 0.75, 0.875
+        ...     u, state = tx.update(jnp.ones(()), state)
+        ...     print(f"{u:.3f}")
+        1.500
+        1.750
+        1.875
+
+    See also: `ademamix`, `scale_by_simplified_ademamix`, `scale_by_adam`.
+
+    References: Pagliardini et al., 2024, https://arxiv.org/abs/2409.03137
     """
 
     def init(param: Array) -> ScaleByAdemamixState:
@@ -98,14 +120,38 @@ def scale_by_simplified_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ) -> Rule:
-    """AdEMAMix with a single sum of gradients in place of its two running means.
+    """Scale by AdEMAMix with a single sum of gradients in place of its two running means.
 
         m <- b1 * m + g
         n <- b2 * n + (1 - b2) * g^2
         u  = (m + alpha * g) / (sqrt(n / (1 - b2^t) + eps_root) + eps)
 
     m is a sum, up to 1 / (1 - b1) times as large as a gradient: the learning rate should be smaller
-    by that factor. Morwani et al., 2025, https://arxiv.org/abs/2502.02431
+    by that factor.
+
+    Args:
+        b1: what the sum of gradients is multiplied by at each step: it holds about the last 1 / (1
+            - b1) of them. Larger makes u longer and slower to turn.
+        b2: the decay of the running mean of squared gradients, which reaches back about 1 / (1 -
+            b2) steps.
+        alpha: the additional weight of the current gradient. 0 is momentum as usual; larger, up to
+            the order of 1 / (1 - b1), reacts faster to the latest gradient.
+
+    State: m and n, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_simplified_ademamix(b1=0.5)
+        >>> state = tx.init(jnp.zeros(()))
+        >>> for _ in range(3):  # towards 1 / (1 - b1)
+        ...     u, state = tx.update(jnp.ones(()), state)
+        ...     print(f"{u:.2f}")
+        1.00
+        1.50
+        1.75
+
+    See also: `simplified_ademamix`, `scale_by_ademamix`.
+
+    References: Morwani et al., 2025, https://arxiv.org/abs/2502.02431
     """
 
     def init(param: Array) -> ScaleBySimplifiedAdEMAMixState:

@@ -41,12 +41,37 @@ def scale_by_adopt(
         nu <- b2 * nu + (1 - b2) * g^2
         u   = mu                                    u = b1 * mu + (1 - b1) * z with nesterov
 
-    The first step moves nothing: nu becomes g^2 and mu stays 0. If later on an element's nu is
-    still 0, because all of its gradients so far were zero or absent, it is divided by max(|g|, eps)
-    instead, and its nu becomes g^2. clip_value_fn: a function of the step, or a number.
-    use_clipping=False disables clipping, as complex parameters require. mu_dtype, nu_dtype: the
-    dtypes in which mu and nu are stored; float32 or wider by default. Taniguchi et al., 2024,
-    https://arxiv.org/abs/2411.02853
+    A gradient is not divided by itself, which is why this converges for any b2. The first step
+    moves nothing: nu becomes g^2 and mu stays 0. If later on an element's nu is still 0, because
+    all of its gradients so far were zero or absent, it is divided by max(|g|, eps) instead, and its
+    nu becomes g^2.
+
+    Args:
+        b1: the decay of the running mean of z: it reaches back about 1 / (1 - b1) steps. Larger is
+            smoother and slower to turn.
+        b2: the decay of the running mean of squared gradients, which reaches back about 1 / (1 -
+            b2) steps. It may be close to 1: convergence does not depend on it.
+        eps: the least denominator, which bounds z where gradients are tiny. Raise it to damp
+            elements with little signal.
+        use_clipping: bound z by c in magnitude, against spikes while nu has seen few gradients.
+            Complex parameters require False.
+        clip_value_fn: the bound c, a function of the number of updates so far or a number; by
+            default their fourth root. Smaller clips more.
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_adopt(b1=0.0)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grads in (jnp.array([1.0, 1.0]), jnp.array([0.5, 100.0])):
+        ...     updates, state = tx.update(grads, state)
+        ...     print(updates)  # nothing at first; then relative to the first gradient, at most 1
+        [0. 0.]
+        [0.5 1. ]
+
+    See also: `adopt`, `scale_by_adam`.
+
+    References: Taniguchi et al., 2024, https://arxiv.org/abs/2411.02853
     """
 
     def init(param: Array) -> ScaleByAdamState:

@@ -35,7 +35,7 @@ def scale_by_asgd(
     alpha: NonNegative = 0.75,
     t0: NonNegative = 1e6,
 ) -> Rule:
-    """SGD with a decreasing learning rate and L2 regularisation, and the mean of its iterates.
+    """Take steps of SGD at a decreasing rate, with L2 regularisation, and average the iterates.
 
         u   = -eta_t (g + lambd param)
         ax <- ax + (param + u - ax) / max(1, t - 1 - t0)
@@ -43,8 +43,33 @@ def scale_by_asgd(
 
     as in PyTorch, where a scheduled rate takes effect one step later. The mean does not influence
     the steps; evaluate at it: `gradtx.tree.get(state, "ax")`, float32 or wider. The update is the
-    full step: no learning rate follows. Polyak & Juditsky, 1992,
-    https://doi.org/10.1137/0330046
+    full step: no learning rate follows.
+
+    Args:
+        learning_rate: the length of the first step: what the gradient is multiplied by.
+        lambd: the strength of the L2 regularisation, and of the decrease of the learning rate.
+            Larger pulls parameters harder towards 0 and shortens the steps sooner; 0 switches both
+            off.
+        alpha: the power with which the learning rate decreases: 0 keeps it constant, larger
+            shortens the steps sooner.
+        t0: the step after which averaging begins; until then ax is the latest point. The default
+            hardly ever averages: set it to about where the loss levels off.
+
+    State: ax, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_asgd(0.5, lambd=0.0, t0=0)
+        >>> params = jnp.array(1.0)
+        >>> state = tx.init(params)
+        >>> for g in (1.0, -1.0, 1.0, -1.0):  # between 0.5 and 1.0
+        ...     updates, state = tx.update(jnp.array(g), state, params)
+        ...     params = gradtx.apply_updates(params, updates)
+        >>> print(params, f"{gradtx.tree.get(state, 'ax'):.3f}")
+        1.0 0.833
+
+    See also: `gradtx.torch.asgd`, `ema`.
+
+    References: Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046
     """
 
     def init(params: Params) -> ASGDState:

@@ -56,7 +56,32 @@ def scale_by_belief(
         nu <- b2 * nu + (1 - b2) * (g - mu)^2 + eps_root
         u   = m / (sqrt(nu / (1 - b2^t)) + eps),    m = mu / (1 - b1^t)
 
-    nesterov: m as in `scale_by_adam`. Zhuang et al., 2020, https://arxiv.org/abs/2010.07468
+        m   = b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t)                   (with nesterov)
+
+    Steps are long where gradients agree with their mean, longer than Adam's, and short where they
+    do not.
+
+    Args:
+        b2: the decay of the running mean of squared distances, which reaches back about 1 / (1 -
+            b2) steps. Larger is steadier; smaller follows changes of the noise.
+        eps: a small number added to the denominator, which bounds the step where gradients are all
+            but constant. The steps are sensitive to it: raise it (1e-8) where they are too long.
+        eps_root: a number added to nu at every step, so that nu / (1 - b2^t) is never below
+            eps_root / (1 - b2).
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_belief(b1=0.5)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grads in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0]), jnp.array([1.0, 1.0])):
+        ...     updates, state = tx.update(grads, state)
+        >>> np.asarray(updates).round(1)  # steady gradients, and gradients that change their sign
+        array([3. , 0.7], dtype=float32)
+
+    See also: `adabelief`, `scale_by_acprop`, `scale_by_adam`.
+
+    References: Zhuang et al., 2020, https://arxiv.org/abs/2010.07468
     """
 
     def update(
@@ -91,7 +116,32 @@ def scale_by_acprop(
     authors' implementation. While an element's nu is, to within one percent, what eps_root alone
     accumulates to, because all of its gradients so far were zero or absent, its first nonzero
     gradient would produce a step of millions: it is divided by |g| where that is larger, so that
-    |u| <= 1. Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
+    |u| <= 1.
+
+    Args:
+        b1: the decay of the running mean that distances are measured from. It does not smooth the
+            updates, which are not averaged.
+        b2: the decay of the running mean of squared distances, which reaches back about 1 / (1 -
+            b2) steps. Larger is steadier; smaller follows changes of the noise.
+        eps: a small number added to the denominator, which bounds the step where gradients are all
+            but constant.
+        eps_root: a number added to nu at every step, so that nu / (1 - b2^(t-1)) is never below
+            eps_root / (1 - b2).
+
+    State: mu and nu, 8 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_acprop()
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grads in (jnp.array([1.0, 4.0]), jnp.array([0.5, 8.0])):
+        ...     updates, state = tx.update(grads, state)
+        ...     print(updates.round(2))  # the gradient itself; then relative to the first one
+        [1. 4.]
+        [0.5 2. ]
+
+    See also: `acprop`, `scale_by_belief`, `scale_by_adopt`.
+
+    References: Zhuang et al., 2021, https://arxiv.org/abs/2110.05454
     """
 
     def precompute(step: Step) -> Array:

@@ -34,7 +34,27 @@ Axes = int | tuple[int, ...] | None
 
 @per_leaf
 def clip(max_delta: NonNegative) -> Callable[..., Array]:
-    """u = min(max(g, -max_delta), max_delta), elementwise."""
+    """Limit every element of the updates to between -max_delta and max_delta.
+
+        u = min(max(g, -max_delta), max_delta)
+
+    This changes the direction of the updates, since it flattens only the elements that are too
+    large; `clip_by_global_norm` keeps it.
+
+    Args:
+        max_delta: the largest magnitude of an element. Smaller clips more.
+
+    State: none.
+
+    Example:
+        >>> tx = gradtx.clip(1.0)
+        >>> grads = jnp.array([-3.0, 0.5, 2.0])
+        >>> updates, _ = tx.update(grads, tx.init(grads))
+        >>> print(updates)
+        [-1.   0.5  1. ]
+
+    See also: `clip_by_global_norm`, `clip_by_block_rms`.
+    """
     return lambda grad: jnp.clip(grad, -max_delta, max_delta)
 
 
@@ -45,8 +65,25 @@ def clip_by_global_norm(max_norm: NonNegative) -> Rule:
         u = g * min(1, max_norm / ||g||)
 
     The norm is a single scalar, accumulated in float32 or wider; zero updates stay zero and have a
-    finite derivative. A NaN anywhere makes every update NaN. Pascanu et al., 2013,
-    https://arxiv.org/abs/1211.5063
+    finite derivative. A NaN anywhere makes every update NaN. As the first link of a `chain` it
+    keeps a single large gradient from ruining the moments of an optimizer.
+
+    Args:
+        max_norm: the largest norm that is left as it is. Choose it near the norms of ordinary
+            gradients, which `snapshot` or `monitor` show; 1.0 is usual for language models.
+
+    State: none.
+
+    Example:
+        >>> tx = gradtx.clip_by_global_norm(2.5)
+        >>> grads = {"w": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}  # of norm 5
+        >>> updates, _ = tx.update(grads, tx.init(grads))
+        >>> print(updates["w"], updates["b"])
+        [1.5 0. ] [2.]
+
+    See also: `clip`, `adaptive_grad_clip`, `gradtx.global_norm`.
+
+    References: Pascanu et al., 2013, https://arxiv.org/abs/1211.5063
     """
 
     def precompute(updates: Updates) -> Factor:
@@ -61,23 +98,63 @@ def clip_by_block_rms(threshold: NonNegative) -> Callable[..., Array]:
 
         u = g * min(1, threshold / rms(g))
 
-    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
+    Each array is scaled on its own, whatever its size: a threshold of 1 fits updates that were
+    divided by their root mean square, as in Adafactor.
+
+    Args:
+        threshold: the largest root mean square of an array. Smaller clips more.
+
+    State: none.
+
+    Example:
+        >>> tx = gradtx.clip_by_block_rms(1.5)
+        >>> grads = {"w": jnp.array([3.0, -3.0]), "b": jnp.array([0.5])}
+        >>> updates, _ = tx.update(grads, tx.init(grads))
+        >>> print(updates["w"].round(2), updates["b"])
+        [ 1.5 -1.5] [0.5]
+
+    See also: `clip_by_global_norm`, `adafactor`.
+
+    References: Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
     """
     return lambda grad: rms_of(grad).shrinking_to(threshold).times(grad)
 
 
 @per_leaf
 def adaptive_grad_clip(
-    clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes = None
+    clipping: NonNegative, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None
 ) -> Callable[..., Array]:
     """Clip the norm of each unit's update to a fraction of the norm of the unit's parameters.
 
         u = g * min(1, clipping * max(||p_i||, eps) / ||g_i||)      for the unit i of each element
 
-    eps lets parameters that are zero move. axis: the axes that make up a unit, see `unitwise_norm`.
+    A unit is what one output of a layer is computed with, such as a column of a matrix: how far a
+    step goes matters in proportion to the unit's size. It needs the parameters.
 
-    Raises: ValueError for arrays of more than five axes unless axis is given. Brock et al., 2021,
-    https://arxiv.org/abs/2102.06171
+    Args:
+        clipping: the largest update, as a fraction of the parameters. Smaller clips more; 0.01 to
+            0.1 are usual, smaller ones for larger batches.
+        eps: the least norm that the parameters of a unit count with, so that those that are zero
+            can move.
+        axis: the axes that make up a unit, see `unitwise_norm`. None takes those usual for a
+            layer's arrays.
+
+    State: none.
+
+    Raises: ValueError for arrays of more than five axes unless axis is given.
+
+    Example:
+        >>> tx = gradtx.adaptive_grad_clip(0.1)
+        >>> params = jnp.array([[3.0, 0.0], [4.0, 2.0]])  # columns of norm 5 and 2
+        >>> grads = jnp.array([[3.0, 0.06], [4.0, 0.08]])  # columns of norm 5 and 0.1
+        >>> updates, _ = tx.update(grads, tx.init(params), params)
+        >>> np.asarray(updates).round(2)
+        array([[0.3 , 0.06],
+               [0.4 , 0.08]], dtype=float32)
+
+    See also: `unitwise_norm`, `clip_by_global_norm`.
+
+    References: Brock et al., 2021, https://arxiv.org/abs/2102.06171
     """
 
     def update(grad: Array, param: Array) -> Array:
@@ -87,14 +164,26 @@ def adaptive_grad_clip(
     return update
 
 
-def unitwise_norm(x: ArrayLike, axis: Axes = None) -> Array:
-    """The norm of each unit of x, broadcast to the shape of x; float32 or wider.
+def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Compute the norm of each unit of x, broadcast to the shape of x, in float32 or wider.
 
-    axis: the axes that make up a unit. By default a vector (even with extra axes of length 1) is a
-    single unit; a matrix or an array of three axes has one unit per index of the axes after the
-    first; a kernel of four or five axes has one per index of the last axis.
+    Args:
+        x: an array, such as the kernel or the bias of a layer.
+        axis: the axes that make up a unit. By default a vector (even with extra axes of length 1)
+            is a single unit; a matrix or an array of three axes has one unit per index of the axes
+            after the first; a kernel of four or five axes has one per index of the last axis.
 
     Raises: ValueError for more than five axes unless axis is given.
+
+    Example:
+        >>> x = jnp.array([[3.0, 0.0], [4.0, 1.0]])
+        >>> print(gradtx.unitwise_norm(x))  # of the columns
+        [[5. 1.]
+         [5. 1.]]
+        >>> print(gradtx.unitwise_norm(x, axis=1)[0])  # of the first row
+        [3. 3.]
+
+    See also: `unitwise_clip`, `adaptive_grad_clip`.
     """
     x = jnp.asarray(x)
     x = cast(x, compute_dtype(x.dtype))
@@ -104,11 +193,28 @@ def unitwise_norm(x: ArrayLike, axis: Axes = None) -> Array:
 def unitwise_clip(
     g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: float = 1e-6
 ) -> Array:
-    """u = grad where g_norm < max_norm, otherwise grad * max_norm / max(g_norm, div_eps).
+    """Scale a gradient down where its norm exceeds the largest norm allowed.
 
-    All three have the same shape; the result has the dtype of grad.
+        u = grad                                        where g_norm < max_norm
+        u = grad * max_norm / max(g_norm, div_eps)      elsewhere
+
+    The result has the dtype of grad.
+
+    Args:
+        g_norm: the norm of each element's unit, such as `unitwise_norm(grad)`.
+        max_norm: the largest norm of each element's unit.
+        grad: the gradient. All three have the same shape.
+        div_eps: the least denominator, which avoids a division by 0.
 
     Raises: ValueError if the shapes differ.
+
+    Example:
+        >>> grad = jnp.array([3.0, 4.0])
+        >>> limit = jnp.array([2.5, 2.5])
+        >>> print(gradtx.unitwise_clip(gradtx.unitwise_norm(grad), limit, grad))
+        [1.5 2. ]
+
+    See also: `unitwise_norm`, `adaptive_grad_clip`.
     """
     g_norm, max_norm, grad = map(jnp.asarray, (g_norm, max_norm, grad))
     if not g_norm.shape == max_norm.shape == grad.shape:
@@ -155,13 +261,28 @@ def per_example_global_norm_clip(
 
         sum_i g_i * min(1, l2_norm_clip / ||g_i||)      with the norm over all arrays of example i
 
-    Factors below the smallest normal number, 1e-38 in float32, may be flushed to 0.
+    No example moves the sum by more than l2_norm_clip, which is what differential privacy builds
+    on. Factors below the smallest normal number, 1e-38 in float32, may be flushed to 0.
 
-    grads: a tree of arrays of shape (examples, ...). Returns the sums, in the dtypes of grads
-    (integers become float32), and the number of examples that were clipped.
+    Returns the sums, in the dtypes of grads (integers become float32), and the number of examples
+    that were clipped.
 
-    Raises: ValueError if the arrays differ in their number of examples. Abadi et al., 2016,
-    https://arxiv.org/abs/1607.00133
+    Args:
+        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as
+            `jax.vmap(jax.grad(loss), (None, 0))` makes.
+        l2_norm_clip: the largest norm of an example's gradient. Smaller clips more.
+
+    Raises: ValueError if the arrays differ in their number of examples.
+
+    Example:
+        >>> grads = jnp.array([[6.0, 8.0], [0.0, 1.0]])  # two examples, of norm 10 and 1
+        >>> sums, clipped = gradtx.per_example_global_norm_clip(grads, 5.0)
+        >>> print(sums.round(2), clipped)
+        [3. 5.] 1
+
+    See also: `per_example_layer_norm_clip`, `differentially_private_aggregate`.
+
+    References: Abadi et al., 2016, https://arxiv.org/abs/1607.00133
     """
     _check_examples("per_example_global_norm_clip", grads)
     arrays = [jnp.asarray(g) for g in jax.tree.leaves(grads)]
@@ -189,11 +310,30 @@ def per_example_layer_norm_clip(
         C_k = global_l2_norm_clip * sqrt(1 / K)         of K arrays; with uniform=False
         C_k = global_l2_norm_clip * sqrt(D_k / D)       array k has D_k of the D parameters
 
-    so that the norm of an example over all arrays is at most global_l2_norm_clip. Returns the sums
-    and the number of clipped examples per array: two trees like grads.
+    so that the norm of an example over all arrays is at most global_l2_norm_clip.
 
-    Raises: ValueError if the arrays differ in their number of examples. McMahan et al., 2017,
-    https://arxiv.org/abs/1710.06963
+    Returns the sums and the number of clipped examples per array: two trees like grads.
+
+    Args:
+        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as
+            `jax.vmap(jax.grad(loss), (None, 0))` makes.
+        global_l2_norm_clip: the largest norm of an example's gradient over all arrays. Smaller
+            clips more.
+        uniform: allow every array the same norm, rather than larger arrays a larger one.
+
+    Raises: ValueError if the arrays differ in their number of examples.
+
+    Example:
+        >>> grads = {"w": jnp.array([[6.0, 8.0], [0.0, 1.0]]), "b": jnp.array([[3.0], [2.0]])}
+        >>> sums, clipped = gradtx.per_example_layer_norm_clip(grads, 50**0.5)  # 5 for each array
+        >>> print(sums["w"].round(2), sums["b"].round(2))
+        [3. 5.] [5.]
+        >>> print(clipped["w"], clipped["b"])
+        1 0
+
+    See also: `per_example_global_norm_clip`, `differentially_private_aggregate`.
+
+    References: McMahan et al., 2017, https://arxiv.org/abs/1710.06963
     """
     _check_examples("per_example_layer_norm_clip", grads)
     leaves, treedef = jax.tree.flatten(grads)

@@ -57,7 +57,7 @@ def dadapt_adamw(
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
 ) -> Rule:
-    """AdamW that estimates its learning rate, by D-Adaptation.
+    """Take steps of AdamW at a learning rate that it estimates, by D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
         n  <- sqrt(b2) n + (1 - sqrt(b2)) rate <g, s / (sqrt(nu) + eps)>
@@ -65,9 +65,33 @@ def dadapt_adamw(
         s  <- sqrt(b2) s + (1 - sqrt(b2)) rate g      d  <- max(d, n / ((1 - sqrt(b2)) ||s||_1))
         u   = -weight_decay rate x - mu / (sqrt(nu) + eps)
 
-    n is computed from the old s and nu. d starts at estim_lr0 and is kept while s is 0.
-    learning_rate scales the estimate: 1, or a schedule around it. Defazio & Mishchenko, 2023,
-    https://arxiv.org/abs/2301.07733
+    n is computed from the old s and nu. d starts at estim_lr0 and is kept while s is 0. It never
+    falls. The update is the full step: no learning rate follows.
+
+    Args:
+        learning_rate: what the estimate is multiplied by. Leave it at 1, or give a schedule that
+            warms up to 1 and decays; lower it where training is unstable.
+        betas: the decays (b1, b2) of the running means of gradients and of their squares. sqrt(b2)
+            is that of n and s, from which d is estimated.
+        estim_lr0: what the estimate d starts from. It has to be below the right learning rate; how
+            far below hardly matters, but raise it if d does not grow.
+        weight_decay: how strongly parameters are pulled towards 0: so much of each, times the rate,
+            is taken off at every step, apart from the gradient.
+
+    State: mu, nu and s, 12 bytes a parameter, and the scalars d and n.
+
+    Example:
+        >>> tx = gradtx.dadapt_adamw()
+        >>> params = jnp.array([10.0])
+        >>> state = tx.init(params)
+        >>> for _ in range(5):
+        ...     updates, state = tx.update(jnp.sign(params), state, params)
+        >>> print(f"{state.estim_lr:.0e}")  # from 1e-06
+        3e-05
+
+    See also: `prodigy`, `dog`, `adamw`.
+
+    References: Defazio & Mishchenko, 2023, https://arxiv.org/abs/2301.07733
     """
     b1, b2 = betas
     root = b2**0.5
@@ -114,7 +138,7 @@ def prodigy(
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
 ) -> Rule:
-    """AdamW that estimates its learning rate, faster than D-Adaptation.
+    """Take steps of AdamW at a learning rate that it estimates, faster than D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
         mu <- b1 mu + (1 - b1) d g                    nu <- b2 nu + (1 - b2) (d g)^2
@@ -122,10 +146,41 @@ def prodigy(
         d  <- max(d, estim_lr_coef n / ||s||_1)
         u   = -weight_decay rate x - rate mu / (sqrt(nu) + d eps)        (with the new d)
 
-    d starts at d0 = estim_lr0 and is kept while s is 0. b3 is beta3, sqrt(b2) by default.
-    safeguard_warmup: s grows by (d / d0) d g, without the learning rate, so that a warmup does not
-    inflate d. learning_rate scales the estimate: 1, or a schedule around it. Mishchenko & Defazio,
-    2023, https://arxiv.org/abs/2306.06101
+    d starts at d0 = estim_lr0 and is kept while s is 0. It never falls. x0 are the params given to
+    init. The update is the full step: no learning rate follows.
+
+    Args:
+        learning_rate: what the estimate is multiplied by. Leave it at 1, or give a schedule that
+            warms up to 1 and decays; estim_lr_coef is the better way to scale the steps.
+        betas: the decays (b1, b2) of the running means of gradients and of their squares.
+        beta3: the decay b3 of n and s, from which d is estimated; None is sqrt(b2). Larger averages
+            over more steps and lets d grow more slowly.
+        eps: a small number added to the denominator, in units of d, which bounds the step where
+            gradients are tiny.
+        estim_lr0: what the estimate d starts from. It has to be below the right learning rate; how
+            far below hardly matters, but raise it if d does not grow.
+        estim_lr_coef: what the estimate is multiplied by before it counts. Smaller (0.5) takes
+            shorter steps, larger (2) longer ones.
+        weight_decay: how strongly parameters are pulled towards 0: so much of each, times the rate,
+            is taken off at every step, apart from the gradient.
+        safeguard_warmup: let s grow by (d / d0) d g, without the learning rate, so that a warmup
+            does not inflate d.
+
+    State: mu, nu, s and x0, 16 bytes a parameter, and the scalars d and n.
+
+    Example:
+        >>> tx = gradtx.prodigy(estim_lr0=1e-3)
+        >>> params = jnp.array([10.0])
+        >>> state = tx.init(params)
+        >>> for _ in range(9):
+        ...     updates, state = tx.update(jnp.sign(params), state, params)
+        ...     params = gradtx.apply_updates(params, updates)
+        >>> print(f"{state.estim_lr:.2f}")  # from 0.001
+        0.01
+
+    See also: `dadapt_adamw`, `dog`, `adamw`.
+
+    References: Mishchenko & Defazio, 2023, https://arxiv.org/abs/2306.06101
     """
     b1, b2 = betas
     b3 = b2**0.5 if beta3 is None else beta3

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from jax import Array, lax
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.hyperparameters import NonNegative, NonNegativeFactor
+from gradtx.core.mask import MaskLike
 from gradtx.core.numerics import is_zero, times
 from gradtx.core.transformation import GradientTransformation
 
@@ -26,15 +26,35 @@ def decay_weights(weight_decay: NonNegativeFactor) -> Callable[..., Array]:
 
 @recipe
 def add_decayed_weights(
-    weight_decay: NonNegative = 0.0, mask: Any = None
+    weight_decay: NonNegative = 0.0, mask: MaskLike | None = None
 ) -> GradientTransformation:
-    """Add the parameters, scaled, to the updates.
+    """Add a multiple of the parameters to the updates.
 
         u = g + weight_decay * param                (where the mask selects)
 
     Placed before the moments of an optimizer this is L2 regularisation; between the moments and the
-    learning rate it is decoupled decay. mask: as in `masked`. Loshchilov & Hutter, 2019,
-    https://arxiv.org/abs/1711.05101
+    learning rate it is decoupled decay.
+
+    Args:
+        weight_decay: how much of each parameter is added. Larger pulls parameters harder towards 0,
+            0 leaves the updates alone; the learning rate that follows multiplies it too.
+        mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
+            the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
+            means all.
+
+    State: none.
+
+    Example:
+        >>> tx = gradtx.add_decayed_weights(0.1, mask="kernel")
+        >>> params = {"kernel": jnp.array([10.0]), "bias": jnp.array([10.0])}
+        >>> grads = {"kernel": jnp.array([3.0]), "bias": jnp.array([3.0])}
+        >>> updates, _ = tx.update(grads, tx.init(params), params)
+        >>> print(updates["kernel"], updates["bias"])
+        [4.] [3.]
+
+    See also: `adamw`, `masked`, `matching`.
+
+    References: Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101
     """
     decayed = decay_weights(weight_decay)
     return decayed if mask is None else masked(decayed, mask)

@@ -70,16 +70,26 @@ def _check_init_step(init_step: tuple[str, float]) -> None:
 
 @per_tree
 def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Rule:
-    """Distance over gradients.
+    """Multiply the gradient by the distance from the start over the norm of all gradients so far.
 
         r <- max(r, ||x - x0||)          G <- G + ||g||^2
         u  = r / sqrt(G + eps) g
 
-    x0 are the params given to init. init_step sets how r starts: ("distance", r0) at r0;
-    ("heuristic", a) at a (1 + ||x0||); ("learning_rate", eta) at 0, with eta g as the first u. If
-    G + eps = 0, u is 0. The authors recommend averaging the params.
+    x0 are the params given to init. If G + eps = 0, u is 0. The authors recommend averaging the
+    params.
 
-    Raises: ValueError for any other init_step. Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
+    Args:
+        init_step: how r starts: ("distance", r0) at r0; ("heuristic", a) at a (1 + ||x0||);
+            ("learning_rate", eta) at 0, with eta g as the first u.
+        eps: a small number added to G, which avoids a division by 0 while gradients are 0.
+
+    State: x0, 4 bytes a parameter, and scalars.
+
+    Raises: ValueError for any other init_step.
+
+    See also: `dog`.
+
+    References: Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
     """
     _check_init_step(init_step)
     kind, value = init_step
@@ -108,13 +118,23 @@ def scale_by_dog(init_step: tuple[str, float], eps: NonNegative = 1e-8) -> Rule:
 
 @per_tree
 def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegative = 1e-4) -> Rule:
-    """Distance over weighted gradients.
+    """Multiply the gradient by the squared distance from the start over the norm of weighted
+    gradients.
 
         D <- max(D, ||x - x0||^2)        v <- v + D ||g||^2
         u  = D / (sqrt(v) + eps) g
 
-    x0 are the params given to init; D starts at init_estim_sq_dist, by default at eps. If
-    sqrt(v) + eps = 0, u is 0. Khaled et al., 2023, https://arxiv.org/abs/2305.16284
+    x0 are the params given to init. If sqrt(v) + eps = 0, u is 0.
+
+    Args:
+        init_estim_sq_dist: what D starts from; None is eps.
+        eps: a small number added to the denominator, and what D starts from by default.
+
+    State: x0, 4 bytes a parameter, and scalars.
+
+    See also: `dowg`.
+
+    References: Khaled et al., 2023, https://arxiv.org/abs/2305.16284
     """
 
     def init(params: Params) -> DoWGState:
@@ -143,14 +163,35 @@ def scale_by_distance_over_gradients(
     param_dtype: DType = np.float32,
     global_scale: Real = 1.0,
 ) -> Rule:
-    """Distance over gradients, independently for each leaf (layer-wise DoG).
+    """Multiply each leaf's gradient by its distance from the start over the norm of its gradients.
 
         r <- max(r, ||x - x0||)          G <- G + ||g||^2
         u  = global_scale r / sqrt(G + eps) g
 
-    The norms are per leaf; x0, stored in param_dtype, is the leaf given to init, and r starts at
-    reps_rel (1 + ||x0||). The authors recommend averaging the params. Ivgi et al., 2023,
-    https://arxiv.org/abs/2302.12022
+    This is layer-wise DoG: the norms are per leaf, x0 is the leaf given to init, and r starts at
+    reps_rel (1 + ||x0||). The authors recommend averaging the params.
+
+    Args:
+        reps_rel: how far the first step goes, relative to 1 + ||x0||. r grows from there, so it is
+            hardly worth tuning; it has to be small, yet large enough to change the params in their
+            precision.
+        eps: a small number added to G, which avoids a division by 0 while gradients are 0.
+        param_dtype: the dtype in which x0 is stored. A narrower one makes r less exact.
+        global_scale: what all updates are multiplied by. Lower it where training is unstable.
+
+    State: x0, 4 bytes a parameter, and two scalars a leaf.
+
+    Example:
+        >>> tx = gradtx.scale_by_distance_over_gradients(reps_rel=0.01)
+        >>> params = {"w": jnp.array([3.0, 4.0]), "b": jnp.array([0.0])}
+        >>> grads = {"w": jnp.array([30.0, 40.0]), "b": jnp.array([0.1])}
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> print(f"{gradtx.global_norm(updates['w']):.2f} {updates['b'][0]:.2f}")
+        0.06 0.01
+
+    See also: `dog`, `dowg`, `prodigy`.
+
+    References: Ivgi et al., 2023, https://arxiv.org/abs/2302.12022
     """
 
     def init(param: Array) -> ScaleByDistanceOverGradientsState:

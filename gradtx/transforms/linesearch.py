@@ -190,16 +190,46 @@ def scale_by_backtracking_linesearch(
     decrease_factor until this holds, at most max_backtracking_steps times. If no finite value was
     found by then, the rate is 0 and the next search starts afresh. The updates must point downhill:
     in a chain this goes after the learning rate, as in
-    `chain(sgd(1.0), scale_by_backtracking_linesearch(15))`.
+
+        chain(sgd(1.0), scale_by_backtracking_linesearch(15))
 
     update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken by name
     from the extra arguments of update (one that nothing takes is a TypeError); and optionally
     `value` and `grad`, f and its gradient at params, which saves computing them again (for complex
     params the gradient is the conjugate of JAX's, the direction of ascent, as in the updates).
+    Derivatives treat the learning rate as constant.
 
-    store_grad: also evaluate the final gradient, and keep it for `value_and_grad_from_state`.
-    verbose: print a message when the search fails. Derivatives treat the learning rate as constant.
-    Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
+    Args:
+        max_backtracking_steps: how many times eta may be multiplied by decrease_factor. Each takes
+            one evaluation of f; too few leave a rate that is too long.
+        slope_rtol: the decrease asked for, as a fraction of what the slope at w promises. Larger
+            asks for more and takes shorter steps; 0 accepts any decrease.
+        decrease_factor: what eta is multiplied by when it fails. Smaller finds a rate in fewer
+            evaluations, larger one closer to the longest that is accepted.
+        increase_factor: what the previous eta is multiplied by to begin with, so that it can
+            recover: 1 lets it only fall, infinity begins every search at max_learning_rate.
+        max_learning_rate: the largest eta. 1 takes at most the update itself.
+        atol: an increase that is accepted on top: raise it to the rounding error or noise of f.
+        rtol: the same relative to f(w).
+        store_grad: also evaluate the final gradient, and keep it for `value_and_grad_from_state`.
+        verbose: print a message when the search fails.
+
+    State: scalars; with store_grad the gradient, 4 bytes a parameter.
+
+    Raises: ValueError if value_fn returns anything but one number.
+
+    Example:
+        >>> def f(w):
+        ...     return 100 * jnp.sum(w**2)
+        >>> tx = gradtx.scale_by_backtracking_linesearch(15, decrease_factor=0.5)
+        >>> w = jnp.array([1.0])
+        >>> u, state = tx.update(-jax.grad(f)(w), tx.init(w), w, value_fn=f)
+        >>> print(state.learning_rate, f(w + u) < f(w))  # 1/128, where any below 1/100 decreases f
+        0.0078125 True
+
+    See also: `scale_by_zoom_linesearch`, `value_and_grad_from_state`, `lbfgs`.
+
+    References: Nocedal & Wright, Numerical Optimization, algorithm 3.1; Vaswani et al., 2019,
     https://arxiv.org/abs/1905.09997
     """
 
@@ -281,18 +311,44 @@ def report(failed: Array, who: str, line: Line, rate: Array, error: Array) -> No
 # -- values and gradients that a search leaves in its state ----------------------------------------
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Updates]]:
-    """Like `jax.value_and_grad(value_fn)`, but reuses what a line search left in the state.
+def value_and_grad_from_state(
+    value_fn: Callable[..., ArrayLike],
+) -> Callable[..., tuple[Array, Updates]]:
+    """Make `jax.value_and_grad(value_fn)` reuse what a line search left in the state.
 
-    `value, grad = value_and_grad_from_state(f)(params, *args, state=state, **kwargs)`. This is
-    correct if the search was the last link, f is the same at every step, and params are the result
-    of that step. Before the first step, or if the stored value is not finite, both are computed.
+        value, grad = value_and_grad_from_state(f)(params, *args, state=state, **kwargs)
 
-    Under `maximize` the stored negatives are converted back to the value and gradient of value_fn.
+    A search has evaluated f and its gradient where it stopped, which is where the next step begins.
+    This is correct if the search was the last link, f is the same at every step, and params are the
+    result of that step. Before the first step, or if the stored value is not finite, both are
+    computed. Under `maximize` the stored negatives are converted back to the value and gradient of
+    value_fn.
+
+    Returns a function that is called like value_fn, with the optimizer's state as an additional
+    `state=`, and returns the value and the gradient.
+
+    Args:
+        value_fn: the objective, a function of params and any other arguments that returns one
+            number.
 
     Raises: ValueError unless the state holds exactly one search, which keeps the gradient of all
     leaves: it has none without store_grad, and that of other arrays under a mask, in `flatten` or
     in `split_real_and_imaginary`.
+
+    Example:
+        >>> def f(w):
+        ...     return jnp.sum(w**2)
+        >>> search = gradtx.scale_by_backtracking_linesearch(9, store_grad=True)
+        >>> tx = gradtx.chain(gradtx.sgd(0.25), search)
+        >>> w, state = jnp.array([1.0]), tx.init(jnp.array([1.0]))
+        >>> for _ in range(2):  # f is evaluated by the search only, after the first step
+        ...     value, grad = gradtx.value_and_grad_from_state(f)(w, state=state)
+        ...     u, state = tx.update(grad, state, w, value=value, grad=grad, value_fn=f)
+        ...     w = gradtx.apply_updates(w, u)
+        >>> print(value, grad)
+        0.25 [1.]
+
+    See also: `scale_by_backtracking_linesearch`, `scale_by_zoom_linesearch`, `lbfgs`.
     """
 
     def value_and_grad(

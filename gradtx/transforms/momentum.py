@@ -87,8 +87,30 @@ def scale_by_momentum(
         v <- decay * v + (1 - dampening) * g        (the first v is g)
         u  = v                                      u = g + decay * v with nesterov
 
-    The step is -learning_rate * u. Polyak, 1964; Sutskever et al., 2013,
-    https://proceedings.mlr.press/v28/sutskever13.html; dampening as in PyTorch.
+    The step is -learning_rate * u. Gradients that agree add up, to 1 / (1 - decay) times one of
+    them, and those that alternate cancel.
+
+    Args:
+        decay: what the sum is multiplied by at each step: 0.9 adds up about the last ten gradients.
+            Larger is faster along steady gradients and slower to turn; 1 never forgets.
+        nesterov: look ahead: u is what v becomes if the next gradient equals this one.
+        dampening: how much less a gradient counts in the sum than g itself, as in PyTorch:
+            dampening equal to decay makes v a running mean.
+
+    State: v, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_momentum(0.5)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grads in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0]), jnp.array([1.0, 1.0])):
+        ...     updates, state = tx.update(grads, state)
+        >>> print(updates)  # steady gradients, and gradients that alternate
+        [1.75 0.75]
+
+    See also: `sgd`, `trace`, `ema`, `lookahead_point`.
+
+    References: Polyak, 1964; Sutskever et al., 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html
     """
     if is_static_zero(dampening):
         return _plain(decay, nesterov)
@@ -102,7 +124,25 @@ def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DType | No
         v <- decay * v + g
         u  = v                                      u = g + decay * v with nesterov
 
-    accumulator_dtype: the dtype in which v is stored; float32 or wider by default.
+    Args:
+        decay: what the sum is multiplied by at each step: 0.9 adds up about the last ten gradients.
+            Larger is faster along steady gradients and slower to turn; 1 never forgets.
+        nesterov: look ahead: u is what v becomes if the next gradient equals this one.
+        accumulator_dtype: the dtype in which v is stored; None keeps float32 or wider.
+
+    State: v, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.trace(0.5)
+        >>> state = tx.init(jnp.zeros(()))
+        >>> for g in (1.0, 0.0, 0.0):  # what remains of a single gradient
+        ...     u, state = tx.update(jnp.array(g), state)
+        ...     print(u)
+        1.0
+        0.5
+        0.25
+
+    See also: `scale_by_momentum`, `ema`, `sgd`.
     """
     return _plain(decay, nesterov, accumulator_dtype)
 
@@ -114,7 +154,22 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType | None = Non
         m <- decay * m + (1 - decay) * g
         u  = m / (1 - decay^t)                      u = m with debias=False
 
-    accumulator_dtype: the dtype in which m is stored; float32 or wider by default.
+    In contrast to `trace` the result is as large as a gradient, whatever the decay.
+
+    Args:
+        decay: the decay of the running mean, which reaches back about 1 / (1 - decay) steps. Larger
+            is smoother and slower to turn; 0 leaves the updates as they are.
+        accumulator_dtype: the dtype in which m is stored; None keeps float32 or wider.
+
+    State: m, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.ema(0.5)
+        >>> updates, state = tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))
+        >>> print(updates, state.ema)
+        [4.] [2.]
+
+    See also: `trace`, `scale_by_momentum`, `measure_with_ema`.
     """
 
     def init(param: Array) -> EmaState:
@@ -130,15 +185,31 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType | None = Non
 def lookahead_point(
     params: Params, state: OptState, learning_rate: float | Array, momentum: float | Array
 ) -> Params:
-    """The point at which classical Nesterov momentum evaluates the gradient.
+    """Compute the point at which classical Nesterov momentum evaluates the gradient.
 
         theta - learning_rate * momentum * v
 
-    state: any state with exactly one momentum buffer v (`TraceState` or `DampenedTraceState`), such
-    as that of `sgd(learning_rate, momentum)`. Evaluating the gradient at this point and passing it
-    to that optimizer is Nesterov's method in its classical form.
+    Evaluating the gradient at this point and passing it to an optimizer with momentum is Nesterov's
+    method in its classical form.
+
+    Args:
+        params: the parameters theta, a pytree of arrays.
+        state: any state with exactly one momentum buffer v (`TraceState` or `DampenedTraceState`),
+            such as that of `sgd(learning_rate, momentum)`.
+        learning_rate: the learning rate of that optimizer.
+        momentum: its momentum, the decay of v.
 
     Raises: ValueError if the state holds no momentum buffer, or several.
+
+    Example:
+        >>> tx = gradtx.sgd(0.5, momentum=0.5)
+        >>> params = jnp.array([1.0])
+        >>> updates, state = tx.update(jnp.array([2.0]), tx.init(params), params)
+        >>> params = gradtx.apply_updates(params, updates)  # 0.0, with v = 2
+        >>> print(gradtx.lookahead_point(params, state, 0.5, 0.5))
+        [-0.5]
+
+    See also: `sgd`, `scale_by_momentum`.
     """
     kinds = (TraceState, DampenedTraceState)
     found = nodes_of(state, lambda x: isinstance(x, kinds))

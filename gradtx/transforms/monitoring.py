@@ -23,6 +23,7 @@ from gradtx.core.state import EmptyState, OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Value, show
 from gradtx.transforms.momentum import ema
+from gradtx.tree.types import Tree
 
 __all__ = ["MonitorState", "SnapshotState", "measure_with_ema", "monitor", "snapshot"]
 
@@ -41,11 +42,29 @@ class MonitorState(NamedTuple):
 
 
 @per_tree
-def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> Rule:
-    """u = g, and state.measurement[measure_name] = measure(g).
+def snapshot(measure_name: str, measure: Callable[[Updates], Tree]) -> Rule:
+    """Keep a measurement of the updates in the state, and leave the updates as they are.
+
+        u = g,                          state.measurement[measure_name] = measure(g)
 
     Within a chain, g is what the links before it made of the gradient. The initial state holds
     measure(params), which must have the shapes of a measurement.
+
+    Args:
+        measure_name: the name of the measurement in the state.
+        measure: a function of the updates, a tree like the params, to an array or a tree of arrays,
+            such as `gradtx.global_norm`.
+
+    State: the last measurement.
+
+    Example:
+        >>> tx = gradtx.chain(gradtx.snapshot("norm", gradtx.global_norm), gradtx.sgd(0.1))
+        >>> grads = jnp.array([3.0, 4.0])
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(gradtx.tree.get(state, "measurement"))
+        {'norm': Array(5., dtype=float32)}
+
+    See also: `monitor`, `gradtx.tree.get`.
     """
 
     def init(params: Params) -> SnapshotState:
@@ -128,16 +147,37 @@ class MeasureWithEma(Measure):
 
 @makes(MeasureWithEma)
 def measure_with_ema(
-    measure: Callable[[Updates], Any],
+    measure: Callable[[Updates], Tree],
     decay: Decay,
     debias: bool = True,
     accumulator_dtype: DType | None = None,
 ) -> object:
-    """The running mean of measure(updates), for `monitor`; booleans count as 0 and 1.
+    """Measure the running mean of a function of the updates, for `monitor`.
 
         mean <- decay * mean + (1 - decay) * measure(g)
 
-    With debias it is divided by 1 - decay^t. accumulator_dtype: the dtype in which it is stored.
+    Booleans count as 0 and 1, so that the mean of a condition is how often it holds. With debias
+    the measurement is mean / (1 - decay^t).
+
+    Args:
+        measure: a function of the updates, a tree like the params, to an array or a tree of arrays,
+            such as `gradtx.global_norm`.
+        decay: the decay of the running mean, which reaches back about 1 / (1 - decay) steps. Larger
+            is smoother and slower to change.
+        accumulator_dtype: the dtype in which the mean is stored; None keeps float32 or wider.
+
+    State: the mean, kept by `monitor`.
+
+    Example:
+        >>> mean = gradtx.measure_with_ema(gradtx.global_norm, 0.5, debias=False)
+        >>> tx = gradtx.monitor({"mean norm": mean})
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for scale in (1.0, 2.0):
+        ...     _, state = tx.update(scale * jnp.array([3.0, 4.0]), state)
+        >>> print(state.measurements["mean norm"])  # of 5 and 10
+        6.25
+
+    See also: `monitor`, `ema`.
     """
     return measure, decay, debias, accumulator_dtype
 
@@ -147,13 +187,31 @@ MeasureLike = Annotated[Any, Instance(Measure)]
 
 @per_tree
 def monitor(measures: Mapping[str, MeasureLike]) -> Rule:
-    """u = g, and state.measurements holds what each of `measures` makes of g, by name.
+    """Keep named measurements of the updates in the state, and leave the updates as they are.
 
-    A measure is a function of the updates, `measure_with_ema(...)`, or a transformation, whose
-    updates are then the measurement. Before the first update the measurements are zero. A per-leaf
-    measurement keeps its last value where there is no update (None).
+        u = g,                          state.measurements[name] = measures[name](g)
 
-    Raises: TypeError for anything else.
+    Within a chain, g is what the links before it made of the gradient. Before the first update the
+    measurements are zero. A per-leaf measurement keeps its last value where there is no update
+    (None).
+
+    Args:
+        measures: a dict of measures by name. A measure is a function of the updates,
+            `measure_with_ema(...)`, or a transformation, whose updates are then the measurement.
+
+    State: the last measurements, and the states of the measures.
+
+    Raises: TypeError for anything else as a measure.
+
+    Example:
+        >>> largest = lambda g: jnp.max(jnp.abs(g))
+        >>> tx = gradtx.monitor({"norm": gradtx.global_norm, "largest": largest})
+        >>> grads = jnp.array([3.0, -4.0])
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(state.measurements["norm"], state.measurements["largest"])
+        5.0 4.0
+
+    See also: `snapshot`, `measure_with_ema`, `gradtx.tree.get`.
     """
 
     def init(params: Params) -> MonitorState:

@@ -35,16 +35,26 @@ def scale_by_nadam(
     eps: NonNegative = 1e-8,
     momentum_decay: NonNegative = 4e-3,
 ) -> Rule:
-    """Adam with Nesterov momentum b(t) = b1 * (1 - 0.96^(momentum_decay * t) / 2), as in PyTorch.
+    """Adam with Nesterov momentum that warms up, as in PyTorch.
 
+        b(t)     = b1 * (1 - 0.96^(momentum_decay * t) / 2)
         mu      <- b1 * mu + (1 - b1) * g
         nu      <- b2 * nu + (1 - b2) * g^2
         product <- product * b(t)                   (starts at 1)
         m = b(t+1) * mu / (1 - product * b(t+1)) + (1 - b(t)) * g / (1 - product)
         u = m / (sqrt(nu / (1 - b2^t)) + eps)
 
-    `scale_by_adam` with nesterov is the same with constant momentum. Dozat, 2016,
-    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+    `scale_by_adam` with nesterov is the same with constant momentum.
+
+    Args:
+        b1: the decay of mu, and the momentum that b(t) approaches from b1 / 2
+        momentum_decay: how fast b(t) approaches b1; with 0 it stays at b1 / 2
+
+    State: mu and nu, 8 bytes a parameter, and one scalar per array.
+
+    See also: `scale_by_adam`.
+
+    References: Dozat, 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
     """
 
     def init(param: Array) -> ScaleByNadamState:

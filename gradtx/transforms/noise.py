@@ -53,15 +53,35 @@ def add_noise(
 
         u = g + sqrt(eta / t^gamma) * z,            z ~ N(0, 1) for every element
 
-    key: an integer or a key of jax.random, 0 by default; seed is its older name. On every step the
-    key is split in two, one for this step and one for the next. A leaf's noise is drawn from the
-    former with 64 bits of a hash of the leaf's path folded in, so that it depends neither on the
-    other leaves nor on how the tree is sharded, and no two leaves share theirs. Two add_noise with
-    the same key in one chain draw the same noise: give each its own. The variance of complex noise
-    is that of both parts together.
+    It helps to train very deep networks and to escape poor starting points.
 
-    Raises: ValueError for both key and seed. Neelakantan et al., 2015,
-    https://arxiv.org/abs/1511.06807
+    On every step the key is split in two, one for this step and one for the next. A leaf's noise is
+    drawn from the former with 64 bits of a hash of the leaf's path folded in, so that it depends
+    neither on the other leaves nor on how the tree is sharded, and no two leaves share theirs. The
+    variance of complex noise is that of both parts together.
+
+    Args:
+        eta: the variance of the noise on the first step. The paper tries 0.01, 0.3 and 1; 0 adds
+            none
+        gamma: how fast the variance falls; 0.55 in the paper, 0 keeps it
+        key: the beginning of the random numbers: a whole number or a key of `jax.random`; None is
+            0. Two add_noise with the same key in one chain draw the same noise: give each its own
+        seed: the older name of key; give one of them
+
+    State: the key, 8 bytes, and the count, for the whole tree.
+
+    Raises: ValueError for both key and seed.
+
+    Example:
+        >>> params = {"a": jnp.zeros(3), "b": jnp.zeros(3)}
+        >>> tx = gradtx.add_noise(eta=0.01, gamma=0.55, key=1)
+        >>> noise, state = tx.update(params, tx.init(params))
+        >>> print(bool((noise["a"] == noise["b"]).any()))  # no two leaves share their noise
+        False
+
+    See also: `noisy_sgd`; `differentially_private_aggregate`, which clips each example first.
+
+    References: Neelakantan et al., 2015, https://arxiv.org/abs/1511.06807
     """
     first = start_of(key, seed, "add_noise")
 

@@ -45,7 +45,24 @@ class ApplyEvery(NamedTuple):
 
 @per_leaf
 def normalize() -> Rule:
-    """u = g / ||g||, with the norm of the whole tree; zero updates stay zero."""
+    """Divide the updates by the norm of the whole tree.
+
+        u = g / ||g||
+
+    The updates then have norm 1, whatever the gradients' size; zero updates stay zero.
+
+    State: none.
+
+    Example:
+        >>> grads = {"a": jnp.array([30.0, 0.0]), "b": jnp.array([-40.0])}
+        >>> tx = gradtx.normalize()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(np.asarray(updates["a"]).round(4), np.asarray(updates["b"]).round(4))
+        [0.6 0. ] [-0.8]
+
+    See also: `clip_by_global_norm`, which shortens long updates only; `normalize_by_update_norm`,
+    which has an eps; `scale_by_trust_ratio`, which works on each array.
+    """
 
     def precompute(updates: Updates) -> Factor:
         return length(updates).below(1)
@@ -55,7 +72,26 @@ def normalize() -> Rule:
 
 @per_leaf
 def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) -> Rule:
-    """u = scale_factor * g / (||g|| + eps), with the norm of the whole tree."""
+    """Divide the updates by the norm of the whole tree, with an eps, and multiply them by a factor.
+
+        u = scale_factor * g / (||g|| + eps)
+
+    Args:
+        scale_factor: the norm of the result, but for eps
+        eps: a small number added to the norm. Updates much shorter than it are not lengthened to
+            scale_factor, and zero updates stay zero
+
+    State: none.
+
+    Example:
+        >>> grads = {"a": jnp.array([30.0, 0.0]), "b": jnp.array([-40.0])}
+        >>> tx = gradtx.normalize_by_update_norm(scale_factor=2.0)
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(np.asarray(updates["a"]).round(4), np.asarray(updates["b"]).round(4))
+        [1.2 0. ] [-1.6]
+
+    See also: `normalize`, `clip_by_global_norm`.
+    """
 
     def precompute(updates: Updates) -> Factor:
         return length(updates).plus(eps).below(scale_factor)
@@ -65,9 +101,24 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
 
 @per_leaf
 def centralize() -> Callable[..., Array]:
-    """u = g - mean(g), where the mean is over all axes but the first; vectors stay unchanged.
+    """Subtract the mean over all axes but the first from every array.
 
-    Yong et al., 2020, https://arxiv.org/abs/2004.01461
+        u = g - mean(g)
+
+    Vectors and scalars stay unchanged. The first axis is that of a layer's outputs in the paper and
+    in PyTorch; kernels of Flax have it last.
+
+    State: none.
+
+    Example:
+        >>> grads = jnp.array([[1.0, 3.0], [10.0, 20.0]])
+        >>> tx = gradtx.centralize()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(updates)
+        [[-1.  1.]
+         [-5.  5.]]
+
+    References: Yong et al., 2020, https://arxiv.org/abs/2004.01461
     """
 
     def update(grad: Array) -> Array:
@@ -80,7 +131,26 @@ def centralize() -> Callable[..., Array]:
 
 @per_leaf
 def zero_nans() -> Rule:
-    """u = g, but 0 where g is NaN; `state.found_nan` says which arrays had one."""
+    """Replace NaNs in the updates by 0.
+
+        u = g,          0 where g is NaN
+
+    Infinite values stay. First in a chain it keeps single NaNs out of the running means behind it;
+    the parameters whose update is 0 are not changed by plain SGD, while momentum goes on.
+
+    State: found_nan, for each array whether the last update had a NaN: one boolean.
+
+    Example:
+        >>> grads = {"w": jnp.array([1.0, jnp.nan]), "b": jnp.array([2.0])}
+        >>> tx = gradtx.zero_nans()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(updates["w"], updates["b"])
+        [1. 0.] [2.]
+        >>> print(state.found_nan["w"], state.found_nan["b"])
+        True False
+
+    See also: `apply_if_finite`, which leaves the whole step out.
+    """
 
     def init(param: Array) -> ZeroNansState:
         return ZeroNansState(zeros_like_result(lambda x: jnp.any(jnp.isnan(x)), param))
@@ -96,9 +166,25 @@ def zero_nans() -> Rule:
 
 @per_leaf
 def keep_params_nonnegative() -> Callable[..., Array]:
-    """u = max(g, -p), so that p + u >= 0: use it as the last link of a chain.
+    """Shorten the updates where they would make a parameter negative.
+
+        u = max(g, -p),             so that p + u >= 0
+
+    Use it as the last link of a chain, where g is what will be added to the params. It needs params
+    in update; one that is negative to begin with is raised to at least 0.
+
+    State: none.
 
     Raises: TypeError for complex parameters, which have no sign.
+
+    Example:
+        >>> params, grads = jnp.array([0.5, 2.0]), jnp.array([1.0, 1.0])
+        >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.keep_params_nonnegative())
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> print(gradtx.apply_updates(params, updates))
+        [0. 1.]
+
+    See also: `masked`, to do this to some of the parameters.
     """
 
     def update(grad: Array, param: Array) -> Array:
@@ -117,7 +203,26 @@ def apply_every(k: AtLeastOne = 1) -> Rule:
         u    = acc on every k-th step, otherwise u = 0
 
     The links before it in a chain still run on every step; `accumulate` runs an optimizer only on
-    every k-th. k is rounded to a whole number.
+    every k-th.
+
+    Args:
+        k: how many steps a cycle has, rounded to a whole number. 1 changes nothing
+
+    State: grad_acc, the sum, 4 bytes a parameter, and the count.
+
+    Example:
+        >>> grads = jnp.array([1.0, -2.0])
+        >>> tx = gradtx.apply_every(2)
+        >>> state = tx.init(grads)
+        >>> for _ in range(4):
+        ...     updates, state = tx.update(grads, state)
+        ...     print(updates)
+        [0. 0.]
+        [ 2. -4.]
+        [0. 0.]
+        [ 2. -4.]
+
+    See also: `accumulate`, `multi_steps`.
     """
 
     def init(param: Array) -> ApplyEvery:

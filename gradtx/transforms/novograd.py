@@ -42,15 +42,37 @@ def scale_by_novograd(
     weight_decay: NonNegativeOrOff = 0.0,
     mu_dtype: DType | None = None,
 ) -> Rule:
-    """Momentum of gradients that are divided by a running norm of the whole array.
+    """Keep momentum of gradients that are divided by a running norm of the whole array.
 
         nu <- b2 * nu + (1 - b2) * ||g||^2          (the first nu is ||g||^2)
         mu <- b1 * mu + g / (sqrt(nu + eps_root) + eps) + weight_decay * param
         u   = mu
 
-    weight_decay: a literal 0 turns it off, and then no parameters are needed. mu_dtype: the dtype
-    in which mu is stored; float32 or wider by default. Ginsburg et al., 2019,
-    https://arxiv.org/abs/1905.11286
+    Every layer's update is about equally long, whatever the size of its gradients, with half of
+    Adam's state.
+
+    Args:
+        b1: the decay of the running sum of normalised gradients. Their weights are 1, not 1 - b1,
+            so that with 0.9 the sum is up to ten times as long as one of them
+        b2: the decay of the running mean of each array's squared norm. 0.25 hardly remembers: the
+            norm is mostly that of the last gradient
+        weight_decay: how much of the parameter is added to the normalised gradient, and so to the
+            momentum. A literal 0 turns it off, and then no params are needed
+        mu_dtype: the dtype in which the running sum of gradients is kept; None keeps float32
+            (float64 for float64 parameters). `store` narrows any optimizer's state
+
+    State: mu, 4 bytes a parameter, nu, one scalar per array, and the count.
+
+    Example:
+        >>> grads = {"large": jnp.array([100.0, 0.0]), "small": jnp.array([0.0, -0.01])}
+        >>> tx = gradtx.scale_by_novograd()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(np.asarray(updates["large"]).round(4), np.asarray(updates["small"]).round(4))
+        [1. 0.] [ 0. -1.]
+
+    See also: `novograd`, the optimizer; `scale_by_trust_ratio`.
+
+    References: Ginsburg et al., 2019, https://arxiv.org/abs/1905.11286
     """
 
     def init(param: Array) -> ScaleByNovogradState:

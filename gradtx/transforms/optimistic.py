@@ -28,11 +28,32 @@ class ScaleByOptimisticGradientState(NamedTuple):
 
 @per_tree
 def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0) -> Rule:
-    """Extrapolate the gradient.
+    """Extrapolate the gradient by its last change.
 
         u = (alpha + beta) * g - beta * (the previous gradient)    (u = alpha * g on the first step)
 
-    Mokhtari et al., 2019, https://arxiv.org/abs/1901.08511
+    It guesses what the next gradient will be. In games, where two players descend against each
+    other and plain gradient steps run around the equilibrium, it converges.
+
+    Args:
+        alpha: the factor of the gradient itself
+        beta: the factor of its change since the last step; 0 leaves the extrapolation out
+
+    State: previous_gradient, 4 bytes a parameter, and a boolean.
+
+    Example:
+        >>> tx = gradtx.scale_by_optimistic_gradient()
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for grad in (1.0, 2.0, 2.0):
+        ...     updates, state = tx.update(jnp.array([grad]), state)
+        ...     print(updates)
+        [1.]
+        [3.]
+        [2.]
+
+    See also: `optimistic_gradient_descent`, `optimistic_adam`.
+
+    References: Mokhtari et al., 2019, https://arxiv.org/abs/1901.08511
     """
     where = "scale_by_optimistic_gradient: the state's previous_gradient"
 

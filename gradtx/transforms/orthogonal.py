@@ -22,7 +22,7 @@ from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_lik
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
-from gradtx.transforms.matrix_axes import Axes, Layout, axes_of
+from gradtx.transforms.matrix_axes import Axes, Layout, MuonDimensionNumbers, axes_of
 
 __all__ = ["MuonState", "scale_by_muon"]
 
@@ -38,6 +38,7 @@ DION = (
 )
 PRESETS: dict[str, Triple | tuple[Triple, ...]] = {"standard": STANDARD, "dion": DION}
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
+Tree = Any  # of dimension numbers, like the params
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def scale_by_muon(
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: Any = None,
+    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
 ) -> Rule:
     """Replace every matrix of the momentum by a nearby orthogonal matrix.
 
@@ -95,16 +96,44 @@ def scale_by_muon(
     This pushes the singular values towards 1. Matrices of equal shape, up to transposition, are
     processed as one batch.
 
-    preconditioning: "frobenius" as above; "spectral" divides by the largest singular value, which
-    is exact but slow; "aol" and "schatten" rescale within the first iteration, by the row sums of
-    |A| (https://arxiv.org/abs/2512.04632) and by the norm of A (https://arxiv.org/abs/2506.10935).
-    weight_dimension_numbers: `MuonDimensionNumbers` for all arrays, a tree of them like the params,
-    or a function from params to such a tree; by default every array must be a matrix. mu_dtype: the
-    dtype in which mu is stored.
+    It is for the matrices of hidden layers; `muon` leaves the other parameters to Adam.
 
-    Raises: ValueError for any other preconditioning, for ns_steps < 0 and, with the leaf's path,
-    for an array without these axes. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
-    adaptive: https://arxiv.org/abs/2409.20325
+    Args:
+        ns_coeffs: the coefficients (a, b, c) of the iteration; a tuple of such triples, one for
+            each iteration; or the name of a preset: "standard", the default, or "dion", five
+            triples that end closer to 1
+        ns_steps: how many iterations there are, if ns_coeffs is one triple. More of them also lift
+            smaller singular values; each costs three products of matrices
+        beta: the decay of the running mean of gradients, which reaches back about 1 / (1 - beta)
+            steps
+        eps: a small number added to the norm. Matrices much smaller than it are not lengthened
+        nesterov: look ahead: use what the running mean becomes if the next gradient equals this one
+        adaptive: multiply the result by its scalar product with the momentum, so that it is longer
+            where gradients are larger
+        preconditioning: how M is scaled before the iteration: "frobenius" as above; "spectral"
+            divides by the largest singular value, which is exact but slow; "aol" and "schatten"
+            rescale within the first iteration, by the row sums of |A| and by the norm of A
+        weight_dimension_numbers: which axes are rows and which columns: `MuonDimensionNumbers` for
+            all arrays, a tree of them like the params (or a prefix of one), or a function from
+            params to such a tree; by default every array must be a matrix
+
+    State: mu, 4 bytes a parameter, the count and the coefficients.
+
+    Raises: ValueError for any other preconditioning or preset, for ns_steps < 0 and, with the
+    leaf's path, for an array without these axes.
+
+    Example:
+        >>> grads = jnp.diag(jnp.array([4.0, 2.0, 1.0]))
+        >>> tx = gradtx.scale_by_muon()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(np.diag(updates).round(1))
+        [0.8 1.1 0.7]
+
+    See also: `muon`, the optimizer.
+
+    References: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; "dion": Ahn et al.,
+    2025; adaptive: https://arxiv.org/abs/2409.20325; "aol": https://arxiv.org/abs/2512.04632;
+    "schatten": https://arxiv.org/abs/2506.10935
     """
     where = "scale_by_muon"
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
@@ -163,14 +192,26 @@ def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | N
 
 @per_tree
 def scale_by_shape(
-    weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None
+    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    consistent_rms: NonNegative | None = None,
 ) -> Callable[..., Updates]:
-    """u = g * sqrt(max(1, columns / rows)), or with consistent_rms
+    """Scale each matrix by a factor of its shape.
+
+        u = g * sqrt(max(1, columns / rows))
+
+    or with consistent_rms
 
         u = g * sqrt(max(rows, columns)) * consistent_rms
 
-    which gives orthogonal matrices of every shape the root mean square consistent_rms; Adam's steps
-    have about 0.2. Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
+    which gives orthogonal matrices of every shape the root mean square consistent_rms.
+
+    Args:
+        weight_dimension_numbers: which axes are rows and which columns, as in `scale_by_muon`
+        consistent_rms: the root mean square of the result; Adam's steps have about 0.2
+
+    State: none.
+
+    References: Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
     """
 
     def factor(layout: Layout) -> float | Array:

@@ -51,8 +51,34 @@ def reduce_on_plateau(
         scale <- max(factor scale, min_scale)       after `patience` values in a row, none better
         u = scale g
 
-    The `cooldown` values after that are not counted. With an accumulation_size n > 1 the means of n
-    values each are compared. A patience of 0 acts like 1.
+    Put it last in a chain and pass the loss to update on every step: `tx.update(grads, state,
+    params, value=loss)`. The loss of single batches is noisy: give it an accumulation_size.
+
+    Args:
+        factor: what the scale is multiplied by each time
+        patience: after how many values in a row, none better, the scale falls. 0 acts like 1
+        rtol: by what part of the best value a value must be lower than it to be better
+        atol: by how much it must be lower besides
+        cooldown: how many values after a reduction are not counted
+        accumulation_size: how many values make a mean; the means are compared, and patience and
+            cooldown count them
+        min_scale: the lowest scale
+
+    State: six scalars, among them `scale`.
+
+    Example:
+        >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=2))
+        >>> grads = jnp.array([1.0])
+        >>> state = tx.init(grads)
+        >>> for loss in (3.0, 2.0, 2.0, 2.0):
+        ...     updates, state = tx.update(grads, state, value=loss)
+        ...     print(updates)
+        [-1.]
+        [-1.]
+        [-1.]
+        [-0.5]
+
+    See also: `piecewise_constant_schedule`, for reductions known beforehand.
     """
 
     def init(params: Params) -> ReduceLROnPlateauState:

@@ -39,15 +39,37 @@ def scale_by_polyak(
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> Rule:
-    """Polyak's step size, from the loss passed as `value`.
+    """Multiply the updates by Polyak's step size, computed from the loss passed as `value`.
 
         u = min((value - f_min) / (||g||^2 + eps), max_learning_rate) g
 
-    The norm is of the whole tree; if it and eps are 0, u is 0. f_min: a lower bound of the loss.
-    variant: if value is below f_min, "sps+" uses f_min for it, while "sps" steps uphill.
+    The norm is of the whole tree; if it and eps are 0, u is 0. The step is the one that would bring
+    a linear loss down to f_min. It is good for models that can fit the data perfectly, whose lowest
+    loss is known. Give update the loss of the same batch: `tx.update(grads, state, params,
+    value=loss)`.
 
-    Raises: ValueError for any other variant. Loizou et al., 2021, https://arxiv.org/abs/2002.10542;
-    sps+: Garrigos et al., 2023, https://arxiv.org/abs/2307.14528
+    Args:
+        f_min: a lower bound of the loss, 0 for most losses. Too low a bound makes steps too long
+        max_learning_rate: the largest step size
+        eps: a number added to the squared norm, which shortens steps where gradients are small
+        variant: if value is below f_min, "sps+" uses f_min for it, while "sps" steps uphill
+
+    State: none.
+
+    Raises: ValueError for any other variant.
+
+    Example:
+        >>> params, loss = jnp.array([4.0, -2.0]), lambda x: jnp.sum(x**2)
+        >>> value, grads = jax.value_and_grad(loss)(params)
+        >>> tx = gradtx.scale_by_polyak()
+        >>> updates, state = tx.update(grads, tx.init(params), value=value)
+        >>> print(updates)  # 20 / 80 of the gradient
+        [ 2. -1.]
+
+    See also: `polyak_sgd`, the optimizer; `momo`, with momentum.
+
+    References: Loizou et al., 2021, https://arxiv.org/abs/2002.10542; "sps+": Garrigos et al.,
+    2023, https://arxiv.org/abs/2307.14528
     """
 
     def precompute(updates: Updates) -> Norm:
@@ -91,7 +113,7 @@ def momo(
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Rule:
-    """SGD with momentum and a Polyak step size, from the loss passed as `value`.
+    """Take SGD's steps with momentum and a Polyak step size, from the loss passed as `value`.
 
         d <- beta d + (1 - beta) g            f <- beta f + (1 - beta) value
         c <- beta c + (1 - beta) <g, x>       (all three start at their first value)
@@ -99,10 +121,32 @@ def momo(
         tau = min(learning_rate, max(r (f - lb - c) + <d, x>, 0) / ||d||^2)
         u   = (x - tau d) / r - x
 
-    If d = 0, tau is 0. lb is lower_bound; with adapt_lower_bound it is estimated, never below
-    lower_bound: if it is too high to allow a step, it is first lowered to half the highest one that
-    does; then it is set to f + <d, x> - c - tau ||d||^2 / 2. Schaipp et al., 2023,
-    https://arxiv.org/abs/2305.07583
+    x are the params. If d = 0, tau is 0. The learning rate is an upper bound only: too large a one
+    does little harm. Give update the loss of the same batch: `tx.update(grads, state, params,
+    value=loss)`.
+
+    Args:
+        learning_rate: the largest step size
+        beta: the decay of the running means of gradients and losses, which reach back about 1 / (1
+            - beta) steps
+        lower_bound: a lower bound lb of the loss, 0 for most losses
+        adapt_lower_bound: estimate lb, never below lower_bound: if it is too high to allow a step,
+            it is first lowered to half the highest one that does; then it is set to f + <d, x> - c
+            - tau ||d||^2 / 2
+
+    State: exp_avg (d), 4 bytes a parameter; the scalars barf (f), gamma (c) and lb; and the count.
+
+    Example:
+        >>> params, loss = jnp.array([4.0, -2.0]), lambda x: jnp.sum(x**2)
+        >>> value, grads = jax.value_and_grad(loss)(params)
+        >>> tx = gradtx.momo(learning_rate=1.0)
+        >>> updates, state = tx.update(grads, tx.init(params), params, value=value)
+        >>> print(updates)  # 20 / 80 of the gradient; 1.0 is the upper bound
+        [-2.  1.]
+
+    See also: `momo_adam`, `polyak_sgd`.
+
+    References: Schaipp et al., 2023, https://arxiv.org/abs/2305.07583
     """
 
     def init(params: Params) -> MomoState:
@@ -138,7 +182,7 @@ def momo_adam(
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Rule:
-    """Adam with a Polyak step size, from the loss passed as `value`.
+    """Take Adam's steps with a Polyak step size, from the loss passed as `value`.
 
         d <- b1 d + (1 - b1) g                f <- b1 f + (1 - b1) value
         c <- b1 c + (1 - b1) <g, x>           nu <- b2 nu + (1 - b2) g^2
@@ -147,8 +191,33 @@ def momo_adam(
         tau = min(learning_rate / p, max(r (f - p lb - c) + <d, x>, 0) / <d, d / D>)
         u   = (x - tau d / D) / r - x
 
-    If d = 0, tau is 0. lower_bound, adapt_lower_bound: as in `momo`. Schaipp et al., 2023,
-    https://arxiv.org/abs/2305.07583
+    x are the params, lb is the lower bound. If d = 0, tau is 0. Far from the lower bound the steps
+    are Adam's; near it they become shorter by themselves. Give update the loss of the same batch:
+    `tx.update(grads, state, params, value=loss)`.
+
+    Args:
+        learning_rate: the largest step size
+        b1: the decay of the running means of gradients and losses, which reach back about 1 / (1 -
+            b1) steps
+        lower_bound: a lower bound lb of the loss, 0 for most losses
+        adapt_lower_bound: estimate lb, never below lower_bound, as in `momo`
+
+    State: exp_avg (d) and exp_avg_sq (nu), 8 bytes a parameter; the scalars barf (f), gamma (c) and
+    lb; and the count.
+
+    Example:
+        >>> params, grads = jnp.array([4.0, -2.0]), jnp.array([8.0, -4.0])
+        >>> tx = gradtx.momo_adam(learning_rate=0.5)
+        >>> for value in (20.0, 3.0, 0.0):  # far from the lower bound, nearer, there
+        ...     updates, state = tx.update(grads, tx.init(params), params, value=value)
+        ...     print(abs(np.asarray(updates)).round(4))
+        [0.5 0.5]
+        [0.25 0.25]
+        [0. 0.]
+
+    See also: `momo`, `adam`.
+
+    References: Schaipp et al., 2023, https://arxiv.org/abs/2305.07583
     """
 
     def init(params: Params) -> MomoAdamState:

@@ -33,7 +33,7 @@ def differentially_private_aggregate(
     *,
     seed: RandomKey | None = None,
 ) -> Rule:
-    """The mean of clipped per-example gradients, with normal noise.
+    """Average clipped per-example gradients and add normal noise.
 
         u = (sum_i g_i * min(1, C / ||g_i||) + noise_multiplier * C * z) / B,       z ~ N(0, 1)
 
@@ -42,12 +42,32 @@ def differentially_private_aggregate(
     so this goes first in a chain; the updates have the shapes of the params. The privacy guarantee
     is for this sum over one batch: averaging batches, or leaving some out, changes it.
 
-    key: an integer or a key of jax.random, 0 by default; seed is its older name. Noise is drawn
-    from it as in `add_noise`: a leaf's does not depend on the other leaves, and no two leaves share
-    theirs. It is independent of the noise of an `add_noise` with the same key.
+    Args:
+        l2_norm_clip: the norm C that each example's gradient is shortened to. It bounds what a
+            single example can do, and the noise is in proportion to it
+        noise_multiplier: the standard deviation of the noise in units of C, before it is divided by
+            B. More of it reveals less and makes the mean less exact
+        key: the beginning of the random numbers: a whole number or a key of `jax.random`; None is
+            0. Noise is drawn from it as in `add_noise`: a leaf's does not depend on the other
+            leaves, and no two leaves share theirs. It is independent of the noise of an `add_noise`
+            with the same key
+        seed: the older name of key; give one of them
+
+    State: the key, 8 bytes for the whole tree.
 
     Raises: ValueError for both key and seed; with the leaf's path if there is no axis of examples,
-    or if their numbers differ. Abadi et al., 2016, https://arxiv.org/abs/1607.00133
+    or if their numbers differ.
+
+    Example:
+        >>> params, grads = jnp.zeros(2), jnp.array([[3.0, 0.0], [0.0, 0.5]])  # of two examples
+        >>> tx = gradtx.differentially_private_aggregate(l2_norm_clip=1.0, noise_multiplier=0.0)
+        >>> updates, state = tx.update(grads, tx.init(params))
+        >>> print(np.asarray(updates).round(4))
+        [0.5  0.25]
+
+    See also: `dpsgd`, the optimizer; `per_example_global_norm_clip`, without noise.
+
+    References: Abadi et al., 2016, https://arxiv.org/abs/1607.00133
     """
     first = start_of(key, seed, "differentially_private_aggregate")
 

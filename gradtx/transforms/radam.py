@@ -37,10 +37,33 @@ def scale_by_radam(
         u = r * m / (sqrt(nu / (1 - b2^t) + eps_root) + eps)    where rho >= threshold
         u = m                                                   before that, and where rho <= 4
 
-    mu, nu and m = mu / (1 - b1^t) are Adam's; with nesterov, m as in `scale_by_adam`. eps_of="raw",
-    as in PyTorch: the divisor is (sqrt(nu + eps_root) + eps) / sqrt(1 - b2^t).
+    mu, nu and m = mu / (1 - b1^t) are Adam's; with nesterov, m as in `scale_by_adam`. r grows from
+    near 0 to 1, so that no other warm-up is needed; rho is how many gradients nu averages.
 
-    Raises: ValueError for any other eps_of. Liu et al., 2020, https://arxiv.org/abs/1908.03265
+    Args:
+        threshold: how many gradients nu must average to be used; with 5 and the default b2 that is
+            from step 6 on
+        eps_of: whether eps and eps_root are added to the "corrected" second moment, as above, or to
+            the "raw" one, as in PyTorch: the divisor is (sqrt(nu + eps_root) + eps) / sqrt(1 -
+            b2^t)
+
+    State: mu and nu, 8 bytes a parameter, and the count.
+
+    Raises: ValueError for any other eps_of.
+
+    Example:
+        >>> tx = gradtx.scale_by_radam()
+        >>> grads, sizes = jnp.array([10.0]), []
+        >>> state = tx.init(grads)
+        >>> for _ in range(7):
+        ...     updates, state = tx.update(grads, state)
+        ...     sizes.append(round(float(updates[0]), 2))
+        >>> print(sizes)  # the gradient itself, then Adam's steps, at first short
+        [10.0, 10.0, 10.0, 10.0, 10.0, 0.03, 0.03]
+
+    See also: `radam`, the optimizer; `scale_by_adam`.
+
+    References: Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
 
     def init(param: Array) -> ScaleByAdamState:

@@ -32,15 +32,40 @@ def scale_by_rprop(
     min_step_size: NonNegative = 1e-6,
     max_step_size: NonNegative = 50.0,
 ) -> Rule:
-    """Follow the sign of the gradient; take longer steps while it persists, shorter once it flips.
+    """Follow the sign of the gradient: longer steps while it persists, shorter once it flips.
 
         turn  = sign(g) * sign(previous u)
         size <- clip(size * f, min_step_size, max_step_size)
         f     = eta_plus where turn > 0,    eta_minus where turn < 0,    1 where turn = 0
         u     = size * sign(g), and 0 where turn < 0
 
-    learning_rate: the initial size. Real parameters only. Riedmiller & Braun, 1993,
-    https://doi.org/10.1109/ICNN.1993.298623, without backtracking (iRprop-) as in PyTorch.
+    It is for gradients of the whole data set: the signs of single batches flip by chance. Without
+    backtracking (iRprop-), as in PyTorch.
+
+    Args:
+        learning_rate: the first step size, of every element
+        eta_minus: what a size is multiplied by where the sign has flipped
+        eta_plus: what a size is multiplied by where the sign is the same as before
+        min_step_size: the smallest size
+        max_step_size: the largest size
+
+    State: step_sizes and prev_updates, 8 bytes a parameter.
+
+    Raises: TypeError for complex gradients.
+
+    Example:
+        >>> tx = gradtx.scale_by_rprop(0.5, eta_plus=2.0)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for grads in ([9.0, 1.0], [0.1, -3.0], [1.0, -3.0]):
+        ...     updates, state = tx.update(jnp.array(grads), state)
+        ...     print(updates)
+        [0.5 0.5]
+        [1. 0.]
+        [ 2.   -0.25]
+
+    See also: `rprop`, the optimizer; `scale_by_sign`, whose steps are all equal.
+
+    References: Riedmiller & Braun, 1993, https://doi.org/10.1109/ICNN.1993.298623
     """
 
     def init(param: Array) -> ScaleByRpropState:

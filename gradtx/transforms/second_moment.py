@@ -84,7 +84,27 @@ def scale_by_rss(
         s <- s + g^2                                (s starts at initial_accumulator_value)
         u  = g / sqrt(s + eps)                      u = g / (sqrt(s) + eps) with eps_in_sqrt=False
 
-    and u = 0 where s = 0. Duchi et al., 2011, https://jmlr.org/papers/v12/duchi11a.html
+    and u = 0 where s = 0. It is AdaGrad: steps become shorter like 1 / sqrt(t), and elements whose
+    gradient is mostly 0 keep long ones.
+
+    Args:
+        eps_in_sqrt: add eps under the square root (True) or behind it (False)
+
+    State: sum_of_squares, 4 bytes a parameter.
+
+    Example:
+        >>> grads = jnp.array([2.0, -0.1])
+        >>> tx = gradtx.scale_by_rss(initial_accumulator_value=0.0)
+        >>> state = tx.init(grads)
+        >>> for _ in range(4):
+        ...     updates, state = tx.update(grads, state)
+        >>> print(np.asarray(updates).round(3))  # 1 / sqrt(4)
+        [ 0.5 -0.5]
+
+    See also: `adagrad`, the optimizer; `scale_by_rms`, which forgets; `scale_by_sm3`, with less
+    state.
+
+    References: Duchi et al., 2011, https://jmlr.org/papers/v12/duchi11a.html
     """
 
     def init(param: Array) -> ScaleByRssState:
@@ -111,7 +131,31 @@ def scale_by_rms(
         nu <- decay * nu + (1 - decay) * g^2        (nu starts at initial_scale)
         u   = g / sqrt(nu + eps)                    u = g / (sqrt(nu) + eps) with eps_in_sqrt=False
 
-    bias_correction: use nu / (1 - decay^t). Tieleman & Hinton, 2012,
+    It is RMSProp: every element's steps are about equally long.
+
+    Args:
+        decay: the decay of the running mean, which reaches back about 1 / (1 - decay) steps. Raise
+            it (0.99, 0.999) where gradients are noisy
+        initial_scale: what the running mean of squares starts from. 0 makes the first steps long,
+            by up to 1 / sqrt(1 - decay); 1 makes them short where gradients are small
+        eps_in_sqrt: add eps under the square root (True) or behind it (False)
+        bias_correction: use nu / (1 - decay^t), since nu starts from 0. It keeps a count in the
+            state
+
+    State: nu, 4 bytes a parameter; with bias_correction the count too.
+
+    Example:
+        >>> grads = jnp.array([2.0, -0.1])
+        >>> for corrected in (False, True):
+        ...     tx = gradtx.scale_by_rms(bias_correction=corrected)
+        ...     updates, state = tx.update(grads, tx.init(grads))
+        ...     print(np.asarray(updates).round(3))
+        [ 3.162 -3.162]
+        [ 1. -1.]
+
+    See also: `rmsprop`, the optimizer; `scale_by_stddev`; `scale_by_adam`, with momentum.
+
+    References: Tieleman & Hinton, 2012,
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
 
@@ -143,15 +187,38 @@ def scale_by_stddev(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> Rule:
-    """Divide by the running standard deviation of the gradient: centered RMSProp.
+    """Divide by the running standard deviation of the gradient, as centered RMSProp does.
 
         mu  <- decay * mu + (1 - decay) * g
         nu  <- decay * nu + (1 - decay) * g^2       (nu starts at initial_scale)
         var  = max(nu - mu^2, 0)
         u    = g / sqrt(var + eps)                  u = g / (sqrt(var) + eps) with eps_in_sqrt=False
 
-    bias_correction: use mu / (1 - decay^t) and nu / (1 - decay^t). Graves, 2013,
-    https://arxiv.org/abs/1308.0850
+    Where the gradient keeps its sign and size, the standard deviation is small and steps are long.
+
+    Args:
+        decay: the decay of both running means, which reach back about 1 / (1 - decay) steps
+        eps: a small number added to the variance (or to its root), which bounds the steps where the
+            gradient is steady. Raise it (1e-6, 1e-3) if they are too long
+        initial_scale: what the running mean of squares starts from. A larger one makes the first
+            steps shorter
+        eps_in_sqrt: add eps under the square root (True) or behind it (False)
+        bias_correction: use mu / (1 - decay^t) and nu / (1 - decay^t), since both start from 0. It
+            keeps a count in the state
+
+    State: mu and nu, 8 bytes a parameter; with bias_correction the count too.
+
+    Example:
+        >>> tx = gradtx.scale_by_stddev(eps=0.01, bias_correction=True)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for t in range(4):  # a steady gradient and one that alternates
+        ...     updates, state = tx.update(jnp.array([1.0, (-1.0) ** t]), state)
+        >>> print(np.asarray(updates).round(2))
+        [10. -1.]
+
+    See also: `rmsprop` with centered=True; `scale_by_belief`, about a similar variance.
+
+    References: Graves, 2013, https://arxiv.org/abs/1308.0850
     """
 
     def init(param: Array) -> ScaleByRStdDevState:

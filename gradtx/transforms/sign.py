@@ -26,9 +26,22 @@ class ScaleByLionState(NamedTuple):
 
 @per_leaf
 def scale_by_sign() -> Callable[..., Array]:
-    """u = sign(g), for complex g the phase g / |g|; 0 where g = 0.
+    """Replace every element by its sign.
 
-    Bernstein et al., 2018, https://arxiv.org/abs/1802.04434
+        u = sign(g)                                 for complex g the phase g / |g|; 0 where g = 0
+
+    State: none.
+
+    Example:
+        >>> grads = jnp.array([300.0, -0.1, 0.0])
+        >>> tx = gradtx.scale_by_sign()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(updates)
+        [ 1. -1.  0.]
+
+    See also: `sign_sgd` and `signum`, optimizers; `scale_by_lion`, the sign of a running mean.
+
+    References: Bernstein et al., 2018, https://arxiv.org/abs/1802.04434
     """
     return lambda grad: jnp.sign(grad)
 
@@ -42,7 +55,7 @@ def scale_by_lion(
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: Positive = 1.0,
 ) -> Rule:
-    """The sign of a running mean interpolated towards the gradient.
+    """Take the sign of a running mean interpolated towards the gradient.
 
         c  = b1 * mu + (1 - b1) * g
         mu <- b2 * mu + (1 - b2) * g
@@ -51,9 +64,34 @@ def scale_by_lion(
         u = tanh(smooth_beta * c)                   mode="smooth", for real parameters
         u = c where |c| < 1, else sign(c)           mode="refined"
 
-    mu_dtype: the dtype in which mu is stored; float32 or wider by default.
+    It has half of Adam's state. Signs are longer than Adam's steps: take a learning rate three to
+    ten times smaller than for Adam, and weight decay as much larger.
 
-    Raises: ValueError for any other mode. Chen et al., 2023, https://arxiv.org/abs/2302.06675
+    Args:
+        b1: how much the running mean counts in the update, against the gradient of this step.
+            Larger is smoother and slower to turn
+        b2: the decay of the running mean of gradients, which reaches back about 1 / (1 - b2) steps
+        mode: how c becomes the update: its sign ("hard"), or something that goes to 0 with c, so
+            that steps become short near a minimum ("smooth", "refined")
+        smooth_beta: how steep tanh is at 0, for mode="smooth" only: the larger, the nearer to the
+            sign
+
+    State: mu, 4 bytes a parameter, and the count.
+
+    Raises: ValueError for any other mode; TypeError for mode="smooth" and complex parameters.
+
+    Example:
+        >>> grads = jnp.array([30.0, 5.0, -0.1])
+        >>> for mode in ("hard", "refined"):
+        ...     tx = gradtx.scale_by_lion(mode=mode)
+        ...     updates, state = tx.update(grads, tx.init(grads))
+        ...     print(np.asarray(updates).round(3))
+        [ 1.  1. -1.]
+        [ 1.    0.5  -0.01]
+
+    See also: `lion`, the optimizer; `scale_by_sign`.
+
+    References: Chen et al., 2023, https://arxiv.org/abs/2302.06675
     """
 
     def init(param: Array) -> ScaleByLionState:

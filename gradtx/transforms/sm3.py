@@ -34,8 +34,28 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
         nu <- b1 * nu + (1 - b1) * g / sqrt(v + eps)                (g / sqrt is 0 where v is 0)
         u  = nu
 
-    A scalar parameter has a single scalar accumulator. Anil et al., 2019,
-    https://arxiv.org/abs/1901.11150 (SM3-II)
+    It is AdaGrad (SM3-II in the paper) that keeps one number per row, column, and so on, in place
+    of one per element. A scalar parameter has a single scalar accumulator.
+
+    Args:
+        b1: the decay of the momentum, a running mean of scaled gradients. Larger is smoother and
+            slower to turn
+        b2: the decay of the bounds. 1 makes them sums, which never shrink, as in AdaGrad; below 1
+            they are running means
+
+    State: for each array mu, a list with one number for each index of each axis, and nu, the
+    momentum: about 4 bytes a parameter of a matrix, 8 of a vector.
+
+    Example:
+        >>> grads = jnp.array([[1.0, 2.0], [0.0, 4.0]])
+        >>> tx = gradtx.scale_by_sm3()
+        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> print(*state.mu)  # the largest square of each row, and of each column
+        [ 4. 16.] [ 1. 16.]
+
+    See also: `sm3`, the optimizer; `scale_by_rss`, exactly; `scale_by_factored_rms`.
+
+    References: Anil et al., 2019, https://arxiv.org/abs/1901.11150
     """
 
     def init(param: Array) -> ScaleBySM3State:

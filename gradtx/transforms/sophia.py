@@ -56,9 +56,28 @@ def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> R
 
         u = r * (H r)               (r = 1 or -1 at random in each element)
 
-    Its expectation over r is the diagonal. obj_fn, an extra argument of update, takes params in
-    float32 or wider and returns the loss. random_seed: a key or an int; 0 by default. Raises:
-    TypeError for complex leaves. Hutchinson, 1990; https://arxiv.org/abs/2305.14342
+    Its expectation over r is the diagonal; if H is diagonal, it is exact. One estimate costs about
+    as much as two gradients. update needs params and obj_fn: `tx.update(grads, state, params,
+    obj_fn=loss)`, a function from params (in float32 or wider) to the loss.
+
+    Args:
+        random_seed: the beginning of the random numbers: a whole number or a key of `jax.random`;
+            None is 0
+
+    State: the key, 8 bytes for the whole tree.
+
+    Raises: TypeError for complex leaves.
+
+    Example:
+        >>> params, loss = jnp.array([1.0, -1.0]), lambda x: x[0] ** 2 + 50 * x[1] ** 2
+        >>> tx = gradtx.hutchinson_estimator_diag_hessian()
+        >>> diagonal, state = tx.update(params, tx.init(params), params, obj_fn=loss)
+        >>> print(diagonal)
+        [  2. 100.]
+
+    See also: `scale_by_sophia`, which divides by it.
+
+    References: Hutchinson, 1990; Liu et al., 2023, https://arxiv.org/abs/2305.14342
     """
 
     def init() -> HutchinsonState:
@@ -112,13 +131,43 @@ def scale_by_sophia(
         nu <- b2 nu + (1 - b2) h                (on the first of every update_interval steps)
 
     h is what hessian_diagonal_fn makes of the gradients, params and extra arguments: by default
-    Hutchinson's estimate, for which update needs `obj_fn=loss`. verbose prints, every
-    print_win_rate_every_n_steps steps, the fraction of elements that were not clipped, ideally
-    between 0.1 and 0.5. mu_dtype, nu_dtype: the dtypes in which mu and nu are stored; float32 or
-    wider by default.
+    Hutchinson's estimate, for which update needs obj_fn: `tx.update(grads, state, params,
+    obj_fn=loss)`, with a function from params to the loss.
 
-    Raises: ValueError for update_interval < 1, TypeError for complex leaves. Liu et al., 2023,
-    https://arxiv.org/abs/2305.14342
+    Args:
+        b2: the decay of the running mean of h. It counts estimates, not steps
+        eps: the smallest denominator; where gamma nu is below it, also where it is negative, the
+            update is as a rule clipped
+        gamma: the factor of nu. Larger makes steps shorter and fewer elements clipped
+        clip_threshold: the largest absolute value of an element of the update; None does not clip
+        update_interval: how many steps pass from one estimate of h to the next. Larger is cheaper,
+            and nu is older
+        hessian_diagonal_fn: the transformation that makes h, in place of Hutchinson's estimate,
+            such as one that estimates it by squared gradients
+        nu_dtype: the dtype in which the running mean of h is kept; None keeps float32 (float64 for
+            float64 parameters). `store` narrows any optimizer's state
+        verbose: print the fraction of elements that were not clipped, ideally between 0.1 and 0.5,
+            to set gamma by
+        print_win_rate_every_n_steps: how many steps pass from one print to the next, with verbose;
+            0 prints nothing
+
+    State: mu and nu, 8 bytes a parameter, the count, and the state of hessian_diagonal_fn (a key).
+
+    Raises: ValueError for update_interval < 1, TypeError for complex leaves.
+
+    Example:
+        >>> params, loss = jnp.array([0.375, -0.375]), lambda x: x[0] ** 2 + 50 * x[1] ** 2
+        >>> grads = jax.grad(loss)(params)
+        >>> tx = gradtx.scale_by_sophia(b2=0.5, gamma=1.0, update_interval=1)
+        >>> state = tx.init(params)
+        >>> for _ in range(3):
+        ...     updates, state = tx.update(grads, state, params, obj_fn=loss)
+        >>> print(np.asarray(updates).round(3), state.nu)  # before this step nu was [1.5, 75]
+        [ 0.5 -0.5] [ 1.75 87.5 ]
+
+    See also: `sophia`, the optimizer; `hutchinson_estimator_diag_hessian`.
+
+    References: Liu et al., 2023, https://arxiv.org/abs/2305.14342
     """
 
     def init(params: Params, hessian_diagonal_fn: Inner) -> SophiaState:

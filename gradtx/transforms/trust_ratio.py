@@ -23,8 +23,27 @@ def scale_by_trust_ratio(
 
         u = trust_coefficient * max(||p||, min_norm) / (max(||g||, min_norm) + eps) * g
 
-    If either of the two norms is 0, u = g, so that a parameter of zeros can leave zero.
-    You et al., 2017, https://arxiv.org/abs/1708.03888
+    If either of the two norms is 0, u = g, so that a parameter of zeros can leave zero. LARS and
+    LAMB are made with it. update needs params.
+
+    Args:
+        min_norm: the least that both norms are taken to be
+        trust_coefficient: the length of an update in units of its parameter's norm
+        eps: a small number added to the norm of the update
+
+    State: none.
+
+    Example:
+        >>> params = {"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)}
+        >>> grads = {"w": jnp.array([0.0, 0.1]), "b": jnp.array([1.0, 1.0])}
+        >>> tx = gradtx.scale_by_trust_ratio()
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> print(np.asarray(updates["w"]).round(4), updates["b"])
+        [0. 5.] [1. 1.]
+
+    See also: `lars`, `lamb`, `fromage`; `scale_by_param_block_norm`.
+
+    References: You et al., 2017, https://arxiv.org/abs/1708.03888
     """
 
     def update(grad: Array, param: Array) -> Array:
@@ -39,13 +58,56 @@ def scale_by_trust_ratio(
 
 @per_leaf
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Callable[..., Array]:
-    """u = max(||p||, min_scale) * g, with the norm of each array."""
+    """Multiply each array's update by the norm of its parameter.
+
+        u = max(||p||, min_scale) * g
+
+    update needs params.
+
+    Args:
+        min_scale: the least that the norm is taken to be, so that a parameter of zeros can leave
+            zero
+
+    State: none.
+
+    Example:
+        >>> params = {"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)}
+        >>> grads = {"w": jnp.array([1.0, -1.0]), "b": jnp.array([1.0, -1.0])}
+        >>> tx = gradtx.scale_by_param_block_norm(min_scale=0.5)
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> print(np.asarray(updates["w"]).round(4), updates["b"])
+        [ 5. -5.] [ 0.5 -0.5]
+
+    See also: `scale_by_param_block_rms`; `scale_by_trust_ratio`, which also divides by the norm of
+    g.
+    """
     return lambda grad, param: times(jnp.maximum(norm(param), min_scale), grad)
 
 
 @per_leaf
 def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Callable[..., Array]:
-    """u = max(rms(p), min_scale) * g, with the root mean square of each array."""
+    """Multiply each array's update by the root mean square of its parameter.
+
+        u = max(rms(p), min_scale) * g
+
+    Unlike the norm, rms does not grow with the number of elements. It is what Adafactor calls
+    multiplying by the parameter scale. update needs params.
+
+    Args:
+        min_scale: the least that rms is taken to be, so that a parameter of zeros can leave zero
+
+    State: none.
+
+    Example:
+        >>> params = {"w": jnp.full(4, 3.0), "b": jnp.zeros(2)}
+        >>> grads = jax.tree.map(jnp.ones_like, params)
+        >>> tx = gradtx.scale_by_param_block_rms(min_scale=0.5)
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> print(np.asarray(updates["w"]).round(4), updates["b"])
+        [3. 3. 3. 3.] [0.5 0.5]
+
+    See also: `scale_by_param_block_norm`, `adafactor`.
+    """
     return lambda grad, param: times(jnp.maximum(root_mean_square(param), min_scale), grad)
 
 

@@ -23,14 +23,33 @@ def scale_by_yogi(
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
 ) -> Rule:
-    """Adam with an additive update of the second moment.
+    """Adam, but the second moment grows and shrinks by bounded amounts.
 
         mu <- b1 * mu + (1 - b1) * g
         nu <- nu - (1 - b2) * sign(nu - g^2) * g^2
         u   = mu / (1 - b1^t) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    mu and nu start at initial_accumulator_value, and the bias correction is Adam's, as in the
-    authors' implementation. Zaheer et al., 2018,
+    Adam's nu shrinks fast once gradients become small, and steps grow; here it changes by no more
+    than (1 - b2) g^2. The bias correction is Adam's, as in the authors' implementation.
+
+    Args:
+        b2: how fast nu changes: by (1 - b2) g^2 in each step. Larger is smoother
+        initial_accumulator_value: what mu and nu start from
+
+    State: mu and nu, 8 bytes a parameter, and the count.
+
+    Example:
+        >>> grads = jnp.array([1.0])
+        >>> for tx in (gradtx.scale_by_adam(), gradtx.scale_by_yogi()):
+        ...     _, old = tx.update(grads, tx.init(grads))
+        ...     _, new = tx.update(0 * grads, old)
+        ...     print("shrinks" if new.nu < old.nu else "stays")
+        shrinks
+        stays
+
+    See also: `yogi`, the optimizer; `scale_by_amsgrad`, whose denominator never shrinks.
+
+    References: Zaheer et al., 2018,
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
     """
 

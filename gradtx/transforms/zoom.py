@@ -134,21 +134,49 @@ def scale_by_zoom_linesearch(
         |<u, grad f(w + u)>| <= curv_rtol * |<u, grad f(w)>| + tol
 
     First eta grows by increase_factor until an interval contains such a rate; then the interval is
-    narrowed by cubic and quadratic interpolation. Where values differ only by rounding error,
-    f(w + u) <= f(w) + approx_dec_rtol * |f(w)|, slopes may establish the decrease instead:
-    <u, grad f(w + u)> <= (2 slope_rtol - 1) <u, grad f(w)>; approx_dec_rtol=None turns this off.
-    After max_linesearch_steps evaluations, or once the interval is shorter than stepsize_precision,
-    the rate with the smallest value among those that satisfy the first condition is taken.
+    narrowed by cubic and quadratic interpolation. After max_linesearch_steps evaluations, or once
+    the interval is shorter than stepsize_precision, the rate with the smallest value among those
+    that satisfy the first condition is taken.
 
-    initial_guess_strategy: start from the last rate ("keep", for gradient descent) or from 1
-    ("one", for L-BFGS). For the arguments of update and the place in a chain, see
-    `scale_by_backtracking_linesearch`. Each evaluation is of f and its gradient; the last ones stay
-    in the state for `value_and_grad_from_state`. verbose: print a message when the search fails.
+    For the arguments of update (value_fn, the objective f, and optionally value and grad) and the
+    place in a chain, see `scale_by_backtracking_linesearch`. Each evaluation is of f and its
+    gradient; the last ones stay in the state for `value_and_grad_from_state`.
 
-    Nocedal & Wright, Numerical Optimization, 2nd edition, algorithms 3.5 and 3.6; Hager & Zhang,
-    2006, https://doi.org/10.1145/1132973.1132979
+    Args:
+        max_linesearch_steps: the most evaluations of f and its gradient in one step
+        max_learning_rate: the largest rate; None sets no bound
+        tol: by how much both conditions may be violated
+        increase_factor: what eta is multiplied by while no interval is known; larger reaches far
+            rates in fewer evaluations
+        slope_rtol: what part of the decrease that the slope promises must be reached
+        curv_rtol: what part of the slope may be left. Smaller is a more exact search: 0.9 is usual
+            for L-BFGS, 0.1 for conjugate gradients
+        approx_dec_rtol: where values differ only by rounding error, f(w + u) <= f(w) +
+            approx_dec_rtol * |f(w)|, slopes may establish the decrease instead: <u, grad f(w + u)>
+            <= (2 slope_rtol - 1) <u, grad f(w)>; None turns this off
+        stepsize_precision: the length of an interval that is not divided any more
+        initial_guess_strategy: start from the last rate ("keep", for gradient descent) or from 1
+            ("one", for L-BFGS)
+        verbose: print a message when the search fails
+
+    State: grad, 4 bytes a parameter; the scalars learning_rate, value and info.
 
     Raises: ValueError for any other strategy and for max_linesearch_steps < 1.
+
+    Example:
+        >>> params, loss = jnp.array([1.0, 1.0]), lambda x: x[0] ** 2 + 50 * x[1] ** 2
+        >>> value, grads = jax.value_and_grad(loss)(params)
+        >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(20))
+        >>> state = tx.init(params)
+        >>> updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+        >>> print(value, state[-1].value.round(2), state[-1].learning_rate.round(4))
+        51.0 0.96 0.01
+
+    See also: `lbfgs`, which uses it; `scale_by_backtracking_linesearch`, which evaluates values
+    only.
+
+    References: Nocedal & Wright, Numerical Optimization, 2nd edition, algorithms 3.5 and 3.6; Hager
+    & Zhang, 2006, https://doi.org/10.1145/1132973.1132979
     """
 
     def update(

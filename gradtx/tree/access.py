@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from gradtx.core.state import is_named_tuple
+from gradtx.core.transformation import TransformationLike
 from gradtx.tree.types import Tree
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
@@ -31,12 +32,28 @@ class NamedTupleKey:
 def get_all_with_path(
     tree: Tree, key: Hashable, filtering: Filter | None = None
 ) -> list[tuple[KeyPath, Any]]:
-    """All (path, value) pairs whose value is called `key`.
+    """Find all values in a tree that are called by a name, with their paths.
 
     A value has the name of the field or dict key that holds it, and a NamedTuple also that of its
-    class. A path is a tuple of JAX's keys, with `NamedTupleKey(tuple_name, name)` for a field of a
-    NamedTuple; `jax.tree_util.keystr` prints it. A node's own children come before anything
-    deeper. filtering(path, value): whether to keep a pair.
+    class. A node's own children come before anything deeper.
+
+    Args:
+        tree: any tree, usually the state of an optimizer.
+        key: the name of a field, a dict key, or the name of a NamedTuple's class.
+        filtering: a function (path, value) -> bool: whether to keep a pair. None keeps all.
+
+    Returns: a list of pairs (path, value). A path is a tuple of JAX's keys, with
+    `NamedTupleKey(tuple_name, name)` for a field of a NamedTuple; `jax.tree_util.keystr` prints
+    it.
+
+    Example:
+        >>> state = gradtx.adam(gradtx.linear_schedule(1.0, 0.0, 10)).init(jnp.zeros(1))
+        >>> for path, value in gradtx.tree.get_all_with_path(state, "count"):
+        ...     print(path[-1], value)
+        ScaleByAdamState.count 0
+        ScaleByScheduleState.count 0
+
+    See also: `tree.get`, `tree.set`.
     """
     return [
         (path, value)
@@ -45,10 +62,27 @@ def get_all_with_path(
     ]
 
 
-def get(tree: Tree, key: Hashable, default: Any = None, filtering: Filter | None = None) -> Any:
-    """The value called `key`, as in `get_all_with_path`; the default if there is none.
+def get(tree: Tree, key: Hashable, default: Tree = None, filtering: Filter | None = None) -> Tree:
+    """Find the one value in a tree that is called by a name, or return the default if none is.
+
+    Args:
+        tree: any tree, usually the state of an optimizer.
+        key: the name of a field, a dict key, or the name of a NamedTuple's class.
+        default: what is returned if nothing has this name.
+        filtering: a function (path, value) -> bool, which says whether a value counts, as in
+            `tree.get_all_with_path`. None takes all.
 
     Raises: KeyError if there are several, with their paths.
+
+    Example:
+        >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.adam(0.1))
+        >>> state = tx.init({"w": jnp.zeros(2)})
+        >>> gradtx.tree.get(state, "mu")
+        {'w': Array([0., 0.], dtype=float32)}
+        >>> gradtx.tree.get(state, "momentum", default="none")
+        'none'
+
+    See also: `tree.set`, `tree.get_all_with_path`.
     """
     found = get_all_with_path(tree, key, filtering)
     if len(found) > 1:
@@ -61,12 +95,24 @@ def get(tree: Tree, key: Hashable, default: Any = None, filtering: Filter | None
     return found[0][1] if found else default
 
 
-def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
-    """The tree with every value that has one of these names replaced: `set(state, count=0)`.
+def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Tree) -> Tree:
+    """Replace every value in a tree that has one of these names.
 
-    Names and filtering are as in `get_all_with_path`.
+    Args:
+        tree: any tree, usually the state of an optimizer. It is not changed itself.
+        filtering: a function (path, value) -> bool, which says whether a value counts, as in
+            `tree.get_all_with_path`. None takes all.
+        kwargs: the new values by name, `count=0`.
 
     Raises: KeyError for a name that is not there.
+
+    Example:
+        >>> state = gradtx.scale_by_adam().init(jnp.zeros(1))
+        >>> state = gradtx.tree.set(state, count=jnp.asarray(1000))
+        >>> print(state.count)
+        1000
+
+    See also: `tree.get`.
     """
     for key in kwargs:
         if not get_all_with_path(tree, key, filtering):
@@ -138,19 +184,37 @@ jax.tree_util.register_pytree_node(
 
 
 def map_params(
-    initable: Any,
-    f: Callable[..., Any],
+    initable: TransformationLike | Callable[[Tree], Tree],
+    f: Callable[..., Tree],
     state: Tree,
     /,
     *rest: Tree,
-    transform_non_params: Callable[..., Any] | None = None,
-    is_leaf: Callable[[Any], bool] | None = None,
+    transform_non_params: Callable[[Tree], Tree] | None = None,
+    is_leaf: Callable[[Tree], bool] | None = None,
 ) -> Tree:
-    """The state with f applied to the leaves of every copy of the params in it.
+    """Map a function over the leaves of every copy of the params in a state.
 
-    initable: the transformation that made the state, or its init. rest: trees shaped like the
-    params, such as their shardings, whose leaves f gets too. transform_non_params: applied to all
-    other leaves, such as counts. is_leaf: as in `jax.tree.map`, for params with `MaskedNode()`.
+    For what is to be done with moments as with the parameters themselves, such as finding the
+    sharding of a whole state from that of the params. In the top module it is called
+    `gradtx.tree_map_params`, as in Optax.
+
+    Args:
+        initable: the transformation that made the state, or its init.
+        f: the function of a leaf, and of the same leaf of each tree in rest.
+        state: the state.
+        rest: trees shaped like the params, such as their shardings, whose leaves f gets too.
+        transform_non_params: a function that is applied to all other leaves, such as counts; None
+            keeps them.
+        is_leaf: as in `jax.tree.map`, for params with `MaskedNode()`.
+
+    Example:
+        >>> tx = gradtx.sgd(0.1, momentum=0.9)
+        >>> state = tx.init({"w": jnp.ones(2)})
+        >>> names = {"w": "the mean of w"}
+        >>> gradtx.tree_map_params(tx, lambda x, name: name, state, names)
+        (TraceState(trace={'w': 'the mean of w'}), EmptyState())
+
+    See also: `tree.get`, `tree.set`.
     """
     init = initable.init if hasattr(initable, "init") else initable
 

@@ -20,26 +20,59 @@ __all__ = ["cast", "cast_like", "dtype"]
 
 
 def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
-    """The tree with its floating leaves in this dtype; None leaves it as it is."""
+    """Cast the floating leaves of a tree to one dtype; others, such as counts, stay as they are.
+
+    Args:
+        tree: a tree of arrays.
+        dtype: the dtype; None leaves the tree as it is.
+
+    Example:
+        >>> tree = gradtx.tree.cast({"w": jnp.ones(2), "count": jnp.array(3)}, jnp.bfloat16)
+        >>> print(tree["w"].dtype, tree["count"].dtype)
+        bfloat16 int32
+
+    See also: `tree.cast_like`, `tree.dtype`.
+    """
     if dtype is None:
         return tree
     return jax.tree.map(lambda x: _cast_array(x, dtype) if is_inexact(x) else x, tree)
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
-    """Each leaf in the dtype of the other tree's leaf."""
+    """Cast each leaf to the dtype of the same leaf of another tree.
+
+    Args:
+        tree: a tree of arrays.
+        other_tree: a tree of the same structure, of which only the dtypes matter.
+
+    Example:
+        >>> params = {"w": jnp.ones(2, jnp.bfloat16)}
+        >>> gradtx.tree.cast_like({"w": jnp.ones(2)}, params)["w"].dtype
+        dtype(bfloat16)
+
+    See also: `tree.cast`.
+    """
     return jax.tree.map(lambda x, y: _cast_array(x, y.dtype), tree, other_tree)
 
 
 def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> np.dtype:
-    """The dtype of all leaves; JAX's default floating dtype if there are none.
+    """Tell the dtype of all leaves; JAX's default floating dtype if there are none.
 
-    mixed_dtype_handler: the answer if the dtypes differ. "promote": the dtype to which JAX promotes
-    all of them together; "highest": the one to which all others are promoted; "lowest": the one
-    that is promoted to all others.
+    Args:
+        tree: a tree of arrays.
+        mixed_dtype_handler: the answer if the dtypes differ. "promote": the dtype to which JAX
+            promotes all of them together; "highest": the one to which all others are promoted;
+            "lowest": the one that is promoted to all others. None: an error.
 
     Raises: ValueError if they differ and no handler is given, or if two of them have no order,
     such as float16 and bfloat16.
+
+    Example:
+        >>> mixed = {"w": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2)}
+        >>> print(gradtx.tree.dtype(mixed, "lowest"), gradtx.tree.dtype(mixed, "highest"))
+        bfloat16 float32
+
+    See also: `tree.cast`.
     """
     dtypes = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
     if not dtypes:

@@ -40,12 +40,46 @@ def _updated(
 
 
 def update_moment(updates: Tree, moments: Tree, decay: Scalar, order: float) -> Tree:
-    """m <- decay * m + (1 - decay) * g^order"""
+    """Update running means of a power of the gradients.
+
+        m <- decay * m + (1 - decay) * g^order
+
+    It is computed in float32 or wider and keeps the dtype of m. None where a gradient is None.
+
+    Args:
+        updates: the gradients, a tree of arrays.
+        moments: the means so far, a tree like them.
+        decay: the decay, which reaches back about 1 / (1 - decay) steps.
+        order: the power: 1 for a momentum, 2 for the mean of squares.
+
+    Example:
+        >>> gradtx.update_moment(jnp.array([2.0]), jnp.array([8.0]), decay=0.5, order=2)
+        Array([6.], dtype=float32)
+
+    See also: `bias_correction`, `update_moment_per_elem_norm`, for complex gradients.
+    """
     return _updated(lambda g, m: running_mean(m, g**order, decay), updates, moments)
 
 
 def update_infinity_moment(updates: Tree, moments: Tree, decay: Scalar, eps: Scalar) -> Tree:
-    """u <- max(|g| + eps, decay * u)"""
+    """Update decaying maxima of the magnitudes of gradients, as in Adamax.
+
+        u <- max(|g| + eps, decay * u)
+
+    It is computed in float32 or wider and keeps the dtype of u. None where a gradient is None.
+
+    Args:
+        updates: the gradients, a tree of arrays.
+        moments: the maxima so far, a tree like them.
+        decay: what remains of a maximum after a step.
+        eps: a small number added to magnitudes, so that a maximum is not 0.
+
+    Example:
+        >>> gradtx.update_infinity_moment(jnp.array([-2.0, 9.0]), jnp.array([8.0, 8.0]), 0.5, 0.0)
+        Array([4., 9.], dtype=float32)
+
+    See also: `update_moment`, `scale_by_adamax`.
+    """
     return _updated(
         lambda g, m: jnp.maximum(jnp.abs(g) + cast(eps, m.dtype), times(decay, m)),
         updates,
@@ -54,7 +88,25 @@ def update_infinity_moment(updates: Tree, moments: Tree, decay: Scalar, eps: Sca
 
 
 def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Scalar, order: float) -> Tree:
-    """m <- decay * m + (1 - decay) * |g|^order for complex g, with g^order for real g"""
+    """Update running means of a power of the magnitudes of gradients, which may be complex.
+
+        m <- decay * m + (1 - decay) * |g|^order for complex g, with g^order for real g
+
+    It is computed in float32 or wider and keeps the dtype of m. None where a gradient is None.
+
+    Args:
+        updates: the gradients, a tree of arrays.
+        moments: the means so far, a tree of real arrays of the same shapes.
+        decay: the decay, which reaches back about 1 / (1 - decay) steps.
+        order: the power: 2 for the mean of squares.
+
+    Example:
+        >>> grads, nu = jnp.array([3.0 + 4.0j]), jnp.array([0.0])
+        >>> gradtx.update_moment_per_elem_norm(grads, nu, decay=0.5, order=2)
+        Array([12.5], dtype=float32)
+
+    See also: `update_moment`.
+    """
 
     def power(g: jax.Array) -> jax.Array:
         if not jnp.iscomplexobj(g):
@@ -65,9 +117,24 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Scalar, ord
 
 
 def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
-    """m / (1 - decay^count): running means that started at zero, without that bias.
+    """Divide running means that started at zero by the total of their weights.
 
-    The divisor is correct to rounding even if decay^count is nearly 1.
+        m / (1 - decay^count)
+
+    The divisor is correct to rounding even if decay^count is nearly 1. The result keeps the dtype
+    of m.
+
+    Args:
+        moment: the running means, a tree of arrays.
+        decay: the decay that they were updated with.
+        count: how many updates there were, at least 1.
+
+    Example:
+        >>> mean = gradtx.update_moment(jnp.array([8.0]), jnp.zeros(1), decay=0.75, order=1)
+        >>> print(mean, np.asarray(gradtx.bias_correction(mean, 0.75, count=1)).round(4))
+        [2.] [8.]
+
+    See also: `update_moment`.
     """
 
     def leaf(m: ArrayLike) -> jax.Array:

@@ -24,7 +24,7 @@ def scale_and_shift(
 
 def test_it_reads_like_the_function() -> None:
     assert scale_and_shift.__name__ == "scale_and_shift"
-    assert scale_and_shift.__doc__ == "u = factor * g + shift"
+    assert scale_and_shift.__doc__.splitlines()[0] == "u = factor * g + shift"
     assert scale_and_shift.__module__ == __name__
     assert repr(scale_and_shift) == f"<scale_and_shift{inspect.signature(scale_and_shift)}>"
 
@@ -45,7 +45,9 @@ def test_its_signature_is_the_functions() -> None:
         "nu_dtype": None,
     }
     assert signature.parameters["nesterov"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert (inspect.getdoc(gradtx.adamw) or "").startswith("Adam with decoupled weight decay.")
+    assert (inspect.getdoc(gradtx.adamw) or "").startswith(
+        "Take Adam's steps, and pull the parameters"
+    )
     assert "return chain(" in inspect.getsource(gradtx.adamw)
 
 
@@ -280,7 +282,7 @@ def test_an_attribute_error_in_a_definition_is_its_own() -> None:
     def misspelt_maths(rate: gradtx.NonNegative) -> Any:
         return lambda grad: jnp.typo(rate)
 
-    with pytest.raises(AttributeError, match="'gradtx' has no attribute 'sdg'"):
+    with pytest.raises(AttributeError, match="gradtx has no 'sdg'"):
         misspelt(0.1)
     tx = misspelt_maths(0.1)
     with pytest.raises(AttributeError, match=r"'jax\.numpy' has no attribute 'typo'"):

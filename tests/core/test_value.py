@@ -97,8 +97,24 @@ constructions = pytest.mark.parametrize("make", CONSTRUCTIONS.values(), ids=CONS
     ],
 )
 def test_repr_is_the_construction(value: Any, text: str) -> None:
-    assert repr(value) == text
     assert str(value) == text
+
+
+def test_a_repr_that_is_too_long_for_a_line_takes_several() -> None:
+    assert repr(gradtx.clip(1.0)) == "clip(max_delta=1.0)"
+    inner = gradtx.masked(gradtx.clip(0.5), {"a, (b": True, "the second, of a long name": False})
+    assert repr(gradtx.chain(gradtx.scale(2.0), inner)) == (
+        "chain(\n"
+        "    scale(step_size=2.0),\n"
+        "    masked(\n"
+        "        inner=clip(max_delta=0.5),\n"
+        "        mask={'a, (b': True, 'the second, of a long name': False},\n"
+        "    ),\n"
+        ")"
+    )
+    both = gradtx.linear_schedule(1.0, 0.5, 1000) * gradtx.linear_schedule(1.0, 0.5, 1000)
+    assert repr(both) == str(both)
+    assert len(repr(both)) > 88
 
 
 def test_repr_inside_a_traced_program() -> None:

@@ -17,6 +17,8 @@ LAYERS = [
     "gradtx.torch",
     "gradtx.interop",
     "gradtx.inspection",
+    "gradtx.contrib",
+    "gradtx.tree_utils",
     "gradtx",
     "gradtx.demo",
     "gradtx.cli",

@@ -1,0 +1,82 @@
+"""What arguments mean that many definitions have in common.
+
+A definition that means something else by one of these names says so under its own `Args:`.
+"""
+
+from __future__ import annotations
+
+_MASK = """\
+which parameters: a tree of booleans (or a prefix of one), a function from the params to one, or a
+path pattern such as "kernel" or ~matching("bias|scale"); None means all"""
+_DTYPE = (
+    "; None keeps float32 (float64 for float64 parameters). `store` narrows any optimizer's state"
+)
+
+COMMON: dict[str, str] = {
+    # -- steps -----------------------------------------------------------------------------------
+    "learning_rate": "the length of a step: what the direction is multiplied by. The first number "
+    "to tune",
+    "weight_decay": "how strongly parameters are pulled towards 0: so much of each, times the "
+    "learning rate, is taken off at every step, apart from the gradient. 0 switches it off",
+    "mask": _MASK,
+    "weight_decay_mask": "the parameters that decay: " + _MASK.partition(": ")[2],
+    # -- running means ---------------------------------------------------------------------------
+    "b1": "the decay of the running mean of gradients: the mean reaches back about 1 / (1 - b1) "
+    "steps. Larger is smoother and slower to turn",
+    "b2": "the decay of the running mean of squared gradients, which reaches back about "
+    "1 / (1 - b2) steps. Lower it (0.95, 0.99) where gradients change quickly or b2 = 0.999 spikes",
+    "b3": "the decay of the third running mean",
+    "decay": "the decay of the running mean, which reaches back about 1 / (1 - decay) steps",
+    "momentum": "the decay of the running sum of updates: 0.9 adds up about the last ten. None "
+    "keeps no state",
+    "nesterov": "look ahead: use what the running mean becomes if the next gradient equals this "
+    "one",
+    "bias_correction": "divide running means by 1 - decay^t, since they start from 0; without "
+    "it the first steps are too short (or, divided by a root, too long)",
+    "debias": "divide the running mean by 1 - decay^t, since it starts from 0",
+    # -- denominators ----------------------------------------------------------------------------
+    "eps": "a small number added to the denominator, which bounds the step where gradients are "
+    "tiny. Raise it (1e-6, 1e-3) to damp coordinates with little signal",
+    "eps_root": "a number added under the square root. 0 but where derivatives are taken through "
+    "the optimizer: the root has none at 0",
+    "eps_in_sqrt": "add eps under the square root rather than behind it",
+    "initial_accumulator_value": "what the sum of squares starts from; a larger one makes the "
+    "first steps shorter",
+    "initial_scale": "what the running mean of squares starts from",
+    # -- dtypes ----------------------------------------------------------------------------------
+    "mu_dtype": "the dtype in which the running mean of gradients is kept" + _DTYPE,
+    "nu_dtype": "the dtype in which the running mean of squares is kept" + _DTYPE,
+    "accumulator_dtype": "the dtype in which the running sum is kept" + _DTYPE,
+    "state_dtype": "the dtype in which the state is kept" + _DTYPE,
+    # -- wrappers --------------------------------------------------------------------------------
+    "inner": "the transformation that is wrapped, gradtx's or Optax's",
+    "base_optimizer": "the optimizer whose steps are taken, gradtx's or Optax's",
+    "mask_compatible_extra_args": "hide masked leaves also in extra arguments that are structured "
+    "like the updates",
+    # -- random numbers --------------------------------------------------------------------------
+    "seed": "the beginning of the random numbers: the same one gives the same run",
+    "key": "the beginning of the random numbers: a whole number or a key of `jax.random`",
+    # -- PyTorch's names -------------------------------------------------------------------------
+    "lr": "the learning rate: what the direction is multiplied by. The first number to tune",
+    "maximize": "negate the gradient at first, before weight decay is added, to go uphill",
+    "amsgrad": "divide by the root of the largest second moment so far, so that steps which a "
+    "large gradient has shortened stay short; 4 more bytes a parameter",
+    "decoupled_weight_decay": "let parameters decay by lr * weight_decay a step, apart from the "
+    "gradient and its moments, instead of adding L2 to the gradient",
+    # -- schedules -------------------------------------------------------------------------------
+    "init_value": "the value at step 0",
+    "peak_value": "the value at the end of the warmup",
+    "end_value": "the last value, kept afterwards",
+    "warmup_steps": "how many steps the value rises",
+    "decay_steps": "how many steps it takes, from step 0, until the last value",
+    "transition_steps": "how many steps the change takes",
+    "transition_begin": "how many steps the value stays before it begins to change",
+    "decay_rate": "what the value is multiplied by in each transition_steps",
+    "staircase": "change at whole multiples of transition_steps only",
+    "boundaries": "the steps at which the next one begins",
+    # -- trees -----------------------------------------------------------------------------------
+    "params": "the parameters, a pytree of arrays",
+    "updates": "the gradients, or what earlier transformations made of them: a tree like params",
+    "grads": "the gradients, a tree like params",
+    "state": "what `init` or the step before returned",
+}
