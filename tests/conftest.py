@@ -17,9 +17,13 @@ if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
 
 import jax  # noqa: E402
+import jax.experimental  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
+
+if not hasattr(jax, "enable_x64"):  # its name until JAX 0.8
+    jax.enable_x64 = jax.experimental.enable_x64
 
 # Compiling makes the first example of a test slow and the others fast, so time says nothing.
 settings.register_profile(

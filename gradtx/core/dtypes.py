@@ -7,11 +7,15 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+# Where it was until JAX 0.8.
+_home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
+enable_x64 = _home.enable_x64
 # A number as a formula sees it: a Python number, which stays exact, or a scalar array.
 Scalar = float | np.ndarray | jax.Array
 

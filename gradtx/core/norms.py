@@ -18,7 +18,14 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx.core.dtypes import Scalar, cast, compute_dtype, real_dtype, scalar_dtype
+from gradtx.core.dtypes import (
+    Scalar,
+    cast,
+    compute_dtype,
+    enable_x64,
+    real_dtype,
+    scalar_dtype,
+)
 from gradtx.core.launches import Axes, Reduction, reduce_each
 from gradtx.core.numerics import sqrt, times
 
@@ -144,7 +151,7 @@ def _norm_jvp(
 def _in_float64(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
     """The norm of float32 arrays, whose squares float64 holds. XLA fuses the conversion into the
     sum."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return cast(lax.sqrt(_total(_total_in_float64, axes, arrays)), np.float32)
 
 

@@ -164,6 +164,12 @@ class Value:
     def __str__(self) -> str:
         return self._text()
 
+    def _repr_html_(self) -> str:
+        # Of a notebook alone, and not read anywhere else.
+        from gradtx.core.notebook import as_html
+
+        return as_html(self)
+
     # -- comparable, picklable ---------------------------------------------------------------------
 
     def _identity(self) -> tuple[Any, ...]:

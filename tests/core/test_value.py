@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import xml.etree.ElementTree
 from typing import Any
 
 import jax
@@ -394,3 +395,16 @@ def test_a_structural_zero_is_no_leaf() -> None:
     assert off.dampening == 0
     assert jax.tree.structure(on) != jax.tree.structure(off)
     assert pickle.loads(pickle.dumps(off)) == off
+
+
+def test_in_a_notebook_it_is_the_tree_of_its_parts() -> None:
+    rate = gradtx.linear_schedule(1.0, 0.5, 10)
+    groups = gradtx.partition({"a<b": gradtx.sgd(rate), ".*": gradtx.freeze()})
+    text = gradtx.chain(gradtx.clip(1.0), groups)._repr_html_()
+    root = xml.etree.ElementTree.fromstring(text)
+    names = ["chain", "clip", "partition", "sgd", "linear_schedule", "freeze"]
+    assert [found.text for found in root.iter("b")] == names
+    said = ["".join(item.itertext()) for item in root.iter("li")]
+    assert said[1] == "1: clip(max_delta=1.0)"
+    assert said[3].startswith("'a<b': sgd(momentum=None, ")
+    assert said[4].startswith("learning_rate: linear_schedule(init_value=1.0")
