@@ -9,13 +9,14 @@ from typing import Annotated, Any, Self
 from gradtx.core.definition import makes
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.origin import Held, restored_hint, wrong
+from gradtx.core.printing import show
 from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import (
     GradientTransformation,
     Link,
     TransformationLike,
 )
-from gradtx.core.value import Labelled, show
+from gradtx.core.value import Labelled
 
 __all__ = ["chain", "named_chain"]
 

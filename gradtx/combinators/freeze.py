@@ -14,10 +14,11 @@ from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskLike
 from gradtx.core.origin import Held, is_nothing, show_class, wrong
+from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
 from gradtx.core.transformation import GradientTransformation, TransformationLike
-from gradtx.core.value import Frozen, show, thaw
+from gradtx.core.value import Frozen, thaw
 
 __all__ = ["freeze", "selective_transform"]
 

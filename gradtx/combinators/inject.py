@@ -21,6 +21,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.place import Place
+from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
@@ -30,7 +31,7 @@ from gradtx.core.transformation import (
     as_transformation,
     in_dtypes_of,
 )
-from gradtx.core.value import show, thaw
+from gradtx.core.value import thaw
 
 __all__ = [
     "InjectStatefulHyperparamsState",

@@ -10,13 +10,14 @@ from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskedNode, MaskLike, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
+from gradtx.core.printing import show
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
     Link,
     TransformationLike,
 )
-from gradtx.core.value import show, thaw
+from gradtx.core.value import thaw
 
 __all__ = ["MaskedState", "masked"]
 

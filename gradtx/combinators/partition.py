@@ -14,13 +14,14 @@ from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
+from gradtx.core.printing import show
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
     Link,
     TransformationLike,
 )
-from gradtx.core.value import show, thaw
+from gradtx.core.value import thaw
 from gradtx.tree.types import Tree
 
 __all__ = ["PartitionState", "partition"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import Number, Real, Scalar, ScalarOrSchedule
+from gradtx.core.printing import show
 from gradtx.core.schedule import EXPRESSIONS, Schedule
-from gradtx.core.value import show
 
 P = ParamSpec("P")
 

@@ -16,8 +16,9 @@ import jax
 
 from gradtx.core.documentation import Documentation, shown_signature
 from gradtx.core.hyperparameters import Kind, Number, is_decay, is_factor, kind_of
+from gradtx.core.printing import show
 from gradtx.core.schedule import FunctionSchedule, Schedule
-from gradtx.core.value import Frozen, Labelled, Value, show, thaw
+from gradtx.core.value import Frozen, Labelled, Value, thaw
 
 P = ParamSpec("P")
 V = TypeVar("V", bound=Value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gradtx.core import hyperparameters
 from gradtx.core.arguments import COMMON
 from gradtx.core.hyperparameters import Kind, Number, Numbers, OneOf, kind_of
-from gradtx.core.value import show
+from gradtx.core.printing import show
 
 if TYPE_CHECKING:
     from gradtx.core.definition import Definition

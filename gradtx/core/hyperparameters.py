@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gradtx.core.value import Labelled, Value, show
+from gradtx.core.printing import show
+from gradtx.core.value import Labelled, Value
 
 if TYPE_CHECKING:
     # One annotation, read from two sides: a call may give a NumPy array or a schedule, and the rule

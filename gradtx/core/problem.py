@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core.printing import show
 from gradtx.core.state import Updates
-from gradtx.core.value import show
 
 PROBLEM = frozenset(("value", "grad", "value_fn", "obj_fn", "grad_fn"))
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from gradtx.core.dtypes import bind_numbers, scalar_dtype
 from gradtx.core.hyperparameters import Instance, Scalar, ScalarOrSchedule, ScheduleLike
-from gradtx.core.value import Value, show
+from gradtx.core.printing import show
+from gradtx.core.value import Value
 
 
 class ScheduleError(TypeError):

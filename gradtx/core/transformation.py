@@ -18,10 +18,11 @@ from gradtx.core.hyperparameters import Instance
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
+from gradtx.core.printing import show
 from gradtx.core.problem import Extra, accepted, check_known
 from gradtx.core.run import Line, Stage
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.value import Value, show
+from gradtx.core.value import Value
 
 InitFn = Callable[[Params], OptState]
 UpdateFn = Callable[..., tuple[Updates, OptState]]

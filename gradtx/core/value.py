@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 
 from gradtx.core.dtypes import is_random_key
+from gradtx.core.printing import as_html, show, wrapped
 
 if TYPE_CHECKING:
     from gradtx.core.definition import Definition
@@ -155,8 +155,12 @@ class Value:
 
     def _text(self) -> str:
         """The construction in one line, as it is written in Python."""
-        shown = (f"{name}={show(thaw(value))}" for name, value in self.arguments.items())
+        shown = (f"{name}={show(value)}" for name, value in self._given().items())
         return f"{self.definition.name}({', '.join(shown)})"
+
+    def _given(self) -> dict[str, Any]:
+        """The arguments as they were given."""
+        return {name: thaw(value) for name, value in self.arguments.items()}
 
     def __repr__(self) -> str:
         return wrapped(self._text())
@@ -165,9 +169,6 @@ class Value:
         return self._text()
 
     def _repr_html_(self) -> str:
-        # Of a notebook alone, and not read anywhere else.
-        from gradtx.core.notebook import as_html
-
         return as_html(self)
 
     # -- comparable, picklable ---------------------------------------------------------------------
@@ -233,52 +234,3 @@ def _leaf_identity(leaf: Any) -> Any:
         array = np.asarray(leaf)
         return (array.shape, str(array.dtype), array.tobytes())
     return leaf
-
-
-def show(x: Any) -> str:
-    """How an argument is printed: numbers as they were written, functions by their name."""
-    if isinstance(x, jax.core.Tracer):
-        return f"<traced {x.dtype}[{','.join(map(str, x.shape))}]>"
-    if isinstance(x, np.ndarray | jax.Array):
-        return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
-    if isinstance(x, np.dtype):
-        return str(x)
-    if isinstance(x, tuple) and type(x) is tuple:
-        inner = ", ".join(map(show, x))
-        return f"({inner},)" if len(x) == 1 else f"({inner})"
-    if isinstance(x, dict):
-        return "{" + ", ".join(f"{k!r}: {show(v)}" for k, v in x.items()) + "}"
-    if isinstance(x, Value):
-        return x._text()
-    if callable(x):
-        return getattr(x, "__qualname__", None) or repr(x)
-    return repr(x)
-
-
-_WIDTH = 88
-_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.S)
-_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
-
-
-def wrapped(text: str, indent: str = "") -> str:
-    """A construction over several lines where it is too long for one: each argument on its own."""
-    if len(indent) + len(text) < _WIDTH:
-        return text
-    pieces, depth = [""], 0  # what stands before the first bracket, then what it encloses
-    for token in _TOKEN.findall(text):
-        depth -= token in _CLOSING
-        if depth == 0 and len(pieces) > 1:
-            pieces.append(token)  # the last bracket, or an operation on what was enclosed
-        elif depth == 0 and token in _OPENING:
-            pieces = [pieces[0] + token, ""]
-        elif depth == 1 and token == ",":
-            pieces.append("")
-        else:
-            pieces[-1] += token
-        depth += token in _OPENING
-    head, *arguments, last = pieces
-    if last not in _CLOSING or any(piece in _CLOSING for piece in arguments):
-        return text
-    inner = indent + "    "
-    lines = [inner + wrapped(piece.strip(), inner) + "," for piece in arguments if piece.strip()]
-    return "\n".join([head, *lines, indent + last])

@@ -11,8 +11,9 @@ from gradtx.combinators.chain import Chain
 from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
 from gradtx.core.documentation import summary
+from gradtx.core.printing import show
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.value import show, thaw
+from gradtx.core.value import thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
 
 __all__ = ["describe"]

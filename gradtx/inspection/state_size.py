@@ -18,10 +18,11 @@ from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
 from gradtx.combinators.stateless import identity
 from gradtx.core.mask import Mask
+from gradtx.core.printing import show
 from gradtx.core.recipe import Recipe
 from gradtx.core.ruled import Ruled
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.value import show, thaw
+from gradtx.core.value import thaw
 
 __all__ = ["state_bytes_per_parameter"]
 

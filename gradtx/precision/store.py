@@ -25,6 +25,7 @@ from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
 from gradtx.core.mask import check_pattern
+from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
     Count,
@@ -36,7 +37,6 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
-from gradtx.core.value import show
 from gradtx.precision.formats import FORMATS, FormatName
 from gradtx.precision.narrow import Seed
 from gradtx.precision.stored import Storing, encode_state, formats_of, update_stored

@@ -23,8 +23,8 @@ from gradtx.core.hyperparameters import (
     Real,
     Scalar,
 )
+from gradtx.core.printing import show
 from gradtx.core.schedule import AnySchedule, Schedule
-from gradtx.core.value import show
 from gradtx.schedules.transition import Left, half_wave, straight, transition
 
 __all__ = [

@@ -18,10 +18,11 @@ from gradtx.core.hyperparameters import Decay, DType, Instance
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves
 from gradtx.core.origin import wrong
+from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import EmptyState, OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.value import Value, show
+from gradtx.core.value import Value
 from gradtx.transforms.momentum import ema
 from gradtx.tree.types import Tree
 
