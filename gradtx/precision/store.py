@@ -97,9 +97,9 @@ def store(
     | ------------ | ---- | ----------- |
     | `bfloat16`   | 20   | 20          |
     | `bfloat16+8` | 24   | 36   (24)   |
-    | `float8`     | 22.5 | 28.5 (16.5) |
-    | `int8`       | 22.5 | 28.5 (16.5) |
-    | `int4`       | 20   | 26.5 (14.5) |
+    | `float8`     | 22.5 | 28.1 (16.1) |
+    | `int8`       | 22.5 | 28.1 (16.1) |
+    | `int4`       | 20   | 26.1 (14.1) |
 
     On TPU this is a Pallas kernel, in which the operations of `inner` themselves run on tiles of a
     leaf, on a mesh on the tiles of each shard. A leaf gets one if it is a vector, or its last axis

@@ -201,10 +201,10 @@ REACHED = {
         "if_finite": 32,
         "bfloat16_params_kahan": 26,
         "state_bfloat16": 20,
-        "state_float8_by_step": 16.5,
-        "state_int8_by_step": 16.5,
-        "state_int4_by_step": 14.5,
-        f"{ROUNDED}_by_step": 10.5,
+        "state_float8_by_step": 16.1,
+        "state_int8_by_step": 16.1,
+        "state_int4_by_step": 14.2,
+        f"{ROUNDED}_by_step": 10.1,
     },
 }
 
