@@ -1,12 +1,11 @@
 """Gradient transformations for JAX: optimizers as values."""
 
 import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from gradtx import inspection as inspection
 from gradtx import interop as interop
 from gradtx import schedules as schedules
-from gradtx import torch as torch
 from gradtx import tree as tree
 from gradtx.combinators import *
 from gradtx.core.apply import apply_updates as apply_updates
@@ -57,14 +56,27 @@ from gradtx.tree import update_moment_per_elem_norm as update_moment_per_elem_no
 from gradtx.tree.averaging import *
 from gradtx.tree.spectral import *
 
+if _TYPE_CHECKING:
+    from gradtx import contrib as contrib
+    from gradtx import inspection as inspection
+    from gradtx import torch as torch
+    from gradtx import tree_utils as tree_utils
+
 __version__ = "0.1.0"
 
-_export_names(globals(), "inspection", "interop", "schedules", "torch", "tree")
+# Imported when they are used; the last two are for `import gradtx as optax`.
+_LATER = ("inspection", "torch", "contrib", "tree_utils")
+
+_export_names(globals(), "interop", "schedules", "tree", *_LATER)
 
 
 def __getattr__(name: str) -> _Any:
-    if name in ("contrib", "tree_utils"):  # for `import gradtx as optax`
+    if name in _LATER:
         return _importlib.import_module(f"gradtx.{name}")
     from gradtx.interop.missing import no_such_name
 
     raise no_such_name(name, globals()["__all__"])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -35,19 +35,41 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         # What reprs and errors call it: `torch.adam`, where `adam` is another.
         self.name = name or function.__name__
         self.signature = inspect.signature(function)
-        hints = typing.get_type_hints(function, include_extras=True)
-        self.parameters: dict[str, Kind] = {
-            name: kind_of(hints.get(name)) for name in self.signature.parameters
-        }
-        # None leaves an argument out where its default is None or its annotation says `| None`.
-        self.optional = {
+
+    # Read when they are asked for: evaluating annotations is most of what an import takes.
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Kind]:
+        """What each argument may be."""
+        return {name: kind_of(self._hints.get(name)) for name in self.signature.parameters}
+
+    @functools.cached_property
+    def optional(self) -> set[str]:
+        """The arguments that None leaves out: their default is None, or they say `| None`."""
+        return {
             name
             for name, parameter in self.signature.parameters.items()
-            if parameter.default is None or type(None) in typing.get_args(hints.get(name))
+            if parameter.default is None or type(None) in typing.get_args(self._hints.get(name))
         }
-        self.decays = tuple(name for name, kind in self.parameters.items() if is_decay(kind))
-        self.factors = tuple(name for name, kind in self.parameters.items() if is_factor(kind))
-        self.dynamic = tuple(name for name, kind in self.parameters.items() if kind.dynamic)
+
+    @functools.cached_property
+    def decays(self) -> tuple[str, ...]:
+        """Those that are the decay of a running mean."""
+        return tuple(name for name, kind in self.parameters.items() if is_decay(kind))
+
+    @functools.cached_property
+    def factors(self) -> tuple[str, ...]:
+        """Those that only multiply an array."""
+        return tuple(name for name, kind in self.parameters.items() if is_factor(kind))
+
+    @functools.cached_property
+    def dynamic(self) -> tuple[str, ...]:
+        """Those that are children of the value's pytree."""
+        return tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
     @functools.cached_property
     def __signature__(self) -> inspect.Signature:
@@ -89,7 +111,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
     def check_names(self) -> None:
         """Refuse an argument that could not be read: the class of the values has its name."""
         reserved = {*dir(self.value_class), *Value.__annotations__}
-        for name in self.parameters:
+        for name in self.signature.parameters:
             if name in reserved:
                 raise TypeError(
                     f"{self.name}: an argument cannot be called {name!r}: that is an attribute of "

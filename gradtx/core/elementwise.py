@@ -10,13 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Primitive
 
 Shape = tuple[int, ...]
 # The number of a variable of the function.
@@ -57,6 +59,8 @@ class Equation(NamedTuple):
 
     def run(self, values: dict[Variable, Any]) -> None:
         """Add the results to the values."""
+        from jax.extend.core import jaxpr_as_fun  # with which JAX imports all of Pallas
+
         made = jaxpr_as_fun(self.alone)(*[value_of(x, values) for x in self.given])
         values.update(zip(self.results, made, strict=True))
 
@@ -168,6 +172,8 @@ class Function:
 
     def _write_out(self, jaxpr: Any, operands: Sequence[Operand]) -> list[Operand]:
         """Add a jaxpr's equations; returns its results."""
+        from jax.extend.core import ClosedJaxpr, Literal
+
         closed, consts = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
         names: dict[Any, Operand] = dict(zip(closed.invars, operands, strict=True))
         for variable, value in zip(closed.constvars, consts, strict=True):

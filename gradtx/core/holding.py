@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.typing import ArrayLike
 
 from gradtx.core.state import OptState
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
 
 Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
@@ -143,6 +145,7 @@ _COSTLY = frozenset(
 
 def _elementwise(jaxpr: Jaxpr) -> bool:
     """Whether a function does hardly more than elementwise operations and reductions."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr  # with which JAX imports all of Pallas
 
     def is_jaxpr(x: object) -> bool:
         return isinstance(x, Jaxpr | ClosedJaxpr)
@@ -158,6 +161,8 @@ def _elementwise(jaxpr: Jaxpr) -> bool:
 def _traced(function: Run, state: OptState) -> tuple[Closed, Consts, Jaxpr]:
     """The function, traced once for all forms; the traced arrays of its closure, which become its
     second argument, since a custom derivative applies to arguments only; and its jaxpr."""
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)
     is_traced = [isinstance(x, jax.core.Tracer) for x in jaxpr.consts]
     beside = [x for x, traced in zip(jaxpr.consts, is_traced, strict=True) if traced]

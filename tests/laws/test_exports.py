@@ -32,7 +32,7 @@ def seen(module: str) -> set[str]:
     if (names := listed(tree)) is not None:
         return set(names)
     found: set[str] = set()
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if alias.name == "*":
