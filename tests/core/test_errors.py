@@ -574,7 +574,7 @@ def test_a_count_that_is_no_integer_is_refused() -> None:
         tx.update({"k": jnp.ones(2)}, wrong)
 
 
-@pytest.mark.parametrize("state", [None, {}, (), gradtx.adam(0.1).init(jnp.ones(2))], ids=repr)
+@pytest.mark.parametrize("state", [None, {}, (), gradtx.adam(0.1).init(jnp.ones(2))], ids=str)
 def test_lookahead_says_what_its_state_is(state: Any) -> None:
     params = gradtx.LookaheadParams.init_synced(jnp.ones(2))
     with pytest.raises(ValueError, match=r"lookahead: the state is .*, not the LookaheadState"):

@@ -283,7 +283,7 @@ def test_any_factory_works_under_jit_with_one_trace(name: str) -> None:
 def test_injected_values_print_and_are_adjusted() -> None:
     tx = gradtx.inject_hyperparams(gradtx.sgd, static_args=["nesterov"])(0.1)
     shown = "inject_hyperparams(sgd)(learning_rate=0.1, momentum=None, nesterov=False, "
-    assert repr(tx).startswith(shown)
+    assert str(tx).startswith(shown)
     assert tx.replace(learning_rate=0.2) == gradtx.inject_hyperparams(
         gradtx.sgd, static_args=["nesterov"]
     )(0.2)
@@ -327,7 +327,7 @@ def test_monitor_refuses_and_keeps_its_structure() -> None:
     assert float(state.measurements["norm"]) == 0
     _, new = jitted(tx, state=state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
-    assert "measure_with_ema(measure=global_norm, decay=0.9" in repr(
+    assert "measure_with_ema(measure=global_norm, decay=0.9" in str(
         gradtx.monitor({"m": gradtx.measure_with_ema(gradtx.global_norm, 0.9)})
     )
 
@@ -384,7 +384,7 @@ def test_names_that_only_optax_needs() -> None:
         gradtx.apply_if_finite(gradtx.adam(0.1), 2),
         gradtx.accumulate(gradtx.adam(0.1), 1),
     ],
-    ids=repr,
+    ids=str,
 )
 def test_a_guard_inside_of_shard_map(tx: Any) -> None:
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
