@@ -52,3 +52,10 @@ def test_every_optimizer_has_an_example_with_rates() -> None:
     optimizers = list(gradtx.optimizers.__all__)
     optimizers += [name for name in TRANSFORMATIONS if name.startswith("torch.")]
     assert set(optimizers) <= with_rates
+
+
+@pytest.mark.parametrize("kind", [GradientTransformation, gradtx.Schedule])
+def test_names_of_arguments_can_be_read(kind: type) -> None:
+    """What a user's definition is refused for as it is made; the library's own are made unseen."""
+    for _, definition in definitions(kind):
+        definition.check_names()
