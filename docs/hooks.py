@@ -1,0 +1,311 @@
+"""Hooks of mkdocs: the pages of the API, written from the live objects.
+
+A definition's signature and docstring are put together at run time, so they are asked of the
+object itself. In a page,
+
+    ::: gradtx.optimizers.adam
+
+stands for all public names of a module, and `::: gradtx.step` for one object. Each becomes a
+heading with an anchor, its signature and its docstring. A public name that no page shows is a
+warning, which fails a strict build.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import gradtx
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "benchmarks" / "results"
+DIRECTIVE = re.compile(r"^::: (gradtx[\w.]*)$", re.MULTILINE)
+FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+# Where the public names live: the package itself, and the packages that it shows as attributes.
+PLACES = ("gradtx", "gradtx.tree", "gradtx.torch", "gradtx.inspection", "gradtx.interop")
+log = logging.getLogger("mkdocs.hooks.gradtx")
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A public object under the name by which a user calls it."""
+
+    name: str  # gradtx.tree.norm
+    value: Any
+
+    @property
+    def short(self) -> str:
+        """The name as it is written behind `gradtx.`."""
+        return self.name.removeprefix("gradtx.")
+
+
+def entries(target: str) -> list[Entry]:
+    """The objects that a directive stands for."""
+    try:
+        module = importlib.import_module(target)
+    except ImportError:
+        place, _, name = target.rpartition(".")
+        return [Entry(target, getattr(importlib.import_module(place), name))]
+    place = _place(target)
+    return [Entry(f"{place}.{name}", getattr(module, name)) for name in module.__all__]
+
+
+def _place(module: str) -> str:
+    """The package by which the names of a module are public."""
+    longest = ""
+    for place in PLACES:
+        if module == place or module.startswith(f"{place}."):
+            longest = max(longest, place, key=len)
+    return longest
+
+
+def public_names() -> set[str]:
+    """Everything that a page has to show."""
+    found = set()
+    for place in PLACES:
+        module = importlib.import_module(place)
+        for name in dir(module):
+            if not (name.startswith("_") or isinstance(getattr(module, name), types.ModuleType)):
+                found.add(f"{place}.{name}")
+    return found
+
+
+@functools.cache
+def anchors() -> dict[str, str]:
+    """The page of each name that a directive shows: `{"gradtx.adamw": "api/optimizers.md"}`."""
+    docs = Path(__file__).parent
+    found: dict[str, str] = {}
+    for page in sorted(docs.rglob("*.md")):
+        for target in DIRECTIVE.findall(page.read_text()):
+            for entry in entries(target):
+                found.setdefault(entry.name, page.relative_to(docs).as_posix())
+    return found
+
+
+# -- one object ----------------------------------------------------------------------------------
+
+
+def shown(entry: Entry) -> str:
+    """A heading, the signature and the docstring."""
+    heading = f"### {entry.short} {{ #{entry.name} }}"
+    parts = [heading, _signature(entry), docstring(inspect.getdoc(_documented(entry.value)) or "")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _documented(value: Any) -> Any:
+    """The object, or None for one that only has the docstring of its type (a type alias)."""
+    plain = isinstance(value, (type, types.FunctionType)) or callable(value)
+    alias = isinstance(value, types.UnionType) or typing.get_origin(value) is not None
+    return value if plain and not alias and value is not Any else None
+
+
+def _signature(entry: Entry) -> str:
+    value = entry.value
+    if _documented(value) is None:
+        return f"```python\n{entry.short} = {_annotation(value)}\n```"
+    if isinstance(value, type) and hasattr(value, "_fields"):
+        return _fields(entry)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return ""
+    parameters = [str(_bare(p)) for p in signature.parameters.values()]
+    kinds = [p.kind for p in signature.parameters.values()]
+    star = inspect.Parameter.KEYWORD_ONLY
+    if star in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        parameters.insert(kinds.index(star), "*")
+    returned = signature.return_annotation
+    tail = ""
+    if returned not in (inspect.Signature.empty, None, "None") and not isinstance(value, type):
+        tail = f" -> {_annotation(returned)}"
+    line = f"{entry.short}({', '.join(parameters)}){tail}"
+    if len(line) > 88:
+        inside = "".join(f"    {parameter},\n" for parameter in parameters)
+        line = f"{entry.short}(\n{inside}){tail}"
+    return f"```python\n{line}\n```"
+
+
+def _bare(parameter: inspect.Parameter) -> str:
+    """A parameter as it is written, its annotation without quotes."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    text = stars.get(parameter.kind, "") + parameter.name
+    empty = inspect.Parameter.empty
+    if parameter.annotation is not empty:
+        text += f": {_annotation(parameter.annotation)}"
+    if parameter.default is not empty:
+        equals = " = " if parameter.annotation is not empty else "="
+        text += f"{equals}{_default(parameter.default)}"
+    return text
+
+
+def _default(value: Any) -> str:
+    """Functions by their names: their reprs hold addresses."""
+    if isinstance(value, (type, types.FunctionType)):
+        return value.__name__
+    text = repr(value)
+    enumerated = re.fullmatch(r"<([\w.]+): .*>", text)
+    if enumerated:
+        return enumerated[1]
+    return text if " at 0x" not in text else getattr(value, "__name__", "...")
+
+
+def _annotation(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = re.sub(r"ForwardRef\('(\w+)'[^)]*\)", r"\1", text)
+    return re.sub(r"\b(?:gradtx|typing|collections|jax|numpy)(?:\.\w+)*\.(\w+)", r"\1", text)
+
+
+def _fields(entry: Entry) -> str:
+    lines = []
+    for name, annotation in entry.value.__annotations__.items():
+        lines.append(f"    {name}: {_annotation(annotation)}\n")
+    return f"```python\nclass {entry.short}(NamedTuple):\n{''.join(lines) or '    pass\n'}```"
+
+
+# -- docstrings ----------------------------------------------------------------------------------
+
+SECTION = re.compile(r"^(Args|Arguments|Attributes|Raises|Returns|State|Example|Examples|See also|"
+                     r"References|Note|Notes):[ ]?(.*)$")
+ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)$")
+URL = re.compile(r"(?<![<(\[])(https?://[^\s)>]+[^\s)>.,])")
+
+
+def docstring(text: str) -> str:
+    """A docstring as Markdown: formulas and examples become blocks, arguments a list."""
+    output: list[str] = []
+    section = ""
+    for paragraph in _paragraphs(text):
+        first, *rest = paragraph
+        match = SECTION.match(first)
+        if match:
+            section = match[1]
+            output.append(f"**{section}**{': ' + _linked(match[2]) if match[2] else ''}")
+            if match[2]:
+                output[-1] += "".join(f"\n{_linked(line.strip())}" for line in rest)
+                continue
+            paragraph = _dedented(rest)
+            if not paragraph:
+                continue
+        elif section and first.startswith("    "):
+            paragraph = _dedented(paragraph)
+        output.append(_block(paragraph, in_arguments=section in ("Args", "Arguments", "Attributes")))
+    return "\n\n".join(output)
+
+
+def _paragraphs(text: str) -> list[list[str]]:
+    """Lines between empty lines; a section's heading always begins a paragraph."""
+    found: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if not line.strip() or SECTION.match(line):
+            found.append([])
+        if line.strip():
+            found[-1].append(line)
+    return [paragraph for paragraph in found if paragraph]
+
+
+def _dedented(lines: list[str]) -> list[str]:
+    depth = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    return [line[depth:] for line in lines]
+
+
+def _block(lines: list[str], in_arguments: bool) -> str:
+    if lines[0].startswith((">>>", "    >>>")):
+        return "```pycon\n" + "\n".join(_dedented(lines)) + "\n```"
+    if lines[0].startswith("    "):
+        return "```text\n" + "\n".join(_dedented(lines)) + "\n```"
+    if lines[0].startswith("|") or lines[0].startswith("- "):
+        return "\n".join(_linked(line) for line in lines)
+    if in_arguments:
+        return _arguments(lines)
+    return "\n".join(_linked(line) for line in lines)
+
+
+def _arguments(lines: list[str]) -> str:
+    output = []
+    for line in lines:
+        match = ARGUMENT.match(line)
+        if match:
+            names = ", ".join(f"`{name.strip()}`" for name in match[1].split(","))
+            output.append(f"- {names}: {_linked(match[2])}")
+        else:
+            output.append(f"  {_linked(line.strip())}" if output else _linked(line))
+    return "\n".join(output)
+
+
+def _linked(line: str) -> str:
+    """URLs become links; code stays as it is."""
+    parts = re.split(r"(`[^`]*`)", line)
+    return "".join(
+        part if part.startswith("`") else URL.sub(r"<\1>", part.replace("_", r"\_").replace("*", r"\*"))
+        if not URL.search(part)
+        else URL.sub(r"<\1>", part)
+        for part in parts
+    )
+
+
+# -- links from names ----------------------------------------------------------------------------
+
+NAME = re.compile(r"(?<![\[`\w])`(gradtx\.[\w.]+|\w{4,})`(?![\]`])")
+# Names that mean something else in most sentences.
+COMMON = {"step", "scale", "clip", "trace", "flatten", "store", "identity", "normalize", "tree",
+          "Rule", "State", "Params", "Updates", "Count", "Steps", "Real"} - {"Rule"}
+
+
+def with_links(text: str, page: str) -> str:
+    """Names of the library, in code outside of blocks and headings, lead to where they are shown."""
+    up = "../" * page.count("/")
+
+    def link(match: re.Match[str]) -> str:
+        written = match[1]
+        full = written if written.startswith("gradtx.") else f"gradtx.{written}"
+        plain = full == f"gradtx.{written}"
+        if full not in anchors() or (plain and written in COMMON):
+            return match[0]
+        return f"[{match[0]}]({up}{anchors()[full]}#{full})"
+
+    def prose(piece: str) -> str:
+        lines = piece.split("\n")
+        return "\n".join(line if line.startswith("#") else NAME.sub(link, line) for line in lines)
+
+    pieces = FENCE.split(text)
+    return "".join(piece if piece.startswith("```") else prose(piece) for piece in pieces)
+
+
+# -- the hooks -----------------------------------------------------------------------------------
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Pictures of the benchmarks stay beside their results; the site shows them from there."""
+    for picture in sorted(PICTURES.rglob("*.png")):
+        name = f"benchmarks/{picture.relative_to(PICTURES).as_posix()}"
+        files.append(File.generated(config, name, abs_src_path=str(picture)))
+    missing = public_names() - set(anchors())
+    if missing:
+        log.warning("no page shows %s", ", ".join(sorted(missing)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Directives become what they stand for, and names become links."""
+    source = page.file.src_uri
+
+    def expanded(match: re.Match[str]) -> str:
+        its = [e for e in entries(match[1]) if anchors()[e.name] == source]
+        return "\n\n".join(shown(entry) for entry in its)
+
+    up = "../" * source.count("/")
+    markdown = markdown.replace("](../benchmarks/results/", f"]({up}benchmarks/")
+    return with_links(DIRECTIVE.sub(expanded, markdown), source)
