@@ -16,6 +16,7 @@ import functools
 import importlib
 import inspect
 import logging
+import operator
 import re
 import types
 import typing
@@ -59,28 +60,32 @@ def entries(target: str) -> list[Entry]:
     except ImportError:
         place, _, name = target.rpartition(".")
         return [Entry(target, getattr(importlib.import_module(place), name))]
-    place = _place(target)
-    return [Entry(f"{place}.{name}", getattr(module, name)) for name in module.__all__]
+    place = importlib.import_module(_place(target))
+    names = getattr(module, "__all__", None) or [
+        name for name, value in vars(place).items() if getattr(value, "__module__", "") == target
+    ]
+    found = []
+    for name in names:
+        here = getattr(place, name, None) is getattr(module, name)
+        found.append(Entry(f"{place.__name__ if here else 'gradtx'}.{name}", getattr(module, name)))
+    return found
 
 
 def _place(module: str) -> str:
     """The package by which the names of a module are public."""
-    longest = ""
-    for place in PLACES:
-        if module == place or module.startswith(f"{place}."):
-            longest = max(longest, place, key=len)
-    return longest
+    return max((place for place in PLACES if f"{module}.".startswith(f"{place}.")), key=len)
 
 
-def public_names() -> set[str]:
-    """Everything that a page has to show."""
-    found = set()
+def unseen() -> list[str]:
+    """The public names of objects that no page shows."""
+    seen = {id(operator.attrgetter(name.removeprefix("gradtx."))(gradtx)) for name in anchors()}
+    missing = []
     for place in PLACES:
-        module = importlib.import_module(place)
-        for name in dir(module):
-            if not (name.startswith("_") or isinstance(getattr(module, name), types.ModuleType)):
-                found.add(f"{place}.{name}")
-    return found
+        for name, value in vars(importlib.import_module(place)).items():
+            public = not (name.startswith("_") or isinstance(value, types.ModuleType))
+            if public and id(value) not in seen:
+                missing.append(f"{place}.{name}")
+    return missing
 
 
 @functools.cache
@@ -169,10 +174,10 @@ def _annotation(annotation: Any) -> str:
 
 
 def _fields(entry: Entry) -> str:
-    lines = []
-    for name, annotation in entry.value.__annotations__.items():
-        lines.append(f"    {name}: {_annotation(annotation)}\n")
-    return f"```python\nclass {entry.short}(NamedTuple):\n{''.join(lines) or '    pass\n'}```"
+    annotations = entry.value.__annotations__.items()
+    lines = [f"    {name}: {_annotation(annotation)}" for name, annotation in annotations]
+    body = "\n".join(lines) or "    pass"
+    return f"```python\nclass {entry.short}(NamedTuple):\n{body}\n```"
 
 
 # -- docstrings ----------------------------------------------------------------------------------
@@ -246,22 +251,22 @@ def _arguments(lines: list[str]) -> str:
 
 
 def _linked(line: str) -> str:
-    """URLs become links; code stays as it is."""
+    """URLs become links, and what Markdown would read as emphasis stays as it is written."""
+
+    def prose(part: str) -> str:
+        if URL.search(part):
+            return URL.sub(r"<\1>", part)
+        return re.sub(r"([_*<])", r"\\\1", part)
+
     parts = re.split(r"(`[^`]*`)", line)
-    return "".join(
-        part if part.startswith("`") else URL.sub(r"<\1>", part.replace("_", r"\_").replace("*", r"\*"))
-        if not URL.search(part)
-        else URL.sub(r"<\1>", part)
-        for part in parts
-    )
+    return "".join(part if part.startswith("`") else prose(part) for part in parts)
 
 
 # -- links from names ----------------------------------------------------------------------------
 
 NAME = re.compile(r"(?<![\[`\w])`(gradtx\.[\w.]+|\w{4,})`(?![\]`])")
 # Names that mean something else in most sentences.
-COMMON = {"step", "scale", "clip", "trace", "flatten", "store", "identity", "normalize", "tree",
-          "Rule", "State", "Params", "Updates", "Count", "Steps", "Real"} - {"Rule"}
+COMMON = {"clip", "flatten", "identity", "normalize", "scale", "schedule", "step", "trace"}
 
 
 def with_links(text: str, page: str) -> str:
@@ -292,9 +297,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for picture in sorted(PICTURES.rglob("*.png")):
         name = f"benchmarks/{picture.relative_to(PICTURES).as_posix()}"
         files.append(File.generated(config, name, abs_src_path=str(picture)))
-    missing = public_names() - set(anchors())
-    if missing:
-        log.warning("no page shows %s", ", ".join(sorted(missing)))
+    anchors.cache_clear()  # pages may have changed while they are served
+    if missing := unseen():
+        log.warning("no page shows %s", ", ".join(missing))
     return files
 
 
