@@ -182,8 +182,10 @@ def _fields(entry: Entry) -> str:
 
 # -- docstrings ----------------------------------------------------------------------------------
 
-SECTION = re.compile(r"^(Args|Arguments|Attributes|Raises|Returns|State|Example|Examples|See also|"
-                     r"References|Note|Notes):[ ]?(.*)$")
+SECTION = re.compile(
+    r"^(Args|Arguments|Attributes|Raises|Returns|State|Example|Examples|See also|"
+    r"References|Note|Notes):[ ]?(.*)$"
+)
 ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)$")
 URL = re.compile(r"(?<![<(\[])(https?://[^\s)>]+[^\s)>.,])")
 
@@ -206,7 +208,9 @@ def docstring(text: str) -> str:
                 continue
         elif section and first.startswith("    "):
             paragraph = _dedented(paragraph)
-        output.append(_block(paragraph, in_arguments=section in ("Args", "Arguments", "Attributes")))
+        output.append(
+            _block(paragraph, in_arguments=section in ("Args", "Arguments", "Attributes"))
+        )
     return "\n\n".join(output)
 
 
@@ -270,7 +274,7 @@ COMMON = {"clip", "flatten", "identity", "normalize", "scale", "schedule", "step
 
 
 def with_links(text: str, page: str) -> str:
-    """Names of the library, in code outside of blocks and headings, lead to where they are shown."""
+    """Names of the library, in code outside of blocks and headings, lead to the reference."""
     up = "../" * page.count("/")
 
     def link(match: re.Match[str]) -> str:
