@@ -12,6 +12,7 @@ warning, which fails a strict build.
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
 import inspect
@@ -106,8 +107,16 @@ def anchors() -> dict[str, str]:
 def shown(entry: Entry) -> str:
     """A heading, the signature and the docstring."""
     heading = f"### {entry.short} {{ #{entry.name} }}"
-    parts = [heading, _signature(entry), docstring(inspect.getdoc(_documented(entry.value)) or "")]
+    text = "" if _older(entry) else inspect.getdoc(_documented(entry.value)) or ""
+    parts = [heading, _signature(entry), docstring(text)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _older(entry: Entry) -> bool:
+    """Whether it is another name of something that has its own."""
+    own = getattr(entry.value, "__name__", "")
+    public = f"gradtx.{own}" in anchors()
+    return isinstance(entry.value, type) and public and own != entry.name.rpartition(".")[2]
 
 
 def _documented(value: Any) -> Any:
@@ -120,9 +129,14 @@ def _documented(value: Any) -> Any:
 def _signature(entry: Entry) -> str:
     value = entry.value
     if _documented(value) is None:
-        return f"```python\n{entry.short} = {_annotation(value)}\n```"
+        return _alias(entry)
+    if _older(entry):
+        return f"```python\n{entry.short} = {value.__name__}\n```"
     if isinstance(value, type) and hasattr(value, "_fields"):
         return _fields(entry)
+    if isinstance(value, enum.EnumMeta):
+        members = "\n".join(f"{entry.short}.{name}" for name in value.__members__)
+        return f"```python\n{members}\n```"
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
@@ -141,6 +155,21 @@ def _signature(entry: Entry) -> str:
         inside = "".join(f"    {parameter},\n" for parameter in parameters)
         line = f"{entry.short}(\n{inside}){tail}"
     return f"```python\n{line}\n```"
+
+
+def _alias(entry: Entry) -> str:
+    """What a name stands for: numbers of a kind in words, other types as they are written.
+
+    Nothing if the type says nothing: then the page has a sentence below the directive.
+    """
+    for mark in getattr(entry.value, "__metadata__", ()):
+        if hasattr(mark, "accepts"):
+            start = {"in": "A number ", "a ": ""}.get(mark.text[:2], "A number that is ")
+            given = "an array of them or a schedule" if mark.scheduled else "or an array of them"
+            text = start + mark.text
+            return f"{text[0].upper()}{text[1:]}, {given}."
+    text = _annotation(entry.value)
+    return "" if text == "Any" or "Annotated" in text else f"```python\n{entry.short} = {text}\n```"
 
 
 def _bare(parameter: inspect.Parameter) -> str:
@@ -168,6 +197,8 @@ def _default(value: Any) -> str:
 
 
 def _annotation(annotation: Any) -> str:
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"ForwardRef\('(\w+)'[^)]*\)", r"\1", text)
     return re.sub(r"\b(?:gradtx|typing|collections|jax|numpy)(?:\.\w+)*\.(\w+)", r"\1", text)
@@ -186,7 +217,7 @@ SECTION = re.compile(
     r"^(Args|Arguments|Attributes|Raises|Returns|State|Example|Examples|See also|"
     r"References|Note|Notes):[ ]?(.*)$"
 )
-ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)$")
+ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?= \(|:)(.*)$")  # at the margin
 URL = re.compile(r"(?<![<(\[])(https?://[^\s)>]+[^\s)>.,])")
 
 
@@ -248,7 +279,7 @@ def _arguments(lines: list[str]) -> str:
         match = ARGUMENT.match(line)
         if match:
             names = ", ".join(f"`{name.strip()}`" for name in match[1].split(","))
-            output.append(f"- {names}: {_linked(match[2])}")
+            output.append(f"- {names}{_linked(match[2])}")
         else:
             output.append(f"  {_linked(line.strip())}" if output else _linked(line))
     return "\n".join(output)
