@@ -1,4 +1,4 @@
-"""Write the README's tables from the newest results: ``python -m benchmarks.readme``."""
+"""Write the tables of ``docs/performance.md``: ``python -m benchmarks.readme``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
 from benchmarks.results import FOLDER, Results, newest
 
+PAGE = Path("docs/performance.md")
 NONE_YET = "No results yet: `{}`."
 
 
@@ -38,7 +39,7 @@ def _section(results: Results, folder: Path) -> str:
     ]
     picture = folder / results.file_name.replace(".json", ".png")
     if picture.exists():
-        parts.append(f"![step times and bytes](benchmarks/results/{picture.name})")
+        parts.append(f"![step times and bytes](../benchmarks/results/{picture.name})")
     return "\n\n".join(parts)
 
 
@@ -66,7 +67,7 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     where = f"{data['device']['processor']}, {data['device']['cores']} cores"
     parts = [table(data["rows"]), f"({about}`{data['command']}`; {where}; {versions})"]
     if path.with_suffix(".png").exists():
-        parts.append(f"![{path.stem}](benchmarks/results/{name}.png)")
+        parts.append(f"![{path.stem}](../benchmarks/results/{name}.png)")
     return "\n\n".join(parts)
 
 
@@ -106,21 +107,21 @@ def replaced(text: str, folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write the tables or, with --check, say whether they match the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to write")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of results")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if they differ")
     options = parser.parse_args(arguments)
-    text = options.readme.read_text()
+    text = options.page.read_text()
     try:
         new = replaced(text, options.results)
     except ValueError as error:
-        print(f"{options.readme}: {error}", file=sys.stderr)
+        print(f"{options.page}: {error}", file=sys.stderr)
         return 2
     if options.check:
         if new != text:
-            print(f"{options.readme}: not what {options.results.name} gives", file=sys.stderr)
+            print(f"{options.page}: not what {options.results.name} gives", file=sys.stderr)
         return int(new != text)
-    options.readme.write_text(new)
+    options.page.write_text(new)
     return 0
 
 

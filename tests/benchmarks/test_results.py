@@ -1,4 +1,4 @@
-"""Results as JSON, and the README's tables made of them."""
+"""Results as JSON, and the tables of the documentation made of them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.bars import BARS, _judged, bar_rows
 from benchmarks.parameters import PARAMETER_SETS
-from benchmarks.readme import SECTIONS, main, markers
+from benchmarks.readme import PAGE, SECTIONS, main, markers
 from benchmarks.recipes import RECIPES
 from benchmarks.report import full_report
 from benchmarks.results import CaseResult, Ratio, Results, Side, newest
@@ -121,14 +121,14 @@ def test_newest_of_each_device(tmp_path):
     ]
 
 
-def test_readme_is_generated_and_checked(tmp_path, capsys):
-    results, readme = tmp_path / "results", tmp_path / "README.md"
+def test_the_page_is_generated_and_checked(tmp_path, capsys):
+    results, page = tmp_path / "results", tmp_path / "page.md"
     sample().write(results / "cpu.json")
-    readme.write_text(f"# Title\n\nBefore.\n\n{START}\nold\n{END}\n\nAfter.\n")
-    arguments = ["--readme", str(readme), "--results", str(results)]
+    page.write_text(f"# Title\n\nBefore.\n\n{START}\nold\n{END}\n\nAfter.\n")
+    arguments = ["--page", str(page), "--results", str(results)]
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith("# Title\n\nBefore.\n")
     assert text.endswith("\n\nAfter.\n")
     assert "old" not in text
@@ -137,20 +137,20 @@ def test_readme_is_generated_and_checked(tmp_path, capsys):
     assert main([*arguments, "--check"]) == 0
     sample(factor=0.6).write(results / "cpu.json")
     assert main([*arguments, "--check"]) == 1
-    assert "README.md" in capsys.readouterr().err
+    assert "page.md" in capsys.readouterr().err
 
 
-def test_a_readme_without_markers_is_refused(tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("# Title\n")
-    assert main(["--readme", str(readme), "--results", str(tmp_path)]) == 2
+def test_a_page_without_markers_is_refused(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n")
+    assert main(["--page", str(page), "--results", str(tmp_path)]) == 2
     assert START in capsys.readouterr().err
-    assert readme.read_text() == "# Title\n"
+    assert page.read_text() == "# Title\n"
 
 
-def test_the_readme_has_what_the_results_give(monkeypatch):
+def test_docs_have_what_the_results_give(monkeypatch):
     monkeypatch.chdir(ROOT)
-    text = Path("README.md").read_text()
+    text = PAGE.read_text()
     assert all(marker in text for section in SECTIONS for marker in markers(section))
     assert "No results yet" not in text
     assert main(["--check"]) == 0

@@ -1,0 +1,50 @@
+"""Every Python block of the documentation runs, in order, and prints what it says it prints.
+
+The blocks of a page share a namespace. A block that imports a library that gradtx does without is
+a test of its own, which is skipped where the library is not installed: such blocks of one page and
+one library share a namespace too, and use nothing of the page's other blocks.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pages import Block, blocks, page_module, run_block
+
+DOCS = Path(__file__).parents[2] / "docs"
+LIBRARIES = ("equinox", "flax", "haiku", "numpyro", "orbax", "torch")
+IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(LIBRARIES)})\b", re.MULTILINE)
+
+
+def parts() -> dict[str, tuple[Path, str, list[Block]]]:
+    """By test: the page, the library that its blocks need or \"\", and the blocks."""
+    found: dict[str, tuple[Path, str, list[Block]]] = {}
+    for page in sorted(DOCS.rglob("*.md")):
+        name = page.relative_to(DOCS).as_posix()
+        for block in blocks(page.read_text()):
+            match = IMPORT.search(block.code)
+            library = match[1] if match else ""
+            key = f"{name}: {library}" if library else name
+            found.setdefault(key, (page, library, []))[2].append(block)
+    return found
+
+
+PARTS = parts()
+
+
+@pytest.mark.parametrize("key", PARTS)
+def test_page(key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page, library, its_blocks = PARTS[key]
+    if library and importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    monkeypatch.chdir(tmp_path)
+    with page_module("page") as namespace:
+        for block in its_blocks:
+            run_block(block, namespace, page.relative_to(DOCS.parent).as_posix())
+
+
+def test_there_are_pages() -> None:
+    assert len({page for page, _, _ in PARTS.values()}) > 10
+    assert {library for _, library, _ in PARTS.values()} == {"", *LIBRARIES}
