@@ -26,7 +26,7 @@ def test_readme(namespace: dict[str, object]) -> None:
 
 
 def test_every_name_is_there() -> None:
-    """Each gradtx.NAME of the README and the documentation, in a process that imported gradtx only."""
+    """Each gradtx.NAME of README and documentation, in a process that imported gradtx alone."""
     pages = [README, *(README.parent / "docs").rglob("*.md")]
     text = re.sub(r"https?://\S+", "", "\n".join(page.read_text() for page in pages))
     dotted = set(re.findall(r"(?<![\w/-])gradtx((?:\.[a-z_]\w*)+)(?!\w*/)", text))
