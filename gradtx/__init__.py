@@ -1,4 +1,27 @@
-"""Gradient transformations for JAX: optimizers as values."""
+"""Gradient transformations for JAX: optimizers as values.
+
+    >>> import jax, jax.numpy as jnp, gradtx
+    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+    >>> params = {"w": jnp.ones(3)}
+    >>> state = tx.init(params)
+    >>> grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2))(params)
+    >>> params, state = gradtx.step(tx, grads, state, params)
+
+A transformation makes updates of gradients: `updates, state = tx.update(grads, state, params)`. An
+optimizer is a chain of them, whose updates `apply_updates` adds to the parameters; `step` does both.
+It is a value: print it, compare it, `tx.replace(learning_rate=3e-4)`, give it to a jitted function,
+map over its numbers with `jax.vmap`, differentiate through it. Each number may be a schedule.
+
+    optimizers      sgd, adam, adamw, lion, adafactor, lamb, muon, lbfgs, ...
+    parts of them   scale_by_adam, scale_by_momentum, add_decayed_weights, clip_by_global_norm, ...
+    wrappers        chain, masked, partition, freeze, accumulate, finite_guard, sam, lookahead, ...
+    schedules       cosine_decay_schedule, warmup_cosine_decay_schedule, wsd_schedule, ...
+    few bits        store, stochastic_rounding, kahan, master_weights
+    your own        per_leaf, per_tree, recipe, schedule
+    and in          gradtx.tree, .inspection, .interop (Optax), .torch (PyTorch's conventions)
+
+`help(gradtx.adamw)` tells the formula, every argument, what is kept and its bytes, and an example.
+"""
 
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING

@@ -100,6 +100,16 @@ def test_its_example_runs(name: str) -> None:
     assert not result.failed, said.getvalue()
 
 
+def test_the_package_has_a_page_of_its_own() -> None:
+    text = gradtx.__doc__ or ""
+    names = re.findall(r"^    [a-z ]+  ([a-z_0-9, ]+?)(?:, \.\.\.)?$", text, re.M)
+    listed = [name for line in names for name in line.split(", ")]
+    assert len(listed) > 30
+    assert all(hasattr(gradtx, name) for name in listed)
+    example = doctest.DocTestParser().get_doctest(text, {}, "gradtx", None, None)
+    assert not doctest.DocTestRunner().run(example).failed
+
+
 # Where the state is of the transformation alone, and nothing depends on an argument or a shape.
 PLAIN = re.compile(r"State: (?!.*\bwith )[\w, ]*?,? ?([\d.]+) bytes a parameter\.")
 
