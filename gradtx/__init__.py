@@ -7,8 +7,8 @@
     >>> grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2))(params)
     >>> params, state = gradtx.step(tx, grads, state, params)
 
-A transformation makes updates of gradients: `updates, state = tx.update(grads, state, params)`. An
-optimizer is a chain of them, whose updates `apply_updates` adds to the parameters; `step` does both.
+A transformation makes updates of gradients, `updates, state = tx.update(grads, state, params)`. An
+optimizer is a chain of them. `apply_updates` adds its updates to the parameters; `step` does both.
 It is a value: print it, compare it, `tx.replace(learning_rate=3e-4)`, give it to a jitted function,
 map over its numbers with `jax.vmap`, differentiate through it. Each number may be a schedule.
 
