@@ -37,7 +37,7 @@ def check_places(
     before: list[GradientTransformation | None] = [None] * len(paths)
     last: list[GradientTransformation | None] = [None] * len(paths)
     for link, selected in zip(links, selections, strict=True):
-        tx = link.transformation
+        tx = link.owner or link.transformation
         for i, chosen in enumerate(selected):
             if not chosen:
                 continue

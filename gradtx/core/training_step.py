@@ -37,7 +37,7 @@ def step(
         params: the parameters, a pytree of arrays. They must be given.
         extra: what else `tx.update` takes, by name: `value=loss`, `value_fn=loss_fn` and the like.
 
-    Raises: what `tx.update` and `apply_updates` raise.
+    Raises: TypeError if grads is None; what `tx.update` and `apply_updates` raise.
 
     Example:
         >>> tx, params = gradtx.sgd(0.5), jnp.array([1.0, 2.0])
@@ -48,6 +48,8 @@ def step(
     See also: `apply_updates`.
     """
     transformation = as_transformation(tx, "step: tx")
+    if grads is None:
+        raise TypeError("step: grads is None; it is a tree like params, as jax.grad returns it")
     if params is None:
         raise TypeError("step: params must be given, since the updates are added to them; got None")
     if transformation is not tx:  # another library's: what its update takes is its own affair
