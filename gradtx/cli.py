@@ -221,7 +221,10 @@ def _add_describe(commands: _Commands) -> None:
             "Say what a transformation is made of, with its default hyperparameters (and a\n"
             "learning rate of 0.001 where it needs one) unless others are given."
         ),
-        epilog="examples:\n  gradtx describe adamw weight_decay=0.01\n  gradtx describe torch.sgd",
+        epilog=(
+            "examples:\n  gradtx describe adamw weight_decay=0.01\n  gradtx describe torch.sgd\n"
+            "  gradtx describe \"partition({'bias': sgd(0.1), '.*': adamw(1e-3)})\""
+        ),
     )
     _add_name_and_arguments(parser, "transformations")
     parser.set_defaults(run=_describe)
@@ -249,17 +252,21 @@ def _add_schedule(commands: _Commands) -> None:
         help="draw the value of a schedule against the step",
         description=(
             "Draw the value of a schedule against the step, and print some of its values: the\n"
-            "whole of it, or some periods of one that never ends."
+            "whole of it, or some periods of one that never ends. Several, written as\n"
+            "constructions, are drawn over each other."
         ),
         epilog=(
-            "example:\n  gradtx schedule warmup_cosine_decay_schedule init_value=0 "
-            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200"
+            "examples:\n  gradtx schedule warmup_cosine_decay_schedule init_value=0 "
+            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200\n"
+            "  gradtx schedule 'cosine_decay_schedule(1.0, 200)' "
+            "'0.5 * linear_schedule(1.0, 0.0, 100)'"
         ),
     )
     _add_name_and_arguments(parser, "schedules")
     parser.add_argument(
-        "--steps", type=_positive, metavar="N", help="default: to a little after its end"
+        "--steps", type=_positive, metavar="N", help="default: of each to a little after its end"
     )
+    parser.add_argument("--log", action="store_true", help="draw a logarithmic axis of values")
     parser.add_argument(
         "--out",
         type=Path,
@@ -277,9 +284,9 @@ def _schedule(arguments: argparse.Namespace) -> None:
         for name, definition in naming.schedules().items():
             print(naming.signature(name, definition))
         return
-    schedule = naming.make_schedule(_words(arguments))
+    chosen = naming.make_schedules(_words(arguments))
     figures.ready_to_draw(arguments.out, command="schedule")
-    schedules.show_schedule(schedule, arguments.steps, arguments.out)
+    schedules.show_schedules(chosen, arguments.steps, arguments.out, arguments.log)
 
 
 # -------------------------------------------------------------------------- arguments
@@ -287,7 +294,10 @@ def _schedule(arguments: argparse.Namespace) -> None:
 
 def _add_name_and_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="NAME [key=value ...]", help="values are Python literals"
+        "words",
+        nargs="*",
+        metavar="NAME [key=value ...]",
+        help="or a construction, 'NAME(value, key=value)', as it is written in Python",
     )
     parser.add_argument("--list", action="store_true", help=f"list the {what}")
 

@@ -61,19 +61,25 @@ def make_transformation(words: Sequence[str]) -> gradtx.GradientTransformation:
     0.001 if it needs one."""
     name, *given = words
     if is_construction(name):
-        return _alone(words, gradtx.GradientTransformation)
+        if given:
+            raise CommandError(f"write {given[0]} inside the brackets of the construction")
+        return construct(name, gradtx.GradientTransformation)
     definition = _named(name, transformations(), "transformation", "describe")
     defaults = {"learning_rate": RATE} if needs_rate(definition) else {}
     return _call(name, definition, defaults | keywords(given))
 
 
-def make_schedule(words: Sequence[str]) -> gradtx.Schedule:
-    """The schedule of a construction, or of a name and ``key=value``."""
+def make_schedules(words: Sequence[str]) -> dict[str, gradtx.Schedule]:
+    """By what they are called: constructions, or a name and ``key=value``."""
     name, *given = words
     if is_construction(name):
-        return tried(_alone(words, gradtx.Schedule))
+        stray = next((word for word in given if not is_construction(word)), None)
+        if stray is not None:
+            raise CommandError(f"cannot read {stray!r}: write name(...) or, alone, name key=value")
+        return {text: tried(construct(text, gradtx.Schedule)) for text in words}
     definition = _named(name, schedules(), "schedule", "schedule")
-    return _call(name, lambda **given: tried(definition(**given)), keywords(given))
+    made = _call(name, lambda **given: tried(definition(**given)), keywords(given))
+    return {repr(made): made}
 
 
 def tried(schedule: gradtx.Schedule) -> gradtx.Schedule:
@@ -131,13 +137,6 @@ def signature(name: str, function: Callable[..., Any]) -> str:
     parameters = inspect.signature(function).parameters.values()
     plain = [parameter.replace(annotation=inspect._empty) for parameter in parameters]
     return f"{name}{inspect.Signature(plain)}"
-
-
-def _alone(words: Sequence[str], kind: type[V]) -> V:
-    text, *others = words
-    if others:
-        raise CommandError(f"write {others[0]} inside the brackets of the construction")
-    return construct(text, kind)
 
 
 def _named(name: str, known: Mapping[str, Any], what: str, command: str) -> Callable[..., Any]:

@@ -99,12 +99,17 @@ def _path(axes: "Axes", path: Descent, color: str, line: _Line, offset: float) -
     """A path; ``offset`` is where between the marks of another path its own are."""
     x, y = path.points.T
     every = max(1, len(x) // _MARKS)
-    look = {"color": color, "linewidth": line.width, "linestyle": line.dashes}
-    marks = {"marker": line.marker, "markersize": 4.5, "markeredgecolor": "white"}
-    marks["markeredgewidth"] = 0.4
+    look: dict[str, Any] = {"color": color, "linewidth": line.width, "linestyle": line.dashes}
+    marks: dict[str, Any] = {
+        "marker": line.marker,
+        "markersize": 4.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+        "markevery": (int(offset * every), every),
+    }
     rate = "" if path.rate is None else f" {path.rate:g}"
     label = short(f"{path.walker.name}{rate}", 40)
-    axes.plot(x, y, label=label, markevery=(int(offset * every), every), zorder=3, **look, **marks)
+    axes.plot(x, y, label=label, zorder=3, **look, **marks)
     axes.plot(x[-1], y[-1], "s", color=color, markersize=5.5, markeredgecolor="white", zorder=5)
 
 
