@@ -34,12 +34,12 @@ def compare(
     steps = steps or task.steps
     ready_to_draw(out, command="compare")
     optax = load("optax", command="compare") if with_optax else None
+    for recipe in recipes:
+        if recipe.name not in OPTIMIZERS:
+            refuse_untrainable(recipe, task, steps)
     terminal = console()
     with progress_bar(len(recipes) * len(seeds) * steps * (2 if optax else 1)) as report:
         plan = Plan(task, steps, seeds, report)
-        for recipe in recipes:
-            if recipe.name not in OPTIMIZERS:
-                refuse_untrainable(recipe, plan)
         trials = [trial(recipe, plan, optax) for recipe in recipes]
     say = partial(terminal.print, highlight=False, soft_wrap=True, markup=False)
     say(findings(trials, steps))

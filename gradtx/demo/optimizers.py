@@ -179,8 +179,8 @@ def construction(text: str, command: str = "compare") -> str:
 
 def _in_optax(optax: ModuleType, text: str) -> Optimizer | None:
     """The same construction in Optax, under the names that both have; None if there is none."""
-    places = (optax.contrib, optax)
-    names = {n: getattr(o, n) for o in places for n in public_names() if hasattr(o, n)}
+    found = {**vars(optax.contrib), **vars(optax)}  # without names that it has deprecated
+    names = {name: found[name] for name in public_names() if name in found}
     try:
         return read(text, names)
     except ParseError:

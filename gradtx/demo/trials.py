@@ -81,13 +81,13 @@ def trial(recipe: Recipe, plan: Plan, optax: ModuleType | None) -> Trial:
     return Trial(recipe, ours, theirs[0], np.reshape(apart, (len(plan.seeds), -1)))
 
 
-def refuse_untrainable(recipe: Recipe, plan: Plan) -> None:
+def refuse_untrainable(recipe: Recipe, task: Task, steps: int) -> None:
     """Raise, in one line, what would be raised when this recipe is trained."""
     try:
-        check(plan.task, recipe.ours(plan.task.name, plan.steps), gradtx)
+        check(task, recipe.ours(task.name, steps), gradtx)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise CommandError(f"{recipe.name} cannot train {plan.task.name}: {reason}") from None
+        raise CommandError(f"{recipe.name} cannot train {task.name}: {reason}") from None
 
 
 def _twin(recipe: Recipe, plan: Plan, optax: ModuleType) -> Optimizer | None:

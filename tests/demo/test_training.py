@@ -22,8 +22,8 @@ def digits():
 def pair(task, name, steps):
     """The trainers of one recipe, gradtx's and Optax's."""
     recipe = OPTIMIZERS[name]
-    ours = Trainer(task, recipe.ours(task.name, steps), gradtx.apply_updates, steps)
-    theirs = Trainer(task, recipe.theirs(optax, task.name, steps), optax.apply_updates, steps)
+    ours = Trainer(task, recipe.ours(task.name, steps), gradtx, steps)
+    theirs = Trainer(task, recipe.theirs(optax, task.name, steps), optax, steps)
     return ours, theirs
 
 
@@ -61,7 +61,7 @@ def test_the_transformer_sees_no_later_character():
 )
 def test_training_learns(name, optimizer, steps):
     task = make_task(name)
-    trainer = Trainer(task, OPTIMIZERS[optimizer].ours(name, steps), gradtx.apply_updates, steps)
+    trainer = Trainer(task, OPTIMIZERS[optimizer].ours(name, steps), gradtx, steps)
     before, after = task.init(jax.random.key(0)), end(trainer)
     assert task.loss(after, task.held_out) < 0.7 * task.loss(before, task.held_out)
     assert task.accuracy(after, task.held_out) > task.accuracy(before, task.held_out)
@@ -76,16 +76,16 @@ def test_chunks_are_equal_and_few(steps):
 
 def test_chunks_make_one_run(digits, monkeypatch):
     steps = 40
-    chunks = list(Trainer(digits, gradtx.sgd(0.5), gradtx.apply_updates, steps).run(0))
+    chunks = list(Trainer(digits, gradtx.sgd(0.5), gradtx, steps).run(0))
     monkeypatch.setattr("gradtx.demo.training.MOST_CHUNKS", 1)
-    (whole,) = Trainer(digits, gradtx.sgd(0.5), gradtx.apply_updates, steps).run(0)
+    (whole,) = Trainer(digits, gradtx.sgd(0.5), gradtx, steps).run(0)
     assert [chunk.steps for chunk in chunks] == list(range(2, steps + 1, 2))
     np.testing.assert_array_equal(np.concatenate([c.losses for c in chunks]), whole.losses)
     assert relative_difference(chunks[-1].params, whole.params) == 0
 
 
 def test_a_seed_says_everything(digits):
-    trainer = Trainer(digits, gradtx.adam(1e-3), gradtx.apply_updates, 20)
+    trainer = Trainer(digits, gradtx.adam(1e-3), gradtx, 20)
     assert relative_difference(end(trainer, seed=1), end(trainer, seed=1)) == 0
     assert relative_difference(end(trainer, seed=1), end(trainer, seed=2)) > 0.1
 
