@@ -14,7 +14,7 @@ from gradtx import GradientTransformation, OptState
 from gradtx.demo import naming
 from gradtx.demo.errors import CommandError
 from gradtx.demo.functions import Function
-from gradtx.demo.optimizers import Family, construction, family_of, name_and_rate
+from gradtx.demo.optimizers import Family, family_of
 
 
 class Walker(NamedTuple):
@@ -57,11 +57,11 @@ def walkers(texts: Sequence[str] | None) -> list[Walker]:
 
 
 def _walker(text: str) -> Walker:
-    name, rate = name_and_rate(text)
+    name, rate = naming.name_and_rate(text)
     own = {walker.name.lower(): walker for walker in WALKERS}
     if name.lower() in own:
         return own[name.lower()]._replace(rate=rate)
-    written = construction(text, command="landscape")
+    written = naming.construction(text, "landscape", own)
     tx = naming.construct(written, GradientTransformation)
     if naming.is_construction(text) or rate is not None or "learning_rate" not in tx.arguments:
         return Walker(text, family_of(tx), lambda r, d: tx, rate="written")

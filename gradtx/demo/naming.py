@@ -1,7 +1,7 @@
 """Turn what was typed on the command line into gradtx's values: names, constructions, lists."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -56,16 +56,48 @@ def construct(text: str, kind: type[V]) -> V:
         raise CommandError(str(error)) from None
 
 
+def name_and_rate(text: str) -> tuple[str, float | None]:
+    """``lion:3e-4`` as its parts; a construction is all name."""
+    name, colon, rate = text.partition(":")
+    if is_construction(text) or not colon:
+        return text, None
+    try:
+        return name.strip(), float(rate)
+    except ValueError:
+        raise CommandError(f"{text}: the learning rate must be a number, got {rate!r}") from None
+
+
+def construction(text: str, command: str, also: Iterable[str] = ()) -> str:
+    """What was written as a construction: ``lion`` is ``lion(learning_rate=0.001)``.
+
+    also: the names that the command knows besides.
+    """
+    if is_construction(text):
+        return text
+    name, rate = name_and_rate(text)
+    known = transformations()
+    if name not in known:
+        kind = "transformation" if command == "describe" else "optimizer"
+        raise unknown(kind, name, [*also, *known], f"gradtx {command} --list")
+    parameters = inspect.signature(known[name]).parameters
+    if rate is None and not _needs_rate(known[name]):
+        return f"{name}()"
+    rates = [word for word in ("learning_rate", "lr") if word in parameters]
+    if not rates:
+        raise CommandError(f"{text}: {name} has no learning rate")
+    return f"{name}({rates[0]}={RATE if rate is None else rate!r})"
+
+
 def make_transformation(words: Sequence[str]) -> gradtx.GradientTransformation:
-    """The transformation of a construction, or of a name and ``key=value``; its learning rate is
-    0.001 if it needs one."""
+    """The transformation of a construction, of a name with a rate, or of a name and ``key=value``;
+    its learning rate is 0.001 if it needs one."""
     name, *given = words
+    if not given:
+        return construct(construction(name, "describe"), gradtx.GradientTransformation)
     if is_construction(name):
-        if given:
-            raise CommandError(f"write {given[0]} inside the brackets of the construction")
-        return construct(name, gradtx.GradientTransformation)
+        raise CommandError(f"write {given[0]} inside the brackets of the construction")
     definition = _named(name, transformations(), "transformation", "describe")
-    defaults = {"learning_rate": RATE} if needs_rate(definition) else {}
+    defaults = {"learning_rate": RATE} if _needs_rate(definition) else {}
     return _call(name, definition, defaults | keywords(given))
 
 
@@ -91,7 +123,7 @@ def tried(schedule: gradtx.Schedule) -> gradtx.Schedule:
     return schedule
 
 
-def needs_rate(definition: Callable[..., Any]) -> bool:
+def _needs_rate(definition: Callable[..., Any]) -> bool:
     """Whether a definition must be given a learning rate."""
     rate = inspect.signature(definition).parameters.get("learning_rate")
     return rate is not None and rate.default is rate.empty

@@ -5,7 +5,6 @@ gradtx keeps Optax's names, so one expression usually builds both: ``o`` is eith
 ``twin`` says the same in Optax's names.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from types import ModuleType
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import gradtx
 from gradtx.core.reading import ParseError, read
 from gradtx.demo import naming
-from gradtx.demo.errors import CommandError, unknown
+from gradtx.demo.errors import CommandError
 from gradtx.inspection.reading import public_names
 
 Optimizer = Any  # a transformation of gradtx or of Optax
@@ -133,11 +132,11 @@ def pick(texts: Sequence[str] | None) -> list[Recipe]:
 
 
 def _pick(text: str) -> Recipe:
-    name, rate = name_and_rate(text)
+    name, rate = naming.name_and_rate(text)
     if name in OPTIMIZERS:
         known = OPTIMIZERS[name]
         return known if rate is None else known._replace(name=text, digits=rate, text=rate)
-    written = construction(text)
+    written = naming.construction(text, "compare", OPTIMIZERS)
     return Recipe(
         text,
         family_of(naming.construct(written, gradtx.GradientTransformation)),
@@ -146,35 +145,6 @@ def _pick(text: str) -> Recipe:
         build=lambda o, r, n: gradtx.parse(written),
         twin=lambda o, r, n: _in_optax(o, written),
     )
-
-
-def name_and_rate(text: str) -> tuple[str, float | None]:
-    """``lion:3e-4`` as its parts; a construction is all name."""
-    name, colon, rate = text.partition(":")
-    if naming.is_construction(text) or not colon:
-        return text, None
-    try:
-        return name.strip(), float(rate)
-    except ValueError:
-        raise CommandError(f"{text}: the learning rate must be a number, got {rate!r}") from None
-
-
-def construction(text: str, command: str = "compare") -> str:
-    """What was written as a construction: ``lion`` is ``lion(learning_rate=0.001)``."""
-    if naming.is_construction(text):
-        return text
-    name, rate = name_and_rate(text)
-    known = naming.transformations()
-    if name not in known:
-        raise unknown("optimizer", name, [*OPTIMIZERS, *known], f"gradtx {command} --list")
-    needed = naming.needs_rate(known[name])
-    if rate is None and not needed:
-        return f"{name}()"
-    parameters = inspect.signature(known[name]).parameters
-    rates = [word for word in ("learning_rate", "lr") if word in parameters]
-    if not rates:
-        raise CommandError(f"{text}: {name} has no learning rate")
-    return f"{name}({rates[0]}={naming.RATE if rate is None else rate!r})"
 
 
 def _in_optax(optax: ModuleType, text: str) -> Optimizer | None:

@@ -229,6 +229,8 @@ def test_every_transformation_can_be_listed_and_most_described(capsys):
 
 def test_describe_gives_a_learning_rate_only_where_none_was_given():
     assert naming.make_transformation(["adamw"]) == gradtx.adamw(1e-3)
+    assert naming.make_transformation(["lion:3e-4"]) == gradtx.lion(3e-4)
+    assert naming.make_transformation(["torch.sgd:0.5"]) == gradtx.torch.sgd(0.5)
     assert naming.make_transformation(["sgd", "learning_rate=0.5"]) == gradtx.sgd(0.5)
 
 
