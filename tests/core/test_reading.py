@@ -87,6 +87,7 @@ REFUSED = {
     "adam(1e-3, mu_dtype=bfloat17)": ("unknown name bfloat17", "bfloat17"),
     "adam(1e-3, mu_dtype='bfloat17')": ("mu_dtype must be a dtype", "mu_dtype='bfloat17'"),
     "adam(1e-3, mu_dtype=object)": ("unknown name object", "object"),
+    "adam(1e-3, mu_dtype=a)": ("unknown name a", "a"),  # of which NumPy warns
     "clip()": ("missing a required argument: 'max_delta'", "clip()"),
     "adam(1e-3)(1)": ("only a name can be called", "adam(1e-3)"),
     "adam(1e-3).init(3)": ("of methods only", "adam(1e-3).init"),
