@@ -21,6 +21,7 @@ examples:
   gradtx compare --optimizers sgd,momentum,adamw --seeds 0,1,2
   gradtx landscape --function rosenbrock --out rosenbrock.png
   gradtx describe adamw weight_decay=0.01
+  gradtx describe "chain(clip(1.0), adam(1e-3))"
   gradtx schedule warmup_cosine_decay_schedule init_value=0 peak_value=0.1 \\
       warmup_steps=20 decay_steps=200
 """
