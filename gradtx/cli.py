@@ -1,7 +1,8 @@
 """The ``gradtx`` command: compare, landscape, describe, schedule.
 
 This file parses arguments. Each subcommand hands them to the module that does the work, which is
-imported only then. A request that cannot be met is one line on standard error and exit code 2.
+imported only then. A request that cannot be met is one line on standard error and exit code 2; two
+more lines show the place if a construction cannot be read.
 """
 
 import argparse
@@ -20,6 +21,7 @@ examples:
   gradtx compare --optimizers sgd,momentum,adamw --seeds 0,1,2
   gradtx landscape --function rosenbrock --out rosenbrock.png
   gradtx describe adamw weight_decay=0.01
+  gradtx describe "chain(clip(1.0), adam(1e-3))"
   gradtx schedule warmup_cosine_decay_schedule init_value=0 peak_value=0.1 \\
       warmup_steps=20 decay_steps=200
 """
@@ -104,15 +106,26 @@ def _add_compare(commands: _Commands) -> None:
         help="train with every optimizer and with its Optax twin",
         description=(
             "Train the same model from the same start on real data with every optimizer from\n"
-            "SGD to AdamW and with its Optax twin. Prints a table (held-out loss and accuracy,\n"
-            "steps per second, time to trace and compile, largest parameter difference) and\n"
-            "draws the loss curves. About a minute on two cores; two for --task text."
+            "SGD to AdamW, or with any others, and with its Optax twin. Prints what was found, a\n"
+            "table (held-out loss and accuracy, steps per second, time to trace and compile,\n"
+            "largest parameter difference), and draws the loss curves. Half a minute on two\n"
+            "cores; two minutes for --task text.\n\n"
+            "An optimizer is a name of the comparison's (see --list), any other public name, at a\n"
+            "learning rate of 0.001 unless one is given, lion:3e-4, or a construction."
         ),
-        epilog="example:\n  gradtx compare --optimizers sgd,momentum,adamw --seeds 0,1,2",
+        epilog=(
+            "examples:\n  gradtx compare --optimizers sgd,momentum,adamw --seeds 0,1,2\n"
+            "  gradtx compare --optimizers "
+            "'adam,lion:3e-4,chain(clip(1.0), adamw(1e-3, b2=0.95))'"
+        ),
     )
     parser.add_argument("--task", default="digits", help="digits (the default) or text")
     parser.add_argument(
-        "--optimizers", type=_names, metavar="A,B,...", help="which to train (default: all)"
+        "--optimizers",
+        type=_list,
+        metavar="A,B,...",
+        help="names, each with a learning rate if wanted, and constructions (default: all of the "
+        "comparison)",
     )
     parser.add_argument(
         "--steps", type=_positive, metavar="N", help="default: 300 for digits, 120 for text"
@@ -155,15 +168,25 @@ def _add_landscape(commands: _Commands) -> None:
             "Draw the paths of SGD, momentum, Nesterov, AdaGrad, RMSProp, Adam, AMSGrad and\n"
             "AdamW over the contours of a ravine, Rosenbrock's and Beale's function. On the\n"
             "quadratic it also says how far the denominators of RMSProp and Adam are from the\n"
-            "diagonal of the Hessian, and draws Newton's step beside them."
+            "diagonal of the Hessian, and draws Newton's step beside them.\n\n"
+            "Another optimizer without a learning rate is given the best of 0.001, 0.003, ..., 3."
         ),
-        epilog="example:\n  gradtx landscape --function quadratic --out quadratic.png",
+        epilog=(
+            "examples:\n  gradtx landscape --function quadratic --out quadratic.png\n"
+            "  gradtx landscape --optimizers 'adam,lion,chain(clip(0.1), sgd(0.05))'"
+        ),
     )
     parser.add_argument(
         "--function",
         type=_names,
         metavar="F,G,...",
         help="ravine, rosenbrock, beale, quadratic (default: the first three)",
+    )
+    parser.add_argument(
+        "--optimizers",
+        type=_list,
+        metavar="A,B,...",
+        help="names, each with a learning rate if wanted, and constructions (default: these eight)",
     )
     parser.add_argument(
         "--steps", type=_positive, metavar="N", help="default: what suits the function"
@@ -175,13 +198,17 @@ def _add_landscape(commands: _Commands) -> None:
         metavar="FILE",
         help="default: landscape.png",
     )
+    parser.add_argument("--list", action="store_true", help="list the functions and optimizers")
     parser.set_defaults(run=_landscape)
 
 
 def _landscape(arguments: argparse.Namespace) -> None:
-    from gradtx.demo.landscape import landscape
+    from gradtx.demo import landscape
 
-    landscape(arguments.function, arguments.steps, arguments.out)
+    if arguments.list:
+        print(landscape.listing())
+        return
+    landscape.landscape(arguments.function, arguments.optimizers, arguments.steps, arguments.out)
 
 
 # -------------------------------------------------------------------------- describe
@@ -195,7 +222,10 @@ def _add_describe(commands: _Commands) -> None:
             "Say what a transformation is made of, with its default hyperparameters (and a\n"
             "learning rate of 0.001 where it needs one) unless others are given."
         ),
-        epilog="examples:\n  gradtx describe adamw weight_decay=0.01\n  gradtx describe torch.sgd",
+        epilog=(
+            "examples:\n  gradtx describe adamw weight_decay=0.01\n  gradtx describe torch.sgd\n"
+            "  gradtx describe \"partition({'bias': sgd(0.1), '.*': adamw(1e-3)})\""
+        ),
     )
     _add_name_and_arguments(parser, "transformations")
     parser.set_defaults(run=_describe)
@@ -208,8 +238,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         for name, definition in naming.transformations().items():
             print(naming.signature(name, definition))
         return
-    name, words = _name_and_words(arguments)
-    transformation = naming.make_transformation(name, words)
+    transformation = naming.make_transformation(_words(arguments))
     from gradtx.inspection.describe import describe
 
     print(describe(transformation))
@@ -224,17 +253,21 @@ def _add_schedule(commands: _Commands) -> None:
         help="draw the value of a schedule against the step",
         description=(
             "Draw the value of a schedule against the step, and print some of its values: the\n"
-            "whole of it, or some periods of one that never ends."
+            "whole of it, or some periods of one that never ends. Several, written as\n"
+            "constructions, are drawn over each other."
         ),
         epilog=(
-            "example:\n  gradtx schedule warmup_cosine_decay_schedule init_value=0 "
-            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200"
+            "examples:\n  gradtx schedule warmup_cosine_decay_schedule init_value=0 "
+            "peak_value=0.1 \\\n      warmup_steps=20 decay_steps=200\n"
+            "  gradtx schedule 'cosine_decay_schedule(1.0, 200)' "
+            "'0.5 * linear_schedule(1.0, 0.0, 100)'"
         ),
     )
     _add_name_and_arguments(parser, "schedules")
     parser.add_argument(
-        "--steps", type=_positive, metavar="N", help="default: to a little after its end"
+        "--steps", type=_positive, metavar="N", help="default: of each to a little after its end"
     )
+    parser.add_argument("--log", action="store_true", help="draw a logarithmic axis of values")
     parser.add_argument(
         "--out",
         type=Path,
@@ -252,10 +285,9 @@ def _schedule(arguments: argparse.Namespace) -> None:
         for name, definition in naming.schedules().items():
             print(naming.signature(name, definition))
         return
-    name, words = _name_and_words(arguments)
-    schedule = naming.make_schedule(name, words)
+    chosen = naming.make_schedules(_words(arguments))
     figures.ready_to_draw(arguments.out, command="schedule")
-    schedules.show_schedule(schedule, arguments.steps, arguments.out)
+    schedules.show_schedules(chosen, arguments.steps, arguments.out, arguments.log)
 
 
 # -------------------------------------------------------------------------- arguments
@@ -263,16 +295,19 @@ def _schedule(arguments: argparse.Namespace) -> None:
 
 def _add_name_and_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="NAME [key=value ...]", help="values are Python literals"
+        "words",
+        nargs="*",
+        metavar="NAME [key=value ...]",
+        help="or a construction, 'NAME(value, key=value)', as it is written in Python",
     )
     parser.add_argument("--list", action="store_true", help=f"list the {what}")
 
 
-def _name_and_words(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+def _words(arguments: argparse.Namespace) -> list[str]:
     if not arguments.words:
         raise CommandError(f"name one, or see gradtx {arguments.command} --list")
-    name, *words = arguments.words
-    return name, words
+    words: list[str] = arguments.words
+    return words
 
 
 class _Version(argparse.Action):
@@ -292,6 +327,12 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
     return int(text)
+
+
+def _list(text: str) -> list[str]:
+    from gradtx.demo.naming import split
+
+    return split(text)
 
 
 def _seeds(text: str) -> list[int]:

@@ -104,7 +104,7 @@ def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
 
 def _probed(definition: Definition[P, T]) -> Definition[P, GradientTransformation]:
     """Build one value with defaults and example numbers, so that wrong names fail at once."""
-    if definition.function.__module__.startswith("gradtx."):
+    if (definition.function.__module__ or "").startswith("gradtx."):
         return definition  # type: ignore[return-value]  # the tests try them; it takes an import long
     definition.check_names()
     arguments: dict[str, Any] = {}

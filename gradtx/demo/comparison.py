@@ -1,18 +1,23 @@
 """``gradtx compare``: optimizers trained beside their Optax counterparts.
 
-The table and the picture show how far apart the two end up, and how fast each is.
+The first line says what was found; the table and the picture show how far apart the two end up,
+and how fast each is.
 """
 
+import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from gradtx.demo import naming
 from gradtx.demo.curves import comparison_picture
 from gradtx.demo.extras import load
 from gradtx.demo.figures import ready_to_draw
+from gradtx.demo.findings import findings
 from gradtx.demo.optimizers import OPTIMIZERS, pick
 from gradtx.demo.tasks import TASKS, make_task
 from gradtx.demo.terminal import console, plural, progress_bar, table_of
-from gradtx.demo.trials import Plan, trial
+from gradtx.demo.trials import Plan, refuse_untrainable, trial
 
 
 def compare(
@@ -29,22 +34,19 @@ def compare(
     steps = steps or task.steps
     ready_to_draw(out, command="compare")
     optax = load("optax", command="compare") if with_optax else None
+    for recipe in recipes:
+        if recipe.name not in OPTIMIZERS:
+            refuse_untrainable(recipe, task, steps)
     terminal = console()
-    about = f"{task.about}; {steps} steps, {plural(len(seeds), 'seed')}"
-    terminal.print(about, highlight=False, soft_wrap=True)
     with progress_bar(len(recipes) * len(seeds) * steps * (2 if optax else 1)) as report:
         plan = Plan(task, steps, seeds, report)
         trials = [trial(recipe, plan, optax) for recipe in recipes]
+    say = partial(terminal.print, highlight=False, soft_wrap=True, markup=False)
+    say(findings(trials, steps))
+    say(f"{task.about}; {steps} steps, {plural(len(seeds), 'seed')}")
     terminal.print(table_of(trials))
-    if optax:
-        worst = max(trials, key=lambda trial: trial.difference or 0.0)
-        terminal.print(
-            f"largest relative difference from Optax after {steps} steps: "
-            f"{worst.difference:.1e} ({worst.recipe.name})",
-            highlight=False,
-        )
     comparison_picture(task, trials, out)
-    terminal.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    say(f"wrote {out}")
 
 
 def listing() -> str:
@@ -55,4 +57,9 @@ def listing() -> str:
     lines.append("optimizers")
     for recipe in OPTIMIZERS.values():
         lines.append(f"  {recipe.name:<18} {recipe.ours('digits', 300)!r}")
+    lines.append(
+        "and any other transformation, lion or lion:3e-4; gradtx describe --list lists them"
+    )
+    names = ", ".join(naming.transformations())
+    lines += textwrap.wrap(names, 96, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from gradtx.demo.figures import (
     new_figure,
     quiet,
     save,
+    short,
 )
 from gradtx.demo.optimizers import Family
 from gradtx.demo.tasks import Task
@@ -31,7 +32,7 @@ _FLOOR = 1e-8  # smaller differences, zero included, are drawn at this height
 def comparison_picture(task: Task, trials: Sequence[Trial], out: Path) -> None:
     """A column per family: the loss above and, with Optax, the difference from it below."""
     families = [f for f in Family if any(trial.recipe.family is f for trial in trials)]
-    paired = trials[0].theirs is not None
+    paired = any(trial.theirs is not None for trial in trials)
     figure = new_figure("compare", 1.0 + 4.6 * len(families), 6.8 if paired else 5.0)
     rows = figure.subplots(
         2 if paired else 1,
@@ -56,13 +57,14 @@ def comparison_picture(task: Task, trials: Sequence[Trial], out: Path) -> None:
     for column, family in enumerate(families):  # only now are the scales final
         mine = [trial for trial in trials if trial.recipe.family is family]
         ends = [
-            End(trial.recipe.name, _curve(trial.ours.losses)[1][-1], color)
+            End(short(trial.recipe.name), _curve(trial.ours.losses)[1][-1], color)
             for trial, color in _coloured(mine)
         ]
         label_ends(rows[0][column], ends)
-    dashes = ", dashed the same in Optax" if paired else ""
-    rest = ", in grey the other panels" if len(families) > 1 else ""
-    headline(figure, f"Training on {task.name}", f"{task.about}. In colour gradtx{dashes}{rest}.")
+    dashes = "; the black dashes on it are the same in Optax" if paired else ""
+    rest = "; grey lines are those of the other panels" if len(families) > 1 else ""
+    how = f"A colour is an optimizer in gradtx, named at its end{dashes}{rest}."
+    headline(figure, f"Training on {task.name}", f"{task.about}. {how}")
     save(figure, out)
 
 
@@ -89,7 +91,8 @@ def _losses(axes: "Axes", title: str, trials: Sequence[Trial], others: Sequence[
 def _differences(axes: "Axes", trials: Sequence[Trial]) -> None:
     quiet(axes)
     for trial, color in _coloured(trials):
-        assert trial.differences is not None
+        if trial.differences is None:
+            continue
         worst = np.maximum(trial.differences.max(0), _FLOOR)
         at = np.linspace(0, trial.ours.losses.shape[1], len(worst) + 1)[1:]
         axes.plot(at, worst, color=color, linewidth=1.4, marker=".", markersize=4)

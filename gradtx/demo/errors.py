@@ -1,11 +1,12 @@
-"""What a command says when it cannot go on: one line, exit code 2."""
+"""What a command says when it cannot go on: one line, and in a construction the place."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+
+from gradtx.core.reading import did_you_mean
 
 
 class CommandError(Exception):
-    """A request that cannot be met; the message is the line that the user reads."""
+    """A request that cannot be met; the message is what the user reads."""
 
 
 class MissingPackageError(CommandError):
@@ -15,9 +16,14 @@ class MissingPackageError(CommandError):
         super().__init__(f"gradtx {command} needs {package}: pip install 'gradtx[demo]'")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> CommandError:
-    """The error for a name that is not among ``known``, which it lists."""
+def unknown(
+    kind: str, name: str, known: Iterable[str], listed_by: str | None = None
+) -> CommandError:
+    """The error for a name that is not among ``known``: the nearest three of them, and the command
+    that lists them, or all of them if there is none."""
     names = list(known)
-    close = get_close_matches(name, names, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return CommandError(f"unknown {kind} {name!r}{hint}; known: {', '.join(names)}")
+    hint = did_you_mean(name, names)
+    where = f"{listed_by} lists all" if listed_by else f"known: {', '.join(names)}"
+    return CommandError(
+        f"unknown {kind} {name!r}{': ' if hint else '; '}{hint}{' ' * bool(hint)}{where}"
+    )

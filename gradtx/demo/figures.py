@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Distinct to colour-blind readers too (after Okabe and Ito), and on white paper.
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+PALETTE = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7a4b2a", "#7f7f00"
+)  # fmt: skip
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -72,6 +74,11 @@ def quiet(axes: "Axes", title: str = "") -> None:
     axes.tick_params(colors=MUTED, labelsize=8, which="both")
     axes.grid(color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def short(name: str, length: int = 30) -> str:
+    """A name as far as a picture has room for it."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 class End(NamedTuple):

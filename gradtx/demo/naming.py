@@ -1,109 +1,167 @@
-"""Turn names and arguments from the command line into gradtx's values."""
+"""Turn what was typed on the command line into gradtx's values: names, constructions, lists."""
 
-import ast
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 
 import gradtx
-from gradtx.core.hyperparameters import Instance, Kind
+from gradtx.core.reading import Names, read
+from gradtx.core.value import Value
 from gradtx.demo.errors import CommandError, unknown
+from gradtx.inspection.reading import public_names
 
-_ARGS = inspect.Parameter.VAR_POSITIONAL
+V = TypeVar("V", bound=Value)
+
+RATE = 1e-3  # the learning rate of what needs one and is given none
 
 
-def transformations() -> dict[str, Callable[..., Any]]:
+def transformations() -> Names:
     """Every public definition of a transformation; PyTorch's are ``torch.NAME``."""
-    return _definitions(gradtx, gradtx.GradientTransformation)
+    return _public(gradtx.GradientTransformation)
 
 
-def schedules() -> dict[str, Callable[..., Any]]:
+def schedules() -> Names:
     """Every public schedule; PyTorch's are ``torch.NAME``."""
-    return _definitions(gradtx.schedules, gradtx.Schedule)
+    return _public(gradtx.Schedule)
 
 
-def _exported(module: ModuleType) -> dict[str, Any]:
-    names: list[str] = vars(module)["__all__"]  # computed, so that type checkers do not know it
-    return {name: getattr(module, name) for name in names}
+def _public(kind: type[Value]) -> Names:
+    listed = {*vars(gradtx)["__all__"], *(f"torch.{name}" for name in gradtx.torch.__all__)}
+    return {
+        name: thing
+        for name, thing in sorted(public_names().items(), key=lambda item: "." in item[0])
+        if name in listed and issubclass(_made_by(thing) or object, kind)
+    }
 
 
-def _definitions(module: ModuleType, kind: type) -> dict[str, Callable[..., Any]]:
-    ours = {name: thing for name, thing in _exported(module).items() if name[0].islower()}
-    torch = {f"torch.{name}": thing for name, thing in _exported(gradtx.torch).items()}
-    return {name: f for name, f in (ours | torch).items() if _makes(f, kind)}
+def _made_by(thing: Callable[..., Any]) -> type | None:
+    """The class of what a public definition, or a plain public function, returns, if any."""
+    made: type | None = getattr(thing, "value_class", None)
+    return made or inspect.signature(thing, eval_str=True).return_annotation
 
 
-def _makes(function: object, kind: type) -> bool:
-    """Whether calls return values of that kind; a plain public function is taken as a schedule."""
-    made = getattr(function, "value_class", None)
-    if made is not None:
-        return issubclass(made, kind)
-    return kind is gradtx.Schedule and inspect.isfunction(function)
+def is_construction(text: str) -> bool:
+    """Whether a word is a construction rather than a name or ``name=value``."""
+    before = text.partition("(")[0]
+    return "(" in text and "=" not in before
 
 
-def make_transformation(name: str, words: Sequence[str]) -> gradtx.GradientTransformation:
-    """The transformation of that name; its learning rate is 0.001 if it needs one."""
+def construct(text: str, kind: type[V]) -> V:
+    """The value that a construction such as ``chain(clip(1.0), adam(1e-3))`` writes."""
+    try:
+        return gradtx.parse(text, kind)
+    except gradtx.ParseError as error:
+        raise CommandError(str(error)) from None
+
+
+def name_and_rate(text: str) -> tuple[str, float | None]:
+    """``lion:3e-4`` as its parts; a construction is all name."""
+    name, colon, rate = text.partition(":")
+    if is_construction(text) or not colon:
+        return text, None
+    try:
+        return name.strip(), float(rate)
+    except ValueError:
+        raise CommandError(f"{text}: the learning rate must be a number, got {rate!r}") from None
+
+
+def construction(text: str, command: str, also: Iterable[str] = ()) -> str:
+    """What was written as a construction: ``lion`` is ``lion(learning_rate=0.001)``.
+
+    also: the names that the command knows besides.
+    """
+    if is_construction(text):
+        return text
+    name, rate = name_and_rate(text)
     known = transformations()
-    if name not in known and name not in _exported(gradtx):
-        raise unknown("transformation", name, known)
-    inner = _inner(known[name]) if name in known else None
-    if name not in known or inner:
-        why = f", since {inner} is not a number or word" if inner else ""
-        raise CommandError(
-            f"{name} cannot be made from words on a command line{why}; in Python, "
-            "gradtx.inspection.describe(tx) says what a transformation is made of"
-        )
-    given = keywords(words)
-    parameters = inspect.signature(known[name]).parameters
-    if "learning_rate" in parameters and parameters["learning_rate"].default is inspect._empty:
-        given = {"learning_rate": 1e-3} | given
-    return _call(name, known[name], given)
-
-
-def _inner(definition: Callable[..., Any]) -> str | None:
-    """The first argument that must be given and is, or holds, a transformation."""
-    kinds: Mapping[str, Kind] = getattr(definition, "parameters", {})
-    for name, parameter in inspect.signature(definition).parameters.items():
-        kind = kinds.get(name)
-        needed = parameter.default is parameter.empty and parameter.kind is not _ARGS
-        value_class = kind.value_class if needed and isinstance(kind, Instance) else None
-        if value_class is not None and issubclass(value_class, gradtx.GradientTransformation):
-            return name
-    return None
-
-
-def make_schedule(name: str, words: Sequence[str]) -> gradtx.Schedule:
-    """The schedule of that name."""
-    known = schedules()
     if name not in known:
-        raise unknown("schedule", name, known)
+        kind = "transformation" if command == "describe" else "optimizer"
+        raise unknown(kind, name, [*also, *known], f"gradtx {command} --list")
+    parameters = inspect.signature(known[name]).parameters
+    if rate is None and not _needs_rate(known[name]):
+        return f"{name}()"
+    rates = [word for word in ("learning_rate", "lr") if word in parameters]
+    if not rates:
+        raise CommandError(f"{text}: {name} has no learning rate")
+    return f"{name}({rates[0]}={RATE if rate is None else rate!r})"
 
-    def tried(**given: Any) -> gradtx.Schedule:
-        """The schedule, evaluated once: what an argument holds may be looked at only then."""
-        schedule = known[name](**given)
+
+def make_transformation(words: Sequence[str]) -> gradtx.GradientTransformation:
+    """The transformation of a construction, of a name with a rate, or of a name and ``key=value``;
+    its learning rate is 0.001 if it needs one."""
+    name, *given = words
+    if not given:
+        return construct(construction(name, "describe"), gradtx.GradientTransformation)
+    if is_construction(name):
+        raise CommandError(f"write {given[0]} inside the brackets of the construction")
+    definition = _named(name, transformations(), "transformation", "describe")
+    defaults = {"learning_rate": RATE} if _needs_rate(definition) else {}
+    return _call(name, definition, defaults | keywords(given))
+
+
+def make_schedules(words: Sequence[str]) -> dict[str, gradtx.Schedule]:
+    """By what they are called: constructions, or a name and ``key=value``."""
+    name, *given = words
+    if is_construction(name):
+        stray = next((word for word in given if not is_construction(word)), None)
+        if stray is not None:
+            raise CommandError(f"cannot read {stray!r}: write name(...) or, alone, name key=value")
+        return {text: tried(construct(text, gradtx.Schedule)) for text in words}
+    definition = _named(name, schedules(), "schedule", "schedule")
+    made = _call(name, lambda **given: tried(definition(**given)), keywords(given))
+    return {repr(made): made}
+
+
+def tried(schedule: gradtx.Schedule) -> gradtx.Schedule:
+    """The schedule, evaluated once: what an argument holds may be looked at only then."""
+    try:
         jax.eval_shape(schedule, 0)
-        return schedule
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise CommandError(f"{schedule}: {_one_line(error)}") from None
+    return schedule
 
-    return _call(name, tried, keywords(words))
+
+def _needs_rate(definition: Callable[..., Any]) -> bool:
+    """Whether a definition must be given a learning rate."""
+    rate = inspect.signature(definition).parameters.get("learning_rate")
+    return rate is not None and rate.default is rate.empty
 
 
 def keywords(words: Sequence[str]) -> dict[str, Any]:
-    """``["peak_value=0.1", "staircase=True"]`` as keyword arguments, read as Python literals."""
+    """``["peak_value=0.1", "mask='bias'"]`` as keyword arguments, read as in a construction."""
     given: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
             raise CommandError(f"cannot read {word!r}: write an argument as name=value")
+        if name in given:
+            raise CommandError(f"{name} is given twice")
         try:
-            given[name] = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            raise CommandError(
-                f"cannot read {word!r}: the value must be a Python literal such as 0.1 or True"
-            ) from None
+            given[name] = read(text, public_names())
+        except gradtx.ParseError as error:
+            raise CommandError(f"cannot read {name}: {error}") from None
     return given
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas, but not those inside brackets and quotes: ``adam(1, 2),sgd``."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and depth <= 0:
+            parts.append("")
+            continue
+        parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
 def signature(name: str, function: Callable[..., Any]) -> str:
@@ -113,9 +171,20 @@ def signature(name: str, function: Callable[..., Any]) -> str:
     return f"{name}{inspect.Signature(plain)}"
 
 
-def _call(name: str, function: Callable[..., Any], given: dict[str, Any]) -> Any:
+def _named(name: str, known: Mapping[str, Any], what: str, command: str) -> Callable[..., Any]:
+    if name not in known:
+        raise unknown(what, name, known, listed_by=f"gradtx {command} --list")
+    definition: Callable[..., Any] = known[name]
+    return definition
+
+
+def _call(name: str, function: Callable[..., V], given: Mapping[str, Any]) -> V:
     try:
         return function(**given)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = _one_line(error)
         raise CommandError(reason if name in reason else f"{name}: {reason}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from gradtx.demo.figures import (
     new_figure,
     quiet,
     save,
+    short,
 )
 from gradtx.demo.functions import HESSIAN, Function
 from gradtx.demo.optimizers import Family
@@ -27,29 +28,52 @@ from gradtx.demo.optimizers import Family
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTHS = (3.2, 1.9, 0.9)  # each narrower than the last, so that paths that coincide show
+
+class _Line(NamedTuple):
+    """How a path is drawn; each is narrower than the last, dashed and marked in another way, so
+    that paths that coincide are told apart."""
+
+    width: float
+    dashes: Any
+    marker: str
+
+
+_LINES = (
+    _Line(3.6, "-", "o"),
+    _Line(2.2, (0, (4, 1.5)), "^"),
+    _Line(1.5, (0, (1.5, 1.5)), "D"),
+    _Line(1.2, (0, (6, 2, 1.5, 2)), "v"),
+    _Line(1.0, (0, (2, 3)), "P"),
+    _Line(0.9, "-", "X"),
+)
+_MARKS = 25  # along a path
 
 
 def landscape_picture(
     functions: Sequence[Function], paths: Mapping[str, Sequence[Descent]], out: Path
 ) -> None:
     """A row per function, a column per family, and for the quadratic a column of denominators."""
-    columns = len(Family) + any(function.name == "quadratic" for function in functions)
-    figure = new_figure("landscape", 4.4 * columns, 3.5 * len(functions) + 0.9)
+    drawn = [path.walker.family for path in paths[functions[0].name]]
+    families = [family for family in Family if family in drawn]
+    measured = any(function.name == "quadratic" for function in functions) and any(
+        with_denominators(paths["quadratic"])
+    )
+    columns = len(families) + measured
+    figure = new_figure("landscape", max(6.5, 4.4 * columns), 3.5 * len(functions) + 0.9)
     grid = figure.subplots(len(functions), columns, squeeze=False)
     for row, function in zip(grid, functions, strict=True):
-        for axes, family in zip(row, Family, strict=False):
+        for axes, family in zip(row, families, strict=False):
             _panel(axes, function, [p for p in paths[function.name] if p.walker.family is family])
         row[0].set_ylabel(function.name, fontsize=12, weight="bold", color=INK)
-        if function.name == "quadratic":
+        if measured and function.name == "quadratic":
             _denominators(row[-1], paths[function.name])
-        elif columns > len(Family):
+        elif measured:
             row[-1].set_axis_off()
-    for axes, family in zip(grid[0], Family, strict=False):
+    for axes, family in zip(grid[0], families, strict=False):
         axes.set_title(family.value, loc="left", fontsize=11, color=INK)
     subtitle = (
-        "From the circle to the square; the star is the minimum. Dots are evenly spaced in steps; "
-        "beside each name its learning rate."
+        "From the circle to the star, the minimum; the square is where a path ends. Marks are "
+        "evenly spaced in steps; beside each name its learning rate."
     )
     headline(figure, "Paths to a minimum", subtitle)
     save(figure, out)
@@ -57,24 +81,35 @@ def landscape_picture(
 
 def _panel(axes: "Axes", function: Function, paths: Sequence[Descent]) -> None:
     _contours(axes, function)
-    for path, color, width in zip(paths, PALETTE, _WIDTHS, strict=False):
-        _path(axes, path, function.rates[path.walker.name], color, width)
+    for i, path in enumerate(paths):
+        _path(axes, path, PALETTE[i % len(PALETTE)], _LINES[i % len(_LINES)], i / len(paths))
     axes.plot(*function.start, "o", markersize=8, color="white", markeredgecolor=INK, zorder=5)
     axes.plot(*function.minimum, "*", markersize=17, color="#ffd700", markeredgecolor=INK, zorder=4)
     if function.name == "quadratic":
         _newton(axes, function)
     axes.set_xlim(function.view[0])
     axes.set_ylim(function.view[1])
-    legend = axes.legend(loc="lower right", fontsize=8.5, framealpha=0.9, edgecolor="none")
+    legend = axes.legend(
+        loc="lower right", fontsize=8.5, framealpha=0.9, edgecolor="none", handlelength=3.2
+    )
     legend.set_zorder(6)
 
 
-def _path(axes: "Axes", path: Descent, rate: float, color: str, width: float) -> None:
+def _path(axes: "Axes", path: Descent, color: str, line: _Line, offset: float) -> None:
+    """A path; ``offset`` is where between the marks of another path its own are."""
     x, y = path.points.T
-    every = max(1, len(x) // 100)
-    axes.plot(x, y, color=color, linewidth=width, zorder=3)
-    axes.plot(x[::every], y[::every], ".", color=color, markersize=width + 2, zorder=3)
-    axes.plot([], [], color=color, linewidth=3, label=f"{path.walker.name} {rate:g}")
+    every = max(1, len(x) // _MARKS)
+    look: dict[str, Any] = {"color": color, "linewidth": line.width, "linestyle": line.dashes}
+    marks: dict[str, Any] = {
+        "marker": line.marker,
+        "markersize": 4.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+        "markevery": (int(offset * every), every),
+    }
+    rate = "" if path.rate is None else f" {path.rate:g}"
+    label = short(f"{path.walker.name}{rate}", 40)
+    axes.plot(x, y, label=label, zorder=3, **look, **marks)
     axes.plot(x[-1], y[-1], "s", color=color, markersize=5.5, markeredgecolor="white", zorder=5)
 
 

@@ -10,6 +10,7 @@ and the same batches.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ class Task:
     name: str
     about: str
     steps: int  # how long the comparison trains unless told otherwise
-    data: Any  # arrays that ``draw`` draws from, an argument of the compiled loop
+    data: Any  # arrays that ``draw`` draws from
     held_out: Batch
     init: Callable[[Array], Params]  # key -> params
     logits: Callable[[Params, Array], Array]  # params, inputs -> [*labels.shape, classes]
@@ -49,6 +50,32 @@ class Task:
         """The share of labels with the largest logit."""
         inputs, labels = batch
         return jnp.mean(jnp.argmax(self.logits(params, inputs), axis=-1) == labels)
+
+    def batches(self, key: Array, first: int, count: int) -> Batch:
+        """The batches of ``count`` steps from the step ``first``, stacked."""
+        batches: Batch = self._draw_many(key, first, count, self.data)
+        return batches
+
+    def score(self, params: Params) -> tuple[float, float]:
+        """Loss and accuracy on what was held out."""
+        loss, accuracy = self._score(params, self.held_out)
+        return float(loss), float(accuracy)
+
+    # Both are compiled once, for all optimizers.
+
+    @cached_property
+    def _draw_many(self) -> Callable[..., Any]:
+        def draw_many(key: Array, first: Array, count: int, data: Any) -> Batch:
+            keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(first + jnp.arange(count))
+            return jax.vmap(self.draw, (0, None))(keys, data)
+
+        return jax.jit(draw_many, static_argnums=2)
+
+    @cached_property
+    def _score(self) -> Callable[..., Any]:
+        return jax.jit(
+            lambda params, batch: (self.loss(params, batch), self.accuracy(params, batch))
+        )
 
 
 # --------------------------------------------------------------------------- digits

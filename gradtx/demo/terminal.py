@@ -9,6 +9,8 @@ import numpy as np
 from gradtx.demo.extras import load
 from gradtx.demo.trials import Report, Trial
 
+_WIDEST = 32  # characters of a construction in a line of the table
+
 
 def console(stderr: bool = False) -> Any:
     """Where the command writes, wide enough for the table."""
@@ -49,30 +51,37 @@ def table_of(trials: Sequence[Trial]) -> Any:
     rich = load("rich.table", command="compare")
     box = load("rich.box", command="compare").SIMPLE_HEAD
     table = rich.Table(box=box, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in _headers(paired=trials[0].theirs is not None):
+    paired = any(each.theirs for each in trials)
+    table.add_column("optimizer", vertical="bottom", overflow="fold", max_width=_WIDEST)
+    for header in _headers(paired):
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
-    table.columns[0].justify = "left"
+    text = load("rich.text", command="compare").Text  # what is in brackets is no markup
     for each in trials:
-        records = [each.ours] if each.theirs is None else [each.ours, each.theirs]
-        loss, accuracy = each.ours.held_out.T
-        cells = [_spread(loss, "{:.3f}"), _spread(100 * accuracy, "{:.1f}") + " %"]
-        cells += [f"{record.steps_per_second:,.0f}" for record in records]
-        cells += [f"{record.prepare_seconds:.2f} s" for record in records]
-        cells += [] if each.difference is None else [f"{each.difference:.1e}"]
-        table.add_row(each.recipe.name, *cells)
+        table.add_row(text(each.recipe.name), *_cells(each, paired))
     return table
 
 
 def _headers(paired: bool) -> list[str]:
     libraries = ["\ngradtx", "\nOptax"] if paired else [""]
     return [
-        "optimizer",
         "held-out\nloss",
         "held-out\naccuracy",
         *(f"steps/s{library}" for library in libraries),
         *(f"trace +\ncompile{library}" for library in libraries),
         *(["largest\ndifference\nfrom Optax"] if paired else []),
     ]
+
+
+def _cells(trial: Trial, paired: bool) -> list[str]:
+    """What is under the headers; a dash for what Optax does not have."""
+    records = [trial.ours, trial.theirs] if paired else [trial.ours]
+    loss, accuracy = trial.ours.held_out.T
+    cells = [_spread(loss, "{:.3f}"), _spread(100 * accuracy, "{:.1f}") + " %"]
+    cells += [f"{each.steps_per_second:,.0f}" if each else "-" for each in records]
+    cells += [f"{each.prepare_seconds:.2f} s" if each else "-" for each in records]
+    if paired:
+        cells.append("-" if trial.difference is None else f"{trial.difference:.1e}")
+    return cells
 
 
 def _spread(values: np.ndarray, style: str) -> str:

@@ -1,24 +1,25 @@
 """Train a task with one optimizer, as one compiled loop.
 
-The loop is a ``lax.scan`` over a chunk of steps, compiled once and called for every chunk of every
-seed. Between calls the caller can report progress and look at the parameters.
+The loop is a ``lax.scan`` over the batches of a chunk of steps, compiled once and called for every
+chunk of every seed. Between calls the caller can report progress and look at the parameters. The
+batches are drawn before, by a program that all optimizers share, so that what is compiled and timed
+is the model and the optimizer.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from gradtx import OptState, Updates
+from gradtx import OptState
 from gradtx.demo.optimizers import Optimizer
-from gradtx.demo.tasks import Params, Task
+from gradtx.demo.tasks import Batch, Params, Task
 
-Apply = Callable[[Params, Updates], Params]
 MOST_CHUNKS = 20
 
 
@@ -43,13 +44,14 @@ class Chunk:
 class Trainer:
     """The compiled training loop of one optimizer on one task."""
 
-    def __init__(self, task: Task, tx: Optimizer, apply_updates: Apply, steps: int) -> None:
+    def __init__(self, task: Task, tx: Optimizer, library: ModuleType, steps: int) -> None:
         self.task, self.tx, self.steps = task, tx, steps
         self.length = chunk_length(steps)
         params, state, key = self._start(seed=0)
-        loop = jax.jit(_loop(task, tx, apply_updates, self.length))
+        batches = task.batches(key, 0, self.length)
+        loop = jax.jit(_loop(task, tx, library))
         began = time.perf_counter()
-        self._loop = loop.lower(params, state, key, 0, task.data).compile()
+        self._loop = loop.lower(params, state, batches).compile()
         self.prepare_seconds = time.perf_counter() - began  # to trace, lower and compile
 
     def _start(self, seed: int) -> tuple[Params, OptState, Array]:
@@ -61,27 +63,41 @@ class Trainer:
         """Train from ``seed``, a chunk at a time."""
         params, state, key = self._start(seed)
         for done in range(0, self.steps, self.length):
+            batches = self.task.batches(key, done, self.length)
+            for array in batches:
+                array.block_until_ready()
             began = time.perf_counter()
-            params, state, losses = self._loop(params, state, key, done, self.task.data)
+            params, state, losses = self._loop(params, state, batches)
             losses = np.asarray(losses)  # waits for the result
             seconds = time.perf_counter() - began
             yield Chunk(done + self.length, losses, params, seconds)
 
 
-def _loop(task: Task, tx: Optimizer, apply_updates: Apply, length: int) -> Callable[..., Any]:
-    def loop(
-        params: Params, state: OptState, key: Array, start: Array, data: Any
-    ) -> tuple[Params, OptState, Array]:
-        def step(
-            carry: tuple[Params, OptState], index: Array
-        ) -> tuple[tuple[Params, OptState], Array]:
-            params, state = carry
-            batch = task.draw(jax.random.fold_in(key, index), data)
-            loss, grads = jax.value_and_grad(task.loss)(params, batch)
-            updates, state = tx.update(grads, state, params)
-            return (apply_updates(params, updates), state), loss
+def check(task: Task, tx: Optimizer, library: ModuleType) -> None:
+    """Raise what the first step with this optimizer would raise."""
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    batches = jax.eval_shape(lambda key: task.batches(key, 0, 1), jax.random.key(0))
+    jax.eval_shape(_loop(task, tx, library), params, jax.eval_shape(tx.init, params), batches)
 
-        (params, state), losses = lax.scan(step, (params, state), start + jnp.arange(length))
+
+def _loop(task: Task, tx: Optimizer, library: ModuleType) -> Callable[..., Any]:
+    update = library.with_extra_args_support(tx).update
+
+    def step(carry: tuple[Params, OptState], batch: Batch) -> tuple[tuple[Params, OptState], Array]:
+        params, state = carry
+
+        # Optax's line searches refuse an extra argument that the objective does not take.
+        def objective(params: Params, obj_fn: object = None) -> Array:
+            return task.loss(params, batch)
+
+        loss, grads = jax.value_and_grad(objective)(params)
+        # For the few that ask for it: line searches, Polyak's step, Sophia.
+        extra = {"value": loss, "grad": grads, "value_fn": objective, "obj_fn": objective}
+        updates, state = update(grads, state, params, **extra)
+        return (library.apply_updates(params, updates), state), loss
+
+    def loop(params: Params, state: OptState, batches: Batch) -> tuple[Params, OptState, Array]:
+        (params, state), losses = lax.scan(step, (params, state), batches)
         return params, state, losses
 
     return loop

@@ -22,24 +22,41 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def refusal(capsys, *words):
-    """The one line with which the command refuses these words."""
+    """The line with which the command refuses these words; two more may show the place."""
     assert main(list(words)) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    (line,) = said.err.splitlines()
+    line, *place = said.err.splitlines()
+    assert line.startswith("gradtx")
+    assert not place or (len(place) == 2 and set(place[1].strip()) == {"^"})
     return line
 
 
-def test_unknown_names_list_the_known_ones(capsys):
+def test_unknown_names_of_a_few_list_the_known_ones(capsys):
     for words, known in [
         (("compare", "--task", "nope"), TASKS),
         (("landscape", "--function", "nope"), FUNCTIONS),
-        (("schedule", "nope"), naming.schedules()),
-        (("describe", "nope"), naming.transformations()),
     ]:
         line = refusal(capsys, *words)
         assert "'nope'" in line
         assert all(name in line for name in known)
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("compare --optimizers adamm", "adam"),
+        ("compare --optimizers Momentun:0.1", "momentum"),
+        ("landscape --optimizers addam", "adam"),
+        ("schedule cosine_decay", "cosine_decay_schedule"),
+        ("describe clip_by_norm", "clip_by_global_norm"),
+    ],
+)
+def test_unknown_names_of_many_get_the_nearest_and_what_lists_all(capsys, words, near):
+    line = refusal(capsys, *words.split())
+    assert near in line.partition("did you mean ")[2].partition("?")[0]
+    assert line.endswith(f"gradtx {words.split()[0]} --list lists all")
+    assert line.count(",") <= 1
 
 
 @pytest.mark.parametrize(
@@ -54,7 +71,14 @@ def test_unknown_names_list_the_known_ones(capsys):
         ("compare --colour", "--colour"),
         ("schedule", "gradtx schedule --list"),
         ("schedule constant_schedule 3", "name=value"),
-        ("schedule constant_schedule value=x", "Python literal"),
+        ("schedule constant_schedule value=x", "cannot read value: unknown name x"),
+        ("schedule constant_schedule value=1 value=2", "value is given twice"),
+        ("schedule constant_schedule(1) value=2", "cannot read 'value=2'"),
+        ("schedule constant_schedule(1) adam(1e-3)", "this is a transformation, not a schedule"),
+        ("schedule constant_schedule(1) constant_schedule", "cannot read 'constant_schedule'"),
+        ("schedule constant_schedule(-1) --log", "--log needs positive values"),
+        ("schedule constant_schedule(1", "'(' was never closed"),
+        ("schedule sgd", "unknown schedule 'sgd'"),
         ("schedule constant_schedule", "value"),
         ("schedule constant_schedule value=1 valeu=1", "valeu"),
         ("schedule torch.step_lr lr=-1.0 step_size=3", "lr"),
@@ -69,7 +93,24 @@ def test_unknown_names_list_the_known_ones(capsys):
         ("schedule constant_schedule value=1e400", "finite"),
         ("describe adamw b1=1.5", "b1"),
         ("describe adamw mu_dtype='nope'", "mu_dtype"),
-        ("describe masked", "gradtx.inspection.describe"),
+        ("describe masked", "missing a required argument: 'inner'"),
+        ("describe adam(1e-3", "'(' was never closed"),
+        ("describe adam(1e-3,b3=1)", "adam has no argument b3"),
+        ("describe adam(1e-3) b1=0.5", "write b1=0.5 inside the brackets"),
+        ("describe constant_schedule(1)", "this is a schedule, not a transformation"),
+        ("describe adamw mask=bias", "cannot read mask: unknown name bias"),
+        ("describe constant_schedule", "unknown transformation 'constant_schedule'"),
+        ("compare --optimizers adam:x", "the learning rate must be a number, got 'x'"),
+        ("compare --optimizers lion:-1", "learning_rate must be finite and >= 0"),
+        ("compare --optimizers freeze:1", "freeze has no learning rate"),
+        ("compare --optimizers dpsgd", "missing a required argument"),
+        ("compare --optimizers adam(b1=2)", "b1"),
+        ("compare --optimizers adam(1e-3,sgd", "'(' was never closed"),
+        ("compare --optimizers constant_schedule(1)", "not a transformation"),
+        ("compare --optimizers sgd,kahan", "kahan cannot train digits: kahan rounds"),
+        ("landscape --optimizers ,", "no optimizer named; known: SGD"),
+        ("landscape --optimizers scale_by_muon", "scale_by_muon on ravine: "),
+        ("landscape --optimizers adam(0)(0)", "only a name can be called"),
         ("describe accumulate inner=1 every=2", "inner"),
         ("describe clip", "max_delta"),
         ("fly", "fly"),
@@ -122,6 +163,38 @@ def test_compare_trains_on_text_without_optax(capsys, tmp_path):
     assert_drawn(tmp_path / "compare.png")
 
 
+def test_compare_trains_whatever_is_written(capsys, tmp_path):
+    """And says first what it found; what Optax does not have is trained without it."""
+    texts = ["sgd:0.3", "lion", "chain(clip(1.0), adamw(1e-3, b2=0.95))", "torch.sgd:0.3"]
+    assert main(["compare", "--steps", "4", "--optimizers", ",".join(texts)]) == 0
+    said = capsys.readouterr().out
+    first, about, *_ = said.splitlines()
+    assert first.startswith("4 optimizers, 4 steps: the same parameters as Optax's to ")
+    assert "; 1 not in Optax; lowest held-out loss " in first
+    assert "4 steps, 1 seed" in about
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert rows["torch.sgd:0.3"].count("-") == 3
+    assert rows["sgd:0.3"][1:3] == rows["torch.sgd:0.3"][1:3]
+    assert "chain(clip(1.0)," in said
+    assert "b2=0.95))" in said
+    assert_drawn(tmp_path / "compare.png")
+
+
+def test_landscape_draws_whatever_is_written(capsys, tmp_path):
+    texts = ["Adam", "adagrad:0.5", "sgd(0.065)", "lion", "lbfgs"]
+    words = ["--optimizers", ",".join(texts), "--function", "ravine"]
+    assert main(["landscape", *words]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {text} " in said for text in ("Adam", "AdaGrad", "sgd(0.065)", "lion", "lbfgs"))
+    assert_drawn(tmp_path / "landscape.png")
+
+
+def test_landscape_lists_functions_and_optimizers(capsys):
+    assert main(["landscape", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in [*FUNCTIONS, "AdaGrad", "gradtx describe --list"])
+
+
 def test_compare_lists_tasks_and_optimizers(capsys):
     assert main(["compare", "--list"]) == 0
     said = capsys.readouterr().out
@@ -155,8 +228,43 @@ def test_every_transformation_can_be_listed_and_most_described(capsys):
 
 
 def test_describe_gives_a_learning_rate_only_where_none_was_given():
-    assert naming.make_transformation("adamw", []) == gradtx.adamw(1e-3)
-    assert naming.make_transformation("sgd", ["learning_rate=0.5"]) == gradtx.sgd(0.5)
+    assert naming.make_transformation(["adamw"]) == gradtx.adamw(1e-3)
+    assert naming.make_transformation(["lion:3e-4"]) == gradtx.lion(3e-4)
+    assert naming.make_transformation(["torch.sgd:0.5"]) == gradtx.torch.sgd(0.5)
+    assert naming.make_transformation(["sgd", "learning_rate=0.5"]) == gradtx.sgd(0.5)
+
+
+def test_arguments_may_be_constructions():
+    words = ["masked", "inner=adam(1e-3)", "mask=~matching('bias')"]
+    expected = gradtx.masked(gradtx.adam(1e-3), ~gradtx.matching("bias"))
+    assert naming.make_transformation(words) == expected
+
+
+def test_describe_of_groups_gives_each_its_size(capsys):
+    text = "chain(clip(1.0), partition({'bias': freeze(), 'w': sgd(0.1, 0.9), '.*': adam(1e-3)}))"
+    assert main(["describe", text]) == 0
+    whole = capsys.readouterr().out.partition("\n1. ")[0]
+    assert "4 bytes a parameter in group 'w'" in whole
+    assert "8 bytes a parameter in group '.*'" in whole
+    assert "bias" not in whole
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        (" , ", []),
+        ("adam, sgd:0.1,", ["adam", "sgd:0.1"]),
+        ("chain(clip(1), sgd(0.1)),adam", ["chain(clip(1), sgd(0.1))", "adam"]),
+        ("freeze('a,(b'),partition({'a': sgd(0.1), 'b': adam(1)}), a", [
+            "freeze('a,(b')", "partition({'a': sgd(0.1), 'b': adam(1)})", "a"
+        ]),
+        ("adam(1, sgd", ["adam(1, sgd"]),
+        ("a),b", ["a)", "b"]),
+    ],
+)  # fmt: skip
+def test_commas_inside_brackets_and_quotes_do_not_separate(text, parts):
+    assert naming.split(text) == parts
 
 
 def test_schedules_are_listed_and_torchs_can_be_drawn(capsys, tmp_path):
@@ -200,13 +308,41 @@ def test_schedules_of_schedules_have_the_lengths_of_their_parts():
     assert schedules.whole_length(gradtx.join_schedules((line, line), (100,))) == 220
 
 
-def test_a_staircase_is_level_and_a_slope_is_not():
-    at, stairs = np.arange(6), np.array([1.0, 1.0, 0.5, 0.5, 0.25, 0.25])
-    x, y = schedules.with_jumps(at, stairs)
-    assert x.tolist() == [0, 1, 2, 2, 3, 4, 4, 5]
-    assert y.tolist() == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
-    slope = np.array([1.0, 1.0, 0.75, 0.5, 0.5, 0.5])
-    assert [z.tolist() for z in schedules.with_jumps(at, slope)] == [at.tolist(), slope.tolist()]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 1.0, 0.5, 0.5, 0.25, 0.25], True),
+        ([0.0, 0.5, 1.0, 1.0, 0.5, 0.5], True),  # behind a warm-up
+        ([1.0, 0.5], True),
+        ([1.0, 1.0, 0.75, 0.5, 0.5, 0.5], False),
+        ([1.0, 1.0, 1.0], False),
+        ([1.0], False),
+    ],
+)
+def test_stairs_are_told_from_slopes(values, expected):
+    assert schedules.has_stairs(np.array(values)) is expected
+
+
+def test_schedules_are_drawn_over_each_other_each_to_its_own_end(capsys, tmp_path, monkeypatch):
+    drawn = []
+    save = schedules.save
+    monkeypatch.setattr(
+        schedules, "save", lambda figure, out: (drawn.append(figure), save(figure, out))
+    )
+    texts = [
+        "cosine_decay_schedule(1.0, 200)",
+        "torch.step_lr(1.0, 30)",
+        "0.5 * linear_schedule(1, 0, 50)",
+    ]
+    assert main(["schedule", *texts, "--log"]) == 0
+    assert capsys.readouterr().out.count("step      0") == 3
+    (axes,) = drawn[0].axes
+    assert axes.get_yscale() == "log"
+    assert [line.get_label() for line in axes.lines] == texts
+    assert [line.get_xdata()[-1] for line in axes.lines] == [220, 120, 55]
+    assert [line.get_drawstyle() for line in axes.lines] == ["default", "steps-post", "default"]
+    assert len({str(line.get_linestyle()) + line.get_color() for line in axes.lines}) == 3
+    assert_drawn(tmp_path / "schedule.png")
 
 
 def test_no_command_prints_the_help(capsys):

@@ -36,7 +36,7 @@ def test_a_run_of_one_step_and_one_that_diverged_are_drawn(tmp_path, paired):
     task = make_task("digits")
 
     def record(value):
-        return Record(np.full((1, 1), value), np.ones((1, 2)), 1.0, 1.0)
+        return Record(np.full((1, 1), value), np.ones((1, 2)), 1.0, 1.0, np.ones(1))
 
     def trial(name, value):
         theirs = record(value) if paired else None

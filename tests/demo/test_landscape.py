@@ -7,8 +7,10 @@ import pytest
 
 import gradtx
 from gradtx.demo.denominators import distance, with_denominators
-from gradtx.demo.descent import WALKERS, descend, descents, second_moment
+from gradtx.demo.descent import RATES, WALKERS, descend, descents, second_moment, walkers
 from gradtx.demo.functions import FUNCTIONS, HESSIAN
+from gradtx.demo.optimizers import Family
+from gradtx.demo.paths import landscape_picture
 
 
 def walker(name):
@@ -70,3 +72,42 @@ def test_denominators_begin_as_the_gradient_and_adams_stay_nearer_the_hessian():
         assert each[0, 1] / each[0, 0] == pytest.approx(gradient[1] / gradient[0], rel=1e-4)
     rms, adam = (distance(roots[name][-1], np.diag(HESSIAN)) for name in ("RMSProp", "Adam"))
     assert adam < distance(np.ones(2), np.diag(HESSIAN)) < rms
+
+
+def test_walkers_are_found_by_name_with_a_rate_or_written():
+    adam, adagrad, written, lion = walkers(["adam", "AdaGrad:0.5", "adagrad(1.0)", "lion"])
+    assert (adam.name, adam.rate) == ("Adam", None)
+    assert (adagrad.name, adagrad.family, adagrad.rate) == ("AdaGrad", Family.SQUARE, 0.5)
+    assert (written.family, written.rate) == (Family.SQUARE, "written")
+    assert (lion.family, lion.rate) == (Family.OTHER, None)
+
+
+def test_without_a_rate_the_best_of_some_is_taken():
+    ravine = FUNCTIONS["ravine"]
+    (lion,) = walkers(["lion"])
+    path = descend(ravine, lion, 60)
+    ends = {
+        rate: float(
+            ravine.value(jnp.asarray(descend(ravine, lion._replace(rate=rate), 60).points[-1]))
+        )
+        for rate in RATES
+    }
+    assert path.rate == min(ends, key=ends.get)
+
+
+def test_paths_that_coincide_are_drawn_in_different_ways(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("gradtx.demo.paths.save", lambda figure, out: figures.append(figure))
+    ravine = FUNCTIONS["ravine"]
+    texts = ["sgd", "sgd(0.065)", "chain(sgd(0.065))", "torch.sgd(0.065)"]
+    paths = descents(ravine, 20, walkers(texts))
+    for path in paths[1:]:
+        np.testing.assert_allclose(path.points, paths[0].points, rtol=1e-5)
+    landscape_picture([ravine], {"ravine": paths}, tmp_path / "l.png")
+    (axes,) = figures[0].axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 21]
+    assert len(lines) == 4
+    for looks in ("get_linestyle", "get_marker", "get_color", "get_linewidth"):
+        seen = [str(getattr(line, looks)()) for line in lines]
+        assert looks == "get_linestyle" or len(set(seen)) == 4
+    assert len({str(line._dash_pattern) for line in lines}) == 4

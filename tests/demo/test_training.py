@@ -9,9 +9,11 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.demo.optimizers import OPTIMIZERS
+from gradtx.demo.errors import CommandError
+from gradtx.demo.optimizers import OPTIMIZERS, pick
 from gradtx.demo.tasks import TASKS, make_task
-from gradtx.demo.training import MOST_CHUNKS, Trainer, chunk_length, relative_difference
+from gradtx.demo.training import MOST_CHUNKS, Chunk, Trainer, chunk_length, relative_difference
+from gradtx.demo.trials import _in_turn, refuse_untrainable
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +24,8 @@ def digits():
 def pair(task, name, steps):
     """The trainers of one recipe, gradtx's and Optax's."""
     recipe = OPTIMIZERS[name]
-    ours = Trainer(task, recipe.ours(task.name, steps), gradtx.apply_updates, steps)
-    theirs = Trainer(task, recipe.theirs(optax, task.name, steps), optax.apply_updates, steps)
+    ours = Trainer(task, recipe.ours(task.name, steps), gradtx, steps)
+    theirs = Trainer(task, recipe.theirs(optax, task.name, steps), optax, steps)
     return ours, theirs
 
 
@@ -61,7 +63,7 @@ def test_the_transformer_sees_no_later_character():
 )
 def test_training_learns(name, optimizer, steps):
     task = make_task(name)
-    trainer = Trainer(task, OPTIMIZERS[optimizer].ours(name, steps), gradtx.apply_updates, steps)
+    trainer = Trainer(task, OPTIMIZERS[optimizer].ours(name, steps), gradtx, steps)
     before, after = task.init(jax.random.key(0)), end(trainer)
     assert task.loss(after, task.held_out) < 0.7 * task.loss(before, task.held_out)
     assert task.accuracy(after, task.held_out) > task.accuracy(before, task.held_out)
@@ -76,16 +78,52 @@ def test_chunks_are_equal_and_few(steps):
 
 def test_chunks_make_one_run(digits, monkeypatch):
     steps = 40
-    chunks = list(Trainer(digits, gradtx.sgd(0.5), gradtx.apply_updates, steps).run(0))
+    chunks = list(Trainer(digits, gradtx.sgd(0.5), gradtx, steps).run(0))
     monkeypatch.setattr("gradtx.demo.training.MOST_CHUNKS", 1)
-    (whole,) = Trainer(digits, gradtx.sgd(0.5), gradtx.apply_updates, steps).run(0)
+    (whole,) = Trainer(digits, gradtx.sgd(0.5), gradtx, steps).run(0)
     assert [chunk.steps for chunk in chunks] == list(range(2, steps + 1, 2))
     np.testing.assert_array_equal(np.concatenate([c.losses for c in chunks]), whole.losses)
     assert relative_difference(chunks[-1].params, whole.params) == 0
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_batches_are_those_drawn_one_by_one(name):
+    task, key = make_task(name), jax.random.key(3)
+    inputs, labels = task.batches(key, 5, 4)
+    for i in range(4):
+        one, two = task.draw(jax.random.fold_in(key, 5 + i), task.data)
+        np.testing.assert_array_equal(inputs[i], one)
+        np.testing.assert_array_equal(labels[i], two)
+
+
+def test_runs_are_taken_in_turn_and_the_first_changes():
+    taken = []
+
+    def run(name):
+        for step in range(3):
+            taken.append(name)
+            yield Chunk(step, np.zeros(1), {"of": name}, 0.0)
+
+    pairs = list(_in_turn([run("a"), run("b")]))
+    assert [[chunk.params["of"] for chunk in pair] for pair in pairs] == [["a", "b"]] * 3
+    assert "".join(taken) == "baabba"
+
+
+def test_line_searches_and_others_are_given_the_objective(digits):
+    for tx in (gradtx.lbfgs(), gradtx.polyak_sgd(), gradtx.sophia(1e-3)):
+        before = digits.init(jax.random.key(0))
+        after = end(Trainer(digits, tx, gradtx, 10))
+        assert digits.score(after)[0] < digits.score(before)[0]
+
+
+def test_what_cannot_train_is_refused_before_anything_is_trained(digits):
+    (recipe,) = pick(["scale_by_muon"])
+    with pytest.raises(CommandError, match=r"scale_by_muon cannot train digits: .*no matrix"):
+        refuse_untrainable(recipe, digits, 5)
+
+
 def test_a_seed_says_everything(digits):
-    trainer = Trainer(digits, gradtx.adam(1e-3), gradtx.apply_updates, 20)
+    trainer = Trainer(digits, gradtx.adam(1e-3), gradtx, 20)
     assert relative_difference(end(trainer, seed=1), end(trainer, seed=1)) == 0
     assert relative_difference(end(trainer, seed=1), end(trainer, seed=2)) > 0.1
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 import itertools
 import pickle
+import re
 from typing import Any
 
 import flax.serialization
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx import ParseError, parse
 
-from .registry import EXAMPLES, Example, for_every, numbers
+from .registry import EXAMPLES, SCHEDULES, Example, ScheduleExample, for_every, numbers
 from .running import assert_same, first, grads, params, plain_run, run, spec, traced_run
 
 LANES = 14
@@ -51,6 +53,25 @@ def test_repr_shows_names_and_values(example: Example) -> None:
 def test_repr_can_be_evaluated(example: Example) -> None:
     tx = example.make()
     assert eval(repr(tx), dict(vars(gradtx))) == tx
+
+
+# Functions, and definitions of the tests: what no text can be read as.
+UNREADABLE = (
+    r"(?<![\w'])(GradientTransformation|against_mean|as_matrices|by_largest|depth_of|every_second|freeze_all|"
+    "halve|inject_hyperparams|labels|largest|mean_of_signs|norm|only_w|shrink|signed_momentum|"
+    "skip_nonfinite|slower|times_value|to_unit_norm|towards_params|while_small|with_slow_in_state|"
+    r"trace[.]<locals>)(?![\w'=])"
+)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, *SCHEDULES], ids=str)
+def test_what_is_printed_is_read(example: Example | ScheduleExample) -> None:
+    value = example.make()
+    if re.search(UNREADABLE, repr(value)):
+        with pytest.raises(ParseError):
+            parse(repr(value))
+    else:
+        assert parse(repr(value)) == value
 
 
 @for_every()
