@@ -66,8 +66,6 @@ from gradtx.core.state import Updates as Updates
 from gradtx.core.step import Step as Step
 from gradtx.core.training_step import step as step
 from gradtx.core.transformation import GradientTransformation as GradientTransformation
-from gradtx.inspection.reading import ParseError as ParseError
-from gradtx.inspection.reading import parse as parse
 from gradtx.interop.names import *
 from gradtx.optimizers import *
 from gradtx.precision import *
@@ -86,22 +84,27 @@ if _TYPE_CHECKING:
     from gradtx import inspection as inspection
     from gradtx import torch as torch
     from gradtx import tree_utils as tree_utils
+    from gradtx.inspection.reading import ParseError as ParseError
+    from gradtx.inspection.reading import parse as parse
 
 __version__ = "0.1.0"
 
 # Imported when they are used; the last two are for `import gradtx as optax`.
 _LATER = ("inspection", "torch", "contrib", "tree_utils")
+_OF_INSPECTION = ("ParseError", "parse")
 
-_export_names(globals(), "interop", "schedules", "tree", *_LATER)
+_export_names(globals(), "interop", "schedules", "tree", *_LATER, *_OF_INSPECTION)
 
 
 def __getattr__(name: str) -> _Any:
     if name in _LATER:
         return _importlib.import_module(f"gradtx.{name}")
+    if name in _OF_INSPECTION:
+        return getattr(_importlib.import_module("gradtx.inspection"), name)
     from gradtx.interop.missing import no_such_name
 
     raise no_such_name(name, globals()["__all__"])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_OF_INSPECTION})

@@ -35,6 +35,8 @@ def show(x: Any) -> str:
         return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
     if isinstance(x, np.dtype):
         return str(x)
+    if isinstance(x, list):
+        return f"[{', '.join(map(show, x))}]"
     if isinstance(x, tuple) and type(x) is tuple:
         inner = ", ".join(map(show, x))
         return f"({inner},)" if len(x) == 1 else f"({inner})"
@@ -71,6 +73,8 @@ def wrapped(text: str, indent: str = "") -> str:
     head, *arguments, last = pieces
     if last not in _CLOSING or any(piece in _CLOSING for piece in arguments):
         return text
+    if not re.search(r"(\w|^|=|: |, )$", head[:-1]):
+        return text  # brackets around an operation
     inner = indent + "    "
     lines = [inner + wrapped(piece.strip(), inner) + "," for piece in arguments if piece.strip()]
     return "\n".join([head, *lines, indent + last])

@@ -215,7 +215,7 @@ def test_numbers_inside_tuples_and_dicts_are_checked() -> None:
 def test_a_container_of_numbers_is_announced() -> None:
     """By the annotation, which says what is in it, or by a name of its own."""
     containers = {
-        f"{name}: {argument}": str(inspect.signature(definition).parameters[argument].annotation)
+        f"{name}: {argument}": definition.signature.parameters[argument].annotation
         for kind in (GradientTransformation, Schedule)
         for name, definition in definitions(kind)
         for argument, found in definition.parameters.items()

@@ -207,9 +207,9 @@ a, b = gradtx.linear_schedule(0.5, 0.1, 10), gradtx.cosine_decay_schedule(0.4, 3
 def test_arithmetic(schedule: Any, oracle: formulas.Schedule, text: str | None) -> None:
     assert_follows(schedule, oracle)
     if text:
-        assert repr(schedule) == text.format(a=a, b=b)
-        again = eval(repr(schedule), dict(vars(gradtx)))
-        assert repr(again) == repr(schedule)
+        assert str(schedule) == text.format(a=a, b=b)
+        again = eval(str(schedule), dict(vars(gradtx)))
+        assert str(again) == str(schedule)
         assert float(again(7)) == float(schedule(7))
 
 
