@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gradtx.core.definition import Definition
 
 # The sections that may follow the arguments.
-_AFTER = re.compile(r"^(State|Raises|Example|See also|References):|^>>> ", re.M)
-_ENTRY = re.compile(r"    (\*{0,2}\w+): ")
+_AFTER = re.compile(r"^(State|Returns|Raises|Notes?|Examples?|See also|References):|^>>> ", re.M)
+_ENTRY = re.compile(r" {2,4}(\*{0,2}\w+)(?: \([^)]*\))?: ")
 
 
 class Shown(str):
@@ -52,14 +52,17 @@ def document(definition: Definition[Any, Any]) -> str:
     lines = []
     for name, parameter in definition.__signature__.parameters.items():
         text = own.get(name) or COMMON.get(name, "")
-        text += "." if text[-1:].isalnum() or text[-1:] in ")`" else ""
+        text += "." if re.search(r"[\w)`]$", text) else ""
         kind = definition.parameters[name]
-        lines.append(f"{_stars(parameter)}{name} ({_range(kind, parameter)}): {text}".rstrip(": "))
+        said = _range(kind, parameter)
+        head = f"{_stars(parameter)}{name}" + (f" ({said})" if said else "")
+        lines.append(f"{head}: {text}" if text else head)
     if not lines:
         return written
     arguments = "\n".join(map(_wrapped, lines))
     parts = [before, f"Args:\n{arguments}", after]
-    return "\n\n".join(part for part in parts if part)
+    text = "\n\n".join(part for part in parts if part)
+    return text if before else "\n" + text  # the first line's indent tells nothing of the others
 
 
 def _wrapped(entry: str) -> str:
@@ -102,12 +105,14 @@ def _stars(parameter: inspect.Parameter) -> str:
 
 def _range(kind: Kind, parameter: inspect.Parameter) -> str:
     """What an argument may be, and its default."""
-    what = kind.text if isinstance(kind, Number) else str(parameter.annotation)
-    if isinstance(kind, Number) and kind.scheduled:
-        what += ", or a schedule"
-    if parameter.default is inspect.Parameter.empty:
-        return what
-    return f"{what}; default {show(parameter.default)}"
+    said = []
+    if isinstance(kind, Number):
+        said.append(kind.text + (", or a schedule" if kind.scheduled else ""))
+    elif parameter.annotation is not parameter.empty:
+        said.append(str(parameter.annotation))
+    if parameter.default is not parameter.empty:
+        said.append(f"default {show(parameter.default)}")
+    return "; ".join(said)
 
 
 # What a caller may give where an annotation has a name of this library.

@@ -190,7 +190,7 @@ def _choose(
     for where, label, size in moments:
         pattern = next((p for p in patterns if re.search(p, label)), None)
         used.add(pattern)
-        if pattern is not None and size >= min_size:
+        if pattern is not None and size >= max(min_size, 1):
             found[where] = patterns[pattern]
     if moments and (unused := [p for p in patterns if p not in used]):
         labels = [label for _, label, _ in moments]

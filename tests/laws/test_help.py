@@ -143,3 +143,37 @@ def test_a_class_body_does_not_bind_a_definition() -> None:
 
     assert Holder().make is gradtx.adam
     assert Holder().make(1e-3) == gradtx.adam(1e-3)
+
+
+@gradtx.per_leaf
+def written_by_a_user(steps, rate: gradtx.NonNegative = 0.1) -> Any:  # type: ignore[no-untyped-def]
+    """Go on.
+
+    Args:
+      steps (int): how many
+      rate (float): how fast
+
+    Returns: a transformation
+    """
+    return lambda grad: grad * rate
+
+
+@gradtx.per_leaf
+def without_words(rate: gradtx.NonNegative = 0.1) -> Any:
+    return lambda grad: grad * rate
+
+
+def test_of_what_users_write() -> None:
+    assert (inspect.getdoc(written_by_a_user) or "").splitlines() == [
+        "Go on.",
+        "",
+        "Args:",
+        "    steps: how many.",
+        "    rate (finite and >= 0, or a schedule; default 0.1): how fast.",
+        "",
+        "Returns: a transformation",
+    ]
+    assert (inspect.getdoc(without_words) or "").splitlines() == [
+        "Args:",
+        "    rate (finite and >= 0, or a schedule; default 0.1)",
+    ]

@@ -234,6 +234,20 @@ AXES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((1000,), P("y")), ((16, 600), P("x", "y")), ((16, 1000), P(None, "x"))]
+)
+def test_rows_that_a_mesh_divides_within_a_block(shape: Any, axes: Any) -> None:
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    params = jnp.cos(jnp.arange(np.prod(shape), dtype=jnp.float32)).reshape(shape)
+    tx = gradtx.store(gradtx.adamw(0.1), "int8", min_size=1)
+    step = jax.jit(partial(gradtx.step, tx))
+    expected, _ = step(params, tx.init(params), params)
+    divided = jax.device_put(params, NamedSharding(mesh, axes))
+    got, _ = step(divided, tx.init(divided), divided)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("division", AXES)
 @pytest.mark.parametrize("name", ["int8", "int4"])

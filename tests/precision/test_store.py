@@ -343,3 +343,12 @@ def test_outside_of_jit_it_is_compiled_once(name: str) -> None:
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled == []
+
+
+def test_leaves_without_elements_stay_as_they_are() -> None:
+    params = {"none": jnp.zeros((0, 3)), "some": jnp.ones((4, 256))}
+    for name in ("int8", "int4", "bfloat16+8"):
+        tx = gradtx.store(gradtx.adamw(0.1), name, min_size=0)
+        new, _ = gradtx.step(tx, params, tx.init(params), params)
+        assert new["none"].shape == (0, 3)
+        assert jnp.all(new["some"] < 1)
