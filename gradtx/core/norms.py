@@ -26,7 +26,7 @@ from gradtx.core.dtypes import (
     real_dtype,
     scalar_dtype,
 )
-from gradtx.core.launches import Axes, Reduction, reduce_each
+from gradtx.core.launches import Axes, reduce_each
 from gradtx.core.numerics import sqrt, times
 
 
@@ -149,17 +149,24 @@ def _norm_jvp(
 
 
 def _in_float64(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
-    """The norm of float32 arrays, whose squares float64 holds. XLA fuses the conversion into the
-    sum."""
+    """The norm of float32 arrays, whose squares float64 holds, from their norms."""
     with enable_x64(True):
-        return cast(lax.sqrt(_total(_total_in_float64, axes, arrays)), np.float32)
+        norms = _together(reduce_each(_root_in_float64, arrays, axes))
+        return lax.squeeze(norms, (0,)) if len(norms) == 1 else _root_in_float64((0,), norms)
+
+
+def _root_in_float64(axes: Axes, x: jax.Array) -> jax.Array:
+    """The norm over some axes. XLA fuses the conversion into the sum."""
+    squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
+    return cast(lax.sqrt(lax.reduce_sum(functools.reduce(lax.add, squares), axes)), np.float32)
 
 
 def _in_units(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
     """The norm from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
     the one that is in range."""
     bounds = _Range.of(arrays[0].real.dtype)
-    totals = _total(_totals_in_units, axes, arrays)
+    each = _together(reduce_each(_totals_in_units, arrays, axes))
+    totals = lax.squeeze(each, (0,)) if len(each) == 1 else lax.reduce_sum(each, (0,))
     plain, large, small = (totals[..., i] for i in range(3))
     one = np.ones_like(bounds.big)
     # A NaN, which compares as False, is beyond.
@@ -168,16 +175,8 @@ def _in_units(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
     return sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit
 
 
-def _total(reduction: Reduction, axes: Sequence[Axes], arrays: Sequence[jax.Array]) -> jax.Array:
-    """The sum of what each of the arrays is reduced to."""
-    each = reduce_each(reduction, arrays, axes)
-    together = each[0] if len(each) == 1 else lax.concatenate(each, 0)
-    return lax.squeeze(together, (0,)) if len(together) == 1 else lax.reduce_sum(together, (0,))
-
-
-def _total_in_float64(axes: Axes, x: jax.Array) -> jax.Array:
-    squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
-    return lax.reduce_sum(functools.reduce(lax.add, squares), axes)
+def _together(each: Sequence[jax.Array]) -> jax.Array:
+    return each[0] if len(each) == 1 else lax.concatenate(each, 0)
 
 
 def _totals_in_units(axes: Axes, x: jax.Array) -> jax.Array:
