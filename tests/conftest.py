@@ -111,21 +111,38 @@ def pytest_runtest_teardown() -> None:
 _SEED = "GRADTX_TESTS_SEED"
 
 
+# Where a third of each test's parameters is tried; of the laws, `one_in` says how many.
+_IN_PART = tuple(f"tests/{name}/" for name in ("core", "golden", "oracles", "precision"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what is `one_in` so many and is not drawn: others every day."""
+    """Mark as slow what is not drawn, of what is `one_in` so many and of the parameters of a test:
+    others every day."""
+    by_test: dict[str, list[pytest.Item]] = {}
     for item in items:
         parts = [mark.args[0] for mark in item.iter_markers("one_in")]
         if parts and not _is_drawn(item.nodeid, max(parts)):
             item.add_marker(pytest.mark.slow)
+        elif not parts and item.nodeid.startswith(_IN_PART):
+            by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, of_test in by_test.items():
+        drawn = _seeded(test).sample(of_test, -(-len(of_test) // 3))
+        for item in of_test:
+            if item not in drawn:
+                item.add_marker(pytest.mark.slow)
 
 
 def _is_drawn(name: str, parts: int) -> bool:
-    return random.Random(f"{os.environ[_SEED]} {name}").randrange(parts) == 0
+    return _seeded(name).randrange(parts) == 0
+
+
+def _seeded(name: str) -> random.Random:
+    return random.Random(f"{os.environ[_SEED]} {name}")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(
-        f"a part of the laws was tried: {_SEED}={os.environ[_SEED]} tries the same, -m '' all"
+        f"a part of the tests was tried: {_SEED}={os.environ[_SEED]} tries the same, -m '' all"
     )
 
 
