@@ -55,6 +55,7 @@ from gradtx.core.rule import Rule as Rule
 from gradtx.core.schedule import Schedule as Schedule
 from gradtx.core.state import Count as Count
 from gradtx.core.state import EmptyState as EmptyState
+from gradtx.core.state import Factors as Factors
 from gradtx.core.state import LeafState as LeafState
 from gradtx.core.state import LikeParams as LikeParams
 from gradtx.core.state import OptState as OptState

@@ -12,6 +12,7 @@ from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.state import (
     OptState,
     Updates,
+    fields_by_leaf,
     fields_like_params,
     fields_of_past_params,
     is_named_tuple,
@@ -20,13 +21,13 @@ from gradtx.core.state import (
 
 def seen_by_rule(own: OptState, updates: Updates, where: str) -> OptState:
     """A tree rule's state, with None for leaves that have no update and the others widened, in
-    fields annotated `LikeParams` or `PastParams`."""
-    if not is_named_tuple(own) or not any(fields_like_params(type(own))):
+    fields annotated `LikeParams`, `PastParams` or `Factors`."""
+    if not is_named_tuple(own) or not any(fields_by_leaf(type(own))):
         return own
     for name in fields_of_past_params(type(own)):
         if misfit := _misfit(name, getattr(own, name), updates, exact=True):
             raise ValueError(f"{where}: {misfit}")
-    fields = zip(own._fields, own, fields_like_params(type(own)), strict=True)
+    fields = zip(own._fields, own, fields_by_leaf(type(own)), strict=True)
     return type(own)(
         *(
             _seen(updates, x, f"{where}: the state's {name}") if like else x
@@ -67,8 +68,8 @@ def _misfit(name: str, tree: Any, updates: Updates, *, exact: bool = False) -> s
 def _seen(updates: Updates, tree: Any, what: str) -> Any:
     shown = drop_absent(updates, tree, what)
 
-    def widened(u: jax.Array, x: jax.Array | None) -> jax.Array | None:
-        return None if x is None else widen(x, u.dtype)
+    def widened(u: jax.Array, x: Any) -> Any:
+        return jax.tree.map(lambda y: widen(y, u.dtype), x)
 
     return None if tree is None else jax.tree.map(widened, updates, shown)
 
@@ -77,7 +78,7 @@ def with_unseen(own: OptState, new: OptState, updates: Updates) -> OptState:
     """The inverse of `seen_by_rule`: the new state, with old leaves where there is no update."""
     if type(own) is not type(new) or not is_named_tuple(own):
         return new
-    fields = zip(own, new, fields_like_params(type(own)), strict=True)
+    fields = zip(own, new, fields_by_leaf(type(own)), strict=True)
     return type(own)(*(restore_absent(updates, x, y) if like else y for x, y, like in fields))
 
 

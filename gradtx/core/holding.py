@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 
 from gradtx.core.state import OptState
@@ -58,6 +59,19 @@ def one_of(due: ArrayLike, run: Run, other: Run, state: OptState) -> tuple[Any, 
 def either(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
     """`now_and_then` as a conditional on every platform."""
     return lax.cond(due, run, _holding(idle), state)
+
+
+@custom_vmap
+def anywhere(due: jax.Array) -> jax.Array:
+    """due, or under `jax.vmap` whether any of a batch is due: with it a conditional stays one, where
+    `due` itself would make a select of it, which runs both branches in every step. What the branch
+    makes is then selected by `due`."""
+    return due
+
+
+@anywhere.def_vmap
+def _anywhere_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple[Any, bool]:
+    return anywhere(jnp.any(due, axis=0)), False
 
 
 def _holding(idle: Idle) -> Run:

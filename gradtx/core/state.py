@@ -39,6 +39,10 @@ class HoldsParams:
     """Marks a field that holds parameters."""
 
 
+class HoldsFactors:
+    """Marks a field of matrices that are decomposed or multiplied with: factors, bases, roots."""
+
+
 # The number of updates so far.
 Count = Annotated[Any, CountMark()]
 # One more than that, for those states of Optax that start counting at 1.
@@ -49,6 +53,11 @@ LikeParams = Annotated[Any, _LikeParams()]
 # The same, for parameters of an earlier step. Storage wrappers never keep these in fewer bits: the
 # differences from them that matter are small compared to the parameters.
 PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
+
+
+# In the state of a rule of trees: a tree of matrices for each leaf. Storage wrappers never keep
+# these in fewer bits: an error of a percent turns a basis away from its directions.
+Factors = Annotated[Any, HoldsFactors()]
 
 
 class EmptyState(NamedTuple):
@@ -101,13 +110,27 @@ def _fields_like_params(state_class: StateClass) -> tuple[bool, ...]:
     return tuple(mark is not None for mark in _marks(state_class, _LikeParams))
 
 
-def _find_past_params(state_class: StateClass) -> frozenset[str]:
+def _fields_by_leaf(state_class: StateClass) -> tuple[bool, ...]:
+    factors = _marks(state_class, HoldsFactors)
+    pairs = zip(fields_like_params(state_class), factors, strict=True)
+    return tuple(like or mark is not None for like, mark in pairs)
+
+
+def _marked(state_class: StateClass, kind: type[Any]) -> frozenset[str]:
     try:
-        marks = _marks(state_class, HoldsParams)
+        marks = _marks(state_class, kind)
     except NameError:
         return frozenset()  # another library's annotations, which may not be evaluable
     pairs = zip(state_class._fields, marks, strict=True)
     return frozenset(name for name, mark in pairs if mark is not None)
+
+
+def _find_past_params(state_class: StateClass) -> frozenset[str]:
+    return _marked(state_class, HoldsParams)
+
+
+def _find_no_moments(state_class: StateClass) -> frozenset[str]:
+    return _marked(state_class, HoldsParams) | _marked(state_class, HoldsFactors)
 
 
 # Of `Any`, since mypy does not know that a class is hashable.
@@ -117,8 +140,12 @@ count_marks: Callable[[Any], tuple[CountMark | None, ...]] = functools.cache(_fi
 shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_fields)
 # For each field of a tree rule's state class, whether it is a tree structured like the params.
 fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
+# The same, or a tree with matrices in the place of each leaf.
+fields_by_leaf: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_by_leaf)
 # The names of the fields that hold parameters, in any library's state class.
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
+# The names of those that hold parameters or factors, which are no moments.
+fields_of_no_moments: Callable[[Any], frozenset[str]] = functools.cache(_find_no_moments)
 
 
 def is_named_tuple(x: object) -> bool:

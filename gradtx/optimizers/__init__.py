@@ -27,6 +27,7 @@ from gradtx.optimizers.rprop import *
 from gradtx.optimizers.schedule_free import *
 from gradtx.optimizers.sgd import *
 from gradtx.optimizers.sign import *
+from gradtx.optimizers.soap import *
 from gradtx.optimizers.sophia import *
 from gradtx.optimizers.trust_ratio import *
 from gradtx.optimizers.yogi import *

@@ -32,7 +32,7 @@ from gradtx.core.state import (
     OptState,
     Params,
     Updates,
-    fields_of_past_params,
+    fields_of_no_moments,
     is_named_tuple,
 )
 from gradtx.core.step import Step
@@ -80,7 +80,7 @@ def store(
 
     A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
     path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not
-    moments: their small differences matter.
+    moments: their small differences matter. Neither are the factors and bases of SOAP and Shampoo.
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
@@ -212,19 +212,19 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
         found = next(_parts(path, shapes), None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
         fits = found is not None and shapes[found[1]] == shape and shape
-        if found is not None and fits and wide and not _holds_params(state, path):
+        if found is not None and fits and wide and not _is_no_moment(state, path):
             field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
             label = "/".join(filter(None, (field, names[found[1]])))
             yield keystr(path), label, math.prod(shape)
 
 
-def _holds_params(state: OptState, path: KeyPath) -> bool:
-    """Whether a leaf of the state lies in a field of past parameters."""
+def _is_no_moment(state: OptState, path: KeyPath) -> bool:
+    """Whether a leaf of the state lies in a field of past parameters or of factors."""
     node = state
     for key in path:
         match key:
             case GetAttrKey():
-                if is_named_tuple(node) and key.name in fields_of_past_params(type(node)):
+                if is_named_tuple(node) and key.name in fields_of_no_moments(type(node)):
                     return True
                 node = getattr(node, key.name)
             case SequenceKey():

@@ -37,6 +37,7 @@ from gradtx.transforms.scaling import *
 from gradtx.transforms.second_moment import *
 from gradtx.transforms.sign import *
 from gradtx.transforms.sm3 import *
+from gradtx.transforms.soap import *
 from gradtx.transforms.sophia import *
 from gradtx.transforms.trust_ratio import *
 from gradtx.transforms.yogi import *
