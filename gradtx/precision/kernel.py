@@ -2,7 +2,8 @@
 
 On TPU the shape of the blocks is another layout in memory, and XLA would copy every array to run in
 it. The kernel takes the leaf as it lies, in tiles of some rows and `WIDTH` columns, which hold
-whole blocks. What runs on a tile are the part's own operations.
+whole blocks. What runs on a tile, one band of its rows after another, are the part's own
+operations.
 
 A vector is taken as it lies, which is as an array of 128 columns does, and so is an array that has
 128 columns, whose blocks go on from one row to the next.
@@ -35,6 +36,9 @@ WIDTH = 256
 # At most so many rows make a tile, and at most so many bytes all the tiles that are in a TPU's
 # memory at once: of its 16 MB the rest is for what is computed between them.
 ROWS = 512
+# A tile is worked on in bands of so many rows: what is computed between them is small, and so is
+# the program, which is a loop.
+BAND = 128
 MEMORY = 4 * 2**20
 _LANES = 128
 # float32 counts so far.
@@ -113,24 +117,29 @@ def run_in_kernel(
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
     shapes = [y for name, x in outputs for y in jax.eval_shape(partial(tiling.lay, name), x)]
 
-    def kernel(*refs: Any) -> None:
+    def run_on(band: Band, refs: Sequence[Any]) -> None:
         inside = iter(refs)
         known = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
-        tiles = [
-            _read(name, [next(inside) for _ in tiling.tiles(name)], tiling) for name, _ in inputs
+        pieces = [
+            _read(name, [next(inside) for _ in tiling.tiles(name)], band) for name, _ in inputs
         ]
-        if numbers is None:
-            number = tiling.number()
-        else:
-            number = _as_column(next(inside)[tiling.column(WIDTH, 0)])
-        column = lax.broadcasted_iota(np.int32, (tiling.rows, WIDTH), 1)
+        number = band.number() if numbers is None else band.column(next(inside), WIDTH, 0)
+        column = lax.broadcasted_iota(np.int32, (BAND, WIDTH), 1)
         index = _index(part.shape, number, column).astype(np.uint32)
-        tile = (tiling.rows, WIDTH), partial(_position, part.shape, number, column)
-        for (name, _), x in zip(outputs, part(tiles, known, tile), strict=True):
+        piece = (BAND, WIDTH), partial(_position, part.shape, number, column)
+        for (name, _), x in zip(outputs, part(pieces, known, piece), strict=True):
             bits = FORMATS[name].bits if name else 0
             dither = noise(next(keys), index, bits) if bits else None
-            _write(name, [next(inside) for _ in tiling.tiles(name)], x, dither, tiling)
+            _write(name, [next(inside) for _ in tiling.tiles(name)], x, dither, band)
+
+    def kernel(*refs: Any) -> None:
+        tile = pl.program_id(0), pl.program_id(1)
+
+        def turn(k: jax.Array, _: None) -> None:
+            run_on(Band(tiling, tile, k), refs)
+
+        lax.fori_loop(0, tiling.rows // BAND, turn, None)
 
     specs = [tile for name, _ in inputs for tile in tiling.tiles(name)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
@@ -235,20 +244,6 @@ class Tiling(NamedTuple):
         """The numbers of tiles."""
         return pl.cdiv(self.height, self.rows), pl.cdiv(self.width, WIDTH)
 
-    def number(self) -> jax.Array:
-        """(rows, 1), the `numbers_of` the leaf in the tile at hand."""
-        i, j = pl.program_id(0), pl.program_id(1)
-        row = i * self.rows + lax.broadcasted_iota(np.int32, (self.rows, 1), 0)
-        return row * pl.cdiv(self.width, WIDTH) + j
-
-    def filled(self) -> jax.Array | None:
-        """Where there are elements in the tile at hand; None if there are everywhere."""
-        if self.length % WIDTH == 0:
-            return None
-        column = lax.broadcasted_iota(np.int32, (self.rows, WIDTH), 1)
-        stretch = self.number() if self.is_vector else pl.program_id(1)
-        return stretch * WIDTH + column < self.length
-
     def tiles(self, name: str | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
 
@@ -288,20 +283,6 @@ class Tiling(NamedTuple):
         missing = number - in_row, -columns.shape[1] % self.in_column(size)
         return jnp.pad(columns, [(0, n) for n in missing])
 
-    def column(self, size: int, k: int) -> Any:
-        """Where in the tile of `tile_by_block` a column of the tile at hand lies."""
-        return pl.ds(pl.program_id(1) * self.columns(size) + k, 1), slice(None)
-
-    def blocks(self, code: Code, tile: jax.Array) -> list[jax.Array]:
-        """A tile as columns of blocks."""
-        if self.is_vector:
-            return [tile.reshape(-1, code.size)]
-        return jnp.split(tile, self.columns(code.size), axis=1)
-
-    def joined(self, blocks: Sequence[jax.Array]) -> jax.Array:
-        """The inverse of `blocks`."""
-        return jnp.concatenate(blocks, axis=1).reshape(self.rows, WIDTH)
-
     def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
         arrays, code = jax.tree.leaves(stored), code_of(name)
@@ -330,6 +311,69 @@ class Tiling(NamedTuple):
             for x, like in zip(arrays, leaves, strict=True)
         ]
         return jax.tree.unflatten(treedef, shaped)
+
+
+class Band(NamedTuple):
+    """Some rows of a tile, by the tile's numbers along the grid and their own in the tile."""
+
+    tiling: Tiling
+    tile: tuple[jax.Array, jax.Array]
+    k: jax.Array
+
+    def number(self) -> jax.Array:
+        """(BAND, 1), the `numbers_of` the leaf there."""
+        i, j = self.tile
+        first = i * self.tiling.rows + self.k * BAND
+        row = first + lax.broadcasted_iota(np.int32, (BAND, 1), 0)
+        return row * pl.cdiv(self.tiling.width, WIDTH) + j
+
+    def filled(self) -> jax.Array | None:
+        """Where there are elements in it; None if there are everywhere."""
+        if self.tiling.length % WIDTH == 0:
+            return None
+        column = lax.broadcasted_iota(np.int32, (BAND, WIDTH), 1)
+        stretch = self.number() if self.tiling.is_vector else self.tile[1]
+        return stretch * WIDTH + column < self.tiling.length
+
+    def part(self, length: int) -> Any:
+        """Its part of an axis of a tile along which the bands lie one after another."""
+        share = length * BAND // self.tiling.rows
+        return pl.ds(pl.multiple_of(self.k * share, share), share)
+
+    # Compilers for TPU find a row by a number that they do not know, or columns, and not both. So
+    # its columns are selected.
+
+    def column(self, ref: Any, size: int, k: int) -> jax.Array:
+        """Its part of a column of blocks in a tile of `tile_by_block`, as a column."""
+        row, share = ref[self._row(size, k)], self._in_column(size)
+        first, *others = jnp.split(row, row.shape[1] // share, axis=1)
+        for i, other in enumerate(others, 1):
+            first = jnp.where(self.k == i, other, first)
+        return _as_column(first)
+
+    def put_column(self, ref: Any, size: int, k: int, column: jax.Array) -> None:
+        """Set it."""
+        where, share = self._row(size, k), self._in_column(size)
+        row = ref[where]
+        place = lax.broadcasted_iota(np.int32, row.shape, 1)
+        chosen = (place >= self.k * share) & (place < (self.k + 1) * share)
+        ref[where] = jnp.where(chosen, jnp.tile(_as_row(column), row.shape[1] // share), row)
+
+    def _row(self, size: int, k: int) -> Any:
+        return pl.ds(self.tile[1] * self.tiling.columns(size) + k, 1), slice(None)
+
+    def _in_column(self, size: int) -> int:
+        return self.tiling.in_column(size) * BAND // self.tiling.rows
+
+    def blocks(self, code: Code, piece: jax.Array) -> list[jax.Array]:
+        """A piece of BAND rows as columns of blocks."""
+        if self.tiling.is_vector:
+            return [piece.reshape(-1, code.size)]
+        return jnp.split(piece, self.tiling.columns(code.size), axis=1)
+
+    def joined(self, blocks: Sequence[jax.Array]) -> jax.Array:
+        """The inverse of `blocks`."""
+        return jnp.concatenate(blocks, axis=1).reshape(BAND, WIDTH)
 
 
 def number_of_arrays(name: str | None) -> int:
@@ -373,51 +417,49 @@ def _key(ref: Any) -> tuple[jax.Array, jax.Array]:
     return ref[0, 0].astype(np.uint32), ref[0, 1].astype(np.uint32)
 
 
-# -- tiles -----------------------------------------------------------------------------------------
+# -- bands of tiles --------------------------------------------------------------------------------
 
 
-def _read(name: str | None, refs: Sequence[Any], tiling: Tiling) -> jax.Array:
-    """A tile of a leaf, decoded."""
+def _read(name: str | None, refs: Sequence[Any], band: Band) -> jax.Array:
+    """A band of a leaf, decoded."""
     code = code_of(name)
     if code is None:
-        values = [ref[...].reshape(tiling.rows, WIDTH) for ref in refs]
+        values = [ref[band.part(ref.shape[0]), :].reshape(BAND, WIDTH) for ref in refs]
         whole = SplitFloat(*values) if len(values) > 1 else values[0]
         return FORMATS[name].decode(whole) if name else values[0]
-    codes, scales = refs[0][...].reshape(tiling.rows, -1), refs[1]
+    codes, scales = refs[0][band.part(refs[0].shape[0]), :].reshape(BAND, -1), refs[1]
     codes = _unpack(codes) if code.bits == 4 else codes
-    columns = enumerate(tiling.blocks(code, codes))
-    return tiling.joined(
-        [code.decode(x, _as_column(scales[tiling.column(code.size, k)])) for k, x in columns]
-    )
+    columns = enumerate(band.blocks(code, codes))
+    return band.joined([code.decode(x, band.column(scales, code.size, k)) for k, x in columns])
 
 
 def _write(
-    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, tiling: Tiling
+    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, band: Band
 ) -> None:
-    """Encode a tile."""
+    """Encode a band."""
     code = code_of(name)
     if code is None:
         stored = FORMATS[name].encode(cast(x, np.float32), dither) if name else x
         for ref, value in zip(refs, jax.tree.leaves(stored), strict=True):
-            ref[...] = value.reshape(ref.shape)
+            ref[band.part(ref.shape[0]), :] = value.reshape(-1, ref.shape[1])
         return
     assert dither is not None
-    filled = tiling.filled()
+    filled = band.filled()
     x = cast(x, np.float32) if filled is None else jnp.where(filled, cast(x, np.float32), 0)
     blocks, randoms, places = (
-        tiling.blocks(code, y) for y in (x, dither, x if filled is None else filled)
+        band.blocks(code, y) for y in (x, dither, x if filled is None else filled)
     )
     codes = []
     for k, (block, random, place) in enumerate(zip(blocks, randoms, places, strict=True)):
         scales = scales_of(block, filled=None if filled is None else place)
         codes.append(code.encode(block, scales, random))
-        refs[1][tiling.column(code.size, k)] = _as_row(scales)
-    whole = tiling.joined(codes)
-    whole = _pack(whole) if code.bits == 4 else whole
-    refs[0][...] = whole.astype(refs[0].dtype).reshape(refs[0].shape)
+        band.put_column(refs[1], code.size, k, scales)
+    whole = band.joined(codes)
+    whole = (_pack(whole) if code.bits == 4 else whole).astype(refs[0].dtype)
+    refs[0][band.part(refs[0].shape[0]), :] = whole.reshape(-1, refs[0].shape[1])
 
 
-# Numbers, one a row of a tile, in a column or in a row. Not every compiler for TPU reshapes one to
+# Numbers, one a row of a band, in a column or in a row. Not every compiler for TPU reshapes one to
 # the other, but each transposes arrays of a multiple of 8 rows and 128 columns.
 
 
