@@ -63,9 +63,11 @@ def either(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, 
 
 @custom_vmap
 def anywhere(due: jax.Array) -> jax.Array:
-    """due, or under `jax.vmap` whether any of a batch is due: with it a conditional stays one, where
-    `due` itself would make a select of it, which runs both branches in every step. What the branch
-    makes is then selected by `due`."""
+    """due; under `jax.vmap`, whether any of the batch is due.
+
+    A conditional on it stays one there. On `due` itself it would become a select, which runs both
+    branches in every step. What the branch makes is then to be selected by `due`.
+    """
     return due
 
 

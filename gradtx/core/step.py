@@ -30,11 +30,6 @@ class Step:
         """The step after this one."""
         return Step(increment(self.count))
 
-    @property
-    def previous(self) -> Step:
-        """The step before this one; of the first, which has none, the first itself."""
-        return Step(jnp.maximum(self.count - 1, 1))
-
     def bias(self, decay: Scalar, dtype: DTypeLike) -> jax.Array:
         """1 - decay^count, a scalar in `dtype`, which is floating and real: the sum of the weights
         in a running mean that started at zero, and so the factor by which it is too small."""

@@ -26,6 +26,7 @@ from gradtx.optimizers.rmsprop import *
 from gradtx.optimizers.rprop import *
 from gradtx.optimizers.schedule_free import *
 from gradtx.optimizers.sgd import *
+from gradtx.optimizers.shampoo import *
 from gradtx.optimizers.sign import *
 from gradtx.optimizers.soap import *
 from gradtx.optimizers.sophia import *

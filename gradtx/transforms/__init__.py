@@ -35,6 +35,7 @@ from gradtx.transforms.radam import *
 from gradtx.transforms.rprop import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.second_moment import *
+from gradtx.transforms.shampoo import *
 from gradtx.transforms.sign import *
 from gradtx.transforms.sm3 import *
 from gradtx.transforms.soap import *

@@ -6,6 +6,7 @@ call for all matrices of one size in the tree, products always in full precision
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,8 +16,10 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
+from gradtx.core.dtypes import Scalar
+from gradtx.core.numerics import number_beside, plus
 
-# One for each axis; None for an axis that has no matrix.
+# An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
 
 # The default of accelerators, bfloat16 or TF32, is too coarse for what is decomposed.
@@ -49,21 +52,83 @@ class Axes(NamedTuple):
         return min(n, math.prod(self.shape) // n)
 
 
-def merged(shape: Sequence[int], longest: int) -> tuple[int, ...]:
-    """The shape with neighbouring axes joined, from the first on, while the product of their
-    lengths is at most `longest`."""
+def merged(shape: Sequence[int], longest: int, *, backwards: bool = False) -> tuple[int, ...]:
+    """The shape with neighbouring axes joined, from the first on or from the last, while the
+    product of their lengths is at most `longest`."""
     joined: list[int] = []
-    for n in shape:
+    for n in reversed(shape) if backwards else shape:
         if joined and joined[-1] * n <= longest:
             joined[-1] *= n
         else:
             joined.append(n)
-    return tuple(n for n in joined if n > 1) or tuple(joined[:1])
+    kept = [n for n in joined if n > 1] or joined[:1]
+    return tuple(reversed(kept) if backwards else kept)
 
 
-def gram(x: Array, axis: int) -> Array:
-    """The products of the slices of x along an axis, (n, n)."""
-    flat = jnp.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+class Blocks(NamedTuple):
+    """How an array of a shape is cut into blocks: along each axis pieces of one length, of which
+    there are some, and perhaps a shorter one. Blocks of equal shape are a group, an array with an
+    axis of blocks before those of a block."""
+
+    shape: tuple[int, ...]
+    # For each axis: (length, number) of equal pieces that lie one after another.
+    pieces: tuple[tuple[tuple[int, int], ...], ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], longest: int) -> Blocks:
+        """Pieces of at most `longest` elements."""
+
+        def cut(n: int) -> tuple[tuple[int, int], ...]:
+            number, rest = divmod(n, longest)
+            if not number:
+                return ((n, 1),)
+            return ((longest, number), (rest, 1)) if rest else ((longest, number),)
+
+        return cls(shape, tuple(map(cut, shape)))
+
+    @property
+    def groups(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The number of blocks and their shape, for each group."""
+        return [
+            (math.prod(q for _, q in group), tuple(n for n, _ in group))
+            for group in itertools.product(*self.pieces)
+        ]
+
+    def split(self, x: Array) -> list[Array]:
+        """The groups, (number, *shape of a block) each."""
+        x, first = x.reshape(self.shape), [0] * len(self.pieces)
+        starts = [itertools.accumulate((n * q for n, q in own), initial=0) for own in self.pieces]
+        corners = itertools.product(*(list(own)[:-1] for own in starts))
+        made = []
+        for group, corner in zip(itertools.product(*self.pieces), corners, strict=True):
+            ends = [start + n * q for start, (n, q) in zip(corner, group, strict=True)]
+            part = lax.slice(x, corner or first, ends).reshape(
+                [k for n, q in group for k in (q, n)]
+            )
+            order = [*range(0, part.ndim, 2), *range(1, part.ndim, 2)]
+            made.append(part.transpose(order).reshape(-1, *(n for n, _ in group)))
+        return made
+
+    def join(self, groups: Sequence[Array]) -> Array:
+        """The inverse of `split`."""
+        left = iter(groups)
+
+        def along(axis: int, group: tuple[tuple[int, int], ...]) -> Array:
+            if axis < len(self.pieces):
+                parts = [along(axis + 1, (*group, piece)) for piece in self.pieces[axis]]
+                return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+            k = len(group)
+            part = next(left).reshape([q for _, q in group] + [n for n, _ in group])
+            order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+            return part.transpose(order).reshape([n * q for n, q in group])
+
+        return along(0, ())
+
+
+def gram(x: Array, axis: int, batch: int = 0) -> Array:
+    """The products of the slices of x along an axis, (n, n). batch: how many axes come before those
+    of the array, and before the result's."""
+    flat = jnp.moveaxis(x, batch + axis, batch).reshape(*x.shape[:batch], x.shape[batch + axis], -1)
     return product(flat, flat.mT.conj())
 
 
@@ -72,18 +137,32 @@ def product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=PRECISION)
 
 
-def rotated(x: Array, bases: Matrices) -> Array:
-    """x in the bases, the columns of a matrix for each axis: Q^H x along each."""
-    for axis, q in enumerate(bases):
-        if q is not None:
-            turned = jnp.tensordot(x, q.conj(), axes=(axis, 0), precision=PRECISION)
-            x = jnp.moveaxis(turned, -1, axis)
+def multiplied(x: Array, matrices: Matrices) -> Array:
+    """x multiplied along each axis by the adjoint of its matrix: M^H x. With the columns of an
+    orthogonal matrix, these are the coordinates of x in the basis of its columns.
+
+    Axes before the last two of the matrices are those of a batch, which x has too.
+    """
+    for axis, m in enumerate(matrices):
+        if m is not None:
+            batch = m.shape[:-2]
+            moved = jnp.moveaxis(x, len(batch) + axis, -1)
+            made = product(moved.reshape(*batch, -1, moved.shape[-1]), m.conj())
+            x = jnp.moveaxis(made.reshape(moved.shape), -1, len(batch) + axis)
     return x
 
 
-def rotated_back(x: Array, bases: Matrices) -> Array:
-    """The inverse of `rotated` for orthogonal bases: Q x along each axis."""
-    return rotated(x, tuple(None if q is None else q.mT.conj() for q in bases))
+def adjoints(matrices: Matrices) -> Matrices:
+    """Each matrix transposed and conjugated: multiplying by these undoes an orthogonal one."""
+    return tuple(None if m is None else m.mT.conj() for m in matrices)
+
+
+def permuted(x: Array, orders: Matrices) -> Array:
+    """x with its slices along each axis in the order given for it, None for an axis as it is."""
+    for axis, order in enumerate(orders):
+        if order is not None:
+            x = jnp.take(x, order, axis=axis)
+    return x
 
 
 def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
@@ -104,14 +183,35 @@ def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
     return found
 
 
+def inverse_roots(
+    matrices: Sequence[Array], eps: Scalar, exponents: Sequence[Scalar]
+) -> list[Array]:
+    """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
+
+    Where an eigenvalue is below eps, all are raised until the smallest is eps.
+    """
+
+    def decompose(x: Array) -> Array:
+        values, vectors = jnp.linalg.eigh(x)
+        return jnp.concatenate([vectors, values.astype(x.dtype)[:, :, None]], axis=2)
+
+    roots = []
+    for x, p in zip(in_batches(decompose, matrices), exponents, strict=True):
+        assert x is not None
+        vectors, values = x[:, :, :-1], x[:, None, :, -1].real
+        values = plus(eps, values)
+        values = values + jnp.maximum(number_beside(values, eps) - values[..., :1], 0)
+        roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
+    return roots
+
+
 def orthogonal(matrices: Sequence[Array]) -> list[Array]:
     """The first factor of the QR decomposition of each."""
     return [x[0] for x in _batched(lambda x: jnp.linalg.qr(x)[0], matrices)]
 
 
 def _descending_eigenvectors(x: Array) -> Array:
-    tiny = jnp.asarray(1e-30, x.real.dtype) * jnp.eye(x.shape[-1], dtype=x.dtype)
-    return jnp.linalg.eigh(x + tiny)[1][:, :, ::-1]
+    return jnp.linalg.eigh(x)[1][:, :, ::-1]
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:

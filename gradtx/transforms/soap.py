@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import real_dtype
 from gradtx.core.holding import anywhere, either, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
+from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
     divide_by_rms,
     over_size,
-    plus,
     real_full_like,
     running_mean,
     sqrt,
@@ -31,12 +31,13 @@ from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Axes,
     Matrices,
+    adjoints,
     eigenvectors,
     gram,
+    multiplied,
     orthogonal,
+    permuted,
     product,
-    rotated,
-    rotated_back,
 )
 
 __all__ = ["ScaleBySoapState", "scale_by_soap"]
@@ -126,9 +127,9 @@ def scale_by_soap(
         >>> for _ in range(2):  # the first makes the bases, in which the gradient is diagonal
         ...     updates, state = tx.update(grads, state)
         >>> q1, q2 = state.bases
-        >>> print(abs(q1.T @ grads @ q2).round(2))
-        [[5.12 0.  ]
-         [0.   1.95]]
+        >>> print(np.abs(q1.T @ grads @ q2).round(1))
+        [[5.1 0. ]
+         [0.  2. ]]
 
     See also: `soap`, the optimizer; `scale_by_adam`.
 
@@ -154,12 +155,12 @@ def scale_by_soap(
     def update(
         updates: Updates, state: ScaleBySoapState, step: Step
     ) -> tuple[Updates, ScaleBySoapState]:
-        first, counted = step.count == 1, step.previous
+        first, counted = step.count == 1, Step(jnp.maximum(step.count - 1, 1))
 
         def next_moments(g: Array, old: _Leaf) -> _Leaf:
             """The moments with g, in the old bases, and the factors with it."""
             # The first gradient makes the bases, and is in none yet.
-            turned = jnp.where(first, 0, rotated(g, old.bases))
+            turned = jnp.where(first, 0, multiplied(g, old.bases))
             factors = [
                 None if f is None else running_mean(f, gram(g, axis), decay)
                 for axis, f in enumerate(old.factors)
@@ -172,78 +173,79 @@ def scale_by_soap(
             )
 
         def direction(leaf: _Leaf) -> Array:
-            u = rotated_back(divide_by_rms(leaf.mu, leaf.nu, eps), leaf.bases)
+            u = multiplied(divide_by_rms(leaf.mu, leaf.nu, eps), adjoints(leaf.bases))
             if correct_bias:
                 of_mu, of_nu = (counted.bias(b, real_dtype(u.dtype)) for b in (b1, b2))
                 u = times(sqrt(of_nu) / of_mu, u)
-            return over_size(u, plus(1e-30, root_mean_square(u))) if normalize_grads else u
+            return over_size(u, root_mean_square(u)) if normalize_grads else u
 
+        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_soap: the state's mu")
         grads, structure = jax.tree.flatten(updates)
         axes = [axes_of(g) for g in grads]
+        fields = [structure.flatten_up_to(x) for x in state[1:]]  # type: ignore[attr-defined]
         old = [
             _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
-            for own, mu, nu, factors, bases in zip(
-                axes, *(structure.flatten_up_to(field) for field in state[1:]), strict=True
-            )
+            for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
         ]
-        seen = [g.reshape(own.shape) for g, own in zip(grads, axes, strict=True)]
-        new = [next_moments(g, leaf) for g, leaf in zip(seen, old, strict=True)]
-        made = [direction(leaf).reshape(g.shape) for g, leaf in zip(grads, new, strict=True)]
+        new = [
+            next_moments(g.reshape(own.shape), leaf)
+            for g, own, leaf in zip(grads, axes, old, strict=True)
+        ]
+        made = [direction(leaf) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
         new = _in_new_bases(new, axes, due, first)
-        mu, nu = ([x[k].reshape(g.shape) for g, x in zip(grads, new)] for k in (0, 1))
-        fields = mu, nu, [x.factors for x in new], [x.bases for x in new]
-        return structure.unflatten(made), state._replace(
-            **{
-                name: structure.unflatten(x)
-                for name, x in zip(state._fields[1:], fields, strict=True)
-            }
+
+        def tree(values: Iterable[Any]) -> Any:
+            return jax.tree.unflatten(structure, values)
+
+        def shaped(arrays: Iterable[Array]) -> Updates:
+            return tree(x.reshape(g.shape) for x, g in zip(arrays, grads, strict=True))
+
+        return shaped(made), state._replace(
+            mu=shaped(leaf.mu for leaf in new),
+            nu=shaped(leaf.nu for leaf in new),
+            factors=tree(leaf.factors for leaf in new),
+            bases=tree(leaf.bases for leaf in new),
         )
 
     return Rule(init, update)
+
+
+# The moments and the bases of a leaf, which a step holds unless the bases are due.
+_Held = list[tuple[Array, Array, Matrices]]
 
 
 def _in_new_bases(
     leaves: Sequence[_Leaf], axes: Sequence[Axes], due: Array, first: Array
 ) -> list[_Leaf]:
     """The leaves in the bases that their factors have now, if due; first: if they had none."""
-    places = [(i, k) for i, own in enumerate(axes) for k, has in enumerate(own.own) if has]
-    if not places:
+    factors: list[Array] = jax.tree.leaves([lax.stop_gradient(x.factors) for x in leaves])
+    ranks = [own.rank(k) for own in axes for k, has in enumerate(own.own) if has]
+    if not factors:
         return list(leaves)
-    grams = [lax.stop_gradient(leaves[i].factors[k]) for i, k in places]
-    ranks = [axes[i].rank(k) for i, k in places]
-    Held = list[tuple[Array, Array, Matrices]]
 
     def start(bases: list[Array]) -> tuple[None, list[Array]]:
-        made = eigenvectors(grams, ranks)
+        made = eigenvectors(factors, ranks)
         return None, [jnp.where(first, x, q) for x, q in zip(made, bases, strict=True)]
 
-    def follow(held: Held) -> tuple[None, Held]:
-        old = [lax.stop_gradient(held[i][2][k]) for i, k in places]
-        followed = [product(f, q) for f, q in zip(grams, old, strict=True)]
-        # By the second moment of the gradient along each, the largest first.
-        sizes = [jnp.sum((q.conj() * fq).real, axis=0) for q, fq in zip(old, followed, strict=True)]
-        orders = [jnp.argsort(x, descending=True) for x in sizes]
-        bases = orthogonal([fq[:, order] for fq, order in zip(followed, orders, strict=True)])
-        bases = either(anywhere(first), start, lambda bases: None, bases)[1]
-        turned: dict[int, dict[int, tuple[Array, Array]]] = {}
-        for (i, k), order, q in zip(places, orders, bases, strict=True):
-            turned.setdefault(i, {})[k] = order, q
-        new = list(held)
-        for i, of_axis in turned.items():
-            mu, nu, before = held[i]
-            after = tuple(
-                of_axis[k][1].astype(q.dtype) if k in of_axis else None
-                for k, q in enumerate(before)
-            )
-            mu = rotated(rotated_back(mu, before), after)
-            for k, (order, _) in of_axis.items():
-                nu = jnp.take(nu, order, axis=k)
-            new[i] = mu, nu, after
-        return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), new, held)
+    def follow(held: _Held) -> tuple[None, _Held]:
+        bases = [lax.stop_gradient(bases) for _, _, bases in held]
+        old, structure = jax.tree.flatten(bases)
+        powers = [product(f, q) for f, q in zip(factors, old, strict=True)]
+        # By the mean square of the gradient along each direction, the largest first.
+        squares = [jnp.sum((q.conj() * p).real, axis=0) for q, p in zip(old, powers, strict=True)]
+        orders = [jnp.argsort(x, descending=True) for x in squares]
+        new = orthogonal([p[:, order] for p, order in zip(powers, orders, strict=True)])
+        new = either(anywhere(first), start, lambda bases: None, new)[1]
+        after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
+        moved = [
+            (multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own), p)
+            for (mu, nu, _), q, p, own in zip(held, bases, after, order, strict=True)
+        ]
+        return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), moved, held)
 
-    held: Held = [(leaf.mu, leaf.nu, leaf.bases) for leaf in leaves]
-    held = now_and_then(anywhere(due), follow, lambda held: None, held)[1]
+    held = [(leaf.mu, leaf.nu, leaf.bases) for leaf in leaves]
+    _, held = now_and_then(anywhere(due), follow, lambda held: None, held)
     return [
         leaf._replace(mu=mu, nu=nu, bases=bases)
         for leaf, (mu, nu, bases) in zip(leaves, held, strict=True)

@@ -18,7 +18,8 @@ from .registry import EXAMPLES, SCHEDULES, definitions
 # Numbers just outside of what an argument may be, written down here and not read off the library.
 OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(
-        ("b1", "b2", "b3", "rho", "alpha_of_rmsprop", "beta_of_signum"), (-0.1, 1.0, 1.5)
+        ("b1", "b2", "b3", "shampoo_beta", "rho", "alpha_of_rmsprop", "beta_of_signum"),
+        (-0.1, 1.0, 1.5),
     ),
     **dict.fromkeys(("decay", "momentum", "dampening", "pct_start", "pct_final"), (-0.1, 1.1)),
     **dict.fromkeys(("eta_minus",), (-0.1, 1.1)),

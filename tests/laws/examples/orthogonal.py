@@ -113,4 +113,29 @@ EXAMPLES: tuple[Example, ...] = (
         rates=(0.1, 0.03),
         twin=lambda: optax.contrib.galore(0.1),
     ),
+    E(
+        "scale_by_soap",
+        "bases of every step",
+        lambda: gradtx.scale_by_soap(precondition_frequency=1, precondition_1d=True),
+    ),
+    E(
+        "scale_by_soap",
+        "merged and normalized",
+        lambda: gradtx.scale_by_soap(
+            0.9,
+            0.99,
+            0.8,
+            precondition_frequency=1,
+            max_precond_dim=3,
+            merge_dims=True,
+            normalize_grads=True,
+        ),
+    ),
+    E(
+        "soap",
+        "default",
+        lambda: gradtx.soap(0.1, precondition_frequency=2),
+        needs_params=True,
+        rates=(0.1, 0.03),
+    ),
 )
