@@ -172,7 +172,7 @@ def scale_by_shampoo(
         def of(field: Any) -> list[Any]:
             if field is None:
                 return [None] * len(grads)
-            return structure.flatten_up_to(field)  # type: ignore[attr-defined, no-any-return]
+            return structure.flatten_up_to(field)  # type: ignore[attr-defined]
 
         def tree(values: Iterable[Any]) -> Any:
             return jax.tree.unflatten(structure, values)

@@ -18,7 +18,16 @@ from .registry import EXAMPLES, SCHEDULES, definitions
 # Numbers just outside of what an argument may be, written down here and not read off the library.
 OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(
-        ("b1", "b2", "b3", "shampoo_beta", "rho", "alpha_of_rmsprop", "beta_of_signum"),
+        (
+            "b1",
+            "b2",
+            "b3",
+            "shampoo_beta",
+            "grafting_b2",
+            "rho",
+            "alpha_of_rmsprop",
+            "beta_of_signum",
+        ),
         (-0.1, 1.0, 1.5),
     ),
     **dict.fromkeys(("decay", "momentum", "dampening", "pct_start", "pct_final"), (-0.1, 1.1)),
@@ -30,6 +39,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
             "lr_decay",
             "eps",
             "eps_root",
+            "grafting_eps",
             "weight_decay",
             "initial_scale",
             "initial_accumulator_value",
@@ -70,7 +80,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("decay_steps", "half_period", "first_period"), (0, -1)),
     **dict.fromkeys(("step_size", "T_max", "T_0"), (0, -1)),
     **dict.fromkeys(("T_mult", "period_multiplier", "eta_plus"), (0.5, -1)),
-    **dict.fromkeys(("b2_of_sm3",), (-0.1, 1.1)),
+    **dict.fromkeys(("b2_of_sm3", "b2_of_shampoo"), (-0.1, 1.1)),
     **dict.fromkeys(("k",), (0, -1)),
     **dict.fromkeys(("beta_of_muon", "adam_b1", "adam_b2"), (-0.1, 1.0)),
     **dict.fromkeys(("alpha_of_cocob", "patience", "cooldown", "accumulation_size"), (-1,)),
@@ -80,7 +90,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("beta", "beta3"), (-0.1, 1.0)),
     **dict.fromkeys(("b1_of_schedule_free", "factor"), (-0.1, 0.0, 1.1)),
     **dict.fromkeys(("rtol",), (-0.1, 1.1)),
-    **dict.fromkeys(("estim_lr0", "s_init"), (0.0, -1.0)),
+    **dict.fromkeys(("estim_lr0", "s_init", "eps_of_shampoo"), (0.0, -1.0)),
     **dict.fromkeys(("max_consecutive_errors", "floor", "slow_step_size"), (-0.1,)),
     **dict.fromkeys(("init_scale", "max_scale", "growth_interval"), (0.0, -1.0)),
     **dict.fromkeys(("growth_factor", "backoff_factor"), (0.0, -1.0)),
@@ -100,6 +110,11 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
 }
 # Names that mean something else in one place.
 ALIASES = {
+    **{
+        (name, argument): f"{argument}_of_shampoo"
+        for name in ("scale_by_shampoo", "shampoo")
+        for argument in ("b2", "eps")
+    },
     ("scale_by_backtracking_linesearch", "rtol"): "slope_rtol",
     ("cocob", "alpha"): "alpha_of_cocob",
     ("scale_by_cocob", "alpha"): "alpha_of_cocob",

@@ -138,4 +138,32 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         rates=(0.1, 0.03),
     ),
+    E(
+        "scale_by_shampoo",
+        "sums in blocks",
+        lambda: gradtx.scale_by_shampoo(
+            0.5,
+            1.0,
+            0.8,
+            grafting=None,
+            exponent=0.25,
+            max_preconditioner_dim=2,
+            merge_small_dims=False,
+            eps=0.01,
+        ),
+    ),
+    E(
+        "scale_by_shampoo",
+        "whitened",
+        lambda: gradtx.scale_by_shampoo(
+            eps=0.1, start_preconditioning_step=2, grafting="rmsprop", kl=True
+        ),
+    ),
+    E(
+        "shampoo",
+        "default",
+        lambda: gradtx.shampoo(0.1, eps=1e-6, merge_small_dims=False),
+        needs_params=True,
+        rates=(0.1, 0.03),
+    ),
 )
