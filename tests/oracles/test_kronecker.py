@@ -1,8 +1,8 @@
 """SOAP and Shampoo beside NumPy written from the equations.
 
-The NumPy versions follow the authors' trajectories, and each of the conventions that ports get wrong
-takes them off these: so the trajectories tell the conventions apart. They then are the oracle for
-what the authors' code leaves undetermined.
+The NumPy versions follow the authors' trajectories, and each of the conventions that ports get
+wrong takes them off these: so the trajectories tell the conventions apart. They then are the oracle
+for what the authors' code leaves undetermined.
 """
 
 import math
