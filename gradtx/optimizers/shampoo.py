@@ -78,7 +78,7 @@ def shampoo(
 
     Example:
         >>> params = jnp.diag(jnp.array([100.0, 1.0]))
-        >>> tx = gradtx.shampoo(0.1)
+        >>> tx = gradtx.shampoo(0.1, merge_small_dims=False)
         >>> updates, state = tx.update(params, tx.init(params), params)
         >>> print(np.diag(updates).round(2))  # each direction has the same weight
         [-0.1 -0.1]

@@ -88,14 +88,17 @@ class Blocks(NamedTuple):
 
     @property
     def groups(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The number of blocks and their shape, for each group."""
+        """The number of blocks and their shape, for each group; an empty array has none."""
         return [
             (math.prod(q for _, q in group), tuple(n for n, _ in group))
             for group in itertools.product(*self.pieces)
+            if 0 not in self.shape
         ]
 
     def split(self, x: Array) -> list[Array]:
         """The groups, (number, *shape of a block) each."""
+        if 0 in self.shape:
+            return []
         x, first = x.reshape(self.shape), [0] * len(self.pieces)
         starts = [itertools.accumulate((n * q for n, q in own), initial=0) for own in self.pieces]
         corners = itertools.product(*(list(own)[:-1] for own in starts))

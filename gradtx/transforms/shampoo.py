@@ -87,7 +87,7 @@ def scale_by_shampoo(
 
     A matrix of gradients is whitened from both sides, as full-matrix AdaGrad would with a
     covariance that is a Kronecker product. Grafting takes the length of a step from a method whose
-    learning rates are known, and the direction from here.
+    learning rates are known, and the direction from here. Derivatives treat the roots as constants.
 
     Args:
         b2: the decay of the factors; 1 sums them, as AdaGrad does.
@@ -230,7 +230,8 @@ def scale_by_shampoo(
         for g, mu, nu, own, matrices in zip(grads, mus, nus, blocks, roots, strict=True):
             m = ahead(g, mu)
             pieces = zip(own.split(m), own.split(grafted(m, nu)), matrices, strict=True)
-            made.append(own.join([direction(*piece) for piece in pieces]).reshape(g.shape))
+            directions = [direction(*piece) for piece in pieces]
+            made.append(own.join(directions).reshape(g.shape) if directions else g)
         return tree(made), state._replace(
             mu=tree(running_mean(mu, g, b1) for g, mu in zip(grads, mus, strict=True)),
             nu=tree(nus) if has_nu else None,
@@ -275,12 +276,12 @@ def _renewed(
         for group in leaf
         for _ in group
     ]
-    grams: list[Array] = jax.tree.leaves(lax.stop_gradient(factors))
+    grams: list[Array] = jax.tree.leaves(factors)
     if not grams:
         return roots
 
     def renew(old: list[Array]) -> tuple[None, list[Array]]:
-        means = [f / cast(bias(real_dtype(f.dtype)), f.dtype) for f in grams]
+        means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in grams]
         new = inverse_roots(means, eps, exponents)
         return None, [jnp.where(due, x, y) for x, y in zip(new, old, strict=True)]
 

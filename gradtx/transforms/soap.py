@@ -96,7 +96,7 @@ def scale_by_soap(
 
     In its eigenbasis the curvature of a matrix is closer to a diagonal one, which is what Adam
     assumes. It takes fewer steps than Adam, and each has four products of matrices more per matrix,
-    and rarely a decomposition.
+    and rarely a decomposition. Derivatives treat the bases as constants.
 
     Args:
         shampoo_beta: the decay of the factors; None means b2.

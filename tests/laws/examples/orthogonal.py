@@ -151,18 +151,23 @@ EXAMPLES: tuple[Example, ...] = (
             merge_small_dims=False,
             eps=0.01,
         ),
+        idle=("grafting_b2", "grafting_eps"),
     ),
     E(
         "scale_by_shampoo",
         "whitened",
         lambda: gradtx.scale_by_shampoo(
-            eps=0.1, start_preconditioning_step=2, grafting="rmsprop", kl=True
+            eps=0.1,
+            start_preconditioning_step=2,
+            grafting="rmsprop",
+            max_preconditioner_dim=8,
+            kl=True,
         ),
     ),
     E(
         "shampoo",
         "default",
-        lambda: gradtx.shampoo(0.1, eps=1e-6, merge_small_dims=False),
+        lambda: gradtx.shampoo(0.1, eps=0.01, max_preconditioner_dim=8, merge_small_dims=False),
         needs_params=True,
         rates=(0.1, 0.03),
     ),
