@@ -89,4 +89,5 @@ def test_follows_the_authors(row: dict[str, Any], x64: None) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 def test_follows_the_authors_in_float32(row: dict[str, Any]) -> None:
-    check(row, np.float32, 5e-3 if row["gradtx"] == "shampoo" else 5e-5)
+    # Roots of eigenvalues as small as float32's error of the largest, beside an eps of that size.
+    check(row, np.float32, 1e-2 if row["gradtx"] == "shampoo" else 5e-5)
