@@ -7,11 +7,23 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from gradtx.core.definition import schedule
-from gradtx.core.hyperparameters import Positive, PositiveSteps, Real, Steps
+from gradtx.core.hyperparameters import (
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    PositiveSteps,
+    Real,
+    Steps,
+)
 from gradtx.schedules.polynomial import whole_periods
 from gradtx.schedules.transition import half_wave, one_minus_sqrt, straight, transition
 
-__all__ = ["cyclic_schedule", "inverse_sqrt_schedule", "wsd_schedule"]
+__all__ = [
+    "cyclic_schedule",
+    "inverse_sqrt_schedule",
+    "precond_update_prob_schedule",
+    "wsd_schedule",
+]
 
 _DECAYS = {"linear": straight, "cosine": half_wave(), "sqrt": one_minus_sqrt}
 
@@ -154,5 +166,39 @@ def cyclic_schedule(
         rising = transition(within, init_value, top, up_steps, straight)
         falling = transition(within - up_steps, top, init_value, down, straight)
         return jnp.where(within < up_steps, rising, falling)
+
+    return value
+
+
+@schedule
+def precond_update_prob_schedule(
+    max_prob: PositiveFraction = 1.0,
+    min_prob: PositiveFraction = 0.03,
+    decay: NonNegative = 0.001,
+    flat_start: Steps = 500,
+) -> Any:
+    """Fall exponentially from max_prob to min_prob, after a flat start.
+
+        clip(max_prob * exp(-decay * (t - flat_start)), min_prob, max_prob)
+
+    The share of updates in which `kron` fits its preconditioners: they change fast at first.
+
+    Args:
+        max_prob: the value at the start
+        min_prob: the value at the end
+        decay: the rate of the fall: after 1 / decay steps the value is a third
+        flat_start: how many steps the value stays at max_prob
+
+    Example:
+        >>> schedule = gradtx.precond_update_prob_schedule()
+        >>> print(schedule(jnp.array([0, 500, 1500, 10_000])).round(2))
+        [1.   1.   0.37 0.03]
+
+    See also: `kron`, `exponential_decay`.
+    """
+
+    def value(t: Any) -> Any:
+        fallen = max_prob * jnp.exp(-decay * jnp.maximum(t - flat_start, 0))
+        return jnp.maximum(fallen, min_prob)
 
     return value

@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import Scalar
-from gradtx.core.numerics import number_beside, plus
+from gradtx.core.norms import norm
+from gradtx.core.numerics import abs_sq, number_beside, over_size, plus
 
 # An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
@@ -144,10 +145,15 @@ def multiplied(x: Array, matrices: Matrices) -> Array:
     """x multiplied along each axis by the adjoint of its matrix: M^H x. With the columns of an
     orthogonal matrix, these are the coordinates of x in the basis of its columns.
 
-    Axes before the last two of the matrices are those of a batch, which x has too.
+    A vector stands for a diagonal matrix. Axes before the last two of the matrices are those of a
+    batch, which x has too.
     """
     for axis, m in enumerate(matrices):
-        if m is not None:
+        if m is None:
+            continue
+        if m.ndim == 1:
+            x = m.conj().reshape([-1 if k == axis else 1 for k in range(x.ndim)]) * x
+        else:
             batch = m.shape[:-2]
             moved = jnp.moveaxis(x, len(batch) + axis, -1)
             made = product(moved.reshape(*batch, -1, moved.shape[-1]), m.conj())
@@ -157,7 +163,19 @@ def multiplied(x: Array, matrices: Matrices) -> Array:
 
 def adjoints(matrices: Matrices) -> Matrices:
     """Each matrix transposed and conjugated: multiplying by these undoes an orthogonal one."""
-    return tuple(None if m is None else m.mT.conj() for m in matrices)
+    return tuple(None if m is None else m.conj() if m.ndim == 1 else m.mT.conj() for m in matrices)
+
+
+def spectral_norm(x: Array, products: int) -> Array:
+    """An estimate from below of the largest singular value of a normal matrix, by so many products
+    with a vector: the power iteration from its longest row. 0 of a matrix of zeros."""
+    largest = jnp.max(jnp.abs(x))
+    x = over_size(x, largest)
+    vector = x[jnp.argmax(jnp.sum(abs_sq(x), axis=1))].conj()
+    for _ in range(products):
+        vector = over_size(vector, norm(vector))
+        vector = product(x, vector[:, None])[:, 0]
+    return largest * norm(vector)
 
 
 def permuted(x: Array, orders: Matrices) -> Array:

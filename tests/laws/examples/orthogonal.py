@@ -171,4 +171,21 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         rates=(0.1, 0.03),
     ),
+    E(
+        "scale_by_kron",
+        "fitted to noise",
+        lambda: gradtx.scale_by_kron(
+            0.5, preconditioner_update_probability=0.5, memory_save_mode="one_diag", seed=3
+        ),
+    ),
+    E(
+        "scale_by_kron",
+        "procrustes",
+        lambda: gradtx.scale_by_kron(
+            method="procrustes",
+            preconditioner_update_probability=1.0,
+            momentum_into_precond_update=False,
+        ),
+    ),
+    E("kron", "default", lambda: gradtx.kron(0.1), needs_params=True, rates=(0.1, 0.03)),
 )

@@ -127,6 +127,12 @@ SCHEDULES: tuple[ScheduleExample, ...] = (
         "decaying",
         lambda: gradtx.cyclic_schedule(0.1, 0.5, 4, 2, "exp_range", 0.9),
     ),
+    S(
+        "precond_update_prob_schedule",
+        "soon falling",
+        lambda: gradtx.precond_update_prob_schedule(0.9, 0.2, 0.3, 2),
+        "max_prob",
+    ),
     # -- arithmetic ------------------------------------------------------------------------------
     S("Schedule", "sum", lambda: 0.1 + LINE, "left", infix=True),
     S("Schedule", "difference", lambda: 1.0 - LINE, "left", infix=True),

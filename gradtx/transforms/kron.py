@@ -1,0 +1,322 @@
+"""PSGD with Kronecker preconditioners: whitening that is fitted by gradient descent on a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from gradtx.core.counts import increment, start
+from gradtx.core.decorators import per_tree
+from gradtx.core.dtypes import cast, real_dtype
+from gradtx.core.holding import anywhere, now_and_then
+from gradtx.core.hyperparameters import (
+    Decay,
+    NonNegativeInt,
+    Positive,
+    PositiveFraction,
+    PositiveInt,
+)
+from gradtx.core.leaves import Leaves, aligned_arrays, path_words
+from gradtx.core.norms import root_mean_square
+from gradtx.core.numerics import abs_sq, over_size, running_mean, times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
+from gradtx.core.step import Step
+from gradtx.schedules.training import precond_update_prob_schedule
+from gradtx.transforms.kronecker import (
+    Matrices,
+    adjoints,
+    gram,
+    multiplied,
+    product,
+    spectral_norm,
+)
+
+__all__ = ["ScaleByKronState", "scale_by_kron"]
+
+Method = Literal["kron", "procrustes"]
+MemorySaveMode = Literal["one_diag", "all_diag"]
+
+# The default, made once: values of it are equal anyway.
+PROBABILITY = precond_update_prob_schedule()
+# The update's largest root mean square. Whitened, it is 1.
+_LARGEST_RMS = 1.1
+# How often the factors of an array are given equal sizes: on so many of a hundred updates.
+_BALANCED = 0.01
+# Products of a matrix in the estimate of its largest singular value.
+_FEW, _MORE = 2, 5
+
+
+class ScaleByKronState(NamedTuple):
+    """The running mean of the gradient (mu); for each axis of each leaf a factor of its
+    preconditioner, a matrix or, if it is diagonal, a vector (preconditioners); how curved the
+    fit of each factor has been, a scalar (bounds, None with method="kron"); and the number of
+    updates since the preconditioners were last due (update_counter)."""
+
+    count: Count
+    mu: LikeParams
+    preconditioners: Factors
+    bounds: Factors
+    update_counter: Array
+
+
+class _Fit(NamedTuple):
+    """The factors of one leaf and the bounds of their fits."""
+
+    factors: Matrices
+    bounds: tuple[Array, ...]
+
+
+@per_tree
+def scale_by_kron(
+    b1: Decay = 0.9,
+    *,
+    method: Method = "kron",
+    preconditioner_update_probability: PositiveFraction = PROBABILITY,
+    precond_lr: Positive = 0.1,
+    precond_init_scale: Positive = 1.0,
+    max_size_triangular: PositiveInt = 8192,
+    min_ndim_triangular: NonNegativeInt = 2,
+    memory_save_mode: MemorySaveMode | None = None,
+    momentum_into_precond_update: bool = True,
+    seed: NonNegativeInt = 0,
+) -> Rule:
+    """Whiten the momentum by a factor for each axis, each fitted to the gradients.
+
+        mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
+        Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
+        u  = Q_1^H Q_1 m Q_2^H Q_2                                          (for a matrix)
+
+    The fit for method="kron", with V normal noise, Q triangular, C = A A^H of the whitened gradient
+    A unfolded along an axis, and D the same of Q_1^-H V Q_2^-1:
+
+        Q <- Q - precond_lr * triu(C - D) Q / |C + D|
+
+    For method="procrustes", with W = u, C = W W^H, and T the number of elements of a slice:
+
+        Q <- Q - precond_lr * (C Q - T Q) / L,       L <- max(|C| + T, 0.9 L + 0.1 (|C| + T))
+        Q <- Q turned towards a Hermitian matrix by a rotation
+
+    Unlike in Shampoo nothing is decomposed, and there are no running means of Gram matrices. A leaf
+    whose gradient is zero keeps its factors. Derivatives treat the factors as constants.
+
+    Args:
+        method: how the factors are fitted: "kron" in the group of triangular matrices, which needs
+            random numbers and solves of triangular systems; "procrustes" by products alone
+        preconditioner_update_probability: the share of updates in which the factors are fitted, a
+            number or a schedule. They are due whenever as many updates have passed as its inverse.
+        precond_lr: the learning rate of the fits
+        precond_init_scale: the first preconditioner is this multiple of the identity
+        max_size_triangular: longer axes have diagonal factors
+        min_ndim_triangular: arrays of fewer axes have diagonal factors
+        memory_save_mode: "one_diag" gives the longest axis of every array a diagonal factor,
+            "all_diag" all axes
+        momentum_into_precond_update: fit to the momentum; False fits to the gradient
+        seed: the beginning of the random numbers, with the path of the leaf and the count
+
+    State: mu, 4 bytes a parameter, and for each axis of length n a matrix of n x n or a vector: for
+    a square matrix 12 bytes a parameter in all.
+
+    Raises: ValueError for any other method or memory_save_mode.
+
+    Example:
+        >>> grads = jnp.array([[100.0, 0.0], [0.0, 1.0]])
+        >>> tx = gradtx.scale_by_kron(method="procrustes", preconditioner_update_probability=1.0)
+        >>> state = tx.init(grads)
+        >>> for _ in range(100):
+        ...     updates, state = tx.update(grads, state)
+        >>> print(np.diag(updates).round(1))
+        [1.4 1.4]
+
+    See also: `kron`, the optimizer; `scale_by_shampoo`; `precond_update_prob_schedule`.
+
+    References: Li, 2018, https://arxiv.org/abs/1512.04202; Li, 2022,
+    https://arxiv.org/abs/2211.04422
+    """
+
+    def is_diagonal(shape: tuple[int, ...], axis: int) -> bool:
+        longest = max(range(len(shape)), key=lambda k: (shape[k], k))
+        saved = memory_save_mode == "all_diag" or (memory_save_mode and axis == longest)
+        long = shape[axis] > max_size_triangular or shape[axis] == 1
+        return bool(saved) or long or len(shape) < min_ndim_triangular
+
+    def init(params: Params) -> ScaleByKronState:
+        def identities(x: Array) -> Matrices:
+            shape = x.shape or (1,)
+            scale = jnp.asarray(precond_init_scale, real_dtype(x.dtype)) ** (1 / len(shape))
+            return tuple(
+                cast(scale, x.dtype)
+                * (jnp.ones if is_diagonal(shape, axis) else jnp.eye)(n, dtype=x.dtype)
+                for axis, n in enumerate(shape)
+            )
+
+        def zeros(x: Array) -> tuple[Array, ...]:
+            return tuple(jnp.zeros((), real_dtype(x.dtype)) for _ in x.shape or (1,))
+
+        return ScaleByKronState(
+            count=None,
+            mu=jax.tree.map(zeros_like, params),
+            preconditioners=jax.tree.map(identities, params),
+            bounds=jax.tree.map(zeros, params) if method == "procrustes" else None,
+            update_counter=start(),
+        )
+
+    def update(
+        updates: Updates, state: ScaleByKronState, step: Step
+    ) -> tuple[Updates, ScaleByKronState]:
+        leaves = Leaves.of(updates)
+        aligned_arrays(leaves, state.mu, "scale_by_kron: the state's mu")
+        grads, structure = jax.tree.flatten(updates)
+
+        def of(tree: Any) -> list[Any]:
+            return structure.flatten_up_to(tree)  # type: ignore[attr-defined]
+
+        def tree(values: Iterable[Any]) -> Any:
+            return jax.tree.unflatten(structure, values)
+
+        mus = [running_mean(mu, g, b1) for mu, g in zip(of(state.mu), grads, strict=True)]
+        means = [step.debias(mu, b1).reshape(mu.shape or (1,)) for mu in mus]
+        seen = means
+        if not momentum_into_precond_update:
+            seen = [g.reshape(g.shape or (1,)) for g in grads]
+
+        counter = increment(state.update_counter)
+        due = counter >= 1 / jnp.asarray(preconditioner_update_probability)
+        bounds = [()] * len(grads) if state.bounds is None else of(state.bounds)
+        held = [_Fit(*x) for x in zip(of(state.preconditioners), bounds, strict=True)]
+        key = jax.random.fold_in(jax.random.key(seed), step.count)
+        keys = [
+            jax.random.fold_in(jax.random.fold_in(key, first), second)
+            for x, path in zip(leaves.values, leaves.key_paths, strict=True)
+            if x is not None
+            for first, second in [path_words(path, "kron")]
+        ]
+
+        def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:
+            balances = jax.random.uniform(key) < _BALANCED
+            new = []
+            for x, fit, own in zip(lax.stop_gradient(seen), old, keys, strict=True):
+                if method == "kron":
+                    factors = _select(balances, _balanced(fit.factors), fit.factors)
+                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), ())
+                else:
+                    made = _fitted(fit._replace(factors=_balanced(fit.factors)), x, precond_lr)
+                new.append(_select(due & jnp.any(x != 0), made, fit))
+            return None, new
+
+        held = now_and_then(anywhere(due), fitted, lambda old: None, lax.stop_gradient(held))[1]
+
+        def direction(m: Array, fit: _Fit) -> Array:
+            u = _whitened(m, fit.factors)
+            if method == "procrustes":
+                return u
+            rms = root_mean_square(u)
+            return times(_LARGEST_RMS / jnp.maximum(rms, _LARGEST_RMS), u)
+
+        made = [
+            direction(m, fit).reshape(g.shape) for m, fit, g in zip(means, held, grads, strict=True)
+        ]
+        return tree(made), state._replace(
+            mu=tree(mus),
+            preconditioners=tree(fit.factors for fit in held),
+            bounds=None if state.bounds is None else tree(fit.bounds for fit in held),
+            update_counter=jnp.where(due, 0, counter),
+        )
+
+    return Rule(init, update)
+
+
+def _select(flag: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), new, old)
+
+
+def _whitened(x: Array, factors: Matrices) -> Array:
+    """Q^H Q x along each axis."""
+    return multiplied(multiplied(x, adjoints(factors)), factors)
+
+
+def _balanced(factors: Matrices) -> Matrices:
+    """The factors, whose product alone matters, with equal largest elements."""
+    if len(factors) < 2:
+        return factors
+    sizes = [jnp.max(jnp.abs(q)) for q in factors if q is not None]
+    mean = jnp.exp(sum(map(jnp.log, sizes)) / len(sizes))
+    return tuple(
+        None if q is None else cast(mean / size, q.dtype) * q
+        for q, size in zip(factors, sizes, strict=True)
+    )
+
+
+def _squares(x: Array, axis: int, diagonal: bool) -> Array:
+    """The Gram matrix along an axis, or its diagonal."""
+    if not diagonal:
+        return gram(x, axis)
+    return jnp.sum(abs_sq(x), axis=tuple(k for k in range(x.ndim) if k != axis))
+
+
+def _fitted_to_noise(factors: Matrices, g: Array, key: Array, rate: float | Array) -> Matrices:
+    """One step of the fit of triangular factors, beside normal noise."""
+    noise = jax.random.normal(key, g.shape, g.dtype)
+    damping = np.finfo(np.float32).eps ** 0.5 * jnp.mean(jnp.abs(g))
+    a, b = multiplied(g + times(damping, noise), adjoints(factors)), noise
+    for axis, q in enumerate(factors):
+        b = _solved(q, b, axis)
+    made = []
+    for axis, q in enumerate(factors):
+        assert q is not None
+        c, d = (_squares(x, axis, q.ndim == 1) for x in (a, b))
+        if q.ndim == 1:
+            made.append(q - times(rate / jnp.max(c + d), cast(c - d, q.dtype) * q))
+        else:
+            size = spectral_norm(c + d, _FEW)
+            made.append(q - times(rate / size, product(jnp.triu(c - d), q)))
+    return tuple(made)
+
+
+def _solved(q: Array | None, x: Array, axis: int) -> Array:
+    """y with Q^H y = x along an axis, for a triangular or diagonal Q."""
+    assert q is not None
+    moved = jnp.moveaxis(x, axis, 0)
+    flat = moved.reshape(len(q), -1)
+    if q.ndim == 1:
+        flat = flat / q.conj()[:, None]
+    else:
+        flat = jax.scipy.linalg.solve_triangular(q, flat, trans="C", lower=False)
+    return jnp.moveaxis(flat.reshape(moved.shape), 0, axis)
+
+
+def _fitted(old: _Fit, m: Array, rate: float | Array) -> _Fit:
+    """One step of the fit by products alone."""
+    w = _whitened(m, old.factors)
+    factors, bounds = [], []
+    for axis, (q, before) in enumerate(zip(old.factors, old.bounds, strict=True)):
+        assert q is not None
+        wanted = math.prod(w.shape) / w.shape[axis]
+        c = _squares(w, axis, q.ndim == 1)
+        size = (jnp.max(c) if q.ndim == 1 else spectral_norm(c, _MORE)) + wanted
+        bound = jnp.maximum(size, 0.9 * before + 0.1 * size)
+        power = cast(c, q.dtype) * q if q.ndim == 1 else product(c, q)
+        q = q - times(rate / bound, power - times(wanted, q))
+        factors.append(q if q.ndim == 1 else _turned(q))
+        bounds.append(bound)
+    return _Fit(tuple(factors), tuple(bounds))
+
+
+def _turned(q: Array) -> Array:
+    """q rotated towards a Hermitian matrix, by the first terms of the exponential of a skew one."""
+    skew = q.mT.conj() - q
+    size = spectral_norm(skew, _MORE)
+    skew = over_size(skew, size)
+    once = product(skew, q)
+    twice = product(skew, once)
+    slope, curvature = (jnp.trace(x).real for x in (once, twice))
+    best = jnp.clip(-slope / jnp.where(curvature < 0, curvature, -1), 0, 0.5)
+    angle = cast(jnp.where(curvature < 0, best, 0.5), q.dtype)
+    turned = q + angle * once + (angle * angle / 2) * twice
+    return jnp.where(size > 0, turned, q)
