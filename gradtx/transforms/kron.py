@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, real_dtype
+from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
 from gradtx.core.holding import anywhere, now_and_then
 from gradtx.core.hyperparameters import (
     Decay,
@@ -24,7 +24,15 @@ from gradtx.core.hyperparameters import (
 )
 from gradtx.core.leaves import Leaves, aligned_arrays, path_words
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import abs_sq, over_size, running_mean, times, zeros_like
+from gradtx.core.numerics import (
+    abs_sq,
+    number_beside,
+    over_size,
+    real_full_like,
+    running_mean,
+    times,
+    zeros_like,
+)
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
@@ -147,17 +155,25 @@ def scale_by_kron(
         return bool(saved) or long or len(shape) < min_ndim_triangular
 
     def init(params: Params) -> ScaleByKronState:
-        def identities(x: Array) -> Matrices:
+        def identity(x: Array, axis: int) -> Array:
+            if x.ndim == 1:  # placed where the parameter is
+                return (
+                    jnp.ones_like(x) if is_diagonal(x.shape, 0) else jnp.eye(len(x), dtype=x.dtype)
+                )
             shape = x.shape or (1,)
-            scale = jnp.asarray(precond_init_scale, real_dtype(x.dtype)) ** (1 / len(shape))
-            return tuple(
-                cast(scale, x.dtype)
-                * (jnp.ones if is_diagonal(shape, axis) else jnp.eye)(n, dtype=x.dtype)
-                for axis, n in enumerate(shape)
-            )
+            make = jnp.ones if is_diagonal(shape, axis) else jnp.eye
+            return make(shape[axis], dtype=x.dtype)
+
+        def identities(x: Array) -> Matrices:
+            if not x.size:
+                return ()
+            scale = precond_init_scale ** (1 / max(x.ndim, 1))
+            return tuple(times(scale, identity(x, axis)) for axis in range(max(x.ndim, 1)))
 
         def zeros(x: Array) -> tuple[Array, ...]:
-            return tuple(jnp.zeros((), real_dtype(x.dtype)) for _ in x.shape or (1,))
+            if not x.ndim:
+                return (real_full_like(x, 0),)
+            return tuple(jnp.zeros((), real_dtype(x.dtype)) for _ in x.shape if x.size)
 
         return ScaleByKronState(
             count=None,
@@ -187,7 +203,8 @@ def scale_by_kron(
             seen = [g.reshape(g.shape or (1,)) for g in grads]
 
         counter = increment(state.update_counter)
-        due = counter >= 1 / jnp.asarray(preconditioner_update_probability)
+        time = cast(counter, scalar_dtype())
+        due = time >= number_beside(time, 1 / preconditioner_update_probability)
         bounds = [()] * len(grads) if state.bounds is None else of(state.bounds)
         held = [_Fit(*x) for x in zip(of(state.preconditioners), bounds, strict=True)]
         key = jax.random.fold_in(jax.random.key(seed), step.count)
@@ -246,7 +263,7 @@ def _balanced(factors: Matrices) -> Matrices:
     if len(factors) < 2:
         return factors
     sizes = [jnp.max(jnp.abs(q)) for q in factors if q is not None]
-    mean = jnp.exp(sum(map(jnp.log, sizes)) / len(sizes))
+    mean = jnp.exp(jnp.mean(jnp.log(jnp.stack(sizes))))
     return tuple(
         None if q is None else cast(mean / size, q.dtype) * q
         for q, size in zip(factors, sizes, strict=True)

@@ -82,6 +82,11 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("T_mult", "period_multiplier", "eta_plus"), (0.5, -1)),
     **dict.fromkeys(("b2_of_sm3", "b2_of_shampoo"), (-0.1, 1.1)),
     **dict.fromkeys(("k",), (0, -1)),
+    **dict.fromkeys(
+        ("preconditioner_update_probability", "max_prob", "min_prob"), (-0.1, 0.0, 1.1)
+    ),
+    **dict.fromkeys(("precond_lr", "precond_init_scale"), (0.0, -1.0)),
+    **dict.fromkeys(("flat_start", "decay_of_an_exponential"), (-1,)),
     **dict.fromkeys(("beta_of_muon", "adam_b1", "adam_b2"), (-0.1, 1.0)),
     **dict.fromkeys(("alpha_of_cocob", "patience", "cooldown", "accumulation_size"), (-1,)),
     **dict.fromkeys(("atol", "max_learning_rate", "scaling", "estim_lr_coef"), (-0.1,)),
@@ -110,6 +115,7 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
 }
 # Names that mean something else in one place.
 ALIASES = {
+    ("precond_update_prob_schedule", "decay"): "decay_of_an_exponential",
     **{
         (name, argument): f"{argument}_of_shampoo"
         for name in ("scale_by_shampoo", "shampoo")

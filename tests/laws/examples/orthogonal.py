@@ -177,6 +177,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.scale_by_kron(
             0.5, preconditioner_update_probability=0.5, memory_save_mode="one_diag", seed=3
         ),
+        noisy=True,
     ),
     E(
         "scale_by_kron",
@@ -187,5 +188,15 @@ EXAMPLES: tuple[Example, ...] = (
             momentum_into_precond_update=False,
         ),
     ),
-    E("kron", "default", lambda: gradtx.kron(0.1), needs_params=True, rates=(0.1, 0.03)),
+    E(
+        "kron",
+        "default",
+        lambda: gradtx.kron(0.1),
+        needs_params=True,
+        rates=(0.02, 0.02),
+        noisy=True,
+        couples=True,  # by the paths of leaves, which the random numbers depend on
+        by_path=True,
+        idle=("preconditioner_update_probability",),
+    ),
 )
