@@ -1,0 +1,114 @@
+"""Which part of the old state a part of the new one continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from gradtx.interop.links import NAMELESS, LinkState, Slot
+
+# Classes whose fields of the same name mean the same as those of others, by the name of the new
+# class: the formula of the field is the same, and what the others lack may start at zero.
+_ALIKE = {
+    "ScaleByAdamState": ("ScaleByAmsgradState",),
+    "ScaleByAmsgradState": ("ScaleByAdamState",),
+    "ScaleByLionState": ("ScaleByAdamState", "ScaleByAmsgradState"),
+}
+
+
+class Leaf(NamedTuple):
+    """A slot that belongs to a parameter, and its link."""
+
+    link: LinkState
+    slot: Slot
+
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+# (new, old)
+Pairs = list[tuple[T, T]]
+
+
+def pair_leaves(
+    new: Sequence[Leaf], old: Sequence[Leaf], names: Mapping[str, str]
+) -> Pairs[Leaf]:
+    """The leaves of the new state with those of the old one that they continue: of the same field,
+    in a class of the same name, for the same parameter. names: the new paths of old leaves."""
+
+    def key(leaf: Leaf) -> tuple[str, str, str | None]:
+        return _kind(leaf.link), leaf.slot.field, leaf.slot.leaf
+
+    def old_key(leaf: Leaf) -> tuple[str, str, str | None]:
+        kind, field, path = key(leaf)
+        return kind, field, names.get(path or "", path)
+
+    continued = _grouped(old, old_key)
+    pairs: Pairs[Leaf] = []
+    for (kind, field, path), leaves in _grouped(new, key).items():
+        kinds = (kind, *_ALIKE.get(kind, ()))
+        candidates = next((c for k in kinds if (c := continued.get((k, field, path)))), [])
+        pairs += paired(leaves, candidates, lambda leaf: leaf.link, _leaf_shown)
+    return pairs
+
+
+def pair_links(new: Sequence[LinkState], old: Sequence[LinkState]) -> Pairs[LinkState]:
+    """The states of links that keep nothing of single parameters, with those that they continue."""
+    continued = _grouped([x for x in old if not x.leaves], _kind)
+    pairs: Pairs[LinkState] = []
+    for kind, links in _grouped([x for x in new if not x.leaves], _kind).items():
+        pairs += paired(links, continued.get(kind, []), lambda link: link, str)
+    return pairs
+
+
+def _leaf_shown(leaf: Leaf) -> str:
+    return f"{leaf.slot.leaf or 'the parameter'} in {leaf.slot.field} of {leaf.link}"
+
+
+def _kind(link: LinkState) -> str:
+    """The name of the class; with that of the definition, where the class says nothing."""
+    return f"{link.kind} of {link.definition}" if link.kind in NAMELESS else link.kind
+
+
+# What tells one of several of a kind, the surest first: None where it tells nothing. The last is
+# their order, where there are as many of them as before.
+_IDENTITIES: tuple[Callable[[LinkState], Hashable], ...] = (
+    lambda link: (link.where.names, link.tx) if link.where.names and link.tx is not None else None,
+    lambda link: link.where.names or None,
+    lambda link: link.tx,
+    lambda link: link.definition,
+    lambda link: True,
+)
+
+
+def paired(
+    new: Sequence[T], old: Sequence[T], link: Callable[[T], LinkState], show: Callable[[T], str]
+) -> Pairs[T]:
+    """Those of a kind in the new state with those in the old one.
+
+    Raises: ValueError where the new one could continue several.
+    """
+    pairs: Pairs[T] = []
+    left, sources = list(new), list(old)
+    for identity in _IDENTITIES:
+        by_identity = _grouped(sources, lambda x, identity=identity: identity(link(x)))
+        for known, mine in _grouped(left, lambda x, identity=identity: identity(link(x))).items():
+            theirs = by_identity.get(known, [])
+            if known is not None and len(mine) == len(theirs):
+                pairs += zip(mine, theirs, strict=True)
+                left = [x for x in left if x not in mine]
+                sources = [x for x in sources if x not in theirs]
+    if left and sources and not all(link(x).is_clock for x in left):
+        raise ValueError(
+            f"migrate: {show(left[0])} could continue {' or '.join(map(show, sources))}"
+            + (f", and so could {', '.join(map(show, left[1:]))}" if left[1:] else "")
+            + ". Say what made the state (from_=), give the links names (named_chain), or change "
+            "one thing at a time"
+        )
+    return pairs
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for x in items:
+        groups.setdefault(key(x), []).append(x)
+    return groups
