@@ -34,7 +34,13 @@ def misfit(old: Any, new: Any) -> tuple[str, str]:
 
 def _plain(x: Any) -> Any:
     """The shape and dtype of an array, of a stored one once it is decoded."""
-    return jax.eval_shape(decode_state, x) if is_stored(x) else x if hasattr(x, "dtype") else np.asarray(x)
+    return (
+        jax.eval_shape(decode_state, x)
+        if is_stored(x)
+        else x
+        if hasattr(x, "dtype")
+        else np.asarray(x)
+    )
 
 
 def _kind(x: Any) -> int:
@@ -58,7 +64,7 @@ class Carrier:
 
     def carried(self, old: Any, new: Any, path: KeyPath) -> Any:
         """The old value as `new` is: its format, dtype and, where it has none yet, place."""
-        if is_stored(old) and jax.tree.structure(old) == jax.tree.structure(new):
+        if is_stored(old) and name_of(old) == name_of(new):
             return jax.tree.map(self._placed, old, new)
         if is_stored(old):
             old = decode_state(old)

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from jax.tree_util import keystr
 
-from gradtx.core.leaves import KeyPath
+from gradtx.core.dtypes import is_random_key
 from gradtx.interop.links import Slot
 
 
 class Counted(NamedTuple):
-    """A count in a state, and its value."""
+    """A count in a state, or another value of a whole link, and its value."""
 
     slot: Slot
     value: jax.Array
@@ -28,36 +28,43 @@ class Counted(NamedTuple):
 def neighbour(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> Counted | None:
     """The count that a new clock takes over, None if there is none.
 
-    That is the nearest in the new state of those that were kept and count the same steps: are
-    inside the same wrappers that skip steps. If there is none, it is one of the old state's.
+    Two counts go together if they are inside the same wrappers that skip steps. First come the old
+    state's clocks, if they agree; then the nearest of the counts that were kept, since one that
+    belongs to moments may have begun later than the run; then any count of the old state.
 
     Raises: ValueError if they have counted differently.
     """
+    together = [x for x in old if x.slot.domain == clock.domain] or list(old)
+    clocks = [x for x in together if x.slot.clock]
+    if clocks and agree(clocks):
+        return clocks[0]
     for depth in reversed(range(len(clock.at) + 1)):
-        near = [x for x in kept if _is_below(clock.at[:depth], x.slot.at)]
-        if same := [x for x in near if x.slot.domain == clock.domain]:
-            return _the_one(clock, same)
-    same = [x for x in old if x.slot.domain == clock.domain]
-    return _the_one(clock, same or list(old))
-
-
-def _is_below(path: KeyPath, other: KeyPath) -> bool:
-    return other[: len(path)] == path
+        near = [x for x in kept if x.slot.at[:depth] == clock.at[:depth]]
+        if near := [x for x in near if x.slot.domain == clock.domain]:
+            return _the_one(clock, near)
+    return _the_one(clock, together)
 
 
 def _the_one(clock: Slot, counts: list[Counted]) -> Counted | None:
-    """One of counts that are equal; clocks first, since other counts may have begun later."""
+    """One of counts that are equal; clocks first."""
     counts = [x for x in counts if x.slot.clock] or counts
     check_equal(clock, counts)
     return counts[0] if counts else None
 
 
+def agree(values: Sequence[Counted]) -> bool:
+    """Whether values are equal, as far as they are known."""
+    known = [x.steps for x in values if not isinstance(x.value, jax.core.Tracer)]
+    if len(known) < 2 or is_random_key(known[0]):
+        return True
+    return all(np.array_equal(x, known[0]) for x in known)
+
+
 def check_equal(new: Slot, counts: Sequence[Counted]) -> None:
-    """Refuse counts that differ, as far as they are known."""
-    known = [x for x in counts if not isinstance(x.steps, jax.core.Tracer)]
-    if len({np.asarray(x.steps).tolist() for x in known}) > 1:
-        shown = ", ".join(f"{keystr(x.slot.path)} {x.steps}" for x in known)
+    """Refuse counts, or other values of whole links, that differ."""
+    if not agree(counts):
+        shown = ", ".join(f"{keystr(x.slot.path)} {x.steps}" for x in counts)
         raise ValueError(
-            f"migrate: {keystr(new.path)} would take over counts that differ: {shown}. Make them "
+            f"migrate: {keystr(new.path)} would take over values that differ: {shown}. Make them "
             "equal before, with gradtx.tree.set, or start one of the groups afresh (reset=)"
         )

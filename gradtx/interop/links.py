@@ -22,7 +22,14 @@ from gradtx.core.dtypes import is_inexact
 from gradtx.core.leaves import KeyPath, children, shown
 from gradtx.core.origin import StateError
 from gradtx.core.ruled import Ruled
-from gradtx.core.state import LeafState, OptState, Params, ScheduledState, is_named_tuple
+from gradtx.core.state import (
+    LeafState,
+    OptState,
+    Params,
+    ScaleByScheduleState,
+    ScheduledState,
+    is_named_tuple,
+)
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import is_stored
 
@@ -43,7 +50,6 @@ _STEPS = {
     "ConditionallyMaskState": "step",
     "ConditionallyTransformState": "step",
     "InjectStatefulHyperparamsState": "count",
-    "WrappedScheduleState": "count",
 }
 # What counts are called, and their values before the first update.
 _COUNTS = {"count": 0, "t": 0, "step_count": 1}
@@ -134,8 +140,9 @@ class LinkState:
     @property
     def counts_its_own(self) -> bool:
         """Whether its rule reads the count, to correct a bias for example: not only a schedule."""
-        read = isinstance(self.tx, Ruled) and (self.tx.inputs, self.tx.precompute_inputs)
-        return bool(read) and any("step" in inputs.names for inputs in read)
+        if not isinstance(self.tx, Ruled):
+            return False
+        return "step" in self.tx.inputs.names | self.tx.precompute_inputs.names
 
     @property
     def definition(self) -> str | None:
@@ -151,9 +158,7 @@ class LinkState:
 NAMELESS = ("", LeafState.__name__)
 
 
-def links_in(
-    state: OptState, params: Params, tx: GradientTransformation | None
-) -> list[LinkState]:
+def links_in(state: OptState, params: Params, tx: GradientTransformation | None) -> list[LinkState]:
     """The states of all links in a state, the outer ones first. tx: what made it, if known."""
     by_path = {} if tx is None else transformations(tx, state)
     found = _Reader(params).read(state, Where())
@@ -231,7 +236,9 @@ class _Reader:
             if not _is_state(node, self.classes):
                 yield _made("", where, [*slots, *self._slots(node, start, "")])
                 return
-        kind = type(node).__name__
+        # Optax has several classes for a count alone.
+        counts = node._fields == ScaleByScheduleState._fields
+        kind = (ScaleByScheduleState if counts else type(node)).__name__
         inner = []
         for name, x in zip(node._fields, node, strict=True):
             path = (*start, GetAttrKey(name))

@@ -274,7 +274,9 @@ class _Plan:
             return False
         for depth in reversed(range(len(link.where.path) + 1)):
             above = link.where.path[:depth]
-            near = [x for other in self.new if other.where.path[:depth] == above for x in other.leaves]
+            near = [
+                x for other in self.new if other.where.path[:depth] == above for x in other.leaves
+            ]
             if near:
                 return all(map(self._is_reset_leaf, near))
         return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from jax.tree_util import keystr
+
 from gradtx.interop.links import NAMELESS, LinkState, Slot
 
 # Classes whose fields of the same name mean the same as those of others, by the name of the new
@@ -29,9 +31,7 @@ T = TypeVar("T")
 Pairs = list[tuple[T, T]]
 
 
-def pair_leaves(
-    new: Sequence[Leaf], old: Sequence[Leaf], names: Mapping[str, str]
-) -> Pairs[Leaf]:
+def pair_leaves(new: Sequence[Leaf], old: Sequence[Leaf], names: Mapping[str, str]) -> Pairs[Leaf]:
     """The leaves of the new state with those of the old one that they continue: of the same field,
     in a class of the same name, for the same parameter. names: the new paths of old leaves."""
 
@@ -61,7 +61,7 @@ def pair_links(new: Sequence[LinkState], old: Sequence[LinkState]) -> Pairs[Link
 
 
 def _leaf_shown(leaf: Leaf) -> str:
-    return f"{leaf.slot.leaf or 'the parameter'} in {leaf.slot.field} of {leaf.link}"
+    return keystr(leaf.slot.path) or "the state"
 
 
 def _kind(link: LinkState) -> str:
@@ -90,19 +90,22 @@ def paired(
     pairs: Pairs[T] = []
     left, sources = list(new), list(old)
     for identity in _IDENTITIES:
-        by_identity = _grouped(sources, lambda x, identity=identity: identity(link(x)))
-        for known, mine in _grouped(left, lambda x, identity=identity: identity(link(x))).items():
-            theirs = by_identity.get(known, [])
-            if known is not None and len(mine) == len(theirs):
+
+        def known(x: T, identity: Callable[[LinkState], Hashable] = identity) -> Hashable:
+            return identity(link(x))
+
+        by_identity = _grouped(sources, known)
+        for name, mine in _grouped(left, known).items():
+            theirs = by_identity.get(name, [])
+            if name is not None and len(mine) == len(theirs):
                 pairs += zip(mine, theirs, strict=True)
                 left = [x for x in left if x not in mine]
                 sources = [x for x in sources if x not in theirs]
     if left and sources and not all(link(x).is_clock for x in left):
         raise ValueError(
-            f"migrate: {show(left[0])} could continue {' or '.join(map(show, sources))}"
-            + (f", and so could {', '.join(map(show, left[1:]))}" if left[1:] else "")
-            + ". Say what made the state (from_=), give the links names (named_chain), or change "
-            "one thing at a time"
+            f"migrate: {' and '.join(map(show, left))} could continue "
+            f"{' or '.join(map(show, sources))} of the old state. Say what made the state (from_=), give the "
+            "links names (named_chain), or change one thing at a time"
         )
     return pairs
 

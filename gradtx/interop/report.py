@@ -40,7 +40,11 @@ class MigrationReport:
 
     def __str__(self) -> str:
         rows = [("", "state", "leaves", "from", "")]
-        for what, changes in (("kept", self.kept), ("fresh", self.fresh), ("dropped", self.dropped)):
+        for what, changes in (
+            ("kept", self.kept),
+            ("fresh", self.fresh),
+            ("dropped", self.dropped),
+        ):
             rows += [(what, *row) for row in _rows(changes)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
