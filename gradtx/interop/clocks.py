@@ -25,8 +25,8 @@ class Counted(NamedTuple):
         return self.value - self.slot.first if self.slot.first else self.value
 
 
-def neighbour(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> Counted | None:
-    """The count that a new clock takes over, None if there is none.
+def neighbours(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> list[Counted]:
+    """The counts, all equal, that a new clock takes over; none if there is none.
 
     Two counts go together if they are inside the same wrappers that skip steps. First come the old
     state's clocks, if they agree; then the nearest of the counts that were kept, since one that
@@ -37,19 +37,19 @@ def neighbour(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> C
     together = [x for x in old if x.slot.domain == clock.domain] or list(old)
     clocks = [x for x in together if x.slot.clock]
     if clocks and agree(clocks):
-        return clocks[0]
+        return clocks
     for depth in reversed(range(len(clock.at) + 1)):
         near = [x for x in kept if x.slot.at[:depth] == clock.at[:depth]]
         if near := [x for x in near if x.slot.domain == clock.domain]:
-            return _the_one(clock, near)
-    return _the_one(clock, together)
+            return _equal(clock, near)
+    return _equal(clock, together)
 
 
-def _the_one(clock: Slot, counts: list[Counted]) -> Counted | None:
-    """One of counts that are equal; clocks first."""
+def _equal(clock: Slot, counts: list[Counted]) -> list[Counted]:
+    """Those that are clocks or, if none is, all."""
     counts = [x for x in counts if x.slot.clock] or counts
     check_equal(clock, counts)
-    return counts[0] if counts else None
+    return counts
 
 
 def agree(values: Sequence[Counted]) -> bool:

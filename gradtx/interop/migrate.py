@@ -8,12 +8,12 @@ what was done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from jax.tree_util import keystr, tree_map_with_path
+from jax.tree_util import tree_map_with_path
 
 from gradtx.core.leaves import KeyPath, Leaves
 from gradtx.core.mask import Mask, MaskLike
@@ -25,7 +25,7 @@ from gradtx.core.transformation import (
     as_transformation,
 )
 from gradtx.interop.carrying import Carrier, misfit
-from gradtx.interop.clocks import Counted, check_equal, neighbour
+from gradtx.interop.clocks import Counted, check_equal, neighbours
 from gradtx.interop.links import NAMELESS, LinkState, Slot, links_in
 from gradtx.interop.pairing import Leaf, pair_leaves, pair_links
 from gradtx.interop.renaming import new_names
@@ -93,7 +93,7 @@ def migrate(
         kept     .inner_state[0].mu          w       [0].mu
         kept     .inner_state[0].nu          w       [0].nu
         kept     .inner_state[0].count               [0].count
-        kept     .inner_state[2].count               [0].count  count of its neighbour
+        kept     .inner_state[2].count               [0].count  count of a neighbour
         fresh    .skipped                                       new
         fresh    .in_a_row                                      new
 
@@ -129,13 +129,25 @@ def _old_links(
         return links_in(state, params, None)
     from_ = as_transformation(from_, "migrate: from_")
     if has_no_classes(state):
-        state = with_classes(state, jax.eval_shape(from_.init, params))
+        state = with_classes(state, _made_by(from_, params))
     try:
         return links_in(state, params, from_)
     except StateError as error:
         where = f" at {error.path}" if error.path else ""
         raise ValueError(
             f"migrate: from_ did not make the state, which{where} is {error.problem}"
+        ) from error
+
+
+def _made_by(from_: GradientTransformation, params: Params) -> OptState:
+    """The state that from_ makes of the new params, of which only the classes matter."""
+    try:
+        return jax.eval_shape(from_.init, params)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "migrate: the state is of lists and dicts, which the init of from_ has to explain, but "
+            f"it does not take these params ({error}). Restore the checkpoint into the structure "
+            "of the old state, jax.eval_shape(old_tx.init, old_params)"
         ) from error
 
 
@@ -188,6 +200,7 @@ class _Plan:
         for link in self.new:
             if link.leaves:
                 self._take_whole(link, sources.get(link, []))
+        self._check_reset()
         alone = [x for x in self.new if not x.leaves and not self._is_reset(x)]
         for mine, theirs in pair_links(alone, self.old):
             self._take_link(mine, theirs)
@@ -256,11 +269,16 @@ class _Plan:
         for link in links:
             starts = link.counts_its_own and not any(x.path in self.taken for x in link.leaves)
             for clock in link.slots:
-                if clock.clock and clock.path not in self.taken and not starts:
-                    found = neighbour(clock, kept, old)
-                    if found is not None:
-                        source = origin.get(found.slot.path, found.slot)
-                        self._take(clock, source.having(found.steps), "count of its neighbour")
+                if not clock.clock or starts or clock.path in self.taken:
+                    continue
+                found = neighbours(clock, kept, old)
+                sources = [origin.get(x.slot.path, x.slot) for x in found]
+                if found:
+                    note = "" if sources[0].clock else "count of a neighbour"
+                    self._take(clock, sources[0].having(found[0].steps), note)
+                    self.used |= {x.path for x in sources}
+                else:
+                    self.fresh[clock.path] = "there was no count"
 
     # -- what starts afresh ------------------------------------------------------------------------
 
@@ -280,6 +298,16 @@ class _Plan:
             if near:
                 return all(map(self._is_reset_leaf, near))
         return False
+
+    def _check_reset(self) -> None:
+        """Refuse to reset the state of parameters that have none."""
+        held = dict.fromkeys(x.leaf or "" for link in self.new for x in link.leaves)
+        reset = any(self._is_reset_leaf(x) for link in self.new for x in link.leaves)
+        if self.resets and held and not reset:
+            raise ValueError(
+                f"migrate: reset: the state holds nothing of {', '.join(self.resets[:8])}; it is "
+                f"of {', '.join(list(held)[:8])}" + (", ..." if len(held) > 8 else "")
+            )
 
     # -- the report --------------------------------------------------------------------------------
 

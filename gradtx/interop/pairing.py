@@ -104,8 +104,8 @@ def paired(
     if left and sources and not all(link(x).is_clock for x in left):
         raise ValueError(
             f"migrate: {' and '.join(map(show, left))} could continue "
-            f"{' or '.join(map(show, sources))} of the old state. Say what made the state (from_=), give the "
-            "links names (named_chain), or change one thing at a time"
+            f"{' or '.join(map(show, sources))} of the old state. Say what made the state "
+            "(from_=), give the links names (named_chain), or change one thing at a time"
         )
     return pairs
 

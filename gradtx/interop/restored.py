@@ -43,7 +43,10 @@ def _dressed(state: Any, like: Any, path: KeyPath) -> Any:
             raise _unlike(state, show_class(type(like)), path)
         keys = zip(mine, like._fields, strict=True)
         return type(like)(*[_dressed(given[n], mine[key], path + key) for key, n in keys])
-    theirs = {shown(key): x for key, x in children(state)[0].items()}
+    given = children(state)[0]
+    if () in given:
+        return state  # an array, where there was a tree of them
+    theirs = {shown(key): x for key, x in given.items()}
     wanted = {shown(key): key for key in mine}
     if theirs.keys() == wanted.keys():
         parts = [_dressed(theirs[name], mine[key], path + key) for name, key in wanted.items()]
@@ -54,7 +57,6 @@ def _dressed(state: Any, like: Any, path: KeyPath) -> Any:
     return {
         name: _dressed(x, mine[wanted[name]], path + wanted[name]) if name in wanted else x
         for name, x in theirs.items()
-        if name or not isinstance(state, jax.Array)
     }
 
 
