@@ -267,7 +267,8 @@ class _Plan:
         old = [Counted(x, x.value) for link in self.old for x in link.slots if x.first is not None]
         origin = {x.slot.path: self.taken[x.slot.path] for x in kept}
         for link in links:
-            starts = link.counts_its_own and not any(x.path in self.taken for x in link.leaves)
+            fresh = bool(link.leaves) and not any(x.path in self.taken for x in link.leaves)
+            starts = fresh and link.counts_its_own
             for clock in link.slots:
                 if not clock.clock or starts or clock.path in self.taken:
                     continue

@@ -30,7 +30,7 @@ def grads(step: int, like: Any) -> Any:
 
     def grad(x: Any) -> Any:
         i = np.arange(x.size).reshape(x.shape)
-        return jnp.asarray(np.sin(1.7 * step + 0.9 * i + x.ndim), x.dtype)
+        return jnp.asarray(jnp.sin(1.7 * step + 0.9 * i + x.ndim), x.dtype)
 
     return jax.tree.map(grad, like)
 

@@ -1,6 +1,6 @@
 """A run whose optimizer is changed in the middle: against one that was not, and against Optax."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ CONSTANT = gradtx.constant_schedule(1e-2)
 ADAMW = gradtx.adamw(1e-2, weight_decay=0.1)
 SCHEDULED = gradtx.adamw(CONSTANT, weight_decay=0.1)
 GROUPS = {"bias": ADAMW, ".*": ADAMW}
+MASKED = [gradtx.masked(gradtx.trace(d), p) for d, p in ((0.9, "bias"), (0.8, "kernel|head"))]
 INT8 = gradtx.store(ADAMW, "int8", min_size=1)
 
 # Pairs that do the same, however differently they keep it.
@@ -35,7 +36,7 @@ NEUTRAL = {
     "accumulation as Optax": (ADAMW, gradtx.multi_steps(ADAMW, 1)),
     "a guard": (SCHEDULED, gradtx.finite_guard(SCHEDULED)),
     "guard in guard": (gradtx.apply_if_finite(ADAMW, 3), gradtx.finite_guard(SCHEDULED)),
-    "groups": (SCHEDULED, gradtx.partition({k: SCHEDULED for k in GROUPS})),
+    "groups": (SCHEDULED, gradtx.partition(dict.fromkeys(GROUPS, SCHEDULED))),
     "other groups": (gradtx.partition(GROUPS), gradtx.partition({"head": ADAMW, ".*": ADAMW})),
     "a mask": (ADAMW, gradtx.masked(ADAMW, True)),
     "a link before": (ADAMW, gradtx.chain(gradtx.clip(1e9), ADAMW)),
@@ -44,15 +45,10 @@ NEUTRAL = {
         gradtx.chain(gradtx.trace(0.0), gradtx.trace(0.9), gradtx.scale(-1e-2)),
     ),
     "links moved": (
-        gradtx.chain(gradtx.scale(-1e-2), gradtx.trace(0.9), gradtx.trace(0.5)),
-        gradtx.chain(gradtx.trace(0.5), gradtx.scale(-1e-2), gradtx.clip(1e9), gradtx.trace(0.9)),
+        gradtx.chain(MASKED[0], MASKED[1], gradtx.scale(-1e-2)),
+        gradtx.chain(gradtx.clip(1e9), MASKED[1], MASKED[0], gradtx.scale(-1e-2)),
     ),
     "names": (ADAMW, gradtx.named_chain(("decay", ADAMW), ("clip", gradtx.clip(1e9)))),
-    "names moved": (
-        gradtx.named_chain(("a", gradtx.trace(0.9)), ("b", gradtx.trace(0.8))),
-        gradtx.named_chain(("b", gradtx.trace(0.8)), ("a", gradtx.trace(0.9))),
-    ),
-    "what is stored": (INT8, gradtx.finite_guard(INT8)),
     "wrappers of wrappers": (
         gradtx.chain(gradtx.accumulate(ADAMW, 1), gradtx.clip(1e9)),
         gradtx.finite_guard(gradtx.partition({"head": SCHEDULED, ".*": gradtx.chain(ADAMW)})),
@@ -68,13 +64,27 @@ def test_a_change_of_form_changes_nothing(name: str) -> None:
         expected, _ = run(old, state, tree, range(3, 6))
         moved, report = migrate(state, to=new, params=tree, from_=old)
         got, last = run(new, moved, tree, range(3, 6))
-        rtol = 1e-6 if "moved" in name else 0.0  # sums in another order
-        assert_equal(got, expected, rtol)
+        assert_equal(got, expected)
         fresh = new.init(tree)
         assert_equal(jax.tree.map(jnp.zeros_like, last), jax.tree.map(jnp.zeros_like, fresh))
         assert not any(x.note == "there was no count" for x in report.fresh)
-        if "moved" not in name and "moments" not in name:  # two of a kind
+        if "moments" not in name:  # two of a kind
             assert_equal(migrate(state, to=new, params=tree)[0], moved)
+
+
+def test_what_is_stored_goes_on_with_the_same_codes() -> None:
+    """And with the same random bits, which depend on the step and on the path inside store."""
+    tx = gradtx.finite_guard(INT8)
+    tree = params()
+    step = jax.jit(lambda tx, i, state, tree: tx.update(grads(i, tree), state, tree))
+    _, state = step(INT8, 0, INT8.init(tree), tree)
+    moved, _ = migrate(state, to=tx, params=tree)
+    assert_equal(moved.inner_state, state)
+    expected, state = step(INT8, 1, state, tree)
+    got, moved = step(tx, 1, moved, tree)
+    assert_equal(got, expected, 1e-6)
+    assert_equal(moved.inner_state, state)
+    assert_equal(migrate(moved, to=INT8, params=tree)[0], state)
 
 
 def test_master_weights_start_at_the_params_and_moments_go_on() -> None:
@@ -130,7 +140,7 @@ def assert_goes_on_like_optax(
 
 @pytest.mark.usefixtures("x64")
 def test_a_number_that_becomes_a_schedule() -> None:
-    lib = {x: getattr(x, "cosine_decay_schedule")(1e-2, 8) for x in (gradtx, optax)}
+    lib = {x: x.cosine_decay_schedule(1e-2, 8) for x in (gradtx, optax)}
     assert_goes_on_like_optax(
         gradtx.adamw(1e-2),
         optax.adamw(1e-2),
@@ -143,7 +153,7 @@ def test_a_number_that_becomes_a_schedule() -> None:
 @pytest.mark.usefixtures("x64")
 def test_from_adamw_to_momentum() -> None:
     """The moments of one are not those of the other; the schedule goes on."""
-    lib = {x: getattr(x, "cosine_decay_schedule")(1e-2, 8) for x in (gradtx, optax)}
+    lib = {x: x.cosine_decay_schedule(1e-2, 8) for x in (gradtx, optax)}
     theirs = optax.sgd(lib[optax], momentum=0.9)
     assert_goes_on_like_optax(
         gradtx.adamw(1e-2),
@@ -185,7 +195,7 @@ def test_from_adam_to_amsgrad() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_accumulation_around_an_optimizer() -> None:
-    theirs = optax.MultiSteps(optax.adam(1e-2), 2)
+    theirs = optax.MultiSteps(optax.adam(1e-2), 2, accumulator_dtype=np.float64)
     assert_goes_on_like_optax(
         gradtx.adam(1e-2),
         optax.adam(1e-2),
@@ -229,7 +239,7 @@ def test_into_a_format_and_out_of_it(name: Any, step: float) -> None:
     tree, state = begun(ADAMW)
     tx = gradtx.store(ADAMW, name, min_size=1)
     moved, report = migrate(state, to=tx, params=tree)
-    assert_equal(moved.count, jnp.asarray(3))
+    assert moved.count == 3
     assert {x.note for x in report.kept if x.leaf} == {f"float32 to {name}"}
     assert_equal(jax.tree.map(jnp.zeros_like, moved), jax.tree.map(jnp.zeros_like, tx.init(tree)))
     back, _ = migrate(moved, to=ADAMW, params=tree)
@@ -358,13 +368,11 @@ def test_absent_leaves_one_array_and_none() -> None:
 
 
 def test_named_tuples_of_parameters() -> None:
-    class Layer(gradtx.EmptyState.__base__):  # type: ignore[name-defined,misc]
-        pass
+    class Layer(NamedTuple):
+        kernel: Any
+        count: Any  # type: ignore[assignment]
 
-    from collections import namedtuple
-
-    layer = namedtuple("layer", "kernel count")
-    tree = {"a": layer(jnp.ones(2), jnp.ones(3))}
+    tree = {"a": Layer(jnp.ones(2), jnp.ones(3))}
     tree, state = begun(ADAMW, tree=tree)
     moved, report = migrate(state, to=gradtx.chain(gradtx.trace(0.9), ADAMW), params=tree)
     assert_equal(moved[1], state)
@@ -386,7 +394,7 @@ def test_a_leaf_of_another_shape_starts_afresh() -> None:
 def test_in_a_jitted_function_that_takes_the_buffers() -> None:
     tx = gradtx.partition({"head": SCHEDULED, ".*": SCHEDULED})
     tree, state = begun(ADAMW)
-    expected, report = migrate(state, to=tx, params=tree)
+    expected, report = migrate(jax.tree.map(jnp.copy, state), to=tx, params=tree)
     moving = jax.jit(lambda s, p: migrate(s, to=tx, params=p), donate_argnums=0)
     before = state[0].mu["head"]
     got, compiled = moving(state, tree)
@@ -420,13 +428,17 @@ def test_shardings_are_kept() -> None:
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
     tree = jax.device_put({"w": jnp.ones((16, 4)), "b": jnp.ones(8)}, spread)
     state = jax.jit(ADAMW.init)(tree)
-    tx = gradtx.store(gradtx.accumulate(SCHEDULED, 2), {"nu/w": "int8", "": "bfloat16"}, min_size=9)
+    tx = gradtx.store(
+        gradtx.accumulate(SCHEDULED, 2), {"^nu": "int8", "mu|acc": "bfloat16"}, min_size=9
+    )
     first = tx.init(tree)
-    for before in (state, jax.tree.map(np.asarray, state)):
-        for move in (migrate, jax.jit(migrate, static_argnames="to")):
-            moved, _ = move(before, to=tx, params=tree)
-            for x, y in zip(jax.tree.leaves(moved), jax.tree.leaves(first), strict=True):
-                assert not x.ndim or x.sharding.is_equivalent_to(y.sharding, x.ndim)
+    compiled = jax.jit(migrate, static_argnames="to")
+    # What is on no device or on one only goes where the params are.
+    arrays = jax.tree.map(np.asarray, state)
+    for move, before in ((migrate, state), (compiled, state), (migrate, arrays)):
+        moved, _ = move(before, to=tx, params=tree)
+        for x, y in zip(jax.tree.leaves(moved), jax.tree.leaves(first), strict=True):
+            assert not x.ndim or x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
 def test_over_a_batch_of_runs() -> None:
@@ -462,10 +474,23 @@ def test_one_of_two() -> None:
     assert_equal(moved, state[1])
 
 
+def test_two_that_change_places() -> None:
+    a, b, other = gradtx.trace(0.9), gradtx.trace(0.5), gradtx.clip(1.0)
+    tree, state = begun(gradtx.chain(a, b))
+    how: Any = {"params": tree, "from_": gradtx.chain(a, b)}
+    assert_equal(migrate(state, to=gradtx.chain(b, other, a), **how)[0][::2], state[::-1])
+    moved, _ = migrate(state, to=gradtx.chain(b, other, gradtx.trace(0.8)), **how)
+    assert_equal(moved[::2], state[::-1])  # the other was left, whatever its number is now
+    named = gradtx.named_chain(("a", a), ("b", b))
+    tree, state = begun(named)
+    moved, _ = migrate(state, to=gradtx.named_chain(("b", a), ("a", b)), params=tree, from_=named)
+    assert_equal(moved, state)  # names come first
+
+
 def test_guards_of_two_groups_are_not_one() -> None:
     guarded = gradtx.finite_guard(ADAMW)
     state = gradtx.partition({"head": guarded, ".*": guarded}).init(params())
-    assert ".skipped" in refused(state, guarded) or "could continue" in refused(state, guarded)
+    assert "the root (FiniteGuardState of" in refused(state, guarded)
 
 
 def test_counts_that_differ() -> None:
@@ -508,8 +533,8 @@ def test_rules_that_keep_arrays_without_a_name() -> None:
         ({"rename": {"body": "trunk"}}, "rename: 'body' matches no path of the old state"),
         ({"rename": {"(": "x"}}, "rename: '(' is no regular expression"),
         ({"reset": "tail"}, "reset: the pattern 'tail' matches no leaf; the paths are: dense/bias"),
-        ({"from_": gradtx.sgd(0.1)}, "from_ did not make the state, which at [0] is ScaleByAdam"),
-        ({"from_": gradtx.sgd(0.1, momentum=0.9)}, "not the TraceState(trace) of trace"),
+        ({"from_": gradtx.lion(0.1)}, "from_ did not make the state, which at [0] is ScaleByAdam"),
+        ({"from_": gradtx.adam(0.1)}, "which is a tuple of 3, not the tuple of 2 that chain"),
     ],
 )
 def test_what_does_not_fit(how: Any, said: str) -> None:
@@ -532,32 +557,19 @@ def test_transformations_only() -> None:
 # -- the report ------------------------------------------------------------------------------------
 
 
+REPORT = """\
+         state                       leaves        from
+kept     [1].inner_state[0].mu       encoder/bias  [0].mu
+"""
+
+
 def test_the_report() -> None:
     tree, state = begun(SCHEDULED)
     tree = {"encoder": tree["dense"], "head": jnp.ones(5), "new": jnp.ones(1)}
     tx = gradtx.chain(gradtx.trace(0.9), gradtx.store(gradtx.adamw(0.1), "bfloat16", min_size=3))
     _, report = migrate(state, to=tx, params=tree, rename={"dense": "encoder"})
-    assert (
-        str(report)
-        == "\n".join(
-            [
-                "         state                     leaves          from",
-                "fresh    [0].trace                 4 leaves                   new",
-            ]
-        )
-        or True
-    )
-    assert [x for x in report.kept if x.leaf == "encoder/kernel"] == [
-        (
-            "[1].inner_state[0].mu",
-            "encoder/kernel",
-            "[0].mu",
-            "was dense/kernel, float32 to bfloat16",
-        ),
-        (
-            "[1].inner_state[0].nu",
-            "encoder/kernel",
-            "[0].nu",
-            "was dense/kernel, float32 to bfloat16",
-        ),
-    ]
+    assert str(report) == REPORT
+    by_path = {(x.place, x.leaf): x for x in report.kept}
+    kernel = by_path["[1].inner_state[0].mu", "encoder/kernel"]
+    assert kernel.note == "was dense/kernel, float32 to bfloat16"
+    assert kernel.source == "[0].mu"
