@@ -105,7 +105,8 @@ def paired(
         raise ValueError(
             f"migrate: {' and '.join(map(show, left))} could continue "
             f"{' or '.join(map(show, sources))} of the old state. Say what made the state "
-            "(from_=), give the links names (named_chain), or change one thing at a time"
+            "(from_=), give the links names (named_chain), change one thing at a time, or migrate "
+            "only the part of the state that is meant"
         )
     return pairs
 
