@@ -43,14 +43,14 @@ def _dressed(state: Any, like: Any, path: KeyPath) -> Any:
             raise _unlike(state, show_class(type(like)), path)
         keys = zip(mine, like._fields, strict=True)
         return type(like)(*[_dressed(given[n], mine[key], path + key) for key, n in keys])
-    given = children(state)[0]
-    if () in given:
+    parts, _ = children(state)
+    if () in parts:
         return state  # an array, where there was a tree of them
-    theirs = {shown(key): x for key, x in given.items()}
+    theirs = {shown(key): x for key, x in parts.items()}
     wanted = {shown(key): key for key in mine}
     if theirs.keys() == wanted.keys():
-        parts = [_dressed(theirs[name], mine[key], path + key) for name, key in wanted.items()]
-        return jax.tree.unflatten(treedef, parts)
+        made = [_dressed(theirs[name], mine[key], path + key) for name, key in wanted.items()]
+        return jax.tree.unflatten(treedef, made)
     if _holds_states(like):
         raise _unlike(state, show_state(like), path)
     # A tree of parameters, some of which came or went.
