@@ -21,6 +21,7 @@ from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 from gradtx.core.dtypes import is_inexact
 from gradtx.core.leaves import KeyPath, children, shown
 from gradtx.core.origin import StateError
+from gradtx.core.problem import NegatedState
 from gradtx.core.ruled import Ruled
 from gradtx.core.state import (
     LeafState,
@@ -133,6 +134,11 @@ class LinkState:
         return {x.field: x for x in self.slots if x.leaf is None}
 
     @property
+    def is_negated(self) -> bool:
+        """Whether it is of the negative of the objective, in a `maximize`."""
+        return NegatedState.__name__ in self.where.within
+
+    @property
     def is_clock(self) -> bool:
         """Whether it only counts the steps of the run."""
         return all(x.clock for x in self.slots)
@@ -219,7 +225,10 @@ class _Reader:
         if _is_state(node, self.classes):
             yield from self._link(node, where)
         elif _holds_state(node, self.classes):
-            for key, x in children(node)[0].items():
+            parts, _ = children(node)
+            if any(type(x).__name__ == NegatedState.__name__ for x in parts.values()):
+                where = where._replace(within=(*where.within, NegatedState.__name__))
+            for key, x in parts.items():
                 yield from self.read(x, where.child(key))
         elif jax.tree.leaves(node):
             yield _made("", where, list(self._slots(node, where.path, "")))

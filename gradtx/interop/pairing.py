@@ -35,27 +35,27 @@ def pair_leaves(new: Sequence[Leaf], old: Sequence[Leaf], names: Mapping[str, st
     """The leaves of the new state with those of the old one that they continue: of the same field,
     in a class of the same name, for the same parameter. names: the new paths of old leaves."""
 
-    def key(leaf: Leaf) -> tuple[str, str, str | None]:
-        return _kind(leaf.link), leaf.slot.field, leaf.slot.leaf
+    def key(leaf: Leaf) -> tuple[_Kind, str, str | None]:
+        return _Kind.of(leaf.link), leaf.slot.field, leaf.slot.leaf
 
-    def old_key(leaf: Leaf) -> tuple[str, str, str | None]:
+    def old_key(leaf: Leaf) -> tuple[_Kind, str, str | None]:
         kind, field, path = key(leaf)
         return kind, field, names.get(path or "", path)
 
     continued = _grouped(old, old_key)
     pairs: Pairs[Leaf] = []
     for (kind, field, path), leaves in _grouped(new, key).items():
-        kinds = (kind, *_ALIKE.get(kind, ()))
-        candidates = next((c for k in kinds if (c := continued.get((k, field, path)))), [])
+        found = (continued.get((like, field, path)) for like in kind.alike)
+        candidates = next(filter(None, found), [])
         pairs += paired(leaves, candidates, lambda leaf: leaf.link, _leaf_shown)
     return pairs
 
 
 def pair_links(new: Sequence[LinkState], old: Sequence[LinkState]) -> Pairs[LinkState]:
     """The states of links that keep nothing of single parameters, with those that they continue."""
-    continued = _grouped([x for x in old if not x.leaves], _kind)
+    continued = _grouped([x for x in old if not x.leaves], _Kind.of)
     pairs: Pairs[LinkState] = []
-    for kind, links in _grouped([x for x in new if not x.leaves], _kind).items():
+    for kind, links in _grouped([x for x in new if not x.leaves], _Kind.of).items():
         pairs += paired(links, continued.get(kind, []), lambda link: link, str)
     return pairs
 
@@ -64,9 +64,23 @@ def _leaf_shown(leaf: Leaf) -> str:
     return keystr(leaf.slot.path) or "the state"
 
 
-def _kind(link: LinkState) -> str:
-    """The name of the class; with that of the definition, where the class says nothing."""
-    return f"{link.kind} of {link.definition}" if link.kind in NAMELESS else link.kind
+class _Kind(NamedTuple):
+    """What must be the same. definition: its name, where the class says nothing."""
+
+    name: str
+    negated: bool
+    definition: str | None
+
+    @classmethod
+    def of(cls, link: LinkState) -> _Kind:
+        """That of the state of a link."""
+        nameless = link.kind in NAMELESS
+        return cls(link.kind, link.is_negated, link.definition if nameless else None)
+
+    @property
+    def alike(self) -> list[_Kind]:
+        """Itself, and then those whose fields mean the same."""
+        return [self, *(self._replace(name=name) for name in _ALIKE.get(self.name, ()))]
 
 
 # What tells one of several of a kind, the surest first: None where it tells nothing. The last is
@@ -87,6 +101,8 @@ def paired(
 
     Raises: ValueError where the new one could continue several.
     """
+    if len(new) == len(old) == 1:
+        return [(new[0], old[0])]
     pairs: Pairs[T] = []
     left, sources = list(new), list(old)
     for identity in _IDENTITIES:

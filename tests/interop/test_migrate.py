@@ -204,6 +204,18 @@ def test_accumulation_around_an_optimizer() -> None:
 
 
 @pytest.mark.usefixtures("x64")
+def test_uphill_is_another_mean() -> None:
+    """Inside maximize the moments are of the negative gradient."""
+    uphill = gradtx.maximize(gradtx.adam(CONSTANT))
+    tree, state = begun(gradtx.adam(CONSTANT), tree=params(np.float64))
+    moved, _ = migrate(state, to=uphill, params=tree)
+    assert not any(map(np.any, jax.tree.leaves(moved[1][0])))
+    assert moved[1][1].count == 3
+    tree, state = begun(uphill, tree=params(np.float64))
+    assert_equal(migrate(state, to=gradtx.chain(uphill), params=tree)[0][0], state)
+
+
+@pytest.mark.usefixtures("x64")
 def test_leaves_that_come_and_go() -> None:
     def changed(tree: Any) -> Any:
         return {"dense": {"kernel": tree["dense"]["kernel"]}, "new": jnp.ones(3)}
