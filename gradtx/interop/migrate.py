@@ -245,15 +245,15 @@ class _Plan:
             theirs = [x.whole[name] for x in sources if name in x.whole]
             if theirs:
                 check_equal(mine, [Counted(x, x.value) for x in theirs])
-                self._take(mine, theirs[0])
-                self.used |= {x.path for x in theirs}
+                if self._take(mine, theirs[0]):
+                    self.used |= {x.path for x in theirs}
 
     def _take_link(self, mine: LinkState, theirs: LinkState) -> None:
         """All of a link's state or, if a running mean among it cannot be kept, nothing."""
         pairs = [(x, theirs.whole.get(name)) for name, x in mine.whole.items()]
         lost = [x for x, y in pairs if x.is_mean and (y is None or misfit(y.value, x.value)[0])]
         for x, y in pairs:
-            if y is not None and (not lost or x in lost):
+            if y is not None and (not lost or x in lost):  # what is lost is taken to say why
                 self._take(x, y)
 
     def _set_clocks(self, links: Sequence[LinkState]) -> None:
