@@ -33,7 +33,7 @@ from gradtx.core.dtypes import (
 from gradtx.core.leaf_states import Row, leaf_state, row_of
 from gradtx.core.leaves import describe
 from gradtx.core.opaque import opaque
-from gradtx.core.origin import show_class, show_state
+from gradtx.core.origin import INSTEAD, show_class, show_state
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Inputs, Rule, as_rule, split_result
 from gradtx.core.state import EmptyState, LeafState, StateClass, is_named_tuple
@@ -241,7 +241,7 @@ def _misses_state(error: AttributeError, grad: jax.Array, row: Row, state: Any) 
         return f"updates {describe(grad)} have no state: was the leaf None in init's params?"
     if error.obj is not state:
         return None
-    return f"the state {show_state(state)} is not one that its init makes: {error}"
+    return f"the state {show_state(state)} is not one that its init makes: {error}. {INSTEAD}"
 
 
 def _like(old: Row, new: Row, name: str, grad: jax.Array) -> Row:

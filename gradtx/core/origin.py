@@ -15,6 +15,13 @@ from gradtx.core.state import OptState, StateClass, is_named_tuple
 T = TypeVar("T")
 
 
+# What to do about a state that another transformation made.
+INSTEAD = (
+    "Pass the state that its own init made, or bring over another one with "
+    "gradtx.migrate(state, to=tx, params=params, from_=old_tx)"
+)
+
+
 class Held(NamedTuple):
     """The state of one link, and its key path in the whole state, such as `[0].inner_state`."""
 
@@ -35,7 +42,7 @@ class StateError(ValueError):
     def of(cls, who: str, problem: str, path: str, root: OptState) -> StateError:
         """With the full text: whose state, where it is, and what is wrong with it."""
         where = f" at {path}" if path else ""
-        error = cls(f"{who}: the state{where} is {problem}. Pass the state that its own init made")
+        error = cls(f"{who}: the state{where} is {problem}. {INSTEAD}")
         error.problem, error.path, error.root = problem, path, root
         return error
 

@@ -196,15 +196,21 @@ def test_shapes_in_place_of_parameters() -> None:
 # -- states --------------------------------------------------------------------------------------
 
 
+INSTEAD = (
+    "Pass the state that its own init made, or bring over another one with "
+    "gradtx.migrate(state, to=tx, params=params, from_=old_tx)"
+)
+
+
 def test_the_state_of_another_chain() -> None:
     tx = gradtx.chain(gradtx.clip(1.0), gradtx.trace(0.9))
     assert error(lambda: update(tx, PARAMS, None, gradtx.chain(gradtx.clip(1.0)).init(PARAMS))) == (
         "StateError: chain: the state is a tuple of 1, not the tuple of 2 that chain(clip, trace) "
-        "keeps. Pass the state that its own init made"
+        "keeps. " + INSTEAD
     )
     assert error(lambda: update(tx, PARAMS, None, {"a": 1})) == (
         "StateError: chain: the state is a dict of a, not the tuple of 2 that chain(clip, trace) "
-        "keeps. Pass the state that its own init made"
+        "keeps. " + INSTEAD
     )
 
 
@@ -212,7 +218,7 @@ def test_the_state_of_another_named_chain() -> None:
     tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("rate", gradtx.scale(-1.0)))
     assert error(lambda: update(tx, PARAMS, None, {"clip": gradtx.EmptyState()})) == (
         "StateError: named_chain: the state is a dict of clip, not the dict of clip, rate of "
-        "named_chain. Pass the state that its own init made"
+        "named_chain. " + INSTEAD
     )
 
 
@@ -220,7 +226,7 @@ def test_the_state_of_no_masked_transformation() -> None:
     tx = gradtx.masked(gradtx.trace(0.9), "kernel")
     assert error(lambda: update(tx, PARAMS, None, gradtx.EmptyState())) == (
         "StateError: masked: the state is EmptyState(), not the MaskedState(inner_state) of "
-        "masked. Pass the state that its own init made"
+        "masked. " + INSTEAD
     )
 
 
@@ -229,11 +235,10 @@ def test_a_state_without_the_count_that_a_schedule_needs() -> None:
     assert error(lambda: update(scheduled, PARAMS, None, plain.init(PARAMS))) == (
         "StateError: trace: the state is TraceState(trace), not the ScheduledState(count, "
         "inner_state) of trace: a schedule in place of a number adds a step count to the state. "
-        "Pass the state that its own init made"
+        + INSTEAD
     )
     assert error(lambda: update(plain, PARAMS, None, 0)) == (
-        "StateError: trace: the state is a int, not the TraceState(trace) of trace. "
-        "Pass the state that its own init made"
+        "StateError: trace: the state is a int, not the TraceState(trace) of trace. " + INSTEAD
     )
 
 
@@ -296,8 +301,7 @@ LION = "the ScaleByLionState(count, mu) of scale_by_lion"
 )
 def test_a_wrong_state_inside_is_named_with_its_path(tx: Any, other: Any, problem: str) -> None:
     assert error(lambda: update(tx, PARAMS, state=other.init(PARAMS))) == (
-        f"StateError: {tx.definition.name}: the state {problem}. "
-        "Pass the state that its own init made"
+        f"StateError: {tx.definition.name}: the state {problem}. " + INSTEAD
     )
 
 
