@@ -291,7 +291,15 @@ POLYAK = {"max_learning_rate": 0.5, "f_min": 0.1}
         lambda tx: optax.flatten(tx),
         lambda tx: optax.conditionally_transform(tx, lambda step: step % 2 == 0),
     ],
-    ids="MultiSteps apply_if_finite masked partition named_chain flatten conditionally".split(),
+    ids=[
+        "MultiSteps",
+        "apply_if_finite",
+        "masked",
+        "partition",
+        "named_chain",
+        "flatten",
+        "conditionally",
+    ],
 )
 def test_wrappers_of_optax_pass_the_value_on(wrap: Any) -> None:
     got, expected = (run(wrap(lib.polyak_sgd(**POLYAK)), 4, value=2.0) for lib in (gradtx, optax))
