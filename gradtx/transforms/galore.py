@@ -179,16 +179,15 @@ def _layouts(dimension_numbers: Any, leaves: Leaves) -> list[Layout | None]:
     return layouts
 
 
-def _check(
-    x: Array, layout: Layout | None, projector: Array | None, rank: int, path: str
-) -> None:
+def _check(x: Array, layout: Layout | None, projector: Array | None, rank: int, path: str) -> None:
     """Refuse a projector that init made for an array of another shape."""
     fits = projector is None or not projector.size  # Optax keeps one without elements
     if layout is not None:
         short, long = sorted((layout.rows, layout.columns))
         fits = projector is not None and projector.shape == (long, min(rank, short))
     if not fits:
+        given = "None" if projector is None else describe(projector)
         raise ValueError(
             f"scale_by_galore: {at(path)}: updates {describe(x)} do not fit the state's projector "
-            f"{'None' if projector is None else describe(projector)}; was the state made by init on params of these shapes?"
+            f"{given}; was the state made by init on params of these shapes?"
         )

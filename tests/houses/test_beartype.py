@@ -40,7 +40,7 @@ def test_and_refuse_what_is_none() -> None:
 def test_jaxtyped_functions_take_ours() -> None:
     jaxtyping = pytest.importorskip("jaxtyping")
 
-    vector = jaxtyping.Float[jaxtyping.Array, " n"]  # noqa: F722  (an axis, no annotation)
+    vector = jaxtyping.Float[jaxtyping.Array, " n"]
 
     @jaxtyping.jaxtyped(typechecker=beartype.beartype)
     def step(tx: optax.GradientTransformation, x: vector) -> Any:

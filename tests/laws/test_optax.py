@@ -46,8 +46,8 @@ def test_agrees_with_its_namesake(example: Example) -> None:
 
 @with_twin
 def test_the_state_has_the_key_paths_of_the_namesake(example: Example) -> None:
-    """And its dtypes and shapes, so that a checkpoint of one loads into the other. Where Optax keeps
-    an array without elements there is nothing."""
+    """And its dtypes and shapes, so that a checkpoint of one loads into the other. Where Optax
+    keeps an array without elements there is nothing."""
     mine, theirs = (jax.eval_shape(make().init, params()) for make in (example.make, example.twin))
     assert leaves_by_path(mine) == leaves_by_path(theirs)
 
