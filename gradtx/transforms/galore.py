@@ -89,7 +89,8 @@ def scale_by_galore(
 
     def init(params: Params) -> GaLoreState:
         leaves = Leaves.of(params)
-        projectors, small = [], []
+        projectors: list[Array | None] = []
+        small: list[Array | None] = []
         for x, layout in zip(
             leaves.values, _layouts(weight_dimension_numbers, leaves), strict=True
         ):
