@@ -70,10 +70,10 @@ def in_one_array(tree: Any) -> Any:
     """The tree with its floating scalars, as far as they are traced, read from one array; None if
     there are none."""
     leaves, treedef = jax.tree.flatten(tree)
-    scalars: dict[np.dtype, list[int]] = {}
+    scalars: dict[Any, list[int]] = {}  # by type, which in a shard_map says where they vary
     for i, x in enumerate(leaves):
         if isinstance(x, jax.core.Tracer) and _is_number(x):
-            scalars.setdefault(x.dtype, []).append(i)
+            scalars.setdefault(jax.typeof(x), []).append(i)
     if not scalars:
         return None
     for own in scalars.values():

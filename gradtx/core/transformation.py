@@ -15,6 +15,7 @@ from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance
+from gradtx.core.kinship import KinOfOptax
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
@@ -40,7 +41,7 @@ class Link(NamedTuple):
     owner: GradientTransformation | None = None
 
 
-class GradientTransformation(Value):
+class GradientTransformation(KinOfOptax, Value):
     """A pair of pure functions, `init` and `update`, that is also a value.
 
     `state = tx.init(params)`; `updates, state = tx.update(grads, state, params, **extra)`;

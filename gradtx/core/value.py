@@ -137,7 +137,7 @@ class Value:
 
     def __dir__(self) -> list[str]:
         """The arguments, and what a user may do with the value."""
-        private = (name for name in super().__dir__() if name.startswith("_"))
+        private = (name for name in dir(type(self)) if name.startswith("_"))
         return sorted({*private, *self.arguments, *self._for_users})
 
     def __setattr__(self, name: str, value: Never) -> None:
@@ -152,6 +152,8 @@ class Value:
     def replace(self, **changes: Any) -> Self:
         """The same construction with some arguments changed, checked as at construction."""
         return self.definition.replace(self.arguments, changes)
+
+    __replace__ = replace  # for copy.replace
 
     def _text(self) -> str:
         """The construction in one line, as it is written in Python."""

@@ -43,8 +43,9 @@ def from_optax(tx: TransformationLike) -> GradientTransformation:
 def to_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Make an `optax.GradientTransformationExtraArgs` of a gradtx transformation.
 
-    Optax's wrappers take a gradtx transformation as it is, but pass extra arguments (`value=loss`)
-    on only to one converted like this.
+    Where Optax is imported a gradtx transformation is an instance of this class already, so that
+    Optax's wrappers and other libraries take it as it is. This is for code that needs the named
+    tuple itself: its `_replace`, `len`, `type(tx)`.
 
     Args:
         tx: a gradtx transformation.

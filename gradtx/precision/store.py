@@ -221,18 +221,21 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
 def _is_no_moment(state: OptState, path: KeyPath) -> bool:
     """Whether a leaf of the state lies in a field of past parameters or of factors."""
     node = state
-    for key in path:
+    for depth, key in enumerate(path, 1):
+        attribute = key.name if isinstance(key, GetAttrKey) else ""
+        if is_named_tuple(node) and attribute in fields_of_no_moments(type(node)):
+            return True
+        if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
+            break
         match key:
             case GetAttrKey():
-                if is_named_tuple(node) and key.name in fields_of_no_moments(type(node)):
-                    return True
-                node = getattr(node, key.name)
+                node = getattr(node, attribute)
             case SequenceKey():
                 node = node[key.idx]
             case DictKey():
                 node = node[key.key]
             case _:
-                return False  # a user's own pytree node, whose fields are not annotated
+                break  # a user's own pytree node, whose fields are not annotated
     return False
 
 

@@ -28,7 +28,7 @@ __all__ = ["GaLoreState", "scale_by_galore"]
 
 class GaLoreState(NamedTuple):
     """base_optimizer_state: the state of base_optimizer, on the projected matrices; projector: for
-    each matrix P, (longer side, at most rank), and (0, 0) for arrays that are not projected."""
+    each matrix P, (longer side, at most rank), and None for arrays that are not projected."""
 
     count: Count
     base_optimizer_state: OptState
@@ -89,12 +89,13 @@ def scale_by_galore(
 
     def init(params: Params) -> GaLoreState:
         leaves = Leaves.of(params)
-        projectors, small = [], []
+        projectors: list[Array | None] = []
+        small: list[Array | None] = []
         for x, layout in zip(
             leaves.values, _layouts(weight_dimension_numbers, leaves), strict=True
         ):
             if layout is None:
-                projectors.append(None if x is None else jnp.zeros((0, 0), x.dtype))
+                projectors.append(None)
                 small.append(x)
             else:
                 tall = _tall(layout.split(x)[0], layout)
@@ -179,14 +180,15 @@ def _layouts(dimension_numbers: Any, leaves: Leaves) -> list[Layout | None]:
     return layouts
 
 
-def _check(x: Array, layout: Layout | None, projector: Array, rank: int, path: str) -> None:
+def _check(x: Array, layout: Layout | None, projector: Array | None, rank: int, path: str) -> None:
     """Refuse a projector that init made for an array of another shape."""
-    shape: tuple[int, ...] = (0, 0)
+    fits = projector is None or not projector.size  # Optax keeps one without elements
     if layout is not None:
         short, long = sorted((layout.rows, layout.columns))
-        shape = (long, min(rank, short))
-    if projector.shape != shape:
+        fits = projector is not None and projector.shape == (long, min(rank, short))
+    if not fits:
+        given = "None" if projector is None else describe(projector)
         raise ValueError(
             f"scale_by_galore: {at(path)}: updates {describe(x)} do not fit the state's projector "
-            f"{describe(projector)}; was the state made by init on params of these shapes?"
+            f"{given}; was the state made by init on params of these shapes?"
         )

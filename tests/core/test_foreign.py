@@ -270,10 +270,67 @@ def test_our_extra_arguments_through_optax() -> None:
 
         return update
 
-    tx = optax.chain(optax.scale(2.0), to_optax(scale_by_loss()))
-    assert run(tx, 1, value=3.0)[0]["b"] == -6.0
-    with pytest.raises(TypeError, match=r"scale_by_loss\(\) needs value"):
-        run(tx, 1)
+    for ours in (scale_by_loss(), to_optax(scale_by_loss())):
+        tx = optax.chain(optax.scale(2.0), ours)
+        assert run(tx, 1, value=3.0)[0]["b"] == -6.0
+        with pytest.raises(TypeError, match=r"scale_by_loss\(\) needs value"):
+            run(tx, 1)
+
+
+POLYAK = {"max_learning_rate": 0.5, "f_min": 0.1}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
+        lambda tx: optax.apply_if_finite(tx, 3),
+        lambda tx: optax.masked(tx, {"w": True, "b": False}),
+        lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, {"w": "a", "b": "b"}),
+        lambda tx: optax.named_chain(("clip", optax.clip(1.0)), ("tx", tx)),
+        lambda tx: optax.flatten(tx),
+        lambda tx: optax.conditionally_transform(tx, lambda step: step % 2 == 0),
+    ],
+    ids=[
+        "MultiSteps",
+        "apply_if_finite",
+        "masked",
+        "partition",
+        "named_chain",
+        "flatten",
+        "conditionally",
+    ],
+)
+def test_wrappers_of_optax_pass_the_value_on(wrap: Any) -> None:
+    got, expected = (run(wrap(lib.polyak_sgd(**POLYAK)), 4, value=2.0) for lib in (gradtx, optax))
+    assert_equal(got[0], expected[0])
+
+
+def test_inject_hyperparams_passes_the_value_on() -> None:
+    given = {"max_learning_rate": optax.linear_schedule(0.5, 0.1, 3), "f_min": 0.1}
+    ours, theirs = (
+        run(optax.inject_hyperparams(lib.polyak_sgd, static_args="variant")(**given), value=2.0)
+        for lib in (gradtx, optax)
+    )
+    assert_equal(ours[0], theirs[0])
+
+
+def test_a_line_search_runs_inside_optax() -> None:
+    def value_fn(params: Any) -> Any:
+        return jnp.sum(params["w"] ** 4) + params["b"] ** 2
+
+    def steps(tx: Any) -> Any:
+        params, state = PARAMS, tx.init(PARAMS)
+        for _ in range(3):
+            value, grad = jax.value_and_grad(value_fn)(params)
+            extra = {"value": value, "grad": grad, "value_fn": value_fn}
+            updates, state = tx.update(grad, state, params, **extra)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    inside = steps(optax.chain(optax.identity(), gradtx.lbfgs()))
+    assert_equal(inside, steps(gradtx.lbfgs()))
+    assert value_fn(inside) < 0.1 * value_fn(PARAMS)
 
 
 def test_from_and_to_optax() -> None:

@@ -242,7 +242,21 @@ def test_galore_keeps_little() -> None:
     held = {jax.tree_util.keystr(k): x.shape for k, x in jax.tree_util.tree_leaves_with_path(state)}
     assert held[".projector['w']"] == (64, 4)
     assert held[".base_optimizer_state.mu['w']"] == (4, 32)
-    assert held[".projector['b']"] == (0, 0)
+    assert state.projector["b"] is None  # an array without elements could not be saved by Orbax
+
+
+def test_galore_goes_on_with_optax_placeholders() -> None:
+    """Which are arrays without elements, and stay."""
+    params = {"w": jnp.asarray(GRADS["square"][0]), "b": jnp.asarray(GRADS["bias"][0])}
+    old = optax.contrib.galore(0.1, rank=2).init(params)
+    updates, new = gradtx.galore(0.1, rank=2).update(params, old, params)
+    assert new[0].projector["b"].shape == (0, 0)
+    expected, _ = optax.contrib.galore(0.1, rank=2).update(params, old, params)
+    for name in params:
+        assert_close(updates[name], expected[name], 1e-4, what=name)
+    wrong = old[0]._replace(projector=old[0].projector | {"b": params["w"]})
+    with pytest.raises(ValueError, match=r"at b: updates float\d+\[\d+\] do not fit the state"):
+        gradtx.scale_by_galore(2).update(params, wrong)
 
 
 # -- complex arrays as pairs ----------------------------------------------------------------------
