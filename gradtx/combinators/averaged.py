@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gradtx.core import counts
 from gradtx.core.decorators import per_tree
@@ -22,7 +23,7 @@ from gradtx.core.origin import is_like, nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import AnySchedule, Schedule
-from gradtx.core.skipping import took_step
+from gradtx.core.skipping import always_steps, took_step
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.transformation import TransformationLike
 
@@ -58,7 +59,8 @@ def averaged(
 
         x <- (1 - c) x + c p                        p: the parameters after a step
         c  = 1 / n                                  decay=None, n of them so far
-        c  = (1 - decay) / s,  s <- decay * s + (1 - decay),  s = 0 at first;  1 - decay^n in the end
+        c  = (1 - decay) / (1 - decay^n)            otherwise; with a schedule, 1 less the product
+                                                    of the decays in the denominator
         c  = 1 - decay, and 1 for the first p       debias=False
 
     Evaluate with x, which `averaged_params(state, params)` computes. The noise of single steps
@@ -116,16 +118,16 @@ def averaged(
     def update(
         unwidened: Updates, state: AveragedState, params: Params, inner: Inner
     ) -> tuple[Updates, AveragedState]:
-        updates, inner_state = inner.emit(unwidened, state.inner_state)
-        taken = took_step(state.inner_state, inner_state)
-
         def take_in(average: Params) -> tuple[tuple[()], Params]:
             return (), jax.tree.map(partial(_mixed, state.weight), average, params)
 
-        if taken is True and every == 1:
-            _, average = take_in(state.average)  # where it joins the loop that updates the params
+        if every == 1 and always_steps(state.inner_state):
+            _, average = take_in(state.average)  # in the loop that updates the params
         else:
             _, average = now_and_then(state.weight > 0, take_in, lambda _: (), state.average)
+        grads = _after(average, unwidened, state.step)
+        updates, inner_state = inner.emit(grads, state.inner_state)
+        taken = took_step(state.inner_state, inner_state)
         step = jnp.where(taken, counts.increment(state.step), state.step)
         due = taken & (step > start) & ((step - start) % every == 0)
         before = state.weight_sum
@@ -142,6 +144,25 @@ def averaged(
         )
 
     return Rule(init, update, place=inner.place & Place.LAST)
+
+
+def _after(average: Params, grads: Updates, count: jax.Array) -> Updates:
+    """The gradients; on CPU, what is computed of them has to wait for the average.
+
+    Both read the parameters, which are then updated in place: XLA:CPU would copy them first. It
+    takes a barrier away, but not a select whose condition it cannot decide: `count`, an integer
+    scalar, is never negative.
+    """
+
+    def waiting(g: jax.Array, x: jax.Array) -> jax.Array:
+        if x.size == 0:
+            return g
+        never = (count < 0) & (lax.slice(x.real.ravel(), (0,), (1,)).squeeze() > 0)
+        return jnp.where(never, jnp.zeros_like(g), g)
+
+    return lax.platform_dependent(
+        grads, average, cpu=partial(jax.tree.map, waiting), default=lambda grads, _: grads
+    )
 
 
 def _weights(

@@ -67,6 +67,11 @@ def took_step(old: OptState, new: OptState) -> Taken:
     return every(_TELLS[_names(type(x))](x, y) for x, y in pairs)
 
 
+def always_steps(state: OptState) -> bool:
+    """Whether every call of update takes a step, as far as the state tells."""
+    return took_step(state, state) is True
+
+
 def every(flags: Iterable[Taken]) -> Taken:
     """Whether all hold."""
     return functools.reduce(operator.and_, flags, True)
