@@ -210,7 +210,7 @@ def _as_weight(weight: ArrayLike | None, dtype: np.dtype) -> jax.Array:
         raise TypeError(
             f"accumulate: weight must be a number, or an array of no axes, got {weight!r}"
         )
-    if not isinstance(given, jax.core.Tracer) and given < 0:
+    if not isinstance(given, jax.core.Tracer) and np.any(np.asarray(given, np.float64) < 0):
         raise ValueError(f"accumulate: weight must be >= 0, got {weight!r}")
     return cast(given, dtype)
 

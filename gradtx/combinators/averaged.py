@@ -12,7 +12,7 @@ from jax import lax
 
 from gradtx.core import counts
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import Scalar, bind_numbers, cast, compute_dtype, real_dtype_of
+from gradtx.core.dtypes import bind_numbers, cast, compute_dtype, real_dtype_of
 from gradtx.core.holding import now_and_then
 from gradtx.core.hyperparameters import Decay, NonNegativeInt, PositiveInt, kind_of
 from gradtx.core.inner import Inner
@@ -132,8 +132,7 @@ def averaged(
         due = taken & (step > start) & ((step - start) % every == 0)
         before = state.weight_sum
         kept, new = _weights(decay, state.step, before.dtype)
-        if not debias:
-            new = jnp.where(before > 0, new, 1)
+        new = new if debias else jnp.where(before > 0, new, 1)
         total = kept * before + new
         return updates, AveragedState(
             step=step,
@@ -167,13 +166,13 @@ def _after(average: Params, grads: Updates, count: jax.Array) -> Updates:
 
 def _weights(
     decay: Schedule | float | None, steps: jax.Array, dtype: np.dtype
-) -> tuple[Scalar, Scalar]:
+) -> tuple[jax.Array, jax.Array]:
     """What the sum of earlier weights is multiplied by, and the weight of the next parameters."""
     if decay is None:
-        return 1, 1
+        return jnp.ones((), dtype), jnp.ones((), dtype)
     number = decay(steps) if isinstance(decay, Schedule) else decay
     number = bind_numbers(number, dtype, "averaged: decay")
-    return number, 1 - number
+    return jnp.asarray(number, dtype), jnp.asarray(1 - number, dtype)
 
 
 def _mixed(weight: jax.Array, average: jax.Array, param: jax.Array) -> jax.Array:

@@ -63,13 +63,9 @@ OURS: dict[str, Any] = {
     "clip_by_norm": lambda: gradtx.clip_by_norm(1.0),
     "independent": lambda: gradtx.adamw(1e-3, independent_decay=True),
     "averaged": lambda: gradtx.averaged(gradtx.adamw(1e-3), 0.999),
-    "averaged_every": lambda: gradtx.averaged(gradtx.adamw(1e-3), every=100),
-    "averaged_accumulate": lambda: gradtx.averaged(gradtx.accumulate(gradtx.adamw(1e-3), 8)),
-    "accumulate_averaged": lambda: gradtx.accumulate(gradtx.averaged(gradtx.adamw(1e-3)), 8),
-    "averaged_guard": lambda: gradtx.averaged(gradtx.finite_guard(gradtx.adamw(1e-3))),
-    "guard_averaged": lambda: gradtx.finite_guard(gradtx.averaged(gradtx.adamw(1e-3))),
-    "guard": lambda: gradtx.finite_guard(gradtx.adamw(1e-3)),
-    "accumulate": lambda: gradtx.accumulate(gradtx.adamw(1e-3), 8),
+    "averaged now and then": lambda: gradtx.averaged(gradtx.adamw(1e-3), every=100),
+    "averaged accumulation": lambda: gradtx.averaged(gradtx.accumulate(gradtx.adamw(1e-3), 8)),
+    "accumulated average": lambda: gradtx.accumulate(gradtx.averaged(gradtx.adamw(1e-3)), 8),
 }
 
 

@@ -373,12 +373,11 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     E(
         "accumulate",
-        "weighted sums",
+        "sums",
         lambda: gradtx.accumulate(gradtx.adam(0.1), 2, sums=True),
         written_out=False,
         couples=True,
         accumulates=True,
-        extra={"weight": 2.0},
     ),
     E(
         "multi_steps",
