@@ -1,6 +1,7 @@
 """Transformations of transformations."""
 
 from gradtx.combinators.accumulate import *
+from gradtx.combinators.averaged import *
 from gradtx.combinators.cautious import *
 from gradtx.combinators.chain import *
 from gradtx.combinators.conditional import *

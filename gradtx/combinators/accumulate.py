@@ -9,34 +9,37 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.absent import drop_absent
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast
+from gradtx.core.dtypes import Scalar, cast, real_dtype_of
 from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.holding import either, now_and_then
 from gradtx.core.hyperparameters import DType
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, aligned_arrays
-from gradtx.core.numerics import zeros_like
+from gradtx.core.numerics import number_beside, zeros_like
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import AnySchedule, Schedule
+from gradtx.core.skipping import tells_steps, where_rises
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import TransformationLike
 
 __all__ = ["AccumulateState", "accumulate"]
 
 
+@tells_steps(where_rises("gradient_step", inside="inner_opt_state"))
 class AccumulateState(NamedTuple):
     """How far the current cycle has come; the counts are int32 scalars.
 
     mini_step: micro-batches seen in this cycle; gradient_step: steps taken by the inner optimizer;
     acc_grads: the mean of this cycle's accepted gradients, shaped like the params (meaningless
-    between cycles); accepted: how many gradients are in it; skipped: micro-batches dropped since
-    the start because they held a NaN or an infinity.
+    between cycles); accepted: the sum of their weights, a float32 scalar (float64 for float64
+    params): their number, unless weights were given; skipped: micro-batches dropped since the start
+    because they held a NaN or an infinity.
     """
 
     mini_step: jax.Array
@@ -52,33 +55,46 @@ def accumulate(
     inner: TransformationLike,
     every: AnySchedule | int,
     *,
+    sums: bool = False,
     drop_nonfinite: bool = True,
     accumulator_dtype: DType | None = None,
 ) -> Rule:
     """Average the gradients of `every` micro-batches, then run the inner optimizer once.
 
-        mean <- mean + (g - mean) / n               (n accepted gradients, this one included)
+        mean = (sum of weight * g) / (sum of weight)        over the cycle's accepted gradients
+        mean = (sum of g) / (sum of weight)                 with sums=True
         u = inner(mean) on every `every`-th call, otherwise u = 0
 
     For batches that do not fit in memory at once. On the other calls the inner optimizer does not
     run and its state is not read. A micro-batch with a NaN or an infinity is left out of the mean
-    and counted in `state.skipped`; a cycle in which none was accepted changes nothing. The inner
-    optimizer sees the extra arguments of the cycle's last call only, so a `value` or `value_fn`
-    should cover all of its micro-batches.
+    and counted in `state.skipped`; a cycle in which none was accepted changes nothing.
+
+    `update` and `gradtx.step` take two extra arguments, which may be arrays and differ from call to
+    call. weight, >= 0, is what the micro-batch counts for, 1 if it is not given: give its number of
+    tokens or examples where they differ, and the mean is that of one large batch. A micro-batch of
+    weight 0 adds nothing, whatever its gradient holds. flush=True ends the cycle with this call, so
+    that the last micro-batches of the data take a step too; if the cycle holds nothing, nothing
+    changes. To flush when no gradient is left, give any finite one the weight 0.
+
+    The inner optimizer sees the other extra arguments of the cycle's last call only, so a `value`
+    or `value_fn` should cover all of its micro-batches.
 
     Args:
         inner: the optimizer that takes the steps, gradtx's or Optax's. Its schedules count its own
             steps, one a cycle.
         every: the number of micro-batches in a cycle: a whole number >= 1, or a schedule of the
             inner optimizer's step, for batches that grow during training.
+        sums: the gradients are sums over the tokens or examples of a micro-batch, as of a loss that
+            is a sum, and weight is their number; otherwise they are means.
         drop_nonfinite: leave micro-batches with a NaN or an infinity out of the mean. False saves
             the pass over the gradients that looks for them.
         accumulator_dtype: the dtype of the mean; None means float32 or wider. bfloat16 halves its
             memory and adds a rounding error with each micro-batch.
 
-    State: the mean, 4 bytes a parameter, four counts, and that of `inner`.
+    State: the mean, 4 bytes a parameter, three counts, the sum of weights, and that of `inner`.
 
-    Raises: ValueError for every < 1.
+    Raises: ValueError for every < 1, and in update for a negative weight (if it is known when the
+    program is traced); TypeError for a weight that is no number or a flush that is no boolean.
 
     Example:
         >>> params = jnp.array([1.0, 2.0])
@@ -89,31 +105,49 @@ def accumulate(
         ...     print(updates)
         [0. 0.]
         [-2. -4.]
+        >>> for grad, tokens in ([1.0, 3.0], 300), ([3.0, 5.0], 100):
+        ...     updates, state = tx.update(jnp.array(grad), state, params, weight=tokens)
+        >>> print(updates)
+        [-1.5 -3.5]
 
-    See also: `multi_steps`.
+    See also: `multi_steps`, `averaged`.
     """
     check_every("accumulate: every", every)
 
     def init(params: Params, inner: Inner) -> AccumulateState:
         mean = first_mean(params, accumulator_dtype)
-        return AccumulateState(start(), start(), inner.init(), mean, start(), start())
+        nothing = jnp.zeros((), real_dtype_of(params))
+        return AccumulateState(start(), start(), inner.init(), mean, nothing, start())
 
     def update(
-        needed: Updates, state: AccumulateState, inner: Inner
+        needed: Updates,
+        state: AccumulateState,
+        inner: Inner,
+        *,
+        weight: ArrayLike | None = None,
+        flush: ArrayLike = False,
     ) -> tuple[Updates, AccumulateState]:
-        keep = all_finite(needed) if drop_nonfinite else jnp.asarray(True)
-        accepted = jnp.where(keep, increment(state.accepted), state.accepted)
+        own = _as_weight(weight, state.accepted.dtype)
+        counts = own != 0  # true of a NaN too
+        finite = all_finite((needed, own)) if drop_nonfinite else jnp.asarray(True)
+        keep = counts & finite
+        accepted = jnp.where(keep, state.accepted + own, state.accepted)
         mini_step = increment(state.mini_step)
-        due = mini_step >= every_now(every, state.gradient_step)
+        flushed = as_flag(flush, "accumulate: flush")
+        due = (mini_step >= every_now(every, state.gradient_step)) | flushed
         emit = due & (accepted > 0)
-        u, inner_state, mean = cycle(inner, needed, state, running_mean(keep, accepted), emit)
+        grads = _divided(needed, jnp.where(counts, own, 1)) if sums else needed
+        add = running_mean(keep, own, state.accepted)
+        if weight is not None:  # what is inside may accumulate too
+            inner = inner.given(weight=accepted)
+        u, inner_state, mean = cycle(inner, grads, state, add, emit)
         return u, AccumulateState(
             mini_step=jnp.where(due, 0, mini_step),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
             inner_opt_state=inner_state,
             acc_grads=mean,
             accepted=jnp.where(due, 0, accepted),
-            skipped=jnp.where(keep, state.skipped, increment(state.skipped)),
+            skipped=jnp.where(counts & ~finite, increment(state.skipped), state.skipped),
         )
 
     return Rule(init, update, place=inner.place & Place.LAST)
@@ -145,16 +179,44 @@ def every_now(every: Schedule | int, gradient_step: jax.Array) -> jax.Array:
 Add = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def running_mean(keep: jax.Array, n: jax.Array) -> Add:
-    """Add the n-th gradient of a cycle to the mean, which stays as it is unless `keep` holds."""
-    number = jnp.maximum(n, 1)
+def running_mean(keep: jax.Array, weight: Scalar, so_far: jax.Array) -> Add:
+    """Add a gradient to the mean of those so far, which stays as it is unless `keep` holds.
+
+    weight: that of the gradient, not 0 if it is kept; so_far: the sum of those in the mean, of
+    which there are none if it is 0.
+    """
+    total = jnp.where(keep, so_far + weight, 1)
 
     def add(mean: jax.Array, g: jax.Array) -> jax.Array:
-        before = jnp.where(n == 1, 0, mean)  # the first gradient replaces the last cycle's mean
-        weight = 1 / cast(number, mean.real.dtype)
-        return jnp.where(keep, before + weight * (g - before), mean)
+        before = jnp.where(so_far == 0, 0, mean)  # the first one replaces the last cycle's mean
+        share = number_beside(mean.real, weight) / cast(total, mean.real.dtype)
+        return jnp.where(keep, before + share * (g - before), mean)
 
     return add
+
+
+def as_flag(x: ArrayLike, where: str) -> jax.Array:
+    """A boolean scalar."""
+    if np.shape(x) != () or jnp.asarray(x).dtype != np.bool_:
+        raise TypeError(f"{where} must be True or False, or a boolean array of no axes, got {x!r}")
+    return jnp.asarray(x)
+
+
+def _as_weight(weight: ArrayLike | None, dtype: np.dtype) -> jax.Array:
+    """The weight of a micro-batch as a scalar of this dtype: 1 if none was given."""
+    given = 1 if weight is None else weight
+    kind = np.dtype(getattr(given, "dtype", None) or np.asarray(given).dtype).kind
+    if kind not in "iufV" or np.shape(given) != ():
+        raise TypeError(
+            f"accumulate: weight must be a number, or an array of no axes, got {weight!r}"
+        )
+    if not isinstance(given, jax.core.Tracer) and np.any(np.asarray(given, np.float64) < 0):
+        raise ValueError(f"accumulate: weight must be >= 0, got {weight!r}")
+    return cast(given, dtype)
+
+
+def _divided(updates: Updates, number: jax.Array) -> Updates:
+    return jax.tree.map(lambda g: g / cast(number, g.real.dtype), updates)
 
 
 def cycle(

@@ -20,6 +20,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.place import Place
 from gradtx.core.problem import known_to
 from gradtx.core.rule import Rule
+from gradtx.core.skipping import tells_steps, where_stays
 from gradtx.core.state import OptState, Updates
 from gradtx.core.transformation import TransformationLike
 
@@ -49,6 +50,7 @@ class ConditionallyMaskState(NamedTuple):
     inner_state: OptState
 
 
+@tells_steps(where_stays("total_notfinite", inside="inner_state"))
 class ApplyIfFiniteState(NamedTuple):
     """Gradients with a NaN or an infinity. notfinite_count: how many came in a row up to now;
     last_finite: whether the last gradient was finite; total_notfinite: how many since the start."""
@@ -59,6 +61,7 @@ class ApplyIfFiniteState(NamedTuple):
     inner_state: OptState
 
 
+@tells_steps(where_stays("skipped", inside="inner_state"))
 class FiniteGuardState(NamedTuple):
     """skipped: steps skipped since the start; in_a_row: steps skipped since the last that was
     taken. Both are int32 scalars."""

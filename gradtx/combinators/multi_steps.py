@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from gradtx import tree
 from gradtx.combinators.accumulate import (
     Add,
+    as_flag,
     check_every,
     cycle,
     every_now,
@@ -27,6 +28,7 @@ from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import AnySchedule
+from gradtx.core.skipping import tells_steps, where_rises
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, TransformationLike
 
@@ -44,6 +46,7 @@ __all__ = [
 SkipState = Any
 
 
+@tells_steps(where_rises("gradient_step", inside="inner_opt_state"))
 class MultiStepsState(NamedTuple):
     """mini_step: micro-batches accepted in this cycle; gradient_step: steps taken by the inner
     optimizer (both int32 scalars); acc_grads: the mean (or sum) so far, shaped like the params;
@@ -191,7 +194,8 @@ def multi_steps(
         u = opt(acc) when n = k, otherwise u = 0
 
     It is Optax's `MultiSteps` as a function. `accumulate` does the same, and by itself leaves out
-    micro-batches with a NaN or an infinity.
+    micro-batches with a NaN or an infinity and takes weights. Like it, `update` takes flush=True,
+    which ends the cycle with this call if it holds a gradient.
 
     Args:
         opt: the optimizer that takes a step after every k micro-batches, gradtx's or Optax's.
@@ -227,7 +231,12 @@ def multi_steps(
         return MultiStepsState(start(), start(), opt.init(), acc, skip_state)
 
     def update(
-        needed: Updates, state: MultiStepsState, opt: Inner, params: Params | None = None
+        needed: Updates,
+        state: MultiStepsState,
+        opt: Inner,
+        params: Params | None = None,
+        *,
+        flush: ArrayLike = False,
     ) -> tuple[Updates, MultiStepsState]:
         skip, skip_state = should_skip(needed, state.gradient_step, params)
         if np.shape(skip) != () or jnp.asarray(skip).dtype != np.bool_:
@@ -235,12 +244,14 @@ def multi_steps(
                 "multi_steps: should_skip_update_fn must return (a boolean scalar, a state), "
                 f"its first result has shape {np.shape(skip)}"
             )
-        keep, n = ~skip, increment(state.mini_step)
-        emit = keep & (n >= every_now(every_k_schedule, state.gradient_step))
-        add = running_mean(keep, n) if use_grad_mean else _sum(keep, n)
+        keep, before = ~skip, state.mini_step
+        n = jnp.where(keep, increment(before), before)
+        full = keep & (n >= every_now(every_k_schedule, state.gradient_step))
+        emit = full | (as_flag(flush, "multi_steps: flush") & (n > 0))
+        add = running_mean(keep, 1, before) if use_grad_mean else _sum(keep, before)
         u, inner_state, acc = cycle(opt, needed, state, add, emit)
         return u, MultiStepsState(
-            mini_step=jnp.where(emit, 0, jnp.where(keep, n, state.mini_step)),
+            mini_step=jnp.where(emit, 0, n),
             gradient_step=jnp.where(emit, increment(state.gradient_step), state.gradient_step),
             inner_opt_state=inner_state,
             acc_grads=acc,
@@ -250,5 +261,5 @@ def multi_steps(
     return Rule(init, update, place=opt.place & Place.LAST)
 
 
-def _sum(keep: jax.Array, n: jax.Array) -> Add:
-    return lambda acc, g: jnp.where(keep, jnp.where(n == 1, 0, acc) + g, acc)
+def _sum(keep: jax.Array, before: jax.Array) -> Add:
+    return lambda acc, g: jnp.where(keep, jnp.where(before == 0, 0, acc) + g, acc)

@@ -15,6 +15,7 @@ from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
 from gradtx.core.printing import show
+from gradtx.core.skipping import some, tells_steps, took_step
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
@@ -27,6 +28,9 @@ from gradtx.tree.types import Tree
 __all__ = ["PartitionState", "partition"]
 
 
+@tells_steps(
+    lambda old, new: some(took_step(x, new.inner_states[k]) for k, x in old.inner_states.items())
+)
 class PartitionState(NamedTuple):
     """By label, the state of the group, with `MaskedNode()` in place of leaves of other groups."""
 

@@ -20,12 +20,14 @@ from gradtx.core.inner import Inner
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
+from gradtx.core.skipping import tells_steps, took_step
 from gradtx.core.state import HoldsParams, OptState, Params, Updates
 from gradtx.core.transformation import TransformationLike
 
 __all__ = ["SAMState", "sam"]
 
 
+@tells_steps(lambda old, new: (new.steps_since_sync == 0) & took_step(old.opt_state, new.opt_state))
 class SAMState(NamedTuple):
     """steps_since_sync: calls of update since the climb began, an int32 scalar; the states of both
     optimizers; cache: the params from which the climb began, None in opaque mode."""

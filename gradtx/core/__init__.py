@@ -35,8 +35,9 @@ are hyperparameters that depend on the step. `origin` recognises the states of o
 `problem` translates the arguments that describe the objective for a wrapper's inner transformation.
 Rules share formulas in `numerics` and `norms`, and `batches` makes one call for many leaves.
 `finite`, `holding` and `opaque` steer XLA: skipped steps, occasional steps, scalars that it must
-not constant-fold; `launches` makes it run small leaves many at a time on a GPU. `elementwise` reads
-from a traced function what may be run on pieces of arrays. `reading` reads back what values print.
+not constant-fold; `skipping` tells from states which calls took a step; `launches` makes it run
+small leaves many at a time on a GPU. `elementwise` reads from a traced function what may be run on
+pieces of arrays. `reading` reads back what values print.
 `exports` lists a package's public names; `renamed` keeps last release's names working.
 """
 

@@ -18,6 +18,9 @@ COMMON: dict[str, str] = {
     "to tune",
     "weight_decay": "how strongly parameters are pulled towards 0: so much of each, times the "
     "learning rate, is taken off at every step, apart from the gradient. 0 switches it off",
+    "independent_decay": "leave the learning rate out of the decay: each step takes off "
+    "weight_decay * param, and not learning_rate * weight_decay * param. A schedule of the rate "
+    "then leaves it alone; weight_decay may have a schedule of its own. Smaller numbers are needed",
     "mask": _MASK,
     "weight_decay_mask": "the parameters that decay: " + _MASK.partition(": ")[2],
     # -- running means ---------------------------------------------------------------------------

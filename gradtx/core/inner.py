@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -88,6 +89,10 @@ class Inner:
         see `seen_as`."""
         changes = {"value": value, "grad": grad, "params": params, "searched": searched}
         return replace(self, extra=seen_as(self.extra or {}, **changes))
+
+    def given(self, **extra: Any) -> Inner:
+        """The same, with these extra arguments in place of the caller's."""
+        return replace(self, extra={**(self.extra or {}), **extra})
 
     def without_search(self, who: str) -> Inner:
         """The same, but a line search inside is an error that names `who`: the step it would try

@@ -8,7 +8,7 @@ from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import MaxOf, scale_by_adam, scale_by_amsgrad
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["adam", "adamw", "amsgrad", "nadam", "nadamw"]
@@ -187,6 +187,7 @@ def adamw(
     *,
     nesterov: bool = False,
     nu_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -221,8 +222,7 @@ def adamw(
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )
 
 
@@ -239,6 +239,7 @@ def nadamw(
     *,
     nesterov: bool = True,
     nu_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take NAdam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -273,4 +274,12 @@ def nadamw(
     Hutter, 2019, https://arxiv.org/abs/1711.05101
     """
     moments = (b1, b2, eps, eps_root, mu_dtype)
-    return adamw(learning_rate, *moments, weight_decay, mask, nesterov=nesterov, nu_dtype=nu_dtype)
+    return adamw(
+        learning_rate,
+        *moments,
+        weight_decay,
+        mask,
+        nesterov=nesterov,
+        nu_dtype=nu_dtype,
+        independent_decay=independent_decay,
+    )

@@ -8,7 +8,7 @@ from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adamax import scale_by_adamax
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["adamax", "adamaxw"]
@@ -63,6 +63,8 @@ def adamaxw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
     mask: MaskLike = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adamax's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -95,6 +97,5 @@ def adamaxw(
     """
     return chain(
         scale_by_adamax(b1, b2, eps),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

@@ -8,8 +8,7 @@ from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adan import scale_by_adan
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import decoupled_decay
 
 __all__ = ["adan"]
 
@@ -24,6 +23,8 @@ def adan(
     eps_root: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a look ahead, from the differences between successive gradients.
 
@@ -65,6 +66,5 @@ def adan(
     """
     return chain(
         scale_by_adan(b1, b2, b3, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

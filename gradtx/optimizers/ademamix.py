@@ -8,8 +8,7 @@ from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.ademamix import scale_by_ademamix, scale_by_simplified_ademamix
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import decoupled_decay
 
 __all__ = ["ademamix", "simplified_ademamix"]
 
@@ -28,6 +27,7 @@ def ademamix(
     mask: MaskLike = None,
     *,
     nu_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a second, much slower running mean in the numerator.
 
@@ -68,8 +68,7 @@ def ademamix(
     """
     return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype, nu_dtype=nu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )
 
 
@@ -83,6 +82,8 @@ def simplified_ademamix(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take AdEMAMix's steps with a single sum of gradients in place of its two running means.
 
@@ -121,6 +122,5 @@ def simplified_ademamix(
     """
     return chain(
         scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

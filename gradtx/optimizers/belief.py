@@ -8,7 +8,7 @@ from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.belief import scale_by_acprop, scale_by_belief
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["acprop", "adabelief"]
@@ -72,6 +72,8 @@ def acprop(
     eps_root: NonNegative = 1e-16,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Divide the gradient by the RMS distance of the earlier gradients from their running mean.
 
@@ -116,6 +118,5 @@ def acprop(
     """
     return chain(
         scale_by_acprop(b1, b2, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

@@ -10,9 +10,8 @@ from gradtx.core.hyperparameters import NonNegative, PositiveInt, Real
 from gradtx.core.mask import MaskLike
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation, TransformationLike
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.galore import scale_by_galore
-from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.types import Tree
 
 __all__ = ["galore"]
@@ -28,6 +27,8 @@ def galore(
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
     weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Run Adam, or another optimizer, on gradients projected onto their top singular directions.
 
@@ -73,6 +74,5 @@ def galore(
     """
     return chain(
         scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

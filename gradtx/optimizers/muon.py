@@ -15,7 +15,7 @@ from gradtx.core.mask import MaskLike
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.matrix_axes import axes_of
 from gradtx.transforms.orthogonal import (
     STANDARD,
@@ -24,7 +24,6 @@ from gradtx.transforms.orthogonal import (
     scale_by_muon,
     scale_by_shape,
 )
-from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.types import Tree
 
 __all__ = ["muon"]
@@ -52,6 +51,7 @@ def muon(
     muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Orthogonalise the momentum of every matrix, and take AdamW's steps for all other arrays.
 
@@ -138,8 +138,7 @@ def muon(
             weight_dimension_numbers=numbers,
         ),
         scale_by_shape(numbers, consistent_rms),
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, weight_decay_mask, independent_decay),
     )
     rest = adamw(
         learning_rate if adam_learning_rate is None else adam_learning_rate,
@@ -151,6 +150,7 @@ def muon(
         adam_weight_decay,
         nesterov=nesterov,
         nu_dtype=nu_dtype,
+        independent_decay=independent_decay,
     )
     return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, numbers))
 

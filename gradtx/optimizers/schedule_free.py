@@ -14,8 +14,7 @@ from gradtx.core.definition import schedule
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, Positive, PositiveFraction
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.sgd import sgd
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import add_decayed_weights, decoupled_decay
 from gradtx.transforms.second_moment import scale_by_rms
 
 __all__ = ["schedule_free_adamw", "schedule_free_sgd"]
@@ -94,6 +93,8 @@ def schedule_free_adamw(
     weight_decay: NonNegative = 0.0,
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DType | None = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Take AdamW's steps without a first moment, and average the iterates in place of a schedule.
 
@@ -143,7 +144,6 @@ def schedule_free_adamw(
     rate = learning_rate if warmup_steps is None else rise(learning_rate, warmup_steps)
     base = chain(
         scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
-        add_decayed_weights(weight_decay),
-        scale_by_learning_rate(rate),
+        *decoupled_decay(rate, weight_decay, None, independent_decay),
     )
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)

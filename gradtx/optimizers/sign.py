@@ -7,7 +7,7 @@ from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, DType, NonNegative
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.sign import scale_by_lion, scale_by_sign
@@ -84,6 +84,8 @@ def lion(
     mu_dtype: DType | None = None,
     weight_decay: NonNegative = 1e-3,
     mask: MaskLike = None,
+    *,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Step against the sign of a running mean that is interpolated towards the gradient.
 
@@ -119,6 +121,5 @@ def lion(
     """
     return chain(
         scale_by_lion(b1, b2, mu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

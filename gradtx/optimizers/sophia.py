@@ -14,8 +14,7 @@ from gradtx.core.hyperparameters import (
 )
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.sophia import hutchinson_estimator_diag_hessian, scale_by_sophia
 
 __all__ = ["sophia"]
@@ -40,6 +39,7 @@ def sophia(
     print_win_rate_every_n_steps: NonNegativeInt = 0,
     *,
     nu_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Divide momentum by an estimate of the Hessian's diagonal, then clip, with decoupled decay.
 
@@ -107,6 +107,5 @@ def sophia(
             print_win_rate_every_n_steps,
             nu_dtype=nu_dtype,
         ),
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, weight_decay_mask, independent_decay),
     )

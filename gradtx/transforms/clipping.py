@@ -23,6 +23,7 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "clip_by_norm",
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "unitwise_clip",
@@ -81,7 +82,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> Rule:
         >>> print(updates["w"], updates["b"])
         [1.5 0. ] [2.]
 
-    See also: `clip`, `adaptive_grad_clip`, `gradtx.global_norm`.
+    See also: `clip_by_norm`, of each array; `clip`, `adaptive_grad_clip`, `gradtx.global_norm`.
 
     References: Pascanu et al., 2013, https://arxiv.org/abs/1211.5063
     """
@@ -90,6 +91,34 @@ def clip_by_global_norm(max_norm: NonNegative) -> Rule:
         return length(updates).shrinking_to(max_norm)
 
     return Rule(None, lambda grad, precomputed: precomputed.times(grad), precompute)
+
+
+@per_leaf
+def clip_by_norm(max_norm: NonNegative) -> Callable[..., Array]:
+    """Scale each array down so that its norm is at most max_norm.
+
+        u = g * min(1, max_norm / ||g||)            with the norm of the array alone
+
+    A layer with a large gradient is held back by itself, where `clip_by_global_norm` shortens the
+    step of all. Each norm is accumulated in float32 or wider; zero updates stay zero and have a
+    finite derivative. A NaN spoils its own array only.
+
+    Args:
+        max_norm: the largest norm of an array. Smaller clips more. Larger arrays have larger norms:
+            `clip_by_block_rms` has a threshold that fits arrays of any size.
+
+    State: none.
+
+    Example:
+        >>> tx = gradtx.clip_by_norm(2.5)
+        >>> grads = {"w": jnp.array([3.0, 4.0]), "b": jnp.array([1.0])}  # of norms 5 and 1
+        >>> updates, _ = tx.update(grads, tx.init(grads))
+        >>> print(updates["w"], updates["b"])
+        [1.5 2. ] [1.]
+
+    See also: `clip_by_global_norm`, `clip_by_block_rms`, `adaptive_grad_clip`.
+    """
+    return lambda grad: norm_of([grad]).shrinking_to(max_norm).times(grad)
 
 
 @per_leaf
@@ -113,7 +142,7 @@ def clip_by_block_rms(threshold: NonNegative) -> Callable[..., Array]:
         >>> print(updates["w"].round(2), updates["b"])
         [ 1.5 -1.5] [0.5]
 
-    See also: `clip_by_global_norm`, `adafactor`.
+    See also: `clip_by_norm`, `clip_by_global_norm`, `adafactor`.
 
     References: Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235
     """

@@ -12,16 +12,20 @@ from gradtx.core.hyperparameters import NonNegative, NonNegativeFactor
 from gradtx.core.mask import MaskLike
 from gradtx.core.numerics import is_zero, times
 from gradtx.core.transformation import GradientTransformation
+from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["add_decayed_weights"]
 
 
 @per_leaf
-def decay_weights(weight_decay: NonNegativeFactor) -> Callable[..., Array]:
-    """u = g + weight_decay * param"""
+def decay_weights(
+    weight_decay: NonNegativeFactor, *, flip_sign: bool = False
+) -> Callable[..., Array]:
+    """u = g + weight_decay * param, with - in place of + where the updates point downhill"""
     if is_zero(weight_decay):
         return lambda grad, param: grad  # without reading the parameters
-    return lambda grad, param: lax.add(grad, times(weight_decay, param))
+    sign = -1 if flip_sign else 1
+    return lambda grad, param: lax.add(grad, times(sign * weight_decay, param))
 
 
 @recipe
@@ -58,3 +62,21 @@ def add_decayed_weights(
     """
     decayed = decay_weights(weight_decay)
     return decayed if mask is None else masked(decayed, mask)
+
+
+def decoupled_decay(
+    learning_rate: NonNegative,
+    weight_decay: NonNegative,
+    mask: MaskLike | None,
+    independent: bool,
+) -> tuple[GradientTransformation, GradientTransformation]:
+    """The last links of an optimizer: the learning rate, and a decay apart from the gradients.
+
+    u = -learning_rate * (g + weight_decay * param)
+    u = -learning_rate * g - weight_decay * param               independent=True
+    """
+    rate = scale_by_learning_rate(learning_rate)
+    if not independent:
+        return add_decayed_weights(weight_decay, mask), rate
+    decayed = decay_weights(weight_decay, flip_sign=True)
+    return rate, decayed if mask is None else masked(decayed, mask)

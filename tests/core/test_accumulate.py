@@ -185,3 +185,143 @@ def test_a_mean_of_float64_gradients_is_not_rounded_on_its_way_on(x64: None) -> 
     for gradient in (1.0, 1e-9):
         updates, state = tx.update(jnp.array([gradient]), state, param)
     np.testing.assert_allclose(updates, [-0.5 - 0.5e-9], rtol=1e-14)
+
+
+# -- weights, and the end of the data --------------------------------------------------------------
+
+
+def run_with(tx: Any, calls: list[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], Any]:
+    """The updates of calls (gradient, extra arguments), compiled once."""
+    step = jax.jit(lambda g, state, extra: tx.update(g, state, PARAMS, **extra))
+    state, seen = tx.init(PARAMS), []
+    for g, extra in calls:
+        updates, state = step(g, state, {name: jnp.asarray(x) for name, x in extra.items()})
+        seen.append(updates)
+    assert step._cache_size() == 1
+    return seen, state
+
+
+def close(got: Any, expected: Any, rtol: float = 2e-6) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), got, expected)
+
+
+def of_tokens(rng: Any, tokens: int) -> Any:
+    """The gradient of a token, for each."""
+    return {"w": rng.normal(size=(tokens, 3, 2)), "b": rng.normal(size=(tokens, 2))}
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_with_weights_it_is_the_mean_of_one_large_batch(sums: bool) -> None:
+    rng, numbers = np.random.default_rng(1), [3, 50, 1, 7, 900, 2]
+    batches = [of_tokens(rng, n) for n in numbers]
+    tx = gradtx.accumulate(gradtx.scale(1.0), every=3, sums=sums)
+    reduce = np.sum if sums else np.mean
+    calls = [
+        (jax.tree.map(lambda x: reduce(x, 0).astype(np.float32), batch), {"weight": n})
+        for batch, n in zip(batches, numbers, strict=True)
+    ]
+    seen, _ = run_with(tx, calls)
+    for last in (2, 5):
+        whole = jax.tree.map(lambda *x: np.concatenate(x), *batches[last - 2 : last + 1])
+        close(seen[last], jax.tree.map(lambda x: np.mean(x, 0), whole))
+
+
+def test_a_micro_batch_of_weight_0_adds_nothing_whatever_it_holds() -> None:
+    nan = jax.tree.map(lambda x: x * jnp.nan, PARAMS)
+    for sums, drop in ((False, True), (True, True), (False, False)):
+        first, second = batches(2)
+        tx = gradtx.accumulate(gradtx.scale(1.0), every=3, sums=sums, drop_nonfinite=drop)
+        seen, state = run_with(
+            tx, [(nan, {"weight": 0}), (first, {"weight": 0}), (second, {"weight": 2})]
+        )
+        close(seen[2], jax.tree.map(lambda x: x / 2, second) if sums else second)
+        assert int(state.skipped) == 0
+        seen, state = run_with(tx, [(nan, {"weight": 0})] * 3)
+        assert all(np.all(x == 0) for x in jax.tree.leaves(seen))
+        assert int(state.gradient_step) == 0
+
+
+def test_a_weight_that_is_not_finite_is_skipped_like_a_gradient() -> None:
+    first, second = batches(2)
+    tx = gradtx.accumulate(gradtx.scale(1.0), every=2)
+    seen, state = run_with(tx, [(first, {"weight": np.nan}), (second, {"weight": 2.0})])
+    close(seen[1], second)
+    assert int(state.skipped) == 1
+
+
+def test_the_weight_of_a_cycle_goes_on_to_accumulation_inside() -> None:
+    rng, numbers = np.random.default_rng(2), [3, 50, 1, 7]
+    tokens = [of_tokens(rng, n) for n in numbers]
+    tx = gradtx.accumulate(gradtx.accumulate(gradtx.scale(1.0), 2), 2)
+    means = [jax.tree.map(lambda x: np.mean(x, 0).astype(np.float32), t) for t in tokens]
+    calls = [(g, {"weight": n}) for g, n in zip(means, numbers, strict=True)]
+    seen, _ = run_with(tx, calls)
+    whole = jax.tree.map(lambda *x: np.concatenate(x), *tokens)
+    close(seen[3], jax.tree.map(lambda x: np.mean(x, 0), whole))
+
+
+@pytest.mark.parametrize("make", [gradtx.accumulate, gradtx.multi_steps])
+def test_a_flush_takes_a_step_with_what_there_is(make: Any) -> None:
+    grads = batches(6)
+    flushes = [False, True, False, False, False, True]
+    calls = [(g, {"flush": f}) for g, f in zip(grads, flushes, strict=True)]
+    seen, state = run_with(make(gradtx.scale(1.0), 3), calls)
+    close(seen[1], mean(grads[:2]))
+    close(seen[4], mean(grads[2:5]))
+    close(seen[5], grads[5])
+    assert all(np.all(x == 0) for i in (0, 2, 3) for x in jax.tree.leaves(seen[i]))
+    assert int(state.gradient_step) == 3
+    assert int(state.mini_step) == 0
+
+
+def test_a_flush_without_a_gradient_steps_with_what_there_is_or_changes_nothing() -> None:
+    (first,), zeros = batches(1), jax.tree.map(jnp.zeros_like, PARAMS)
+    end = (zeros, {"weight": 0, "flush": True})
+    tx = gradtx.accumulate(gradtx.adam(0.1), every=4)
+    seen, state = run_with(tx, [(first, {"weight": 5, "flush": False}), end])
+    alone = gradtx.adam(0.1)
+    close(seen[1], alone.update(first, alone.init(PARAMS), PARAMS)[0])
+    updates, after = tx.update(zeros, state, PARAMS, **end[1])
+    assert all(np.all(x == 0) for x in jax.tree.leaves(updates))
+    held, kept = ((x.inner_opt_state, x.gradient_step, x.mini_step) for x in (after, state))
+    jax.tree.map(np.testing.assert_array_equal, held, kept)
+
+
+def test_a_flushed_cycle_of_skipped_micro_batches_changes_nothing() -> None:
+    nan = jax.tree.map(lambda x: x * jnp.nan, PARAMS)
+    seen, state = run_with(
+        gradtx.accumulate(gradtx.adam(0.1), 3), [(nan, {"flush": i == 1}) for i in range(2)]
+    )
+    assert all(np.all(x == 0) for x in jax.tree.leaves(seen))
+    assert (int(state.mini_step), int(state.skipped), int(state.gradient_step)) == (0, 2, 0)
+
+
+def test_a_multi_step_that_skips_the_flushed_micro_batch_still_takes_the_step() -> None:
+    first, second = batches(2)
+    second["w"] = second["w"] * jnp.nan
+    tx = gradtx.multi_steps(gradtx.scale(1.0), 3, should_skip_update_fn=gradtx.skip_not_finite)
+    seen, _ = run_with(tx, [(first, {"flush": False}), (second, {"flush": True})])
+    close(seen[1], first)
+
+
+def test_weights_and_flushes_by_step() -> None:
+    first, second = batches(2)
+    tx = gradtx.accumulate(gradtx.sgd(1.0), 4)
+    params, state = gradtx.step(tx, first, tx.init(PARAMS), PARAMS, weight=1)
+    params, state = gradtx.step(tx, second, state, params, weight=3, flush=True)
+    close(params, jax.tree.map(lambda p, a, b: p - (a + 3 * b) / 4, PARAMS, first, second))
+
+
+def test_wrong_weights_and_flushes_are_named() -> None:
+    tx = gradtx.accumulate(gradtx.sgd(1.0), 4)
+    state, (grads,) = tx.init(PARAMS), batches(1)
+    with pytest.raises(ValueError, match="accumulate: weight must be >= 0, got -1"):
+        tx.update(grads, state, PARAMS, weight=-1)
+    with pytest.raises(TypeError, match=r"accumulate: weight must be a number, .*got 'many'"):
+        tx.update(grads, state, PARAMS, weight="many")
+    with pytest.raises(TypeError, match="accumulate: weight must be a number, or an array of no"):
+        tx.update(grads, state, PARAMS, weight=jnp.ones(3))
+    for make, name in ((gradtx.accumulate, "accumulate"), (gradtx.multi_steps, "multi_steps")):
+        tx = make(gradtx.sgd(1.0), 4)
+        with pytest.raises(TypeError, match=f"{name}: flush must be True or False"):
+            tx.update(grads, tx.init(PARAMS), PARAMS, flush=1)

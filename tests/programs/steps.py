@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
+import gradtx
 from benchmarks.compiler import Training
 from benchmarks.parameters import Shapes, abstract, equal_leaves
 from benchmarks.recipes import LIBRARIES
-from benchmarks.steps import STEPS
+from benchmarks.steps import STEPS, CountedStep
 from tests.oracles.optax_cases import collect
 from tests.oracles.optax_cases.case import build
 
@@ -55,3 +56,20 @@ def of_optax(library: str, name: str, index: int, tree: str) -> Training:
 def recipe(library: str, name: str, tree: str) -> Training:
     """One of the benchmarks' steps."""
     return STEPS[name].training(library, TREES[tree])
+
+
+# What Optax lacks, and no benchmark measures.
+OURS: dict[str, Any] = {
+    "clip_by_norm": lambda: gradtx.clip_by_norm(1.0),
+    "independent": lambda: gradtx.adamw(1e-3, independent_decay=True),
+    "averaged": lambda: gradtx.averaged(gradtx.adamw(1e-3), 0.999),
+    "averaged now and then": lambda: gradtx.averaged(gradtx.adamw(1e-3), every=100),
+    "averaged accumulation": lambda: gradtx.averaged(gradtx.accumulate(gradtx.adamw(1e-3), 8)),
+    "accumulated average": lambda: gradtx.accumulate(gradtx.averaged(gradtx.adamw(1e-3)), 8),
+}
+
+
+def ours(name: str, in_one_call: bool, tree: str) -> Training:
+    """A step of one of these, by `gradtx.step` or by update and apply."""
+    step = CountedStep(name, lambda _: OURS[name](), 0, 0, in_one_call=in_one_call)
+    return step.training("gradtx", TREES[tree])

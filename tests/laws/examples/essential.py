@@ -239,6 +239,12 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
     ),
     E(
+        "adamw",
+        "independent decay",
+        lambda: gradtx.adamw(0.1, weight_decay=linear(), mask="^w", independent_decay=True),
+        needs_params=True,
+    ),
+    E(
         "nadamw",
         "default",
         lambda: gradtx.nadamw(0.1),
@@ -364,6 +370,14 @@ EXAMPLES: tuple[Example, ...] = (
         ),
         written_out=False,
         needs_params=True,
+    ),
+    E(
+        "accumulate",
+        "sums",
+        lambda: gradtx.accumulate(gradtx.adam(0.1), 2, sums=True),
+        written_out=False,
+        couples=True,
+        accumulates=True,
     ),
     E(
         "multi_steps",

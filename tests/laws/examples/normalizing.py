@@ -13,6 +13,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gradtx.clip_by_block_rms(0.5),
         twin=lambda: optax.clip_by_block_rms(0.5),
     ),
+    E("clip_by_norm", "default", lambda: gradtx.clip_by_norm(0.5)),
     E(
         "adaptive_grad_clip",
         "default",
