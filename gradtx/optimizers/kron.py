@@ -14,9 +14,8 @@ from gradtx.core.hyperparameters import (
 )
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.kron import PROBABILITY, MemorySaveMode, Method, scale_by_kron
-from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["kron"]
 
@@ -37,6 +36,7 @@ def kron(
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
     seed: NonNegativeInt = 0,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Whiten the momentum by a factor for each axis, each fitted to the gradients.
 
@@ -90,6 +90,5 @@ def kron(
             momentum_into_precond_update=momentum_into_precond_update,
             seed=seed,
         ),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

@@ -7,8 +7,7 @@ from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.shampoo import Grafting, scale_by_shampoo
 
 __all__ = ["shampoo"]
@@ -33,6 +32,7 @@ def shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Multiply gradients along each axis by an inverse root of its running Gram matrix.
 
@@ -104,6 +104,5 @@ def shampoo(
             merge_small_dims=merge_small_dims,
             kl=kl,
         ),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )

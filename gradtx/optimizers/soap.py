@@ -7,8 +7,7 @@ from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.decay import decoupled_decay
 from gradtx.transforms.soap import scale_by_soap
 
 __all__ = ["soap"]
@@ -33,6 +32,7 @@ def soap(
     mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
     factor_dtype: DType | None = None,
+    independent_decay: bool = False,
 ) -> GradientTransformation:
     """Run AdamW in the eigenbases of the running Gram matrices of each axis.
 
@@ -100,6 +100,5 @@ def soap(
             nu_dtype=nu_dtype,
             factor_dtype=factor_dtype,
         ),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
     )
