@@ -14,13 +14,14 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx.core.absent import drop_absent
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import Scalar, cast, real_dtype_of
+from gradtx.core.dtypes import Scalar, cast, real_dtype_of, scalar_dtype
 from gradtx.core.finite import all_finite, idle_zeros
 from gradtx.core.holding import either, now_and_then
 from gradtx.core.hyperparameters import DType
 from gradtx.core.inner import Inner
+from gradtx.core.launches import SMALL, in_one_array
 from gradtx.core.leaves import Leaves, aligned_arrays
-from gradtx.core.numerics import number_beside, zeros_like
+from gradtx.core.numerics import number_beside, times, zeros_like
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import AnySchedule, Schedule
@@ -185,12 +186,16 @@ def running_mean(keep: jax.Array, weight: Scalar, so_far: jax.Array) -> Add:
     weight: that of the gradient, not 0 if it is kept; so_far: the sum of those in the mean, of
     which there are none if it is 0.
     """
-    total = jnp.where(keep, so_far + weight, 1)
+    total = cast(jnp.where(keep, so_far + weight, 1), scalar_dtype())
+    share = number_beside(total, weight) / total
+    of_large = tuple(cast(x, total.dtype) for x in (keep, so_far == 0, share))
+    of_small = in_one_array(of_large) or of_large
 
     def add(mean: jax.Array, g: jax.Array) -> jax.Array:
-        before = jnp.where(so_far == 0, 0, mean)  # the first one replaces the last cycle's mean
-        share = number_beside(mean.real, weight) / cast(total, mean.real.dtype)
-        return jnp.where(keep, before + share * (g - before), mean)
+        kept, first, share = of_small if mean.size <= SMALL else of_large
+        # The first one replaces the last cycle's mean.
+        before = jnp.where(first != 0, 0, mean)
+        return jnp.where(kept != 0, before + times(share, g - before), mean)
 
     return add
 
