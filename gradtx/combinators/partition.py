@@ -42,7 +42,7 @@ class Assignment(dict[str, Hashable]):
 
 
 @dataclass(frozen=True)
-class _Labels:
+class Labels:
     """How leaves are labelled: by the tree or function given, or else by the patterns `known`."""
 
     given: Any
@@ -104,7 +104,7 @@ class _Labels:
 class _Group(Mask):
     """The mask of the leaves with one label; `given` says how leaves are labelled."""
 
-    given: _Labels
+    given: Labels
     covers_extra: bool = False
     label: Hashable = None
 
@@ -170,8 +170,8 @@ class Partition(GradientTransformation):
         return super().replace(**given)
 
     @cached_property
-    def _labels(self) -> _Labels:
-        return _Labels(self.arguments["param_labels"], tuple(self.transforms))
+    def _labels(self) -> Labels:
+        return Labels(self.arguments["param_labels"], tuple(self.transforms))
 
     @property
     def _covers(self) -> bool:

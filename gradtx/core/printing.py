@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Protocol, TypeGuard
@@ -32,9 +33,12 @@ def show(x: Any) -> str:
     if isinstance(x, jax.core.Tracer):
         return f"<traced {x.dtype}[{','.join(map(str, x.shape))}]>"
     if isinstance(x, np.ndarray | jax.Array):
-        return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return str(x)
+        # As `numpy.array` and `jax.numpy.array` take it.
+        return f"array({_numbers(np.asarray(x))}, {str(x.dtype)!r})"
     if isinstance(x, np.dtype):
-        return str(x)
+        return repr(str(x))
     if isinstance(x, list):
         return f"[{', '.join(map(show, x))}]"
     if isinstance(x, tuple) and type(x) is tuple:
@@ -47,6 +51,14 @@ def show(x: Any) -> str:
     if callable(x):
         return getattr(x, "__qualname__", None) or repr(x)
     return repr(x)
+
+
+def _numbers(x: np.ndarray[Any, Any]) -> str:
+    """The numbers of an array in their containers, the middle left out where they are many."""
+    if x.ndim == 0:
+        return str(x)
+    text = np.array2string(x, separator=", ", max_line_width=sys.maxsize, floatmode="unique")
+    return re.sub(r"\s+", " ", text).replace("[ ", "[")
 
 
 _WIDTH = 88

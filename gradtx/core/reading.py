@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gradtx.core.known import FUNCTIONS, AmbiguousName
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
 from gradtx.core.schedule import Schedule
@@ -206,7 +207,9 @@ class _Reader:
             return dtype
         if name is None:
             raise self.error("not what a construction is written with", node)
-        if self.called(name) is not None:
+        if name.removeprefix("gradtx.") in FUNCTIONS:
+            return FUNCTIONS[name.removeprefix("gradtx.")]
+        if self.called(name, node) is not None:
             raise self.error(f"{name} must be called, {name}(...)", node)
         if whole:
             raise self.unknown(name, node)
@@ -219,9 +222,14 @@ class _Reader:
         hint = did_you_mean(name, self.names)
         return self.error(f"unknown name {_short(name)}{': ' if hint else ''}{hint}", node)
 
-    def called(self, name: str) -> Callable[..., Any] | None:
+    def called(self, name: str, node: ast.expr) -> Callable[..., Any] | None:
         """The function of that name, if it may be called."""
-        return self.names.get(name.removeprefix("gradtx."))
+        if name == "array":
+            return _array
+        try:
+            return self.names.get(name) or self.names.get(name.removeprefix("gradtx."))
+        except AmbiguousName as error:
+            raise self.error(str(error), node) from None
 
     def call(self, node: ast.Call, depth: int) -> Any:
         """What a call of a name that is allowed, or of a method of schedules, returns."""
@@ -246,18 +254,14 @@ class _Reader:
                 )
             if name in kwargs:
                 raise self.error(f"{name} is given twice", keyword)
-            default = parameters[name].default
-            if _is_written(keyword.value, default):
-                kwargs[name] = default
-            else:
-                kwargs[name] = self.value(keyword.value, depth)
+            kwargs[name] = self.value(keyword.value, depth)
         return self.made(lambda: function(*args, **kwargs), node, tuple(parameters))
 
     def function(self, node: ast.expr, depth: int) -> Callable[..., Any]:
         """What is called."""
         name = _dotted(node)
         if name is not None:
-            function = self.called(name)
+            function = self.called(name, node)
             if function is None:
                 raise self.unknown(name, node)
             return function
@@ -281,7 +285,7 @@ class _Reader:
             reason = " ".join(str(error).split()) or type(error).__name__
             place = _blamed(reason, node, parameters) if isinstance(node, ast.Call) else node
             if isinstance(place.value if isinstance(place, ast.keyword) else place, ast.List):
-                reason += "; an array cannot be read from text"
+                reason += "; an array is written array([0.1, 0.2], 'float32')"
             raise self.error(reason, place) from error
 
 
@@ -313,10 +317,12 @@ def _dotted(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
-def _is_written(node: ast.expr, default: Any) -> bool:
-    """Whether an argument is the function that is its default, which prints its name."""
-    named = callable(default) and default is not inspect.Parameter.empty
-    return named and _dotted(node) == show(default)
+def _array(object: list[Any] | float, dtype: Any = None) -> np.ndarray[Any, Any]:  # noqa: A002
+    """An array as values print it."""
+    array = np.array(object, None if dtype is None else np.dtype(dtype))
+    if array.dtype.kind not in "biufcV":
+        raise ValueError(f"array: object must be numbers, got {show(object)}")
+    return array
 
 
 def _blamed(reason: str, node: ast.Call, parameters: tuple[str, ...]) -> ast.expr | ast.keyword:

@@ -121,7 +121,7 @@ class Schedule(Value):
 
 # By name, what makes a schedule of others. These are definitions, and definitions know schedules:
 # core/arithmetic.py enters them here.
-EXPRESSIONS: dict[str, Callable[..., Schedule]] = {}
+EXPRESSIONS: dict[str, Definition[Any, Schedule]] = {}
 
 
 def _operate(name: str, left: Any, right: Any) -> Any:

@@ -10,7 +10,7 @@ import gradtx
 from gradtx.core.reading import Names, read
 from gradtx.core.value import Value
 from gradtx.demo.errors import CommandError, unknown
-from gradtx.inspection.reading import public_names
+from gradtx.interop.public import public_names
 
 V = TypeVar("V", bound=Value)
 
