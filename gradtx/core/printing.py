@@ -58,38 +58,75 @@ def _numbers(x: np.ndarray[Any, Any]) -> str:
     if x.ndim == 0:
         return str(x)
     text = np.array2string(x, separator=", ", max_line_width=sys.maxsize, floatmode="unique")
-    return re.sub(r"\s+", " ", text).replace("[ ", "[")
+    return re.sub(r"\s+(?=[],])|(?<=\[)\s+", "", re.sub(r"\s+", " ", text))
 
 
 _WIDTH = 88
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.S)
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+_NAME = re.compile(r"(\w+=|\S+: )?")  # what may stand before an argument or an entry of a dict
+_SIGNS = (r" [+-] ", r" [*/] ", r" \*\* ")  # from the loosest to the tightest
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """A construction over several lines where it is too long for one: each argument on its own."""
+    """A construction over several lines where it is too long for one: each argument on its own, and
+    each operand of arithmetic."""
     if len(indent) + len(text) < _WIDTH:
         return text
-    pieces, depth = [""], 0  # what stands before the first bracket, then what it encloses
+    flat = _flat(text)
+    name = _NAME.match(flat)[0]  # type: ignore[index]  # it matches nothing, too
+    if operation := _operation(text[len(name) :], indent):
+        return text[: len(name)] + operation
+    start = re.search(r"[\[({]", flat)
+    end = re.search(r"[\])}]", flat)
+    if start is None or end is None or flat.endswith("array(", 0, start.end()):
+        return text
+    before, inside, behind = text[: start.end()], text[start.end() : end.start()], text[end.start() :]
+    pieces = _pieces(inside, ",")
+    if not inside or (len(pieces) == 1 and re.search(r"(^|\W)\($", flat[: start.end()])):
+        # Brackets around an operation, which a comma would make a tuple of.
+        return before[:-1] + (_operation(inside, indent) or text[start.start() : end.end()]) + behind[1:]
+    inner = indent + "    "
+    lines = [inner + wrapped(piece.strip(), inner) + "," for piece in pieces if piece.strip()]
+    return "\n".join([before, *lines, indent + behind])
+
+
+def _operation(text: str, indent: str) -> str:
+    """Arithmetic in brackets, an operand a line; nothing if it is none."""
+    flat, inner = _flat(text), indent + "    "
+    for sign in _SIGNS:
+        cuts = [found.start() for found in re.finditer(sign, flat)]
+        if cuts:
+            bounds = zip([0, *cuts], [*cuts, len(text)], strict=True)
+            operands = [text[start:end].strip() for start, end in bounds]
+            lines = [inner + _signed(operand, sign.strip(), inner) for operand in operands]
+            return "\n".join(["(", *lines, indent + ")"])
+    return ""
+
+
+def _signed(operand: str, sign: str, indent: str) -> str:
+    """An operand behind its sign, if it has one."""
+    found = re.match(rf"{sign} ", operand)
+    before = found[0] if found else ""
+    return before + wrapped(operand[len(before) :], indent)
+
+
+def _flat(text: str) -> str:
+    """The text with a letter for each character that is inside brackets or quotes."""
+    flat, depth = [], 0
     for token in _TOKEN.findall(text):
         depth -= token in _CLOSING
-        if depth == 0 and len(pieces) > 1:
-            pieces.append(token)  # the last bracket, or an operation on what was enclosed
-        elif depth == 0 and token in _OPENING:
-            pieces = [pieces[0] + token, ""]
-        elif depth == 1 and token == ",":
-            pieces.append("")
-        else:
-            pieces[-1] += token
+        flat.append(token if depth == 0 and len(token) == 1 else "x" * len(token))
         depth += token in _OPENING
-    head, *arguments, last = pieces
-    if last not in _CLOSING or any(piece in _CLOSING for piece in arguments):
-        return text
-    if not re.search(r"(\w|^|=|: |, )$", head[:-1]):
-        return text  # brackets around an operation
-    inner = indent + "    "
-    lines = [inner + wrapped(piece.strip(), inner) + "," for piece in arguments if piece.strip()]
-    return "\n".join([head, *lines, indent + last])
+    return "".join(flat)
+
+
+def _pieces(text: str, sign: str) -> list[str]:
+    """The text between the signs that are outside brackets and quotes."""
+    cuts = [i for i, c in enumerate(_flat(text)) if c == sign]
+    return [
+        text[start:end] for start, end in zip([0, *(i + 1 for i in cuts)], [*cuts, None], strict=True)
+    ]
 
 
 _STYLE = "margin: 0; padding-left: 1.5em; font-family: monospace"

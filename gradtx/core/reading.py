@@ -17,7 +17,10 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradtx.core.known import FUNCTIONS, AmbiguousName
 from gradtx.core.mask import matching
@@ -225,7 +228,7 @@ class _Reader:
     def called(self, name: str, node: ast.expr) -> Callable[..., Any] | None:
         """The function of that name, if it may be called."""
         if name == "array":
-            return _array
+            return array
         try:
             return self.names.get(name) or self.names.get(name.removeprefix("gradtx."))
         except AmbiguousName as error:
@@ -317,12 +320,13 @@ def _dotted(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
-def _array(object: list[Any] | float, dtype: Any = None) -> np.ndarray[Any, Any]:  # noqa: A002
-    """An array as values print it."""
-    array = np.array(object, None if dtype is None else np.dtype(dtype))
-    if array.dtype.kind not in "biufcV":
-        raise ValueError(f"array: object must be numbers, got {show(object)}")
-    return array
+def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] | jax.Array:  # noqa: A002
+    """An array as values print it. One number is JAX's: NumPy's would become a Python number."""
+    made = np.array(object)
+    if made.dtype.kind not in "biuf":
+        raise ValueError(f"array: object must be real numbers, got {show(object)}")
+    made = made if dtype is None else made.astype(np.dtype(dtype))
+    return made if made.ndim else jnp.asarray(made)
 
 
 def _blamed(reason: str, node: ast.Call, parameters: tuple[str, ...]) -> ast.expr | ast.keyword:

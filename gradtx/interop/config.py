@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
+import jax
 import numpy as np
 
 from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
@@ -26,7 +27,7 @@ from gradtx.core.hyperparameters import (
 from gradtx.core.known import FUNCTIONS, AmbiguousName, Names
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
-from gradtx.core.reading import ParseError, did_you_mean, read
+from gradtx.core.reading import ParseError, array, did_you_mean, read
 from gradtx.core.schedule import Schedule
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Value
@@ -147,7 +148,8 @@ class _Reader:
                 return self.construction(name, given, path, depth)
             case dict():
                 if isinstance(kind, Instance) and data:
-                    keys = ", ".join(map(_shown, data))                    raise ConfigError(
+                    keys = ", ".join(map(_shown, data))
+                    raise ConfigError(
                         f"a construction is a dict of one key, {{name: {{argument: value}}}}, got "
                         f"the keys {keys}: are they indented as they should be?",
                         path,
@@ -415,7 +417,7 @@ class _Reader:
             return FUNCTIONS[x]
         raise ConfigError(f"must be one of {', '.join(FUNCTIONS)}, got {_shown(x)}", path)
 
-    def array(self, x: Any, path: str, depth: int) -> np.ndarray[Any, Any]:
+    def array(self, x: Any, path: str, depth: int) -> np.ndarray[Any, Any] | jax.Array:
         """{"array": {"data": [0.1, 0.2], "dtype": "float32"}}"""
         parts = self.plain(x, path)
         if not isinstance(parts, dict) or parts.keys() != {"data", "dtype"}:
@@ -424,12 +426,12 @@ class _Reader:
         place = below(path, "data")
         data = self.value(parts["data"], _ANY, place, depth)
         try:
-            array = np.array(data)
-            if array.dtype.kind not in "biuf" or array.size > MOST_NUMBERS:
-                raise ValueError(f"must be at most {MOST_NUMBERS} numbers, got {_shown(data)}")
-            return array.astype(dtype) if array.dtype != dtype else array
+            made = array(data, dtype)
         except Exception as error:  # rows of unequal lengths
-            raise _blamed(error, "array", {}, place) from error
+            raise _blamed(error, "array", {"object": place}, place) from error
+        if made.size > MOST_NUMBERS:
+            raise ConfigError(f"{made.size:,} numbers are more than {MOST_NUMBERS:,}", place)
+        return made
 
 
 # -- the containers of OmegaConf -------------------------------------------------------------------
