@@ -21,7 +21,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.place import Place
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
@@ -206,7 +206,7 @@ class Injected(GradientTransformation):
     def _text(self) -> str:
         arguments = self._fixed | self._numbers
         names = inspect.signature(self.arguments["factory"]).parameters
-        shown = ", ".join(f"{n}={show(arguments[n])}" for n in names if n in arguments)
+        shown = ", ".join(f"{n}={code(arguments[n])}" for n in names if n in arguments)
         return f"inject_hyperparams({_name(self.arguments['factory'])})({shown})"
 
 

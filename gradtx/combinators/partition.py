@@ -14,7 +14,7 @@ from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
-from gradtx.core.printing import show
+from gradtx.core.printing import code, show
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
@@ -226,9 +226,9 @@ class Partition(GradientTransformation):
         return PartitionState({k: MaskedState(part._init(seen(k))) for k, part in pairs})
 
     def _text(self) -> str:
-        labels = "" if self.param_labels is None else f", {show(self.param_labels)}"
+        labels = "" if self.param_labels is None else f", {code(self.param_labels)}"
         covers = ", mask_compatible_extra_args=True" if self._covers else ""
-        return f"partition({show(dict(self.transforms))}{labels}{covers})"
+        return f"partition({code(dict(self.transforms))}{labels}{covers})"
 
 
 @makes(Partition)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import Number, Real, Scalar, ScalarOrSchedule
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.schedule import EXPRESSIONS, Schedule
 
 P = ParamSpec("P")
@@ -48,7 +48,7 @@ class Expression(Schedule):
         if name == "negated":
             return f"-{_shown(first, _CALLED)}"
         given = list(self.arguments.items())[1:]
-        call = ", ".join(f"{name}={show(x)}" for name, x in given if x is not None)
+        call = ", ".join(f"{name}={code(x)}" for name, x in given if x is not None)
         return f"{_shown(first, _CALLED)}.{name}({call})"
 
 
@@ -59,14 +59,14 @@ def _method(expression: Expression) -> str:
 
 def _shown(x: Any, strength: int) -> str:
     """x as an operand, in brackets if it binds less strongly."""
-    return f"({show(x)})" if _strength(x) < strength else show(x)
+    return f"({code(x)})" if _strength(x) < strength else code(x)
 
 
 def _strength(x: Any) -> int:
     if isinstance(x, Expression):
         name = _method(x)
         return _SIGNS[name][1] if name in _SIGNS else _NEGATED if name == "negated" else _CALLED
-    return _NEGATED if show(x).startswith("-") else _CALLED
+    return _NEGATED if code(x).startswith("-") else _CALLED
 
 
 def _expression(function: Callable[P, Any]) -> Definition[P, Expression]:

@@ -17,7 +17,8 @@ key. The rest is said by a word, which is written like a construction:
     {"function": "skip_not_finite"}              one of gradtx's that is meant as an argument
     {"definition": "adamw"}                      a definition that is not called
 
-Where the signature tells more, less is written: a dtype by its name, values by label as a dict.
+Where the signature tells more, less is written: a dtype by its name, values by label as a dict,
+two decays as a list.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import jax
 import numpy as np
 
 from gradtx.core.dtypes import is_random_key
-from gradtx.core.hyperparameters import DTypeKind, Instance, Kind, Number
+from gradtx.core.hyperparameters import DTypeKind, Instance, Kind, Number, Numbers
 from gradtx.core.known import FUNCTIONS, TAKEN, name_of
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
@@ -50,7 +51,7 @@ TAKEN.update(WORDS)
 
 MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given
 MOST_NUMBERS = 1000  # of an array in data; NumPy prints as many
-_SHOWN = 600  # characters of a problem
+_SHOWN, _SHOWN_OF_PATH = 600, 200  # characters of a problem and of its place
 
 
 class ConfigError(ValueError):
@@ -64,8 +65,12 @@ class ConfigError(ValueError):
         self.problem, self.path = problem, path
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.problem}" if self.path else self.problem
-        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        path, problem = self.path, self.problem
+        if len(path) > _SHOWN_OF_PATH:
+            path = f"...{path[-_SHOWN_OF_PATH:]}"
+        if len(problem) > _SHOWN:
+            problem = f"{problem[:_SHOWN]}..."
+        return f"{path}: {problem}" if path else problem
 
 
 def below(path: str, key: object) -> str:
@@ -165,27 +170,26 @@ class _Writer:
                 return self.array(x, path)
             case matching():
                 return {"~matching" if x.inverted else "matching": x.pattern}
-            case Value():
+            case Value() if x._stands_for() is x:
                 return self.construction(x, kind, path)
+            case Value():
+                return self.data(x._stands_for(), kind, path)
             case list():
                 return [self.data(item, kind, below(path, i)) for i, item in enumerate(x)]
             case tuple():
-                return self.tuple(x, path)
+                return self.tuple(x, kind, path)
             case dict() if type(x) is dict:
                 return self.dict(x, path)
-        if _is_function(x):
-            name = getattr(x, "__name__", "")
-            if FUNCTIONS.get(name) is x:
-                return {"function": name}
-            if isinstance(getattr(x, "value_class", None), type) and (name := name_of(x)):
-                return {"definition": name}
-            _refuse_function(x, kind, path)
+        if callable(x) and not isinstance(x, Mapping | type):
+            return _word_of(x) or _refuse_function(x, kind, path)
         raise ConfigError(f"a {type(x).__name__} cannot be written, got {show(x)}", path)
 
-    def tuple(self, x: tuple[Any, ...], path: str) -> Data:
-        """A tuple, or one of gradtx's own named ones."""
+    def tuple(self, x: tuple[Any, ...], kind: Kind | None, path: str) -> Data:
+        """A tuple, or one of gradtx's own named ones. Of a fixed number of numbers the signature
+        tells that they are a tuple."""
         if not is_named_tuple(x):
-            return {"tuple": [self.data(item, None, below(path, i)) for i, item in enumerate(x)]}
+            items = [self.data(item, None, below(path, i)) for i, item in enumerate(x)]
+            return items if isinstance(kind, Numbers) and kind.count else {"tuple": items}
         name = type(x).__name__
         if name not in TAKEN or not type(x).__module__.startswith("gradtx."):
             raise ConfigError(f"a {name} cannot be written, got {show(x)}", path)
@@ -212,7 +216,17 @@ class _Writer:
 
 
 def _is_function(x: Any) -> bool:
-    return callable(x) and not isinstance(x, Value | type)
+    """Whether x is a function that has no name in data."""
+    return callable(x) and not isinstance(x, Value | type) and not _word_of(x)
+
+
+def _word_of(x: Any) -> dict[str, Data]:
+    """The word for a definition or for one of gradtx's functions."""
+    name = getattr(x, "__name__", None)
+    if name in FUNCTIONS and FUNCTIONS[name] is x:
+        return {"function": name}
+    name = name_of(x) if isinstance(getattr(x, "value_class", None), type) else None
+    return {"definition": name} if name else {}
 
 
 def _any_number(parameters: Mapping[str, inspect.Parameter]) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeGuard
 import jax
 import numpy as np
 
+from gradtx.core.dtypes import is_random_key
+
 
 class Construction(Protocol):
     """What a `Definition` makes."""
@@ -29,23 +31,33 @@ def _is_construction(x: Any) -> TypeGuard[Construction]:
 
 
 def show(x: Any) -> str:
-    """How an argument is printed: numbers as they were written, functions by their name."""
+    """How an argument is printed in a message: numbers as they were written, functions by their
+    name."""
+    return _shown(x, exact=False)
+
+
+def code(x: Any) -> str:
+    """How an argument is written in Python, so that what is read is equal."""
+    return _shown(x, exact=True)
+
+
+def _shown(x: Any, *, exact: bool) -> str:
+    def shown(x: Any) -> str:
+        return _shown(x, exact=exact)
+
     if isinstance(x, jax.core.Tracer):
         return f"<traced {x.dtype}[{','.join(map(str, x.shape))}]>"
     if isinstance(x, np.ndarray | jax.Array):
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return str(x)
-        # As `numpy.array` and `jax.numpy.array` take it.
-        return f"array({_numbers(np.asarray(x))}, {str(x.dtype)!r})"
+        return _array(x) if exact and not is_random_key(x) else _numbers(x)
     if isinstance(x, np.dtype):
-        return repr(str(x))
+        return repr(str(x)) if exact else str(x)
     if isinstance(x, list):
-        return f"[{', '.join(map(show, x))}]"
+        return f"[{', '.join(map(shown, x))}]"
     if isinstance(x, tuple) and type(x) is tuple:
-        inner = ", ".join(map(show, x))
+        inner = ", ".join(map(shown, x))
         return f"({inner},)" if len(x) == 1 else f"({inner})"
     if isinstance(x, dict):
-        return "{" + ", ".join(f"{k!r}: {show(v)}" for k, v in x.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {shown(v)}" for k, v in x.items()) + "}"
     if _is_construction(x):
         return x._text()
     if callable(x):
@@ -53,12 +65,19 @@ def show(x: Any) -> str:
     return repr(x)
 
 
-def _numbers(x: np.ndarray[Any, Any]) -> str:
-    """The numbers of an array in their containers, the middle left out where they are many."""
-    if x.ndim == 0:
-        return str(x)
-    text = np.array2string(x, separator=", ", max_line_width=sys.maxsize, floatmode="unique")
-    return re.sub(r"\s+(?=[],])|(?<=\[)\s+", "", re.sub(r"\s+", " ", text))
+def _numbers(x: np.ndarray[Any, Any] | jax.Array) -> str:
+    return str(x) if x.ndim == 0 else np.array2string(np.asarray(x), separator=", ")
+
+
+def _array(x: np.ndarray[Any, Any] | jax.Array) -> str:
+    """The array as `array` of NumPy and of JAX takes it. Of many numbers the middle is left out."""
+    text = str(x)
+    if x.ndim > 0:
+        text = np.array2string(
+            np.asarray(x), separator=", ", max_line_width=sys.maxsize, floatmode="unique"
+        )
+        text = re.sub(r"\s+(?=[],])|(?<=\[)\s+", "", re.sub(r"\s+", " ", text))
+    return f"array({text}, {str(x.dtype)!r})"
 
 
 _WIDTH = 88
@@ -144,7 +163,7 @@ def _item(label: str, value: Construction) -> str:
         inside = list(_values(name, argument))
         parts += inside
         if not inside:
-            plain.append(f"{escape(name)}={escape(show(argument))}")
+            plain.append(f"{escape(name)}={escape(code(argument))}")
     head = f"{escape(label)}: " if label else ""
     given = f"({', '.join(plain)})" if plain else ""
     below = "".join(_item(label, part) for label, part in parts)
@@ -158,7 +177,7 @@ def _values(label: str, argument: Any) -> Iterator[tuple[str, Construction]]:
         yield label, argument
     elif isinstance(argument, Mapping):
         for key, x in argument.items():
-            yield from _values(show(key), x)
+            yield from _values(code(key), x)
     elif isinstance(argument, tuple | list):
         for number, x in enumerate(argument, start=1):
             yield from _values(str(number), x)

@@ -230,7 +230,7 @@ class _Reader:
         if name == "array":
             return array
         try:
-            return self.names.get(name) or self.names.get(name.removeprefix("gradtx."))
+            return self.names.get(name)
         except AmbiguousName as error:
             raise self.error(str(error), node) from None
 

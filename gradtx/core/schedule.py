@@ -152,8 +152,11 @@ class FunctionSchedule(Schedule):
     def _evaluate(self, step: Any) -> Any:
         return self.arguments["function"](step)
 
+    def _stands_for(self) -> Any:
+        return self.arguments["function"]
+
     def _text(self) -> str:
-        return show(self.arguments["function"])
+        return show(self._stands_for())
 
 
 # A schedule, or a plain function of the step, which becomes one.

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from gradtx.core.dtypes import is_random_key
-from gradtx.core.printing import as_html, show, wrapped
+from gradtx.core.printing import as_html, code, wrapped
 
 if TYPE_CHECKING:
     from gradtx.core.config import Data
@@ -170,8 +170,12 @@ class Value:
 
     def _text(self) -> str:
         """The construction in one line, as it is written in Python."""
-        shown = (f"{name}={show(value)}" for name, value in self._given().items())
+        shown = (f"{name}={code(value)}" for name, value in self._given().items())
         return f"{self.definition.name}({', '.join(shown)})"
+
+    def _stands_for(self) -> Any:
+        """Itself, or the plain function that it was made of where one was given."""
+        return self
 
     def _given(self) -> dict[str, Any]:
         """The arguments as they were given."""
@@ -221,7 +225,7 @@ class Labelled(Mapping[Any, Any]):
         return len(self._by_label)
 
     def __repr__(self) -> str:
-        return show(self._by_label)
+        return code(self._by_label)
 
 
 jax.tree_util.register_pytree_with_keys(

@@ -167,20 +167,17 @@ class _Reader:
         """An entry as a plain Python object. Nothing that belongs to x is called."""
         self.spend(1, path)
         given = type(x)
-        if x is None or given is bool:
-            return x
-        if given.__module__ == "omegaconf" or issubclass(given, _containers()):
+        if issubclass(given, _containers()):
             x = _resolved(x, path)
-            given = type(x)
-        if issubclass(given, np.generic):
+        elif issubclass(given, np.generic):
             x = np.generic.item(x)
-            given = type(x)
-        for plain in _PLAIN:
-            if issubclass(given, plain):
-                return self.copied(x, plain, path)
-        if x is None or given is bool:
+        if x is None or type(x) is bool:
             return x
-        raise ConfigError(f"a {given.__name__} is no plain data: {_TAKEN}", path)
+        for plain in _PLAIN:
+            if issubclass(type(x), plain):
+                return self.copied(x, plain, path)
+        name = type.__dict__["__name__"].__get__(given)  # not what its metaclass says
+        raise ConfigError(f"a {name} is no plain data: {_TAKEN}", path)
 
     def copied(self, x: Any, plain: type, path: str) -> Any:
         """x, of this class or one derived from it, as one of exactly this class."""
@@ -293,7 +290,7 @@ class _Reader:
                 arguments[name], places[name] = read, below(path, i)
                 del waiting[0]
         for name, x in given.items():
-            name = self.plain(name, path)
+            name = self.key(name, path)
             if name not in parameters:
                 raise self.unknown(who, name, parameters, path)
             if name in arguments:
@@ -462,11 +459,13 @@ def _resolved(x: Any, path: str) -> Any:
 # -- signatures and errors -------------------------------------------------------------------------
 
 
-@functools.cache
 def _kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
     """What each argument may be."""
-    if isinstance(function, Definition):
-        return function.parameters
+    return function.parameters if isinstance(function, Definition) else _kinds_of(function)
+
+
+@functools.cache  # of gradtx's own functions: of a user's definition nothing is held
+def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(function, include_extras=True)
     return {name: kind_of(hints.get(name)) for name in inspect.signature(function).parameters}
 

@@ -61,12 +61,12 @@ constructions = pytest.mark.parametrize("make", CONSTRUCTIONS.values(), ids=CONS
         (gradtx.identity(), "identity()"),
         (gradtx.clip(1), "clip(max_delta=1)"),
         (gradtx.clip(np.float64(0.1)), "clip(max_delta=0.1)"),
-        (gradtx.clip(jnp.float32(0.5)), "clip(max_delta=0.5)"),
-        (gradtx.clip(jnp.array([0.5, 2.0])), "clip(max_delta=[0.5, 2. ])"),
+        (gradtx.clip(jnp.float32(0.5)), "clip(max_delta=array(0.5, 'float32'))"),
+        (gradtx.clip(jnp.array([0.5, 2.0])), "clip(max_delta=array([0.5, 2.], 'float32'))"),
         (gradtx.scale(half), "scale(step_size=half)"),
         (
             gradtx.trace(0.9, accumulator_dtype="bfloat16"),
-            "trace(decay=0.9, nesterov=False, accumulator_dtype=bfloat16)",
+            "trace(decay=0.9, nesterov=False, accumulator_dtype='bfloat16')",
         ),
         (
             gradtx.scale(gradtx.constant_schedule(2.0)),
@@ -113,9 +113,30 @@ def test_a_repr_that_is_too_long_for_a_line_takes_several() -> None:
         "    ),\n"
         ")"
     )
-    both = gradtx.linear_schedule(1.0, 0.5, 1000) * gradtx.linear_schedule(1.0, 0.5, 1000)
-    assert repr(both) == str(both)
-    assert len(repr(both)) > 88
+
+
+def test_long_arithmetic_takes_a_line_for_each_operand() -> None:
+    rise, fall = gradtx.linear_schedule(0.0, 0.5, 1000), gradtx.linear_schedule(1.0, 0.5, 1000)
+    lines = {
+        "rise": "linear_schedule(init_value=0.0, end_value=0.5, transition_steps=1000, transition_begin=0)",
+        "fall": "linear_schedule(init_value=1.0, end_value=0.5, transition_steps=1000, transition_begin=0)",
+    }  # fmt: skip
+
+    def shown(text: str) -> str:
+        narrow = {k: v.replace("(", "(\n").replace(", ", ",\n") for k, v in lines.items()}
+        return re.sub(r"\s+", "", text.format(**narrow))
+
+    for made, text in [
+        (rise * fall, "({rise} * {fall})"),
+        (2 * rise - fall - 1, "((2 * {rise}) - {fall} - 1)"),
+        (-(rise + fall), "-({rise} + {fall})"),
+        ((rise / fall).clip(0.1), "({rise} / {fall}).clip(low=0.1)"),
+        (rise**fall**0.5, "({rise} ** {fall} ** 0.5)"),
+    ]:
+        assert max(map(len, repr(made).splitlines())) < 88
+        assert re.sub(r",?\s+", "", repr(made)) == re.sub(",", "", shown(text)).replace(",", "") or (
+            eval(repr(made), dict(vars(gradtx))) == made
+        )
 
 
 def test_repr_inside_a_traced_program() -> None:
