@@ -143,7 +143,7 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike)
             function from the params to one, or a path pattern such as "encoder" or
             ~matching("head").
 
-    It has the groups "train" and "freeze", of which `assignment(params)` says which leaf is in which.
+    It has the groups "train" and "freeze"; `assignment(params)` says which leaf is in which.
 
     State: as of `partition` into these groups.
 

@@ -4,7 +4,7 @@ A construction is a dict of one key, its name, that holds its arguments:
 
     {"adamw": {"learning_rate": 0.001, "mask": {"matching": "kernel"}}}
 
-and of one that takes any number of parts, their list: {"chain": [{"clip": {"max_delta": 1.0}}, ...]}.
+and of one that takes any number of parts, their list: {"chain": [{"clip": {"max_delta": 1.0}}]}.
 Numbers, strings, booleans, None and lists stand for themselves. So does a dict of other than one
 key. The rest is said by a word, which is written like a construction:
 
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from gradtx.core.definition import Definition
 
 # What JSON and YAML hold.
-Data: TypeAlias = "None | bool | int | float | str | list[Data] | dict[str, Data]"
+Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
-WORDS = ("array", "complex", "definition", "dict", "dtype", "float", "function", "matching", "tuple", "~matching")
-TAKEN.update(WORDS)
+TAKEN.update(
+    ("array", "complex", "definition", "dict", "dtype", "float", "function", "matching", "tuple")
+)
 
 MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given
 MOST_NUMBERS = 1000  # of an array in data; NumPy prints as many
@@ -120,9 +121,7 @@ class _Writer:
         }
         return {name: written if several is None else written[several]}
 
-    def argument(
-        self, x: Any, definition: Definition[Any, Any], name: str, path: str
-    ) -> Data:
+    def argument(self, x: Any, definition: Definition[Any, Any], name: str, path: str) -> Data:
         """One argument, of which the signature may tell more than the data does."""
         kind, parameter = definition.parameters[name], definition.signature.parameters[name]
         several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
@@ -136,9 +135,9 @@ class _Writer:
 
     def labelled(self, values: Labelled, kind: Kind, path: str, *, as_pairs: bool) -> Data:
         """Values by label. Their order counts, and a dict is often sorted on its way to a file."""
-        if not as_pairs and all(isinstance(label, str) for label in values):
-            if list(values) == sorted(values):
-                return {str(k): self.data(x, kind, below(path, k)) for k, x in values.items()}
+        named = not as_pairs and all(isinstance(label, str) for label in values)
+        if named and list(values) == sorted(values):
+            return {str(k): self.data(x, kind, below(path, k)) for k, x in values.items()}
         return self.pairs(values, kind, path)
 
     def pairs(self, items: Mapping[Any, Any], kind: Kind | None, path: str) -> list[Data]:
@@ -193,8 +192,9 @@ class _Writer:
         name = type(x).__name__
         if name not in TAKEN or not type(x).__module__.startswith("gradtx."):
             raise ConfigError(f"a {name} cannot be written, got {show(x)}", path)
+        fields: dict[str, Any] = x._asdict()  # type: ignore[attr-defined]
         path = below(path, name)
-        return {name: {n: self.data(item, None, below(path, n)) for n, item in x._asdict().items()}}
+        return {name: {n: self.data(item, None, below(path, n)) for n, item in fields.items()}}
 
     def dict(self, x: dict[Any, Any], path: str) -> Data:
         """A dict, such that it cannot be taken for a construction."""

@@ -26,7 +26,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 _MAIN = "__main__."
 
 
-class AmbiguousName(LookupError):
+class AmbiguousNameError(LookupError):
     """Several definitions have a name."""
 
 
@@ -47,7 +47,9 @@ class Names(Mapping[str, Callable[..., Any]]):
         short = name.removeprefix(_MAIN)
         places = _places(short)
         if len(places) > 1:
-            raise AmbiguousName(f"{short} is defined in several places: write {_either(places)}")
+            raise AmbiguousNameError(
+                f"{short} is defined in several places: write {_either(places)}"
+            )
         return _DEFINED[places[0] if places else name]
 
     def __iter__(self) -> Iterator[str]:

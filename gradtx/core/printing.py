@@ -100,14 +100,15 @@ def wrapped(text: str, indent: str = "") -> str:
     end = re.search(r"[\])}]", flat)
     if start is None or end is None or flat.endswith("array(", 0, start.end()):
         return text
-    before, inside, behind = text[: start.end()], text[start.end() : end.start()], text[end.start() :]
+    before, behind = text[: start.start()], wrapped(text[end.end() :], indent)
+    opening, inside, closing = start[0], text[start.end() : end.start()], end[0]
     pieces = _pieces(inside, ",")
     if not inside or (len(pieces) == 1 and re.search(r"(^|\W)\($", flat[: start.end()])):
         # Brackets around an operation, which a comma would make a tuple of.
-        return before[:-1] + (_operation(inside, indent) or text[start.start() : end.end()]) + behind[1:]
+        return before + (_operation(inside, indent) or opening + inside + closing) + behind
     inner = indent + "    "
     lines = [inner + wrapped(piece.strip(), inner) + "," for piece in pieces if piece.strip()]
-    return "\n".join([before, *lines, indent + behind])
+    return "\n".join([before + opening, *lines, indent + closing + behind])
 
 
 def _operation(text: str, indent: str) -> str:
@@ -143,9 +144,8 @@ def _flat(text: str) -> str:
 def _pieces(text: str, sign: str) -> list[str]:
     """The text between the signs that are outside brackets and quotes."""
     cuts = [i for i, c in enumerate(_flat(text)) if c == sign]
-    return [
-        text[start:end] for start, end in zip([0, *(i + 1 for i in cuts)], [*cuts, None], strict=True)
-    ]
+    bounds = zip([0, *(i + 1 for i in cuts)], [*cuts, len(text)], strict=True)
+    return [text[start:end] for start, end in bounds]
 
 
 _STYLE = "margin: 0; padding-left: 1.5em; font-family: monospace"

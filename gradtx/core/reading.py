@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gradtx.core.known import FUNCTIONS, AmbiguousName
+from gradtx.core.known import FUNCTIONS, AmbiguousNameError
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
 from gradtx.core.schedule import Schedule
@@ -42,6 +42,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _DTYPES = re.compile(r"(float|bfloat|int|uint|complex)[1-9]\w*", re.ASCII)
+_OPERANDS = (Schedule, np.ndarray, jax.Array)
 _METHODS = ("clip", "shift")  # of schedules
 
 
@@ -191,8 +192,9 @@ class _Reader:
     def binary(self, node: ast.BinOp, left: Any, right: Any) -> Schedule:
         """Arithmetic on schedules. Numbers are written, not computed."""
         operate = _OPERATORS.get(type(node.op))
-        known = all(_is_number(x) or isinstance(x, Schedule) for x in (left, right))
-        if operate is None or not known or (_is_number(left) and _is_number(right)):
+        operands = (left, right)
+        known = all(_is_number(x) or isinstance(x, _OPERANDS) for x in operands)
+        if operate is None or not known or not any(isinstance(x, Schedule) for x in operands):
             raise self.error(
                 "arithmetic is for schedules: + - * / ** with a number or another schedule", node
             )
@@ -217,7 +219,7 @@ class _Reader:
         if whole:
             raise self.unknown(name, node)
         hint = did_you_mean(name, self.names, near=0.8)
-        quotes = "words are written in quotes, and functions and arrays cannot be read from text"
+        quotes = "words are written in quotes, and functions cannot be read from text"
         raise self.error(f"unknown name {_short(name)}: {hint or quotes}", node)
 
     def unknown(self, name: str, node: ast.expr) -> ParseError:
@@ -231,7 +233,7 @@ class _Reader:
             return array
         try:
             return self.names.get(name)
-        except AmbiguousName as error:
+        except AmbiguousNameError as error:
             raise self.error(str(error), node) from None
 
     def call(self, node: ast.Call, depth: int) -> Any:
@@ -320,7 +322,7 @@ def _dotted(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
-def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] | jax.Array:  # noqa: A002
+def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] | jax.Array:
     """An array as values print it. One number is JAX's: NumPy's would become a Python number."""
     made = np.array(object)
     if made.dtype.kind not in "biuf":

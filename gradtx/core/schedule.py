@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from gradtx.core.dtypes import bind_numbers, scalar_dtype
 from gradtx.core.hyperparameters import Instance, Scalar, ScalarOrSchedule, ScheduleLike
 from gradtx.core.printing import show
 from gradtx.core.value import Value
+
+if TYPE_CHECKING:
+    from gradtx.core.definition import Definition
 
 
 class ScheduleError(TypeError):

@@ -36,9 +36,9 @@ def parse(text: str, kind: type[Value] = Value) -> Any:
     No code is evaluated, so the text may come from a command line or a configuration. It may hold
     calls of gradtx's public definitions, also as `gradtx.adam` and `torch.adam`, and of your own
     in modules that were imported, also as `my_module.my_rule`; numbers (`inf` and `nan` too),
-    strings, True, False, None; tuples, lists and dicts; `matching(...)` and `~`; dtypes, `bfloat16`;
-    `array([0.1, 0.2], 'float32')`; and arithmetic on schedules. Of functions only `fourth_root`,
-    `global_norm` and `skip_not_finite` can be read: others belong into a program.
+    strings, True, False, None; tuples, lists and dicts; `matching(...)` and `~`; dtypes such as
+    `bfloat16`; `array([0.1, 0.2], 'float32')`; and arithmetic on schedules. Of functions only
+    `fourth_root`, `global_norm` and `skip_not_finite` can be read: others belong into a program.
 
     Args:
         text: the construction, such as "chain(clip(1.0), adam(1e-3))".

@@ -24,7 +24,7 @@ from gradtx.core.hyperparameters import (
     Numbers,
     kind_of,
 )
-from gradtx.core.known import FUNCTIONS, AmbiguousName, Names
+from gradtx.core.known import FUNCTIONS, AmbiguousNameError, Names
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
 from gradtx.core.reading import ParseError, array, did_you_mean, read
@@ -104,18 +104,18 @@ class _Reader:
     """Gives the entries of one piece of data their meaning."""
 
     def __init__(self, names: Names):
-        self.names, self.left = names, _MOST
+        self.names, self.left, self.containers = names, _MOST, _containers()
         self.words: Mapping[str, Callable[[Any, str, int], Any]] = {
-            "array": self.array,
-            "complex": self.complex,
-            "definition": self.definition,
-            "dict": self.dict,
-            "dtype": self.dtype,
-            "float": self.float,
-            "function": self.function,
-            "matching": self.matching,
-            "tuple": self.tuple,
-            "~matching": lambda x, path, depth: ~self.matching(x, path, depth),
+            "array": self.as_array,
+            "complex": self.as_complex,
+            "definition": self.as_definition,
+            "dict": self.as_dict,
+            "dtype": self.as_dtype,
+            "float": self.as_float,
+            "function": self.as_function,
+            "matching": self.as_matching,
+            "tuple": self.as_tuple,
+            "~matching": lambda x, path, depth: ~self.as_matching(x, path, depth),
         }
 
     def value(self, data: Any, kind: Kind, path: str, depth: int) -> Any:
@@ -167,7 +167,7 @@ class _Reader:
         """An entry as a plain Python object. Nothing that belongs to x is called."""
         self.spend(1, path)
         given = type(x)
-        if issubclass(given, _containers()):
+        if issubclass(given, self.containers):
             x = _resolved(x, path)
         elif issubclass(given, np.generic):
             x = np.generic.item(x)
@@ -184,7 +184,7 @@ class _Reader:
         if plain is dict:
             return dict(dict.items(x))
         if plain in (list, tuple):
-            return list(plain.__iter__(x))  # type: ignore[attr-defined]
+            return list(plain.__iter__(x))
         if plain is int:
             x = int.__int__(x)
             if abs(x) >= 10**300:
@@ -252,7 +252,7 @@ class _Reader:
         """What has this name."""
         try:
             function = only_in_data().get(name) or self.names.get(name)
-        except AmbiguousName as error:
+        except AmbiguousNameError as error:
             raise ConfigError(str(error), path) from None
         if function is not None:
             return function
@@ -328,18 +328,18 @@ class _Reader:
 
     # -- words: what else a dict of one key may mean -----------------------------------------------
 
-    def tuple(self, x: Any, path: str, depth: int) -> tuple[Any, ...]:
+    def as_tuple(self, x: Any, path: str, depth: int) -> tuple[Any, ...]:
         """{"tuple": [1, 2]}"""
-        return tuple(self.list(x, path, depth))
+        return tuple(self.as_list(x, path, depth))
 
-    def list(self, x: Any, path: str, depth: int) -> list[Any]:
+    def as_list(self, x: Any, path: str, depth: int) -> list[Any]:
         """A list, and nothing else."""
         items = self.value(x, _ANY, path, depth)
         if not isinstance(items, list):
             raise ConfigError(f"must be a list, got {_shown(items)}", path)
         return items
 
-    def dict(self, x: Any, path: str, depth: int) -> dict[Any, Any]:
+    def as_dict(self, x: Any, path: str, depth: int) -> dict[Any, Any]:
         """{"dict": {"w": True}}, or pairs {"dict": [[1, True]]}"""
         match x := self.plain(x, path):
             case dict():
@@ -356,20 +356,20 @@ class _Reader:
         made: dict[Any, Any] = {}
         for i, pair in enumerate(x):
             place = below(path, i)
-            pair = self.plain(pair, place)
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise ConfigError(f"must be a pair [key, value], got {_shown(pair)}", place)
-            key = self.value(pair[0], _ANY, below(place, 0), depth)
+            both = self.plain(pair, place)
+            if not isinstance(both, list) or len(both) != 2:
+                raise ConfigError(f"must be a pair [key, value], got {_shown(both)}", place)
+            key = self.value(both[0], _ANY, below(place, 0), depth)
             try:
                 twice = key in made
             except TypeError:
                 raise ConfigError(f"a key cannot be a {type(key).__name__}", place) from None
             if twice:
                 raise ConfigError(f"the key {_shown(key)} is given twice", place)
-            made[key] = self.value(pair[1], kind, below(place, 1), depth)
+            made[key] = self.value(both[1], kind, below(place, 1), depth)
         return made
 
-    def matching(self, x: Any, path: str, depth: int) -> matching:
+    def as_matching(self, x: Any, path: str, depth: int) -> matching:
         """{"matching": "bias"}"""
         pattern = self.plain(x, path)
         if not isinstance(pattern, str):
@@ -379,47 +379,47 @@ class _Reader:
         except Exception as error:  # of the regular expression
             raise _blamed(error, "matching", {}, path) from error
 
-    def float(self, x: Any, path: str, depth: int) -> float:
+    def as_float(self, x: Any, path: str, depth: int) -> float:
         """{"float": "inf"}: what is no number in JSON."""
         x = self.plain(x, path)
         if x in ("inf", "-inf", "nan"):
             return float(x)
         raise ConfigError(f"must be 'inf', '-inf' or 'nan', got {_shown(x)}", path)
 
-    def complex(self, x: Any, path: str, depth: int) -> complex:
+    def as_complex(self, x: Any, path: str, depth: int) -> complex:
         """{"complex": [real, imaginary]}"""
-        parts = self.list(x, path, depth)
+        parts = self.as_list(x, path, depth)
         if len(parts) == 2 and all(type(part) in (int, float) for part in parts):
             return complex(*parts)
         raise ConfigError(f"must be two numbers, got {_shown(parts)}", path)
 
-    def dtype(self, x: Any, path: str, depth: int) -> np.dtype[Any]:
+    def as_dtype(self, x: Any, path: str, depth: int) -> np.dtype[Any]:
         """{"dtype": "bfloat16"}"""
         dtype = self.text(x, path) if isinstance(x := self.plain(x, path), str) else None
         if isinstance(dtype, np.dtype):
             return dtype
         raise ConfigError(f"must be a dtype such as 'float32', got {_shown(x)}", path)
 
-    def definition(self, x: Any, path: str, depth: int) -> Callable[..., Any]:
+    def as_definition(self, x: Any, path: str, depth: int) -> Callable[..., Any]:
         """{"definition": "adamw"}: not called, for a wrapper that calls it."""
         name = self.plain(x, path)
         if isinstance(name, str):
             return self.called(name, path)
         raise ConfigError(f"must be a name, got {_shown(name)}", path)
 
-    def function(self, x: Any, path: str, depth: int) -> Callable[..., Any]:
+    def as_function(self, x: Any, path: str, depth: int) -> Callable[..., Any]:
         """{"function": "skip_not_finite"}: those of gradtx that are meant as arguments."""
         x = self.plain(x, path)
         if isinstance(x, str) and x in FUNCTIONS:
             return FUNCTIONS[x]
         raise ConfigError(f"must be one of {', '.join(FUNCTIONS)}, got {_shown(x)}", path)
 
-    def array(self, x: Any, path: str, depth: int) -> np.ndarray[Any, Any] | jax.Array:
+    def as_array(self, x: Any, path: str, depth: int) -> np.ndarray[Any, Any] | jax.Array:
         """{"array": {"data": [0.1, 0.2], "dtype": "float32"}}"""
         parts = self.plain(x, path)
         if not isinstance(parts, dict) or parts.keys() != {"data", "dtype"}:
             raise ConfigError(f"must be a dict of data and dtype, got {_shown(parts)}", path)
-        dtype = self.dtype(parts["dtype"], below(path, "dtype"), depth)
+        dtype = self.as_dtype(parts["dtype"], below(path, "dtype"), depth)
         place = below(path, "data")
         data = self.value(parts["data"], _ANY, place, depth)
         try:
@@ -489,6 +489,8 @@ def _blamed(error: Exception, who: str, places: Mapping[str, str], path: str) ->
 
 
 def _shown(x: Any) -> str:
-    """An entry as far as a message can show it."""
+    """An entry as far as a message can show it. What a container holds may not have been read."""
+    if isinstance(x, list | dict):
+        return f"a {type(x).__name__} of {len(x)}"
     text = show(x)
     return text if len(text) <= 60 else f"{text[:57]}..."

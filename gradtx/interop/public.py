@@ -11,10 +11,10 @@ from typing import Any
 from gradtx import combinators, optimizers, precision, schedules, transforms
 from gradtx.combinators.inject import injection
 from gradtx.combinators.multi_steps import skip_not_finite
-from gradtx.core.arithmetic import EXPRESSIONS
 from gradtx.core.definition import Definition
 from gradtx.core.known import FUNCTIONS, Names
 from gradtx.core.mask import matching
+from gradtx.core.schedule import EXPRESSIONS
 from gradtx.core.value import Value
 from gradtx.interop import names as optax_names
 from gradtx.transforms.adopt import fourth_root

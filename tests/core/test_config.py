@@ -1,5 +1,7 @@
 """Configurations: what is written and read, what is refused and where, and that no code runs."""
 
+# ruff: noqa: E501  (tables of data)
+
 import builtins
 import enum
 import gc
@@ -78,11 +80,7 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
     "an empty tree": (lambda: gradtx.freeze({}), {"freeze": {"mask": {}}}),
     "labels in order": (
         lambda: gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.freeze()}),
-        {
-            "partition": {
-                "transforms": {"a": {"sgd": {"learning_rate": 0.1}}, "b": {"freeze": {}}}
-            }
-        },
+        {"partition": {"transforms": {"a": {"sgd": {"learning_rate": 0.1}}, "b": {"freeze": {}}}}},
     ),
     "labels that sorting would move": (
         lambda: gradtx.partition({"b": gradtx.sgd(0.1), ".*": gradtx.freeze()}),
@@ -191,10 +189,30 @@ def of_anything(x: Any = None) -> Any:
 
 @pytest.mark.parametrize(
     "x",
-    [math.inf, -math.inf, 1j, complex(math.inf, -0.0), np.dtype("int8"), np.float32(0.1), 2**70]
-    + ["adamw(1e-3)", "", "~", "inf", "\u2028", True, (1, [2, (3,)]), {"a": {"b": {}}}]
-    + [{1: 2, True: 3}, {(1, 2): "x"}, {None: 1}, matching("a"), -0.0, np.bool_(True), {"x": 1j}]
-    + [gradtx.adamw, gradtx.constant_schedule(1.0), (gradtx.clip(1.0), {"deep": gradtx.kahan()})],
+    [
+        *(
+            math.inf,
+            -math.inf,
+            1j,
+            complex(math.inf, -0.0),
+            np.dtype("int8"),
+            np.float32(0.1),
+            2**70,
+        ),
+        *(
+            "adamw(1e-3)",
+            "",
+            "~",
+            "inf",
+            "\u2028",
+            True,
+            (1, [2, (3,)]),
+            {"a": {"b": {}}},
+            {1: 2, 3: 4},
+        ),
+        *({(1, 2): "x"}, {None: 1}, matching("a"), -0.0, np.bool_(True), {"x": 1j}, gradtx.adamw),
+        *(gradtx.constant_schedule(1.0), (gradtx.clip(1.0), {"deep": gradtx.kahan()})),
+    ],
     ids=repr,
 )
 def test_an_argument_without_a_kind_may_be_any_data(x: Any) -> None:
@@ -317,8 +335,8 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"matching": "a"}, "", "this is matching('a'), not a transformation or a schedule"),
     (3, "", "this is 3, not a transformation"),
     (None, "", "this is None, not a transformation"),
-    ([], "", "this is [], not a transformation"),
-    ({}, "", "this is {}, not a transformation"),
+    ([], "", "this is a list of 0, not a transformation"),
+    ({}, "", "this is a dict of 0, not a transformation"),
     (object(), "", "a object is no plain data"),
     (gradtx.adam(1), "", "is no plain data"),
     ({"clip": {"max_delta": {1, 2}}}, "clip.max_delta", "a set is no plain data"),
@@ -376,7 +394,7 @@ def test_what_cannot_be_written_says_where(make: Any, path: str, problem: str) -
 
 
 def test_numbers_that_are_traced_are_refused() -> None:
-    with pytest.raises(ConfigError, match="scale.step_size: the numbers are being traced"):
+    with pytest.raises(ConfigError, match=r"scale\.step_size: the numbers are being traced"):
         jax.jit(lambda x: gradtx.scale(x).to_config())(1.0)
 
 
@@ -394,9 +412,9 @@ def test_depth_and_size_are_bounded() -> None:
             from_config(data)
     with pytest.raises(ConfigError, match="more than 100,000 entries"):
         from_config({"freeze": {"mask": wide}})
-    value = gradtx.kahan()
-    for _ in range(2000):
-        value = gradtx.chain(value)
+    value = gradtx.constant_schedule(1.0)
+    for _ in range(500):
+        value = -value
     with pytest.raises(ConfigError, match="nested too deeply"):
         value.to_config()
 
@@ -560,7 +578,9 @@ _NAMES = st.one_of(
     st.sampled_from([*public_names(), "half_of_it", "_target_", "_args_", "Schedule.plus"]),
     st.sampled_from(["__import__('os')", "__import__", "eval", "os.system", "__class__", "print"]),
     st.sampled_from(["tuple", "dict", "float", "array", "matching", "~matching", "definition"]),
-    st.sampled_from(["learning_rate", "b1", "inner", "mask", "args", "transforms", "data", "dtype"]),
+    st.sampled_from(
+        ["learning_rate", "b1", "inner", "mask", "args", "transforms", "data", "dtype"]
+    ),
     st.text(max_size=6),
 )
 _LEAVES = st.one_of(
@@ -571,8 +591,10 @@ _LEAVES = st.one_of(
     st.floats(),
     _NAMES,
     st.sampled_from(["???", "sgd(0.1)", "print()", "1e-3", "a" * 9000, "(" * 300, "\ud800", "\0"]),
-    st.sampled_from([b"", {1}, 1j, ..., int, print, np.ones(2), np.float32(1), np.datetime64("NaT")]),
-    st.sampled_from(range(len(_HOSTILE))).map(_HOSTILE.__getitem__),
+    st.sampled_from(
+        [b"", {1}, 1j, ..., int, print, np.ones(2), np.float32(1), np.datetime64("NaT")]
+    ),
+    st.integers(0, len(_HOSTILE) - 1).map(lambda i: _HOSTILE[i]),
 )
 _KEYS = st.one_of(
     _NAMES, st.none(), st.integers(), st.floats(), st.booleans(), st.tuples(st.text(max_size=2))
