@@ -124,7 +124,7 @@ class Schedule(Value):
 
 # By name, what makes a schedule of others. These are definitions, and definitions know schedules:
 # core/arithmetic.py enters them here.
-EXPRESSIONS: dict[str, Definition[Any, Schedule]] = {}
+EXPRESSIONS: dict[str, Definition[Any, Any]] = {}
 
 
 def _operate(name: str, left: Any, right: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from tests.pages import Block, blocks, page_module, run_block
 
 DOCS = Path(__file__).parents[2] / "docs"
-LIBRARIES = ("equinox", "flax", "haiku", "numpyro", "orbax", "torch")
+LIBRARIES = ("equinox", "flax", "haiku", "numpyro", "omegaconf", "orbax", "torch", "yaml")
 IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(LIBRARIES)})\b", re.MULTILINE)
 
 
