@@ -327,7 +327,12 @@ def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] |
     made = np.array(object)
     if made.dtype.kind not in "biuf":
         raise ValueError(f"array: object must be real numbers, got {show(object)}")
-    made = made if dtype is None else made.astype(np.dtype(dtype))
+    if dtype is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = made.astype(np.dtype(dtype))
+        if cast.dtype.kind in "biu" and np.any(cast != made):
+            raise ValueError(f"array: object does not fit into {cast.dtype}, got {show(object)}")
+        made = cast
     return made if made.ndim else jnp.asarray(made)
 
 

@@ -620,7 +620,7 @@ _DATA = st.recursive(
 
 def _tried(data: Any) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        for name in ("print", "input", "breakpoint", "open"):
+        for name in ("print", "input", "breakpoint"):
             patched.setattr(builtins, name, _sprung)
         made = error = None
         try:

@@ -99,6 +99,7 @@ REFUSED = {
     "adam([0.1, ..., 0.2])": ("an array that was shortened cannot be read", "..."),
     "adam(array([[1], [1, 2]]))": ("inhomogeneous", "array([[1], [1, 2]])"),
     "adam(array(['a']))": ("array: object must be real numbers", "['a']"),
+    "adam(array([0.5], 'int32'))": ("does not fit into int32", "[0.5]"),
     "adam(array([1], 'float31'))": ("float31", "array([1], 'float31')"),
     "add_decayed_weights(0.1, only_w)": ("functions cannot be read", "only_w"),
     "add_decayed_weights(0.1, mask=lambda p: p)": ("not what a construction", "lambda p: p"),
