@@ -67,6 +67,7 @@ from gradtx.core.state import Updates as Updates
 from gradtx.core.step import Step as Step
 from gradtx.core.training_step import step as step
 from gradtx.core.transformation import GradientTransformation as GradientTransformation
+from gradtx.interop.config import *
 from gradtx.interop.migrate import *
 from gradtx.interop.names import *
 from gradtx.interop.report import *

@@ -220,10 +220,12 @@ def _add_describe(commands: _Commands) -> None:
         help="say what a transformation is made of",
         description=(
             "Say what a transformation is made of, with its default hyperparameters (and a\n"
-            "learning rate of 0.001 where it needs one) unless others are given."
+            "learning rate of 0.001 where it needs one) unless others are given. A name that ends\n"
+            "in .json or .yaml is a file that holds what to_config writes."
         ),
         epilog=(
             "examples:\n  gradtx describe adamw weight_decay=0.01\n  gradtx describe torch.sgd\n"
+            "  gradtx describe optimizer.yaml\n"
             "  gradtx describe \"partition({'bias': sgd(0.1), '.*': adamw(1e-3)})\""
         ),
     )

@@ -73,7 +73,7 @@ def test_formats_are_those_that_checkers_know():
 
 # -- completion ------------------------------------------------------------------------------------
 
-VALUE = ("arguments", "definition", "replace")
+VALUE = ("arguments", "definition", "replace", "to_config", "to_config")
 TRANSFORMATION = (*VALUE, "init", "parts", "update")
 SCHEDULE = (*VALUE, "clip", "shift")
 

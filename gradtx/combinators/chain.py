@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from gradtx.core.definition import makes
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.origin import Held, restored_hint, wrong
-from gradtx.core.printing import show
+from gradtx.core.printing import code, show
 from gradtx.core.state import OptState, Params, is_named_tuple
 from gradtx.core.transformation import (
     GradientTransformation,
@@ -80,7 +80,7 @@ class Chain(GradientTransformation):
         return tuple(state)
 
     def _text(self) -> str:
-        return f"{self.definition.name}({', '.join(map(show, self.parts))})"
+        return f"{self.definition.name}({', '.join(map(code, self.parts))})"
 
 
 class NamedChain(Chain):
@@ -118,7 +118,7 @@ class NamedChain(Chain):
 
     def _text(self) -> str:
         pairs = zip(self.names, self.parts, strict=True)
-        return f"named_chain({', '.join(f'({name!r}, {show(part)})' for name, part in pairs)})"
+        return f"named_chain({', '.join(f'({name!r}, {code(part)})' for name, part in pairs)})"
 
 
 def parts_with(

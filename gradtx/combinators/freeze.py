@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
+from gradtx.combinators.chain import parts_with
 from gradtx.combinators.masked import masked
-from gradtx.combinators.partition import Partition, partition
+from gradtx.combinators.partition import Labels, Partition
 from gradtx.core.decorators import recipe
 from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskLike
 from gradtx.core.origin import Held, is_nothing, show_class, wrong
-from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
 from gradtx.core.transformation import GradientTransformation, TransformationLike
-from gradtx.core.value import Frozen, thaw
+from gradtx.core.value import Value, thaw
 
 __all__ = ["freeze", "selective_transform"]
 
@@ -82,38 +83,6 @@ def freeze(mask: MaskLike = True) -> GradientTransformation:
     return masked(freeze_all(), mask)
 
 
-def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike) -> Partition:
-    """Freeze the parameters under a mask, and run the optimizer on all others.
-
-        u = 0, without state, where the mask holds; u = optimizer(g) elsewhere
-
-    Args:
-        optimizer: the transformation of the parameters that are not frozen, gradtx's or Optax's.
-            It keeps state for these alone.
-        freeze_mask: which parameters are frozen: a tree of booleans (or a prefix of one), a
-            function from the params to one, or a path pattern such as "encoder" or
-            ~matching("head").
-
-    Returns: the same as `partition` into the groups "train" and "freeze", so `assignment(params)`
-    says which leaf is frozen.
-
-    Example:
-        >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2)}
-        >>> tx = gradtx.selective_transform(gradtx.adam(0.1), freeze_mask="encoder")
-        >>> print(tx.assignment(params))
-        encoder  'freeze'
-        head     'train'
-
-    See also: `freeze`, which may stand anywhere in a chain, and `partition`.
-    """
-    try:
-        hash(freeze_mask)
-    except TypeError:
-        freeze_mask = Frozen(freeze_mask)
-    groups = {"train": optimizer, "freeze": freeze_all()}
-    return partition(groups, _ByMask(freeze_mask))
-
-
 @dataclass(frozen=True)
 class _ByMask:
     """Labels leaves "freeze" where the mask holds, and "train" elsewhere."""
@@ -125,5 +94,66 @@ class _ByMask:
         frozen = Mask(self.mask).select(leaves, "selective_transform: freeze_mask")
         return leaves.tree("freeze" if f else "train" for f in frozen)
 
-    def __repr__(self) -> str:
-        return f"freeze_mask={show(thaw(self.mask))}"
+
+class Selective(Partition):
+    """The groups "train", which the optimizer has, and "freeze"."""
+
+    @cached_property
+    def transforms(self) -> Mapping[Any, GradientTransformation]:
+        """The transformation of each group."""
+        return {"train": self.arguments["optimizer"], "freeze": freeze_all()}
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with another `optimizer` or `freeze_mask`, or with some hyperparameters of the
+        optimizer changed.
+
+        Raises: TypeError for an argument that neither has.
+        """
+        given = {name: changes.pop(name, thaw(x)) for name, x in self.arguments.items()}
+        inside = {"optimizer": given["optimizer"]}
+        hint = f". Its own arguments: {', '.join(given)}"
+        made = parts_with(changes, inside, "selective_transform", "group", hint)
+        return self.definition.replace(self.arguments, given | made)
+
+    def _check(self) -> None:
+        """The names of the groups are known."""
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return Labels(_ByMask(self.arguments["freeze_mask"]), tuple(self.transforms))
+
+    @property
+    def _covers(self) -> bool:
+        return False
+
+    def _text(self) -> str:
+        return Value._text(self)
+
+
+@makes(Selective)
+def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike) -> Any:
+    """Freeze the parameters under a mask, and run the optimizer on all others.
+
+        u = 0, without state, where the mask holds; u = optimizer(g) elsewhere
+
+    Args:
+        optimizer: the transformation of the parameters that are not frozen, gradtx's or Optax's.
+            It keeps state for these alone.
+        freeze_mask: which parameters are frozen: a tree of booleans (or a prefix of one), a
+            function from the params to one, or a path pattern such as "encoder" or
+            ~matching("head").
+
+    It has the groups "train" and "freeze"; `assignment(params)` says which leaf is in which.
+
+    State: as of `partition` into these groups.
+
+    Example:
+        >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2)}
+        >>> tx = gradtx.selective_transform(gradtx.adam(0.1), freeze_mask="encoder")
+        >>> print(tx.assignment(params))
+        encoder  'freeze'
+        head     'train'
+
+    See also: `freeze`, which may stand anywhere in a chain, and `partition`.
+    """
+    return optimizer, freeze_mask

@@ -21,7 +21,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.leaves import is_function
 from gradtx.core.origin import is_like, show_class, wrong
 from gradtx.core.place import Place
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.run import Stage
 from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
@@ -93,6 +93,10 @@ class WrappedSchedule:
 
 class Injected(GradientTransformation):
     """Calls a factory at every step with the numbers held in the state."""
+
+    def _check(self) -> None:
+        if isinstance(self.arguments["factory"], Definition):
+            _ = self.parts  # check the numbers now: later they are traced
 
     @functools.cached_property
     def parts(self) -> tuple[GradientTransformation, ...]:
@@ -202,7 +206,7 @@ class Injected(GradientTransformation):
     def _text(self) -> str:
         arguments = self._fixed | self._numbers
         names = inspect.signature(self.arguments["factory"]).parameters
-        shown = ", ".join(f"{n}={show(arguments[n])}" for n in names if n in arguments)
+        shown = ", ".join(f"{n}={code(arguments[n])}" for n in names if n in arguments)
         return f"inject_hyperparams({_name(self.arguments['factory'])})({shown})"
 
 
@@ -217,16 +221,17 @@ def _name(factory: Callable[..., Any]) -> str:
 
 _Numbers = Annotated[Any, Numbers("finite numbers", np.isfinite)]
 _Keys = Annotated[Any, Instance()]
+_NONE: dict[str, Any] = {}
 
 
 @makes(Injected, name="inject_hyperparams")
 def injection(
     factory: Any,
-    static_args: Any,
-    numbers: _Numbers,
-    keys: _Keys,
-    others: Any,
-    hyperparam_dtype: DType | None,
+    static_args: Any = (),
+    numbers: _Numbers = _NONE,
+    keys: _Keys = _NONE,
+    others: Any = _NONE,
+    hyperparam_dtype: DType | None = None,
 ) -> tuple[object, ...]:
     """The factory, called at every step with the numbers held in the state."""
     return factory, static_args, numbers, keys, others, hyperparam_dtype
@@ -297,8 +302,6 @@ def inject_hyperparams(
         rest = {n: x for n, x in bound.arguments.items() if n not in numbers}
         keys = {n: x for n, x in rest.items() if is_random_key(x)}
         others = {n: x for n, x in rest.items() if n not in keys}
-        if isinstance(inner_factory, Definition):
-            inner_factory(*args, **kwargs)  # check the numbers now: later they are traced
         return injection(inner_factory, names, numbers, keys, others, hyperparam_dtype)
 
     return injected

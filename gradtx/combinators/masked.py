@@ -10,7 +10,7 @@ from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves
 from gradtx.core.mask import Mask, MaskedNode, MaskLike, hide
 from gradtx.core.origin import Held, is_like, show_class, with_nodes, wrong
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
@@ -74,7 +74,7 @@ class Masked(GradientTransformation):
 
     def _text(self) -> str:
         covers = self.arguments["mask_compatible_extra_args"]
-        shown = f"inner={show(self.inner)}, mask={show(thaw(self.arguments['mask']))}"
+        shown = f"inner={code(self.inner)}, mask={code(thaw(self.arguments['mask']))}"
         return f"masked({shown}{', mask_compatible_extra_args=True' if covers else ''})"
 
 

@@ -14,7 +14,7 @@ from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
-from gradtx.core.printing import show
+from gradtx.core.printing import code, show
 from gradtx.core.skipping import some, tells_steps, took_step
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
@@ -46,7 +46,7 @@ class Assignment(dict[str, Hashable]):
 
 
 @dataclass(frozen=True)
-class _Labels:
+class Labels:
     """How leaves are labelled: by the tree or function given, or else by the patterns `known`."""
 
     given: Any
@@ -108,7 +108,7 @@ class _Labels:
 class _Group(Mask):
     """The mask of the leaves with one label; `given` says how leaves are labelled."""
 
-    given: _Labels
+    given: Labels
     covers_extra: bool = False
     label: Hashable = None
 
@@ -174,8 +174,8 @@ class Partition(GradientTransformation):
         return super().replace(**given)
 
     @cached_property
-    def _labels(self) -> _Labels:
-        return _Labels(self.arguments["param_labels"], tuple(self.transforms))
+    def _labels(self) -> Labels:
+        return Labels(self.arguments["param_labels"], tuple(self.transforms))
 
     @property
     def _covers(self) -> bool:
@@ -230,9 +230,9 @@ class Partition(GradientTransformation):
         return PartitionState({k: MaskedState(part._init(seen(k))) for k, part in pairs})
 
     def _text(self) -> str:
-        labels = "" if self.param_labels is None else f", {show(self.param_labels)}"
+        labels = "" if self.param_labels is None else f", {code(self.param_labels)}"
         covers = ", mask_compatible_extra_args=True" if self._covers else ""
-        return f"partition({show(dict(self.transforms))}{labels}{covers})"
+        return f"partition({code(dict(self.transforms))}{labels}{covers})"
 
 
 @makes(Partition)

@@ -37,8 +37,9 @@ Rules share formulas in `numerics` and `norms`, and `batches` makes one call for
 `finite`, `holding` and `opaque` steer XLA: skipped steps, occasional steps, scalars that it must
 not constant-fold; `skipping` tells from states which calls took a step; `launches` makes it run
 small leaves many at a time on a GPU. `elementwise` reads from a traced function what may be run on
-pieces of arrays. `reading` reads back what values print.
-`exports` lists a package's public names; `renamed` keeps last release's names working.
+pieces of arrays. `reading` reads back what values print, `config` writes them as plain data, and
+`known` finds the definitions of users by name. `exports` lists a package's public names; `renamed`
+keeps last release's names working.
 """
 
 from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import Number, Real, Scalar, ScalarOrSchedule
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.schedule import EXPRESSIONS, Schedule
 
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ class Expression(Schedule):
     """A schedule that is computed from others. It is printed as it would be written."""
 
     def _text(self) -> str:
-        name = self.definition.name
+        name = _method(self)
         first, *others = self.arguments.values()
         if name in _SIGNS:
             sign, _, left, right = _SIGNS[name]
@@ -48,25 +48,31 @@ class Expression(Schedule):
         if name == "negated":
             return f"-{_shown(first, _CALLED)}"
         given = list(self.arguments.items())[1:]
-        call = ", ".join(f"{name}={show(x)}" for name, x in given if x is not None)
+        call = ", ".join(f"{name}={code(x)}" for name, x in given if x is not None)
         return f"{_shown(first, _CALLED)}.{name}({call})"
+
+
+def _method(expression: Expression) -> str:
+    """`plus` of `Schedule.plus`."""
+    return expression.definition.function.__name__
 
 
 def _shown(x: Any, strength: int) -> str:
     """x as an operand, in brackets if it binds less strongly."""
-    return f"({show(x)})" if _strength(x) < strength else show(x)
+    return f"({code(x)})" if _strength(x) < strength else code(x)
 
 
 def _strength(x: Any) -> int:
     if isinstance(x, Expression):
-        name = x.definition.name
+        name = _method(x)
         return _SIGNS[name][1] if name in _SIGNS else _NEGATED if name == "negated" else _CALLED
-    return _NEGATED if show(x).startswith("-") else _CALLED
+    return _NEGATED if code(x).startswith("-") else _CALLED
 
 
 def _expression(function: Callable[P, Any]) -> Definition[P, Expression]:
-    definition = Definition(function, Expression)
-    EXPRESSIONS[definition.name] = definition
+    # Named as a method of schedules: `clip` is a transformation.
+    definition = Definition(function, Expression, f"Schedule.{function.__name__}")
+    EXPRESSIONS[function.__name__] = definition
     return definition
 
 
@@ -111,9 +117,9 @@ def negated(of: Real) -> Any:
 def clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) -> Any:
     """The schedule, but at least low and at most high. low and high may be schedules too."""
     if low is None and high is None:
-        raise ValueError("clip: give low, high or both")
+        raise ValueError("Schedule.clip: give low, high or both")
     if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-        raise ValueError(f"clip: low must not be above high, got low={low}, high={high}")
+        raise ValueError(f"Schedule.clip: low must not be above high, got low={low}, high={high}")
     return lambda t: jnp.clip(schedule(t), low, high)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import jax
 
+from gradtx.core import config, known
 from gradtx.core.documentation import Documentation, shown_signature
 from gradtx.core.hyperparameters import Kind, Number, is_decay, is_factor, kind_of
 from gradtx.core.printing import show
@@ -35,6 +36,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         # What reprs and errors call it: `torch.adam`, where `adam` is another.
         self.name = name or function.__name__
         self.signature = inspect.signature(function)
+        known.enter(self)
 
     # Read when they are asked for: evaluating annotations is most of what an import takes.
 
@@ -108,6 +110,10 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         bound = inspect.BoundArguments(self.signature, given)
         return self(*bound.args, **bound.kwargs)
 
+    def write(self, value: Value, *, defaults: bool) -> dict[str, config.Data]:
+        """One of its values as plain data."""
+        return config.write(value, defaults=defaults)
+
     def check_names(self) -> None:
         """Refuse an argument that could not be read: the class of the values has its name."""
         reserved = {*dir(self.value_class), *Value.__annotations__}
@@ -130,9 +136,10 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         return ", ".join(self.parameters) or "no arguments"
 
     def _convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self._argument(name, value) for name, value in given.items()}
+        return {name: self.argument(name, value) for name, value in given.items()}
 
-    def _argument(self, name: str, value: Any) -> Any:
+    def argument(self, name: str, value: Any) -> Any:
+        """One argument, checked, in the form in which a value keeps it."""
         kind, where = self.parameters[name], f"{self.name}: {name}"
         if value is None and name in self.optional:
             return None

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from gradtx.core.documentation import Shown
+from gradtx.core.known import TAKEN
 
 
 def export_names(package: dict[str, Any], *modules: str) -> None:
@@ -21,6 +22,7 @@ def export_names(package: dict[str, Any], *modules: str) -> None:
         if not (name.startswith("_") or isinstance(thing, ModuleType))
     ]
     package["__all__"] = sorted([*names, *modules])
+    TAKEN.update(package["__all__"])
     for function in filter(inspect.isfunction, map(package.get, names)):
         # For `help`, which would print them as strings.
         written = function.__annotations__.items()

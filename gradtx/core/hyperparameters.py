@@ -125,7 +125,8 @@ class Numbers(Number):
     """A tuple, list or dict of numbers, arrays and schedules, to any depth, or one of them: where
     the annotation says so, `Mapping[int, Real]`.
 
-    count: how many, of `tuple[Decay, Decay]`; then they are a tuple, a list or one array.
+    count: how many, of `tuple[Decay, Decay]`; then they are a tuple or one array. A list becomes a
+    tuple.
     """
 
     count: int | None = None
@@ -138,6 +139,8 @@ class Numbers(Number):
                 f"{where} must be a tuple of {self.count} numbers, got {show(value)} "
                 f"({type(value).__name__})"
             )
+        if self.count is not None and isinstance(value, list):
+            value = tuple(value)
         convert = super().convert
         return jax.tree.map(lambda x: convert(where, x), value, is_leaf=callable)
 

@@ -17,8 +17,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from gradtx.core.known import FUNCTIONS, AmbiguousNameError
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
 from gradtx.core.schedule import Schedule
@@ -38,6 +42,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _DTYPES = re.compile(r"(float|bfloat|int|uint|complex)[1-9]\w*", re.ASCII)
+_OPERANDS = (Schedule, np.ndarray, jax.Array)
 _METHODS = ("clip", "shift")  # of schedules
 
 
@@ -187,8 +192,9 @@ class _Reader:
     def binary(self, node: ast.BinOp, left: Any, right: Any) -> Schedule:
         """Arithmetic on schedules. Numbers are written, not computed."""
         operate = _OPERATORS.get(type(node.op))
-        known = all(_is_number(x) or isinstance(x, Schedule) for x in (left, right))
-        if operate is None or not known or (_is_number(left) and _is_number(right)):
+        operands = (left, right)
+        known = all(_is_number(x) or isinstance(x, _OPERANDS) for x in operands)
+        if operate is None or not known or not any(isinstance(x, Schedule) for x in operands):
             raise self.error(
                 "arithmetic is for schedules: + - * / ** with a number or another schedule", node
             )
@@ -206,12 +212,14 @@ class _Reader:
             return dtype
         if name is None:
             raise self.error("not what a construction is written with", node)
-        if self.called(name) is not None:
+        if name.removeprefix("gradtx.") in FUNCTIONS:
+            return FUNCTIONS[name.removeprefix("gradtx.")]
+        if self.called(name, node) is not None:
             raise self.error(f"{name} must be called, {name}(...)", node)
         if whole:
             raise self.unknown(name, node)
         hint = did_you_mean(name, self.names, near=0.8)
-        quotes = "words are written in quotes, and functions and arrays cannot be read from text"
+        quotes = "words are written in quotes, and functions cannot be read from text"
         raise self.error(f"unknown name {_short(name)}: {hint or quotes}", node)
 
     def unknown(self, name: str, node: ast.expr) -> ParseError:
@@ -219,9 +227,14 @@ class _Reader:
         hint = did_you_mean(name, self.names)
         return self.error(f"unknown name {_short(name)}{': ' if hint else ''}{hint}", node)
 
-    def called(self, name: str) -> Callable[..., Any] | None:
+    def called(self, name: str, node: ast.expr) -> Callable[..., Any] | None:
         """The function of that name, if it may be called."""
-        return self.names.get(name.removeprefix("gradtx."))
+        if name == "array":
+            return array
+        try:
+            return self.names.get(name)
+        except AmbiguousNameError as error:
+            raise self.error(str(error), node) from None
 
     def call(self, node: ast.Call, depth: int) -> Any:
         """What a call of a name that is allowed, or of a method of schedules, returns."""
@@ -246,18 +259,14 @@ class _Reader:
                 )
             if name in kwargs:
                 raise self.error(f"{name} is given twice", keyword)
-            default = parameters[name].default
-            if _is_written(keyword.value, default):
-                kwargs[name] = default
-            else:
-                kwargs[name] = self.value(keyword.value, depth)
+            kwargs[name] = self.value(keyword.value, depth)
         return self.made(lambda: function(*args, **kwargs), node, tuple(parameters))
 
     def function(self, node: ast.expr, depth: int) -> Callable[..., Any]:
         """What is called."""
         name = _dotted(node)
         if name is not None:
-            function = self.called(name)
+            function = self.called(name, node)
             if function is None:
                 raise self.unknown(name, node)
             return function
@@ -281,7 +290,7 @@ class _Reader:
             reason = " ".join(str(error).split()) or type(error).__name__
             place = _blamed(reason, node, parameters) if isinstance(node, ast.Call) else node
             if isinstance(place.value if isinstance(place, ast.keyword) else place, ast.List):
-                reason += "; an array cannot be read from text"
+                reason += "; an array is written array([0.1, 0.2], 'float32')"
             raise self.error(reason, place) from error
 
 
@@ -313,10 +322,18 @@ def _dotted(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
-def _is_written(node: ast.expr, default: Any) -> bool:
-    """Whether an argument is the function that is its default, which prints its name."""
-    named = callable(default) and default is not inspect.Parameter.empty
-    return named and _dotted(node) == show(default)
+def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] | jax.Array:
+    """An array as values print it. One number is JAX's: NumPy's would become a Python number."""
+    made = np.array(object)
+    if made.dtype.kind not in "biuf":
+        raise ValueError(f"array: object must be real numbers, got {show(object)}")
+    if dtype is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = made.astype(np.dtype(dtype))
+        if cast.dtype.kind in "biu" and np.any(cast != made):
+            raise ValueError(f"array: object does not fit into {cast.dtype}, got {show(object)}")
+        made = cast
+    return made if made.ndim else jnp.asarray(made)
 
 
 def _blamed(reason: str, node: ast.Call, parameters: tuple[str, ...]) -> ast.expr | ast.keyword:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from gradtx.core.dtypes import bind_numbers, scalar_dtype
 from gradtx.core.hyperparameters import Instance, Scalar, ScalarOrSchedule, ScheduleLike
 from gradtx.core.printing import show
 from gradtx.core.value import Value
+
+if TYPE_CHECKING:
+    from gradtx.core.definition import Definition
 
 
 class ScheduleError(TypeError):
@@ -121,7 +124,7 @@ class Schedule(Value):
 
 # By name, what makes a schedule of others. These are definitions, and definitions know schedules:
 # core/arithmetic.py enters them here.
-EXPRESSIONS: dict[str, Callable[..., Schedule]] = {}
+EXPRESSIONS: dict[str, Definition[Any, Any]] = {}
 
 
 def _operate(name: str, left: Any, right: Any) -> Any:
@@ -152,8 +155,11 @@ class FunctionSchedule(Schedule):
     def _evaluate(self, step: Any) -> Any:
         return self.arguments["function"](step)
 
+    def _stands_for(self) -> Any:
+        return self.arguments["function"]
+
     def _text(self) -> str:
-        return show(self.arguments["function"])
+        return show(self._stands_for())
 
 
 # A schedule, or a plain function of the step, which becomes one.

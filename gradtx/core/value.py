@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 from gradtx.core.dtypes import is_random_key
-from gradtx.core.printing import as_html, show, wrapped
+from gradtx.core.printing import as_html, code, wrapped
 
 if TYPE_CHECKING:
+    from gradtx.core.config import Data
     from gradtx.core.definition import Definition
 
 
@@ -133,7 +134,7 @@ class Value:
 
     # What completion lists beside the arguments. Other names without an underscore are for the rest
     # of the library, which reads them of values of any class.
-    _for_users: tuple[str, ...] = ("arguments", "definition", "replace")
+    _for_users: tuple[str, ...] = ("arguments", "definition", "replace", "to_config")
 
     def __dir__(self) -> list[str]:
         """The arguments, and what a user may do with the value."""
@@ -155,10 +156,28 @@ class Value:
 
     __replace__ = replace  # for copy.replace
 
+    def to_config(self, *, defaults: bool = False) -> dict[str, Data]:
+        """The construction as plain data, for JSON or YAML; `gradtx.from_config` builds it again.
+
+        It is a dict of one key, the name, that holds the arguments: `{"adamw": {"learning_rate":
+        0.001}}`; of a chain it holds the list of the parts. Arguments that are what they are by
+        default are left out.
+
+        defaults: write those too, for a record that a later release cannot read differently.
+
+        Raises: `ConfigError`, with the place, for a function, which is no data, and for an array of
+        more than 1000 numbers.
+        """
+        return self.definition.write(self, defaults=defaults)
+
     def _text(self) -> str:
         """The construction in one line, as it is written in Python."""
-        shown = (f"{name}={show(value)}" for name, value in self._given().items())
+        shown = (f"{name}={code(value)}" for name, value in self._given().items())
         return f"{self.definition.name}({', '.join(shown)})"
+
+    def _stands_for(self) -> Any:
+        """Itself, or the plain function that it was made of where one was given."""
+        return self
 
     def _given(self) -> dict[str, Any]:
         """The arguments as they were given."""
@@ -178,8 +197,7 @@ class Value:
     def _identity(self) -> tuple[Any, ...]:
         cached = self.__dict__.get("_cached_identity")
         if cached is None:
-            leaves, treedef = jax.tree.flatten(self)
-            cached = (treedef, tuple(map(_leaf_identity, leaves)))
+            cached = identity(self)
             self.__dict__["_cached_identity"] = cached
         return cached
 
@@ -209,7 +227,7 @@ class Labelled(Mapping[Any, Any]):
         return len(self._by_label)
 
     def __repr__(self) -> str:
-        return show(self._by_label)
+        return code(self._by_label)
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -225,6 +243,12 @@ jax.tree_util.register_pytree_with_keys(
 
 def _restore(definition: Definition[Any, Any], arguments: dict[str, Any]) -> Value:
     return definition.value_class._of(definition, arguments)
+
+
+def identity(tree: Any) -> tuple[Any, ...]:
+    """What is equal for equal trees: arrays are compared by their bytes."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple(map(_leaf_identity, leaves))
 
 
 def _leaf_identity(leaf: Any) -> Any:

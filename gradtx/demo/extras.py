@@ -6,7 +6,7 @@ from types import ModuleType
 from gradtx.demo.errors import MissingPackageError
 
 # The name to import (left) and the name to install (right), where they differ.
-_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML"}
 
 
 def load(module: str, *, command: str) -> ModuleType:

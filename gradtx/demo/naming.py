@@ -1,7 +1,9 @@
 """Turn what was typed on the command line into gradtx's values: names, constructions, lists."""
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -9,11 +11,13 @@ import jax
 import gradtx
 from gradtx.core.reading import Names, read
 from gradtx.core.value import Value
+from gradtx.demo import extras
 from gradtx.demo.errors import CommandError, unknown
-from gradtx.inspection.reading import public_names
+from gradtx.interop.public import public_names
 
 V = TypeVar("V", bound=Value)
 
+_FILES = (".json", ".yaml", ".yml")
 RATE = 1e-3  # the learning rate of what needs one and is given none
 
 
@@ -56,6 +60,25 @@ def construct(text: str, kind: type[V]) -> V:
         raise CommandError(str(error)) from None
 
 
+def from_file(path: Path) -> gradtx.GradientTransformation:
+    """The transformation that a file of JSON or YAML describes."""
+    if path.suffix == ".json":
+        load: Callable[[str], object] = json.loads
+    else:
+        load = extras.load("yaml", command="describe").safe_load
+    try:
+        data = load(path.read_text())
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None
+    # Of JSON and of text in no encoding ValueErrors; of YAML errors of its own.
+    except Exception as error:
+        raise CommandError(f"{path} cannot be read: {_one_line(error)}") from None
+    try:
+        return gradtx.from_config(data, gradtx.GradientTransformation)
+    except gradtx.ConfigError as error:
+        raise CommandError(f"{path}: {error}") from None
+
+
 def name_and_rate(text: str) -> tuple[str, float | None]:
     """``lion:3e-4`` as its parts; a construction is all name."""
     name, colon, rate = text.partition(":")
@@ -89,9 +112,11 @@ def construction(text: str, command: str, also: Iterable[str] = ()) -> str:
 
 
 def make_transformation(words: Sequence[str]) -> gradtx.GradientTransformation:
-    """The transformation of a construction, of a name with a rate, or of a name and ``key=value``;
-    its learning rate is 0.001 if it needs one."""
+    """The transformation of a construction, of a name with a rate, of a name and ``key=value``, or
+    of a file; its learning rate is 0.001 if it needs one."""
     name, *given = words
+    if not given and Path(name).suffix in _FILES:
+        return from_file(Path(name))
     if not given:
         return construct(construction(name, "describe"), gradtx.GradientTransformation)
     if is_construction(name):

@@ -14,7 +14,7 @@ import gradtx
 from gradtx.core.reading import ParseError, read
 from gradtx.demo import naming
 from gradtx.demo.errors import CommandError
-from gradtx.inspection.reading import public_names
+from gradtx.interop.public import public_names
 
 Optimizer = Any  # a transformation of gradtx or of Optax
 Build = Callable[[ModuleType, float, int], Optimizer]

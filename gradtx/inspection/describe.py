@@ -11,7 +11,7 @@ from gradtx.combinators.chain import Chain
 from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
 from gradtx.core.documentation import summary
-from gradtx.core.printing import show
+from gradtx.core.printing import code
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
@@ -63,7 +63,7 @@ def _hyperparameters(tx: GradientTransformation) -> list[str]:
     own = {n: x for n, x in tx.arguments.items() if not _holds_transformations(x)}
     if not own:
         return []
-    shown = "with " + ", ".join(f"{name}={show(thaw(x))}" for name, x in own.items())
+    shown = "with " + ", ".join(f"{name}={code(thaw(x))}" for name, x in own.items())
     return [*textwrap.wrap(shown, 92, subsequent_indent="     "), ""]
 
 

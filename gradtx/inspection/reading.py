@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
-from gradtx import combinators, optimizers, precision, schedules, torch, transforms
-from gradtx.core.definition import Definition
-from gradtx.core.mask import matching
 from gradtx.core.printing import show
-from gradtx.core.reading import Names, ParseError, read
+from gradtx.core.reading import ParseError, read
 from gradtx.core.schedule import Schedule
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import Value
-from gradtx.interop import names as optax_names
+from gradtx.interop.public import public_names
 
 __all__ = ["ParseError", "parse"]
 
@@ -40,10 +34,11 @@ def parse(text: str, kind: type[Value] = Value) -> Any:
     """Read a transformation or a schedule from a text, as code or as `repr` prints it.
 
     No code is evaluated, so the text may come from a command line or a configuration. It may hold
-    calls of gradtx's public definitions, also as `gradtx.adam` and `torch.adam`; numbers (`inf` and
-    `nan` too), strings, True, False, None; tuples, lists and dicts; `matching(...)` and `~`; dtypes
-    as they are printed, `bfloat16`; and arithmetic on schedules. Functions and arrays cannot be
-    read: those belong into a program.
+    calls of gradtx's public definitions, also as `gradtx.adam` and `torch.adam`, and of your own
+    in modules that were imported, also as `my_module.my_rule`; numbers (`inf` and `nan` too),
+    strings, True, False, None; tuples, lists and dicts; `matching(...)` and `~`; dtypes such as
+    `bfloat16`; `array([0.1, 0.2], 'float32')`; and arithmetic on schedules. Of functions only
+    `fourth_root`, `global_norm` and `skip_not_finite` can be read: others belong into a program.
 
     Args:
         text: the construction, such as "chain(clip(1.0), adam(1e-3))".
@@ -66,25 +61,3 @@ def parse(text: str, kind: type[Value] = Value) -> Any:
     made = next((what for each, what in _KINDS.items() if isinstance(value, each)), None)
     text = text.strip()
     raise ParseError(f"this is {made or show(value)}, not {wanted}", text, 0, len(text))
-
-
-@functools.cache
-def public_names() -> Names:
-    """Whatever a text may call, by name: definitions, and functions that return their values."""
-    modules = (combinators, optimizers, precision, schedules, transforms, optax_names)
-    ours = {name: f for module in modules for name, f in _made(module, module.__all__)}
-    # The parts of PyTorch's optimizers too: they print under these names.
-    theirs = {f"torch.{name}": f for name, f in _made(torch, vars(torch))}
-    return MappingProxyType({**ours, **theirs, "matching": matching})
-
-
-def _made(module: ModuleType, names: Any) -> Iterator[tuple[str, Any]]:
-    """The definitions, and the functions that say that they return a value."""
-    for name in names:
-        thing = getattr(module, name)
-        if isinstance(thing, Definition):
-            yield name, thing
-        elif inspect.isfunction(thing):
-            returned = inspect.signature(thing, eval_str=True).return_annotation
-            if isinstance(returned, type) and issubclass(returned, Value):
-                yield name, thing

@@ -14,11 +14,21 @@ from gradtx.core.rule import Rule
 from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
 
-__all__ = ["scale_by_adopt"]
+__all__ = ["fourth_root", "scale_by_adopt"]
 
 
 def fourth_root(step: ArrayLike) -> Array:
-    """step^(1/4), the clipping bound of ADOPT's authors."""
+    """Return the fourth root of the step, the bound to which ADOPT's authors clip.
+
+    Args:
+        step: the number of updates so far.
+
+    Example:
+        >>> gradtx.fourth_root(16)
+        Array(2., dtype=float32)
+
+    See also: `scale_by_adopt`, whose clip_value_fn it is.
+    """
     return jnp.sqrt(jnp.sqrt(cast(jnp.asarray(step), scalar_dtype())))
 
 

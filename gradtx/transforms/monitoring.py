@@ -111,8 +111,11 @@ class Measure(Value):
 class FunctionMeasure(Measure):
     """A plain function of the updates, as the user gave it."""
 
+    def _stands_for(self) -> Any:
+        return self.arguments["measure"]
+
     def _text(self) -> str:
-        return show(self.arguments["measure"])
+        return show(self._stands_for())
 
 
 @makes(FunctionMeasure)

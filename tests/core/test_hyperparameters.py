@@ -204,7 +204,7 @@ def test_a_literal_zero_switches_off() -> None:
 def test_dtypes_by_any_name(value: Any) -> None:
     tx = rule(gradtx.DType)(value)
     assert tx.x == jnp.bfloat16
-    assert repr(tx) == "rule(x=bfloat16)"
+    assert repr(tx) == "rule(x='bfloat16')"
     assert jax.tree.leaves(tx) == []
 
 

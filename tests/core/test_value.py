@@ -61,12 +61,12 @@ constructions = pytest.mark.parametrize("make", CONSTRUCTIONS.values(), ids=CONS
         (gradtx.identity(), "identity()"),
         (gradtx.clip(1), "clip(max_delta=1)"),
         (gradtx.clip(np.float64(0.1)), "clip(max_delta=0.1)"),
-        (gradtx.clip(jnp.float32(0.5)), "clip(max_delta=0.5)"),
-        (gradtx.clip(jnp.array([0.5, 2.0])), "clip(max_delta=[0.5, 2. ])"),
+        (gradtx.clip(jnp.float32(0.5)), "clip(max_delta=array(0.5, 'float32'))"),
+        (gradtx.clip(jnp.array([0.5, 2.0])), "clip(max_delta=array([0.5, 2.], 'float32'))"),
         (gradtx.scale(half), "scale(step_size=half)"),
         (
             gradtx.trace(0.9, accumulator_dtype="bfloat16"),
-            "trace(decay=0.9, nesterov=False, accumulator_dtype=bfloat16)",
+            "trace(decay=0.9, nesterov=False, accumulator_dtype='bfloat16')",
         ),
         (
             gradtx.scale(gradtx.constant_schedule(2.0)),
@@ -113,9 +113,32 @@ def test_a_repr_that_is_too_long_for_a_line_takes_several() -> None:
         "    ),\n"
         ")"
     )
-    both = gradtx.linear_schedule(1.0, 0.5, 1000) * gradtx.linear_schedule(1.0, 0.5, 1000)
-    assert repr(both) == str(both)
-    assert len(repr(both)) > 88
+
+
+def test_long_arithmetic_takes_a_line_for_each_operand() -> None:
+    rise = gradtx.warmup_constant_schedule(0.0, 0.5, 1000)
+    fall = gradtx.linear_schedule(1.0, 0.5, 1000)
+    assert repr(gradtx.scale(1 - 2 * rise)) == (
+        "scale(\n"
+        "    step_size=(\n"
+        "        1\n"
+        "        - 2 * warmup_constant_schedule("
+        "init_value=0.0, peak_value=0.5, warmup_steps=1000)\n"
+        "    ),\n"
+        ")"
+    )
+    for made in (
+        rise * fall,
+        2 * rise - fall - 1,
+        -(rise + fall),
+        (rise / fall).clip(0.1),
+        rise**fall**0.5,
+        fall.shift(3).clip(fall, 0.5),
+        gradtx.chain(gradtx.masked(gradtx.sgd(rise - fall), {"a - b, (": True, "c": (False,)})),
+    ):
+        assert len(repr(made).splitlines()) > 1
+        assert max(map(len, repr(made).splitlines())) < 88
+        assert eval(repr(made), dict(vars(gradtx))) == made
 
 
 def test_repr_inside_a_traced_program() -> None:

@@ -355,3 +355,22 @@ def test_the_version_is_printed(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"gradtx {gradtx.__version__}\n"
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_describe_reads_a_file(suffix, tmp_path, capsys):
+    if suffix == "yaml":
+        pytest.importorskip("yaml")
+    file = tmp_path / f"optimizer.{suffix}"
+    file.write_text('{"chain": ["clip(1.0)", {"adamw": {"learning_rate": 0.5}}]}')
+    assert main(["describe", str(file)]) == 0
+    assert "learning_rate=0.5" in capsys.readouterr().out
+    for text, said in [
+        ("{", "cannot be read"),
+        ('{"chain": [{"clip": -1}]}', "chain[0].clip[0]: must"),
+    ]:
+        file.write_text(text)
+        assert main(["describe", str(file)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["describe", str(tmp_path / "none.json")]) == 2
+    assert "No such file" in capsys.readouterr().err

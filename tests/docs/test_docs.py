@@ -14,7 +14,10 @@ import pytest
 from tests.pages import Block, blocks, page_module, run_block
 
 DOCS = Path(__file__).parents[2] / "docs"
-LIBRARIES = ("equinox", "flax", "haiku", "jaxopt", "numpyro", "optimistix", "orbax", "torch")
+LIBRARIES = (
+    *("equinox", "flax", "haiku", "jaxopt", "numpyro", "omegaconf", "optimistix", "orbax"),
+    *("torch", "yaml"),
+)
 IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(LIBRARIES)})\b", re.MULTILINE)
 
 

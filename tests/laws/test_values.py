@@ -3,8 +3,10 @@
 import copy
 import inspect
 import itertools
+import json
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.serialization
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import ParseError, parse
+from gradtx import ConfigError, ParseError, from_config, parse
 
+from .examples import own, wrappers
 from .registry import EXAMPLES, SCHEDULES, Example, ScheduleExample, for_every, numbers
 from .running import assert_same, first, grads, params, plain_run, run, spec, traced_run
 
@@ -49,29 +52,62 @@ def test_repr_shows_names_and_values(example: Example) -> None:
         assert repr(number.value) in text
 
 
-@for_every(where=lambda e: e.written_out and not e.name.startswith("own"))
+# Functions, which no text and no data can hold.
+FUNCTIONS = (
+    r"GradientTransformation|as_matrices|depth_of|every_second|halve|labels|largest|norm|only_w|"
+    r"skip_nonfinite|slower|towards_params|while_small|trace[.]<locals>"
+)
+
+
+def holds(value: Any, words: str) -> bool:
+    """Whether a repr holds one of these words, not as the name of an argument or in quotes."""
+    return re.search(rf"(?<![\w'])({words})(?![\w'=])", repr(value)) is not None
+
+
+@for_every(where=lambda e: not e.name.startswith("own"))
 def test_repr_can_be_evaluated(example: Example) -> None:
     tx = example.make()
-    assert eval(repr(tx), dict(vars(gradtx))) == tx
-
-
-# Functions, and definitions of the tests: what no text can be read as.
-UNREADABLE = (
-    r"(?<![\w'])(GradientTransformation|against_mean|as_matrices|by_largest|depth_of|every_second|freeze_all|"
-    "halve|inject_hyperparams|labels|largest|mean_of_signs|norm|only_w|shrink|signed_momentum|"
-    "skip_nonfinite|slower|times_value|to_unit_norm|towards_params|while_small|with_slow_in_state|"
-    r"trace[.]<locals>)(?![\w'=])"
-)
+    if not holds(tx, FUNCTIONS):
+        names = dict(vars(gradtx)) | dict(vars(own)) | dict(vars(wrappers))
+        assert eval(repr(tx), names | {"torch": gradtx.torch}) == tx
 
 
 @pytest.mark.parametrize("example", [*EXAMPLES, *SCHEDULES], ids=str)
 def test_what_is_printed_is_read(example: Example | ScheduleExample) -> None:
     value = example.make()
-    if re.search(UNREADABLE, repr(value)):
+    if holds(value, f"{FUNCTIONS}|inject_hyperparams"):
         with pytest.raises(ParseError):
             parse(repr(value))
     else:
         assert parse(repr(value)) == value
+
+
+def through_json(data: Any) -> Any:
+    # Sorted, as loggers write it, and without what only Python's JSON has.
+    return json.loads(json.dumps(data, sort_keys=True, allow_nan=False))
+
+
+def through_yaml(data: Any) -> Any:
+    yaml = pytest.importorskip("yaml")
+    return yaml.safe_load(yaml.safe_dump(data))
+
+
+@pytest.mark.parametrize("through", [through_json, through_yaml])
+@pytest.mark.parametrize("example", [*EXAMPLES, *SCHEDULES], ids=str)
+def test_what_is_written_as_data_is_read(
+    example: Example | ScheduleExample, through: Callable[[Any], Any]
+) -> None:
+    value = example.make()
+    if holds(value, FUNCTIONS):
+        with pytest.raises(ConfigError, match="is no data"):
+            value.to_config()
+        return
+    for data in (value.to_config(), value.to_config(defaults=True)):
+        again = from_config(through(data))
+        assert again == value
+        assert hash(again) == hash(value)
+        assert type(again) is type(value)
+        assert again.to_config() == value.to_config()
 
 
 @for_every()
