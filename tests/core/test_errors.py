@@ -467,8 +467,8 @@ def test_named_chain_takes_pairs() -> None:
 def test_an_array_of_rates_needs_vmap() -> None:
     tx = gradtx.sgd(jnp.array([0.1, 0.2]))
     assert error(lambda: update(tx, PARAMS)) == (
-        "ValueError: scale_by_learning_rate: learning_rate must be scalars when they are used, "
-        "got shape (2,): map over the transformation with jax.vmap"
+        "ValueError: scale_by_learning_rate: learning_rate must be a scalar when it is used, "
+        "got an array of shape (2,): map over the transformation with jax.vmap"
     )
     updates, _ = jax.vmap(lambda tx: update(tx, PARAMS))(tx)
     np.testing.assert_allclose(updates["scale"], [-0.1, -0.2])
@@ -477,8 +477,8 @@ def test_an_array_of_rates_needs_vmap() -> None:
 def test_an_array_in_a_schedule_needs_vmap() -> None:
     schedule = gradtx.linear_schedule(jnp.array([0.1, 0.2]), 0.0, 10)
     assert error(lambda: schedule(3)) == (
-        "ValueError: linear_schedule: init_value must be scalars when they are used, "
-        "got shape (2,): map over the transformation with jax.vmap"
+        "ValueError: linear_schedule: init_value must be a scalar when it is used, "
+        "got an array of shape (2,): map over the transformation with jax.vmap"
     )
 
 

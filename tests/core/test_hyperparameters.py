@@ -282,3 +282,26 @@ def test_literals_that_are_not_words_say_nothing() -> None:
     assert free(order=7, mode="a", several=("c",)).order == 7
     with pytest.raises(ValueError, match="free: maybe must be one of 'a', got 'b'"):
         free(maybe="b")
+
+
+def test_a_whole_number_in_place_of_a_real_one_is_a_real_one() -> None:
+    """So that it has derivatives, and does not trace anew."""
+
+    def length(tx: Any) -> Any:
+        x = jnp.array([1.0, 2.0])
+        return jnp.sum(gradtx.step(tx, x, tx.init(x), x)[0])
+
+    slope = jax.grad(length)(gradtx.sgd(1, momentum=0))
+    assert slope.learning_rate == -3
+    compiled = jax.jit(length)
+    assert compiled(gradtx.sgd(1)) == compiled(gradtx.sgd(1.0)) == 0
+    assert compiled._cache_size() == 1
+    assert repr(gradtx.clip(1)) == repr(gradtx.clip(np.int32(1))) == "clip(max_delta=1.0)"
+    # Numbers of steps remain whole numbers, and may be beside what a derivative is taken of.
+    schedule = gradtx.linear_schedule(1, 0, 10)
+    assert str(schedule).startswith(
+        "linear_schedule(init_value=1.0, end_value=0.0, transition_steps=10"
+    )
+    slope = jax.grad(length, allow_int=True)(gradtx.sgd(schedule))
+    assert slope.learning_rate.init_value == -3
+    assert slope.learning_rate.transition_steps.dtype == jax.dtypes.float0

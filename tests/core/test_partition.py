@@ -108,7 +108,7 @@ def test_a_last_pattern_may_be_left_with_nothing() -> None:
                 {"a": gradtx.sgd(0.1)}, {"head": "a", "scale": None, "encoder": "b"}
             ).init(PARAMS),
             ValueError,
-            r"no transformation is given for encoder/0/bias \(label 'b'\), .*, scale\. The labels",
+            r"for encoder/0/bias \(label 'b'\), .*, scale\. Labels given: 'a'",
         ),
         (
             lambda: gradtx.partition({1: gradtx.adam(0.1), 2: gradtx.adam(1)}, 1).replace(b1=0.5),
