@@ -163,7 +163,7 @@ class _NamedParts(Instance):
         names = [name for name, _ in values]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{who}: the name {twice[0]!r} stands twice")
+            raise ValueError(f"{who}: the name {twice[0]!r} is given twice")
         return Labelled(names, (self.convert(f"{who}: {name}", tx) for name, tx in values))
 
 

@@ -93,7 +93,7 @@ class _Labels:
         # A pattern that matches everything is a fallback, which may be left without a leaf.
         idle = [key for key in self.known if key not in labels and not all(found[key])]
         if complete and idle:
-            why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
+            why = "earlier patterns take all that it matches" if any(found[idle[0]]) else "no match"
             shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
             raise ValueError(
                 f"partition: the pattern {idle[0]!r} gets no leaf ({why}); the paths are: {shown}"

@@ -191,7 +191,7 @@ def _choose(
     moments = list(_moments(state, params))
     if not moments and jax.tree.leaves(params):
         raise ValueError(
-            f"store: {who} keeps no array shaped like a parameter, there is nothing to store"
+            f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )
     found: dict[str, str] = {}
     used = set()
@@ -204,8 +204,8 @@ def _choose(
         labels = [label for _, label, _ in moments]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise ValueError(
-            f"store: the pattern {unused[0]!r} matches no moment, or only such as an earlier one "
-            f"matches; the moments are: {shown}"
+            f"store: the pattern {unused[0]!r} matches no moment, or only moments that an "
+            f"earlier pattern takes; the moments are: {shown}"
         )
     return found
 

@@ -232,7 +232,7 @@ def test_a_state_without_the_count_that_a_schedule_needs() -> None:
         "Pass the state that its own init made"
     )
     assert error(lambda: update(plain, PARAMS, None, 0)) == (
-        "StateError: trace: the state is a int, not the TraceState(trace) of trace. "
+        "StateError: trace: the state is an int, not the TraceState(trace) of trace. "
         "Pass the state that its own init made"
     )
 
@@ -420,7 +420,7 @@ def test_a_pattern_that_matches_nothing() -> None:
 
 def test_a_pattern_that_is_no_regular_expression() -> None:
     assert error(lambda: gradtx.matching("(")).startswith(
-        "ValueError: matching: '(' is no regular expression: "
+        "ValueError: matching: '(' is not a valid regular expression: "
     )
 
 
@@ -457,7 +457,7 @@ def test_named_chain_takes_pairs() -> None:
         "got clip(max_delta=1.0)"
     )
     assert error(lambda: gradtx.named_chain(("a", gradtx.clip(1.0)), ("a", gradtx.clip(2.0)))) == (
-        "ValueError: named_chain: the name 'a' stands twice"
+        "ValueError: named_chain: the name 'a' is given twice"
     )
 
 

@@ -190,7 +190,7 @@ def test_one_batched_product_for_all_matrices_of_a_shape(library: Any, products:
 def test_what_is_no_matrix_is_refused_by_path() -> None:
     params = {"layer": {"bias": jnp.ones(3)}}
     tx = gradtx.scale_by_muon()
-    with pytest.raises(ValueError, match=r"scale_by_muon: at layer/bias: .*\(3,\) is no matrix"):
+    with pytest.raises(ValueError, match=r"scale_by_muon: at layer/bias: .*\(3,\) is not a matrix"):
         tx.update(params, tx.init(params))
     for numbers, message in (
         (MuonDimensionNumbers(0, 1), r"at layer/bias: .* has no axis 1"),
