@@ -1,9 +1,9 @@
 """The notebooks: run, and shown as pages of the site.
 
-`python docs/notebooks.py` runs `docs/notebooks/*.ipynb`, or those that it is given the names of,
-from top to bottom, each in a namespace of its own, and writes the outputs into them: what cells print, the value of a last expression, and the
-pictures that they leave open. As a hook of mkdocs it turns the notebooks, with these outputs, into
-Markdown. Neither needs Jupyter.
+`python docs/notebooks.py` runs `docs/notebooks/*.ipynb`, or the files that it is given, from top to
+bottom, each in a namespace of its own, and writes the outputs into them: what cells print, the
+value of a last expression, and the pictures that they leave open. As a hook of mkdocs it turns the
+notebooks, with these outputs, into Markdown. Neither needs Jupyter.
 """
 
 from __future__ import annotations
