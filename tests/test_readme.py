@@ -69,7 +69,7 @@ raise SystemExit
 "#  -> not a comment"
 gradtx.sgd(
     two
-).learning_rate  # -> 2.0
+).learning_rate  # -> 2
 gradtx.sgd(-1)  # -> ValueError: sgd: learning_rate must be finite and >= 0, got -1
 for i in range(2):
     print(i)

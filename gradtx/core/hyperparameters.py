@@ -117,10 +117,7 @@ class Number(Kind):
             raise TypeError(f"{where} must be {what}, got {show(value)} ({type(value).__name__})")
         if not np.all(self.accepts(np.asarray(value, np.float64))):
             raise ValueError(f"{where} must be {self.text}, got {show(value)}")
-        if is_number and self.off_at_zero and value == 0:
-            return StaticZero()
-        # What may be scheduled is no number of steps: 1 is 1.0, also to `jax.grad` and `jax.jit`.
-        return float(value) if is_number and self.scheduled else value
+        return StaticZero() if self.off_at_zero and is_number and value == 0 else value
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ constructions = pytest.mark.parametrize("make", CONSTRUCTIONS.values(), ids=CONS
     [
         (gradtx.adamw(1e-3), ADAMW),
         (gradtx.identity(), "identity()"),
-        (gradtx.clip(1), "clip(max_delta=1.0)"),
+        (gradtx.clip(1), "clip(max_delta=1)"),
         (gradtx.clip(np.float64(0.1)), "clip(max_delta=0.1)"),
         (gradtx.clip(jnp.float32(0.5)), "clip(max_delta=0.5)"),
         (gradtx.clip(jnp.array([0.5, 2.0])), "clip(max_delta=[0.5, 2. ])"),
@@ -75,7 +75,7 @@ constructions = pytest.mark.parametrize("make", CONSTRUCTIONS.values(), ids=CONS
         (gradtx.chain(), "chain()"),
         (
             gradtx.chain(gradtx.clip(1.0), gradtx.scale(-1)),
-            "chain(clip(max_delta=1.0), scale(step_size=-1.0))",
+            "chain(clip(max_delta=1.0), scale(step_size=-1))",
         ),
         (gradtx.named_chain(("a", gradtx.clip(1.0))), "named_chain(('a', clip(max_delta=1.0)))"),
         (gradtx.masked(gradtx.clip(1.0), "bias"), "masked(inner=clip(max_delta=1.0), mask='bias')"),
