@@ -1,78 +1,160 @@
-"""A picture of a run: step times as ratios, and bytes beside the floor."""
+"""The pictures of results: `python -m benchmarks.plot` draws those of the committed ones anew.
+
+They look like those of `gradtx compare`, and what is drawn is named where it stands.
+"""
 
 from __future__ import annotations
 
+import json
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
-from benchmarks.report import headline
-from benchmarks.results import Results
+from benchmarks.report import headline as facts
+from benchmarks.results import FOLDER, CaseResult, Ratio, Results
+from gradtx.demo.figures import INK, MUTED, PALETTE, headline, new_figure, quiet, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Distinct to colour-blind readers too (after Okabe and Ito).
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#222222")
-_MARKERS = "os^Dv<>"
+_OURS, _THEIRS, _FLOOR = PALETTE[0], PALETTE[3], "#b8b8b8"
+# How ratios on their side of 1 are coloured: those whose quartiles are below, above, on both.
+_FASTER, _SLOWER, _EQUAL = PALETTE[0], PALETTE[3], "#8a8a8a"
+
+
+# -- step times and bytes ------------------------------------------------------------------------
 
 
 def draw_plot(results: Results, path: Path) -> bool:
     """Write the picture; False where matplotlib is missing."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError:
         return False
     recipes = [name for name in RECIPES if any(c.recipe == name for c in results.good())]
     sets = [name for name in PARAMETER_SETS if any(c.set == name for c in results.good())]
-    figure = Figure(figsize=(12, 1.8 + 0.55 * len(recipes)), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    _draw_steps(left, results, recipes, sets)
+    figure = new_figure("benchmarks", 4.4 + 1.45 * len(sets), 2.0 + 0.36 * len(recipes))
+    *times, of_bytes = figure.subplots(
+        1, len(sets) + 1, sharey=True, width_ratios=[1] * len(sets) + [2.4]
+    )
+    ratios = {(c.set, c.recipe): r for c in results.good() if (r := c.ratio("step"))}
+    span = [x for r in ratios.values() for x in (r.low, r.high)]
+    for axes, name in zip(times, sets, strict=True):
+        quiet(axes)
+        _entitle(axes, PARAMETER_SETS[name].title)
+        mine = {recipe: ratios[name, recipe] for recipe in recipes if (name, recipe) in ratios}
+        _draw_steps(axes, mine, recipes)
+        axes.set_xlim(min(span) / 1.3, max(span) * 1.3)
     largest = max(sets, key=lambda s: max(c.parameters for c in results.good() if c.set == s))
-    _draw_bytes(right, results, recipes, "gpt2" if "gpt2" in sets else largest)
-    left.set_yticks(range(len(recipes)), [RECIPES[name].title for name in recipes])
-    left.invert_yaxis()
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(headline(results), fontsize=8, x=0.01, ha="left")
-    figure.savefig(path)
+    _draw_bytes(of_bytes, results, recipes, "gpt2" if "gpt2" in sets else largest)
+    times[0].set_yticks(range(len(recipes)), [RECIPES[name].title for name in recipes])
+    times[0].set_ylim(len(recipes) - 0.4, -0.7)
+    for axes in (*times, of_bytes):
+        axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=INK)
+    headline(
+        figure,
+        "Step time beside Optax's, and bytes accessed",
+        "Left: gradtx / Optax by model, the median and quartiles of paired runs; blue is faster, "
+        f"orange slower, grey both within the quartiles. {facts(results)}.",
+    )
+    save(figure, path)
     return True
 
 
-def _draw_steps(axes: Axes, results: Results, recipes: list[str], sets: list[str]) -> None:
-    for i, name in enumerate(sets):
-        cases = [case for case in results.good() if case.set == name]
-        ratios = [(recipes.index(c.recipe), r) for c in cases if (r := c.ratio("step"))]
-        axes.errorbar(
-            [r.median for _, r in ratios],
-            [y + (i - (len(sets) - 1) / 2) * 0.7 / len(sets) for y, _ in ratios],
-            xerr=list(
-                zip(*[(r.median - r.low, r.high - r.median) for _, r in ratios], strict=True)
-            ),
-            fmt=_MARKERS[i % 7],
-            color=_COLOURS[i % 7],
-            markersize=4,
-            linewidth=1,
-            label=PARAMETER_SETS[name].title,
-        )
-    axes.axvline(1.0, color="#6b6b6b", linewidth=1)
+def _entitle(axes: Axes, title: str, width: int = 13) -> None:
+    axes.set_title(textwrap.fill(title, width), loc="left", fontsize=9, color=INK)
+
+
+def _draw_steps(axes: Axes, ratios: dict[str, Ratio], recipes: list[str]) -> None:
+    """A point for each recipe that was measured on a model."""
+    axes.axvline(1.0, color=MUTED, linewidth=0.9, zorder=1)
+    for recipe, ratio in ratios.items():
+        y = recipes.index(recipe)
+        color = _FASTER if ratio.high < 1 else _SLOWER if ratio.low > 1 else _EQUAL
+        axes.plot([ratio.low, ratio.high], [y, y], color=color, linewidth=1.6, zorder=2)
+        axes.plot(ratio.median, y, "o", color=color, markersize=5, zorder=3)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_title("step time, gradtx / Optax: median and quartiles", fontsize=9, loc="left")
-    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
+    axes.set_xticks([1 / 8, 1 / 4, 1 / 2, 1], ["1/8", "1/4", "1/2", "1"])
+    axes.minorticks_off()
 
 
 def _draw_bytes(axes: Axes, results: Results, recipes: list[str], name: str) -> None:
+    """What the compiled programs access, between the floor and Optax."""
+    quiet(axes)
+    _entitle(axes, f"bytes a parameter, {PARAMETER_SETS[name].title}", 40)
     cases = [case for case in results.good() if case.set == name]
-    rows = [recipes.index(case.recipe) for case in cases]
-    kinds = (
-        ("floor", [case.gradtx.floor for case in cases], "#6b6b6b"),
-        ("gradtx", [case.gradtx.bytes for case in cases], _COLOURS[0]),
-        ("Optax", [case.reference.bytes for case in cases], _COLOURS[1]),
+    for case in cases:
+        y, ours, theirs = recipes.index(case.recipe), case.gradtx.bytes, case.reference.bytes
+        axes.plot([case.gradtx.floor, max(ours, theirs)], [y, y], color=_FLOOR, linewidth=1)
+        axes.plot(case.gradtx.floor, y, "|", color=MUTED, markersize=9, markeredgewidth=1.6)
+        axes.plot(theirs, y, "o", color=_THEIRS, markersize=8, fillstyle="none")
+        axes.plot(ours, y, "o", color=_OURS, markersize=5)
+    named = max(cases, key=lambda c: abs(c.reference.bytes - c.gradtx.bytes), default=None)
+    if named is not None:
+        _name_bytes(axes, named, recipes.index(named.recipe))
+    axes.set_xlim(left=0)
+
+
+def _name_bytes(axes: Axes, case: CaseResult, y: int) -> None:
+    """Say at one row what its marks are."""
+    for name, x, color in (
+        ("floor", case.gradtx.floor, MUTED),
+        ("gradtx", case.gradtx.bytes, _OURS),
+        ("Optax", case.reference.bytes, _THEIRS),
+    ):
+        axes.annotate(
+            name, (x, y - 0.24), ha="center", color=color, fontsize=8, weight="bold", va="bottom"
+        )
+
+
+# -- quality in few bits -------------------------------------------------------------------------
+
+
+def draw_quality(rows: list[dict[str, Any]], task: str, path: Path) -> None:
+    """The last loss of each way against float32's, seed by seed."""
+    figure = new_figure("benchmarks", 9.0, 1.6 + 0.34 * len(rows))
+    axes: Axes = figure.subplots()
+    quiet(axes)
+    base = np.asarray(rows[0]["losses"])
+    for y, row in enumerate(rows):
+        apart = 100 * (np.asarray(row["losses"]) / base - 1)
+        color = _THEIRS if "Optax" in row["way"] else _OURS
+        axes.plot(apart, np.full(len(apart), y), "o", color=color, markersize=4, alpha=0.45)
+        axes.plot([apart.mean()] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2.4)
+        text = f"{apart.mean():+.2f}%"
+        axes.annotate(
+            text,
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=color,
+            fontsize=9,
+        )
+    axes.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
+    axes.set_yticks(range(len(rows)), [row["way"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=INK)
+    axes.set_xlabel("last loss against float32 with the same seed, %", color=MUTED)
+    headline(
+        figure,
+        "What fewer bits cost in loss",
+        f"{task}. A dot is a seed, a bar their mean; orange is Optax. Right of 0 is worse.",
     )
-    for offset, (label, values, colour) in zip((-0.25, 0, 0.25), kinds, strict=True):
-        axes.barh([y + offset for y in rows], values, 0.24, color=colour, label=label)
-    title = f"bytes a parameter, {PARAMETER_SETS[name].title}"
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.legend(fontsize=7, frameon=False)
+    save(figure, path)
+
+
+def main() -> None:
+    """Draw the committed results."""
+    for path in sorted(FOLDER.glob("*.json")):
+        draw_plot(Results.read(path), path.with_suffix(".png"))
+    path = FOLDER / "precision/quality.json"
+    kept = json.loads(path.read_text())
+    draw_quality(kept["rows"], kept["task"], path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

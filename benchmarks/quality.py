@@ -10,13 +10,13 @@ import argparse
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.typing import DTypeLike
 
+from benchmarks.plot import draw_quality
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, device_facts, write_rows
 from benchmarks.ways import WAYS, Way
@@ -46,36 +46,6 @@ def train(way: Way, task: Task, steps: int, seeds: int) -> np.ndarray:
     return np.stack(runs)
 
 
-def draw(curves: dict[str, np.ndarray], path: Path) -> None:
-    """Draw the losses relative to float32's, while training and at the end."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    window = max(next(iter(curves.values())).shape[1] // 10, 1)
-    weights = np.ones(window) / window
-    smooth = {name: np.convolve(x.mean(0), weights, "valid") for name, x in curves.items()}
-    colours = [colormaps["tab20"](i / 20) for i in range(len(curves))]
-    for (name, losses), colour in zip(smooth.items(), colours, strict=True):
-        steps = np.arange(len(losses)) + window
-        apart = 100 * (losses / smooth["float32"] - 1)
-        left.plot(steps, apart, linewidth=1.2, color=colour, label=name)
-    left.set_xlabel("step")
-    left.set_title(f"loss against float32, %, mean of {window} steps", fontsize=9, loc="left")
-    base = last(curves["float32"]).mean()
-    ratios = [100 * (last(losses).mean() / base - 1) for losses in curves.values()]
-    right.barh(list(curves), ratios, color=colours)
-    right.invert_yaxis()
-    right.tick_params(axis="y", labelsize=7)
-    right.set_title("at the end", fontsize=9, loc="left")
-    left.axhline(0, linewidth=0.5, color="0.7")
-    right.axvline(0, linewidth=0.5, color="0.7")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
 def last(losses: np.ndarray) -> np.ndarray:
     """The mean loss of the last tenth of the steps, for each seed."""
     return np.asarray(losses[:, -max(losses.shape[1] // 10, 1) :].mean(1))
@@ -98,12 +68,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    task, curves, rows = text(), {}, []
+    task, rows = text(), []
     order = ["float32", *(name for name in WAYS if name != "float32")]
     for name in order:
         began = time.perf_counter()
         losses = train(WAYS[name], task, options.steps, options.seeds)
-        curves[name] = losses
         rows.append({"way": name, "losses": last(losses).tolist()})
         seconds = time.perf_counter() - began
         print(f"{name}: {last(losses).mean():.4f}, {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -112,7 +81,7 @@ def main() -> None:
     facts = {"task": task.about, "learning_rate": RATE}
     path = FOLDER / "precision/quality.json"
     write_rows(path, command, device_facts(jax.devices()[0]), rows, **facts)
-    draw(curves, path.with_suffix(".png"))
+    draw_quality(rows, task.about, path.with_suffix(".png"))
     print(f"\nwritten: {path.name} and quality.png")
 
 

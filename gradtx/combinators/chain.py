@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Self
 
+from gradtx.combinators.of_parts import OfParts
 from gradtx.core.definition import makes
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.origin import Held, restored_hint, wrong
@@ -21,7 +22,7 @@ from gradtx.core.value import Labelled
 __all__ = ["chain", "named_chain"]
 
 
-class Chain(GradientTransformation):
+class Chain(OfParts):
     """The parts in sequence; the state is the tuple of their states."""
 
     @property
@@ -34,15 +35,11 @@ class Chain(GradientTransformation):
 
         Raises: TypeError if no part, or more than one, has the argument.
         """
-        parts = dict(zip(self._keys, self.parts, strict=True))
         hint = f". The parts: {', '.join(part.definition.name for part in self.parts)}"
-        return self._with_parts(parts_with(changes, parts, self.definition.name, "part", hint))
+        return self._with_parts(self._parts_with(changes, self._by_key, hint))
 
     def _with_parts(self, parts: Mapping[Any, GradientTransformation]) -> Self:
         return self._of(self.definition, {"args": tuple(parts.values())})
-
-    def _has(self, name: str) -> bool:
-        return any(part._has(name) for part in self.parts)
 
     @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
@@ -69,7 +66,7 @@ class Chain(GradientTransformation):
     @property
     def _keys(self) -> Iterable[Any]:
         """The keys under which the state holds the states of the parts."""
-        return range(len(self.parts))
+        return self._by_key
 
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         plain = isinstance(state, tuple | list) and not is_named_tuple(state)
@@ -103,8 +100,8 @@ class NamedChain(Chain):
         return dict(zip(self.names, super()._init(params), strict=True))
 
     @property
-    def _keys(self) -> Iterable[Any]:
-        return self.names
+    def _by_key(self) -> Mapping[Any, GradientTransformation]:
+        return dict(self.arguments["args"])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,31 +118,6 @@ class NamedChain(Chain):
         return f"named_chain({', '.join(f'({name!r}, {code(part)})' for name, part in pairs)})"
 
 
-def parts_with(
-    changes: Mapping[str, Any],
-    parts: Mapping[Any, GradientTransformation],
-    who: str,
-    what: str,
-    hint: str,
-) -> dict[Any, GradientTransformation]:
-    """The parts with some hyperparameters changed, each in the one part that has it.
-
-    what: the word for a part of `who` in errors; hint: how errors end.
-
-    Raises: TypeError if no part, or more than one, has the hyperparameter.
-    """
-    changed = dict(parts)
-    for name, value in changes.items():
-        owners = [key for key, part in changed.items() if part._has(name)]
-        if len(owners) != 1:
-            which = f"{len(owners)} {what}s have" if owners else f"no {what} has"
-            raise TypeError(
-                f"{who}: {which} an argument {name!r}; replace it in the {what} itself{hint}"
-            )
-        changed[owners[0]] = changed[owners[0]].replace(**{name: value})
-    return changed
-
-
 @makes(Chain)
 def chain(*args: TransformationLike) -> tuple[GradientTransformation, ...]:
     """Apply transformations in the order given, each to the updates of the one before.
@@ -153,7 +125,8 @@ def chain(*args: TransformationLike) -> tuple[GradientTransformation, ...]:
         u = last(... second(first(g)))
 
     Nothing is rounded between them, and neighbouring rules of single leaves run as one body per
-    leaf. A hyperparameter that only one part has can be changed with `tx.replace(name=value)`.
+    leaf. A hyperparameter that only one part has is read and replaced as the chain's own,
+    `tx.learning_rate` and `tx.replace(learning_rate=3e-4)`.
 
     Args:
         args: the transformations, gradtx's or Optax's. The first sees the gradient; what the last
@@ -190,7 +163,7 @@ class _NamedParts(Instance):
         names = [name for name, _ in values]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{who}: the name {twice[0]!r} stands twice")
+            raise ValueError(f"{who}: the name {twice[0]!r} is given twice")
         return Labelled(names, (self.convert(f"{who}: {name}", tx) for name, tx in values))
 
 

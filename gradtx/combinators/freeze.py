@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from gradtx.combinators.chain import parts_with
 from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import Labels, Partition
 from gradtx.core.decorators import recipe
@@ -112,7 +111,7 @@ class Selective(Partition):
         given = {name: changes.pop(name, thaw(x)) for name, x in self.arguments.items()}
         inside = {"optimizer": given["optimizer"]}
         hint = f". Its own arguments: {', '.join(given)}"
-        made = parts_with(changes, inside, "selective_transform", "group", hint)
+        made = self._parts_with(changes, inside, hint)
         return self.definition.replace(self.arguments, given | made)
 
     def _check(self) -> None:

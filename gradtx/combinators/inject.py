@@ -200,6 +200,9 @@ class Injected(GradientTransformation):
         injected = inject_hyperparams(own["factory"], own["static_args"], own["hyperparam_dtype"])
         return injected(**(self._fixed | self._numbers | changes))
 
+    def _named(self) -> dict[str, Any]:
+        return self._fixed | self._numbers
+
     def _has(self, name: str) -> bool:
         return name in inspect.signature(self.arguments["factory"]).parameters
 

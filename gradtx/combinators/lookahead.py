@@ -132,7 +132,7 @@ class Lookahead(GradientTransformation):
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         raise TypeError(
-            "lookahead has two sets of parameters, so nothing can be around it: write "
+            "lookahead has two sets of parameters and must be outermost: write "
             "lookahead(chain(...), ...)"
         )
 

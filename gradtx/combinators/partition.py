@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-from gradtx.combinators.chain import parts_with
 from gradtx.combinators.masked import MaskedState, inside
+from gradtx.combinators.of_parts import OfParts
 from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
 from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
@@ -66,11 +66,12 @@ class Labels:
         if bare:
             by_pattern = self.given is None
             what = "pattern matches" if by_pattern else "transformation is given for"
-            kind = "patterns" if by_pattern else "labels"
+            kind = "Patterns" if by_pattern else "Labels"
             shown = ", ".join(bare[:20]) + (", ..." if len(bare) > 20 else "")
             raise ValueError(
-                f"partition: no {what} {shown}. The {kind} are "
-                f"{', '.join(map(repr, self.known))}; give the rest to freeze() or identity()"
+                f"partition: no {what} {shown}. {kind} given: "
+                f"{', '.join(map(repr, self.known))}; add one for the rest, with freeze() or "
+                "identity() if nothing is to happen to it"
             )
         return labels
 
@@ -78,8 +79,8 @@ class Labels:
         given = thaw(self.given)
         if given is None:
             return self._matched(leaves.paths, complete)
+        labels = given(leaves.tree(leaves.values)) if is_function(given) else given
         try:
-            labels = given(leaves.tree(leaves.values)) if is_function(given) else given
             return broadcast_prefix(labels, leaves)
         except ValueError as error:
             raise ValueError(
@@ -96,7 +97,7 @@ class Labels:
         # A pattern that matches everything is a fallback, which may be left without a leaf.
         idle = [key for key in self.known if key not in labels and not all(found[key])]
         if complete and idle:
-            why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
+            why = "earlier patterns take all that it matches" if any(found[idle[0]]) else "no match"
             shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
             raise ValueError(
                 f"partition: the pattern {idle[0]!r} gets no leaf ({why}); the paths are: {shown}"
@@ -119,7 +120,7 @@ class _Group(Mask):
         return [label == self.label for label in leaves.memo[self.given]]
 
 
-class Partition(GradientTransformation):
+class Partition(OfParts):
     """The links of the groups' transformations, each under the mask of its group."""
 
     _for_users = (*GradientTransformation._for_users, "assignment")
@@ -139,6 +140,15 @@ class Partition(GradientTransformation):
         """The transformations by label, or by pattern, in order."""
         groups: Mapping[Any, GradientTransformation] = self.arguments["transforms"]
         return groups
+
+    _word = "group"
+
+    @property
+    def _by_key(self) -> Mapping[Any, GradientTransformation]:
+        return self.transforms
+
+    def _path(self, key: Any) -> str:
+        return f"transforms[{key!r}]"
 
     @property
     def parts(self) -> tuple[GradientTransformation, ...]:
@@ -170,7 +180,7 @@ class Partition(GradientTransformation):
             f", tx.replace(transforms=...). The groups: {groups}; partition's own arguments: "
             f"{', '.join(given)}"
         )
-        given["transforms"] = parts_with(changes, given["transforms"], "partition", "group", hint)
+        given["transforms"] = self._parts_with(changes, given["transforms"], hint)
         return super().replace(**given)
 
     @cached_property
@@ -181,9 +191,6 @@ class Partition(GradientTransformation):
     def _covers(self) -> bool:
         covers: bool = self.arguments["mask_compatible_extra_args"]
         return covers
-
-    def _has(self, name: str) -> bool:
-        return any(part._has(name) for part in self.parts)
 
     @cached_property
     def _links(self) -> tuple[Link, ...]:

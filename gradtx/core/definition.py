@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import jax
+import numpy as np
 
 from gradtx.core import config, known
 from gradtx.core.documentation import Documentation, shown_signature
@@ -86,7 +88,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; it takes {self._takes()}") from None
+            raise TypeError(f"{self.name}: {error}; it takes {self.takes}") from None
         bound.apply_defaults()
         made: Any = self.value_class._make(self, self._convert(bound.arguments))
         return made
@@ -103,9 +105,6 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:
         """The value made by these arguments with some of them changed."""
-        unknown = [name for name in changes if name not in self.parameters]
-        if unknown:
-            raise self.unknown(unknown[0])
         given = {name: thaw(argument) for name, argument in arguments.items()} | dict(changes)
         bound = inspect.BoundArguments(self.signature, given)
         return self(*bound.args, **bound.kwargs)
@@ -124,15 +123,13 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
                     f"every {self.value_class.__name__}. Call it {name}_ or something else"
                 )
 
-    def unknown(self, name: str) -> TypeError:
-        """The error for an argument that there is not."""
-        return TypeError(f"{self.name} has no argument {name!r}; it takes {self._takes()}")
-
     def is_number(self, name: str) -> bool:
         """Whether this argument is a number, or a tree of numbers."""
         return isinstance(self.parameters[name], Number)
 
-    def _takes(self) -> str:
+    @property
+    def takes(self) -> str:
+        """The names of its arguments."""
         return ", ".join(self.parameters) or "no arguments"
 
     def _convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +148,8 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
             converted = kind.convert(where, value)
         if kind.dynamic:
             return jax.tree.map(as_schedule, converted, is_leaf=_is_whole)
+        if callable(value) and self._reads_as_number(name):
+            raise TypeError(f"{where} is static and cannot be a schedule, {self._advice(value)}")
         try:
             hash(converted)
             return converted
@@ -159,9 +158,31 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         try:
             return Frozen(converted)
         except TypeError as error:
-            raise TypeError(
-                f"{where} is static and its parts must be hashable, got {show(value)}"
-            ) from error
+            if any(isinstance(x, np.ndarray | jax.Array) for x in jax.tree.leaves(converted)):
+                problem = f"cannot hold an array, {self._advice(value)}"
+            else:
+                problem = f"its parts must be hashable, got {show(value)}"
+            raise TypeError(f"{where} is static and {problem}") from error
+
+    def _reads_as_number(self, name: str) -> bool:
+        """Whether a static argument is a number, by its annotation or its default."""
+        hint, default = self._hints.get(name), self.signature.parameters[name].default
+        if hint is None:
+            return isinstance(default, int | float) and not isinstance(default, bool)
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        known = (int, float, complex, jax.Array, np.ndarray, type(None))
+        return all(
+            alternative in known for alternative in (typing.get_args(hint) if union else [hint])
+        )
+
+    def _advice(self, value: Any) -> str:
+        """What was given in place of something static, and what its author may do about it."""
+        ours = self.function.__module__.startswith("gradtx.")
+        advice = (
+            ". Annotate it with a kind of number, such as gradtx.Real or gradtx.NonNegative, to "
+            "make it a hyperparameter: those may be arrays and schedules"
+        )
+        return f"got {show(value)}{'' if ours else advice}"
 
     def __repr__(self) -> str:
         return f"<{self.name}{self.__signature__}>"

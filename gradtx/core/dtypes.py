@@ -137,8 +137,8 @@ def bind_numbers(tree: Any, dtype: DTypeLike, where: str) -> Any:
             return as_exact(number)
         if np.ndim(number) != 0:
             raise ValueError(
-                f"{where} must be scalars when they are used, got shape {np.shape(number)}: "
-                "map over the transformation with jax.vmap"
+                f"{where} must be a scalar when it is used, got an array of shape "
+                f"{np.shape(number)}: map over the transformation with jax.vmap"
             )
         return cast(number, dtype)
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 
 from gradtx.core.dtypes import is_inexact
+from gradtx.core.printing import a_or_an
 
 # A path to a leaf, as JAX's keys.
 KeyPath = tuple[Any, ...]
@@ -131,7 +132,7 @@ def describe(x: Any) -> str:
     """How errors mention an array, `float32[3,2]`, or anything else."""
     if not hasattr(x, "dtype"):
         kind = type(x).__name__
-        return f"{x!r} ({kind})" if isinstance(x, int | float | complex | str) else f"a {kind}"
+        return f"{x!r} ({kind})" if isinstance(x, int | float | complex | str) else a_or_an(kind)
     return f"{x.dtype}[{','.join(map(str, np.shape(x)))}]"
 
 

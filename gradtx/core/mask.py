@@ -23,7 +23,9 @@ def check_pattern(who: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{who}: {pattern!r} is no regular expression: {error}") from error
+        raise ValueError(
+            f"{who}: {pattern!r} is not a valid regular expression: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)

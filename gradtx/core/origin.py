@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from gradtx.core.leaves import children
+from gradtx.core.printing import a_or_an
 from gradtx.core.state import OptState, StateClass, is_named_tuple
 
 T = TypeVar("T")
@@ -165,12 +166,12 @@ def show_state(state: OptState) -> str:
     if is_named_tuple(state):
         return show_class(type(state))
     if isinstance(state, Mapping):
-        return f"a {type(state).__name__} of {', '.join(map(str, state)) or 'nothing'}"
+        return f"{a_or_an(type(state).__name__)} of {', '.join(map(str, state)) or 'nothing'}"
     if isinstance(state, tuple | list):
-        return f"a {type(state).__name__} of {len(state)}"
+        return f"{a_or_an(type(state).__name__)} of {len(state)}"
     if isinstance(state, type):
         return f"the class {state.__name__}"
-    return "None" if state is None else f"a {type(state).__name__}"
+    return "None" if state is None else a_or_an(type(state).__name__)
 
 
 def wrong(state: OptState, expected: str, path: str, hint: str = "") -> StateError:

@@ -181,3 +181,8 @@ def _values(label: str, argument: Any) -> Iterator[tuple[str, Construction]]:
     elif isinstance(argument, tuple | list):
         for number, x in enumerate(argument, start=1):
             yield from _values(str(number), x)
+
+
+def a_or_an(noun: str) -> str:
+    """A noun with its article."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"

@@ -104,7 +104,7 @@ def _tree(text: str) -> ast.expr:
         what = "there is no text" if not text else f"cannot be read: {error.msg}"
         raise ParseError(what, text, start, start + 1) from None
     except UnicodeEncodeError as error:
-        raise ParseError("this is no character", text, error.start, error.end) from None
+        raise ParseError("this character cannot be encoded", text, error.start, error.end) from None
     except ValueError as error:
         raise ParseError(f"cannot be read: {error}", text, 0, 1) from None
     except (RecursionError, MemoryError):
@@ -156,7 +156,7 @@ class _Reader:
                 return self.call(node, depth)
             case ast.Name() | ast.Attribute():
                 return self.word(node, whole=depth == 1)
-        raise self.error("not what a construction is written with", node)
+        raise self.error("this is not part of how constructions are written", node)
 
     def dict(self, node: ast.Dict, depth: int) -> dict[Any, Any]:
         """A dict by label or pattern."""
@@ -184,10 +184,10 @@ class _Reader:
             case ast.Invert() if isinstance(x, matching):
                 return ~x
             case ast.Invert():
-                raise self.error("~ is for matching('pattern') alone", node)
+                raise self.error("~ may only stand before matching('pattern')", node)
             case ast.Not():
-                raise self.error("not what a construction is written with", node)
-        raise self.error("a sign is for numbers and schedules alone", node)
+                raise self.error("this is not part of how constructions are written", node)
+        raise self.error("a sign may only stand before a number or a schedule", node)
 
     def binary(self, node: ast.BinOp, left: Any, right: Any) -> Schedule:
         """Arithmetic on schedules. Numbers are written, not computed."""
@@ -211,7 +211,7 @@ class _Reader:
         if name is not None and (dtype := _dtype(name)) is not None:
             return dtype
         if name is None:
-            raise self.error("not what a construction is written with", node)
+            raise self.error("this is not part of how constructions are written", node)
         if name.removeprefix("gradtx.") in FUNCTIONS:
             return FUNCTIONS[name.removeprefix("gradtx.")]
         if self.called(name, node) is not None:
@@ -275,8 +275,8 @@ class _Reader:
             if isinstance(of, Schedule) and node.attr in _METHODS:
                 method: Callable[..., Any] = getattr(of, node.attr)
                 return method
-            what = f"the methods of schedules, {' and '.join(_METHODS)}"
-            raise self.error(f"of methods only {what}, can be read", node)
+            what = f"those of schedules, {' and '.join(_METHODS)}"
+            raise self.error(f"the only methods that can be called are {what}", node)
         raise self.error("only a name can be called", node)
 
     def made(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.problem import check_known
+from gradtx.core.problem import accepted, check_known
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import TransformationLike, as_transformation
 
@@ -36,6 +36,8 @@ def step(
         state: what `tx.init(params)` or the step before returned.
         params: the parameters, a pytree of arrays. They must be given.
         extra: what else `tx.update` takes, by name: `value=loss`, `value_fn=loss_fn` and the like.
+            What nothing in tx takes is ignored, so that one call serves every optimizer; but beside
+            a `value_fn` that is used it is an error, as a misspelt argument of that function.
 
     Raises: TypeError if grads is None; what `tx.update` and `apply_updates` raise.
 
@@ -52,8 +54,8 @@ def step(
         raise TypeError("step: grads is None; it is a tree like params, as jax.grad returns it")
     if params is None:
         raise TypeError("step: params must be given, since the updates are added to them; got None")
-    if transformation is not tx:  # another library's: what its update takes is its own affair
-        updates, state = tx.update(grads, state, params, **extra)
+    if transformation is not tx:  # another library's
+        updates, state = tx.update(grads, state, params, **accepted(tx.update, extra))
         return apply_updates(params, updates), state
     if extra:
         check_known(transformation, lambda name: transformation.takes(name, extra), extra)

@@ -146,9 +146,6 @@ class GradientTransformation(KinOfOptax, Value):
     def check_given(self, who: object, has_params: bool, extra: Extra) -> None:
         """Raise if `update` needs params or an extra argument that was not given, naming `who`."""
 
-    def _has(self, name: str) -> bool:
-        return name in self.arguments
-
     def _can_ignore(self) -> bool:
         """Whether there may be leaves whose gradients it does not read."""
         return False

@@ -128,9 +128,43 @@ class Value:
             return computed.func(self)
         if isinstance(computed, property) and computed.fget is not None:
             return computed.fget(self)
+        named = self._named() if arguments and not name.startswith("_") else {}
+        if name in named:
+            return named[name]
+        raise self._no_attribute(name)
+
+    def _no_attribute(self, name: str) -> AttributeError:
+        """The error for an attribute that there is not."""
+        arguments = self.__dict__.get("arguments", {})
         known = ", ".join(arguments) or "no arguments"
         title = self.definition.name if arguments else type(self).__name__
-        raise AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}")
+        hint = "" if name.startswith("_") else self._where_to_read(name)
+        return AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}{hint}")
+
+    def _named(self) -> dict[str, Any]:
+        """What is read, and replaced, by name: the arguments and, of composites, those of parts."""
+        return self._given()
+
+    def _has(self, name: str) -> bool:
+        """Whether an argument of this name can be replaced."""
+        return name in self.arguments
+
+    def _paths_to(self, name: str) -> list[tuple[str, ...]]:
+        """The names by which the values inside that have an argument of this name are read."""
+        if self._has(name):
+            return [()]
+        inside = {own: x for own, x in self._named().items() if isinstance(x, Value)}
+        return [(own, *path) for own, x in inside.items() for path in x._paths_to(name)]
+
+    def _where_to_read(self, name: str) -> str:
+        """How an error about a missing argument ends if something inside has it."""
+        ways = [".".join(("tx", *path, name)) for path in self._paths_to(name) if path]
+        return f"; read {' or '.join(ways)}" if ways else ""
+
+    def _where_to_replace(self, name: str) -> str:
+        """The same, where it was to be replaced."""
+        ways = [_replacing(path, name) for path in self._paths_to(name) if path]
+        return f"; write {' or '.join(ways)}" if ways else ""
 
     # What completion lists beside the arguments. Other names without an underscore are for the rest
     # of the library, which reads them of values of any class.
@@ -139,7 +173,7 @@ class Value:
     def __dir__(self) -> list[str]:
         """The arguments, and what a user may do with the value."""
         private = (name for name in dir(type(self)) if name.startswith("_"))
-        return sorted({*private, *self.arguments, *self._for_users})
+        return sorted({*private, *self._named(), *self._for_users})
 
     def __setattr__(self, name: str, value: Never) -> None:
         raise AttributeError(
@@ -152,6 +186,12 @@ class Value:
 
     def replace(self, **changes: Any) -> Self:
         """The same construction with some arguments changed, checked as at construction."""
+        for name in changes:
+            if name not in self.definition.parameters:
+                raise TypeError(
+                    f"{self.definition.name} has no argument {name!r}; it takes "
+                    f"{self.definition.takes}{self._where_to_replace(name)}"
+                )
         return self.definition.replace(self.arguments, changes)
 
     __replace__ = replace  # for copy.replace
@@ -249,6 +289,14 @@ def identity(tree: Any) -> tuple[Any, ...]:
     """What is equal for equal trees: arrays are compared by their bytes."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef, tuple(map(_leaf_identity, leaves))
+
+
+def _replacing(path: tuple[str, ...], name: str, written: str = "tx") -> str:
+    """The expression that replaces an argument of what is read by the path."""
+    if not path:
+        return f"{written}.replace({name}=...)"
+    own, *rest = path
+    return f"{written}.replace({own}={_replacing(tuple(rest), name, f'{written}.{own}')})"
 
 
 def _leaf_identity(leaf: Any) -> Any:

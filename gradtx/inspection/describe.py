@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
-from gradtx.combinators.chain import Chain
+from gradtx.combinators.chain import Chain, NamedChain
 from gradtx.combinators.masked import Masked
 from gradtx.combinators.partition import Partition
 from gradtx.core.documentation import summary
-from gradtx.core.printing import code
+from gradtx.core.printing import code, show
+from gradtx.core.recipe import Recipe
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import thaw
 from gradtx.inspection.state_size import state_bytes_per_parameter
@@ -25,9 +26,10 @@ _STRUCTURE = (Chain, Masked, Partition)
 def describe(tx: GradientTransformation) -> str:
     """Describe a transformation part by part: what each does, its hyperparameters and its state.
 
-    The words and formulas are the docstrings of the parts. The size of the state is given in bytes
-    per parameter, for large float32 arrays, and as a multiple of the parameters' own size. If
-    several lines, such as those of groups, apply to a leaf, their sizes add up.
+    The words and formulas are the docstrings of the parts; those of a `partition` are printed with
+    their group, those of a `named_chain` with their name. The size of the state is given in bytes a
+    parameter, for large float32 arrays, and as a multiple of the parameters' own size. If several
+    lines, such as those of groups, apply to a leaf, their sizes add up.
 
     Args:
         tx: a gradtx transformation; recipes and chains are taken apart.
@@ -41,17 +43,29 @@ def describe(tx: GradientTransformation) -> str:
 
     See also: `state_bytes_per_parameter`.
     """
-    return "\n".join(_lines(tx, number=""))
+    return "\n".join(_lines(tx, number="", label=""))
 
 
-def _lines(tx: GradientTransformation, number: str) -> list[str]:
-    title = tx.definition.name
-    lines = [f"{number} {title}".strip()]
+def _lines(tx: GradientTransformation, number: str, label: str) -> list[str]:
+    lines = [" ".join(filter(None, (number, tx.definition.name, label)))]
     body = [*_formula(tx), *_hyperparameters(tx), *_state(tx)]
     lines += [f"    {line}".rstrip() for line in body]
-    for i, part in enumerate(tx.parts, start=1):
-        lines += ["", *_lines(part, f"{number}{i}.")]
+    for i, (part, its) in enumerate(zip(tx.parts, _labels(tx), strict=True), start=1):
+        lines += ["", *_lines(part, f"{number}{i}.", its)]
     return lines
+
+
+def _labels(tx: GradientTransformation) -> list[str]:
+    """What sets the parts apart, beside their numbers: their groups, or their names."""
+    match tx:
+        case Recipe():
+            return _labels(tx.body)
+        case Partition():
+            return [f"(group {show(label)})" for label in tx.transforms]
+        case NamedChain():
+            return [f"({show(name)})" for name in tx.names]
+        case _:
+            return [""] * len(tx.parts)
 
 
 def _formula(tx: GradientTransformation) -> list[str]:
@@ -78,9 +92,9 @@ def _state(tx: GradientTransformation) -> list[str]:
     except Exception:
         return ["state: as jax.eval_shape(tx.init, params) says, since it depends on the tree"]
     lines = [
-        f"{size:g} bytes a parameter{place and ' '}{place}, {size / 4:.3g} times the float32 "
-        "parameters"
+        f"{size:g} bytes a parameter{place and ' '}{place}, {size / 4:.3g}x the parameters' own "
+        "size in float32"
         for place, size in sizes.items()
     ]
-    first, *others = lines or ["nothing a parameter"]
+    first, *others = lines or ["none that grows with the parameters"]
     return [f"state: {first}", *(f"       {line}" for line in others)]

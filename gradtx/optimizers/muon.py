@@ -11,7 +11,7 @@ from gradtx.combinators.partition import partition
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt
 from gradtx.core.leaves import Leaves
-from gradtx.core.mask import MaskLike
+from gradtx.core.mask import Mask, MaskLike, matching
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
@@ -48,7 +48,7 @@ def muon(
     adam_eps_root: NonNegative = 0.0,
     adam_weight_decay: NonNegative = 0.0,
     adam_learning_rate: NonNegative | None = None,
-    muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
+    muon_weight_dimension_numbers: str | matching | Tree | Callable[[Params], Tree] | None = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
@@ -65,7 +65,7 @@ def muon(
     With consistent_rms the root becomes sqrt(max(rows, columns)) * consistent_rms.
 
     It is for the hidden matrices of a network. Embeddings and the output layer are better left to
-    AdamW: give them None in muon_weight_dimension_numbers.
+    AdamW: `muon(0.02, muon_weight_dimension_numbers=~matching("embedding|head"))`.
 
     Args:
         ns_coeffs: the coefficients (a, b, c) of Newton-Schulz, or a tuple of such triples, one for
@@ -95,9 +95,11 @@ def muon(
         adam_weight_decay: how strongly the other arrays are pulled towards 0; 0 switches it off
         adam_learning_rate: the length of AdamW's steps; None means learning_rate. Usually shorter
             than Muon's, unless consistent_rms is given
-        muon_weight_dimension_numbers: which arrays are matrices, and their rows and columns: a tree
-            of `MuonDimensionNumbers` like the params, or a function from params to one; arrays with
-            None go to AdamW. None means that the arrays of two axes are matrices
+        muon_weight_dimension_numbers: which arrays are matrices. A path pattern such as "kernel" or
+            ~matching("embedding|head") selects among the arrays of two axes; a tree of
+            `MuonDimensionNumbers` like the params, or a function from params to one, also says
+            which axes are rows and columns. The other arrays, and those with None, go to AdamW.
+            None means that all arrays of two axes are matrices
         consistent_rms: the root mean square of every step of a matrix; with 0.2, Adam's learning
             rates can be reused. None scales steps up by sqrt(columns / rows) if there are more
             columns than rows
@@ -107,7 +109,7 @@ def muon(
     State: mu of the matrices, 4 bytes a parameter; mu and nu of the others, 8 bytes a parameter.
 
     Raises: ValueError for dimension numbers that do not fit the params or, with the leaf's path, an
-    array.
+    array, and for a pattern that selects no array of two axes.
 
     Example:
         >>> params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
@@ -124,7 +126,8 @@ def muon(
     et al., 2025, https://arxiv.org/abs/2502.16982; adaptive: https://arxiv.org/abs/2409.20325;
     "aol": https://arxiv.org/abs/2512.04632; "schatten": https://arxiv.org/abs/2506.10935
     """
-    numbers = muon_weight_dimension_numbers
+    which = muon_weight_dimension_numbers
+    numbers = None if _is_pattern(which) else which  # what a pattern selects has two axes
     matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -152,15 +155,27 @@ def muon(
         nu_dtype=nu_dtype,
         independent_decay=independent_decay,
     )
-    return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, numbers))
+    return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, which))
 
 
-def _labels(dimension_numbers: Any, params: Params) -> Params:
+def _is_pattern(which: object) -> bool:
+    return isinstance(which, str | matching)
+
+
+def _labels(which: Any, params: Params) -> Params:
     """The label of each array: "muon" for matrices, "adam" for the rest."""
     leaves = Leaves.of(params)
-    if dimension_numbers is None:
+    if which is None or _is_pattern(which):
         are_matrices = [x is not None and x.ndim == 2 for x in leaves.values]
     else:
-        axes = axes_of(dimension_numbers, leaves, "muon")
+        axes = axes_of(which, leaves, "muon")
         are_matrices = [own is not None for own in axes]
+    if _is_pattern(which):
+        selected = Mask(which).select(leaves, "muon")
+        are_matrices = [a and b for a, b in zip(are_matrices, selected, strict=True)]
+        if leaves.values and not any(are_matrices):
+            raise ValueError(
+                f"muon: {which!r} selects no array of two axes. Arrays of more axes need "
+                "MuonDimensionNumbers, which say what their rows and columns are"
+            )
     return leaves.tree("muon" if flag else "adam" for flag in are_matrices)

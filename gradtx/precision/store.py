@@ -25,6 +25,7 @@ from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
 from gradtx.core.mask import check_pattern
+from gradtx.core.origin import StateError
 from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
@@ -39,7 +40,13 @@ from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
 from gradtx.precision.formats import FORMATS, FormatName
 from gradtx.precision.narrow import Seed
-from gradtx.precision.stored import Storing, encode_state, formats_of, update_stored
+from gradtx.precision.stored import (
+    Storing,
+    decode_state,
+    encode_state,
+    formats_of,
+    update_stored,
+)
 from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
@@ -128,8 +135,8 @@ def store(
     State: a count and that of `inner`, with its moments encoded: for AdamW in "int8" 2.03 bytes a
     parameter instead of 8.
 
-    Raises: ValueError for an unknown format, for a pattern that matches no moment, and if there is
-    no moment to store.
+    Raises: ValueError for an unknown format, for a pattern that matches no moment, if there is no
+    moment to store and, with the path, for a state whose moments are in other formats.
 
     Example:
         >>> tx = gradtx.store(gradtx.adamw(1e-3), {"^mu": "int8", "^nu": "bfloat16"})
@@ -138,7 +145,7 @@ def store(
         >>> gradtx.inspection.state_bytes_per_parameter(gradtx.store(gradtx.adamw(1e-3), "int4"))
         {'': 1.062}
 
-    See also: `stochastic_rounding`, `kahan`.
+    See also: `decode_state`, which shows the moments as numbers; `stochastic_rounding`, `kahan`.
 
     References: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
@@ -156,6 +163,7 @@ def store(
         unwidened: Updates, state: StoreState, step: Step, inner: Inner
     ) -> tuple[Updates, StoreState]:
         old = state.inner_state
+        _check_formats(patterns, state, inner)
         how = Storing(formats_of(old), seed, step.count, kernel)
         updates, new = update_stored(partial(inner.emit, unwidened), old, inner.params, how)
         return updates, state._replace(inner_state=new)
@@ -183,12 +191,12 @@ def _choose(
     moments = list(_moments(state, params))
     if not moments and jax.tree.leaves(params):
         raise ValueError(
-            f"store: {who} keeps no array shaped like a parameter, there is nothing to store"
+            f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )
     found: dict[str, str] = {}
     used = set()
     for where, label, size in moments:
-        pattern = next((p for p in patterns if re.search(p, label)), None)
+        pattern = _pattern_of(label, patterns)
         used.add(pattern)
         if pattern is not None and size >= max(min_size, 1):
             found[where] = patterns[pattern]
@@ -196,10 +204,44 @@ def _choose(
         labels = [label for _, label, _ in moments]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise ValueError(
-            f"store: the pattern {unused[0]!r} matches no moment, or only such as an earlier one "
-            f"matches; the moments are: {shown}"
+            f"store: the pattern {unused[0]!r} matches no moment, or only moments that an "
+            f"earlier pattern takes; the moments are: {shown}"
         )
     return found
+
+
+def _pattern_of(label: str, patterns: Mapping[str, str]) -> str | None:
+    """The first pattern found in the label of a moment."""
+    return next((pattern for pattern in patterns if re.search(pattern, label)), None)
+
+
+def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner) -> None:
+    """Refuse a state with a moment in another format than the patterns say.
+
+    One that is not encoded may be there because of another `min_size`.
+    """
+    held = formats_of(state.inner_state)
+    if set(held.values()) <= {patterns.get("")}:
+        return
+    decoded = jax.eval_shape(decode_state, state.inner_state)
+    moments = _moments(decoded, inner.params) if inner.params is not None else ()
+    chosen = {where: _pattern_of(label, patterns) for where, label, _ in moments}
+    for where, name in held.items():
+        pattern = chosen.get(where)
+        wanted = patterns[pattern] if pattern is not None else "float32"
+        if inner.params is None:  # without them it is not known which pattern is that of a moment
+            wanted = name if name in patterns.values() else " or ".join(patterns.values())
+        if name != wanted and not (name == "bfloat16" and _is_narrow(where, inner)):
+            problem = f"in the format {name!r}, not {wanted!r} as this store keeps it"
+            raise StateError.of("store", problem, f".inner_state{where}", state)
+
+
+def _is_narrow(where: str, inner: Inner) -> bool:
+    """Whether a leaf of the inner state is in bfloat16 by itself, as with mu_dtype."""
+    if inner.params is None:
+        return True
+    leaves = tree_flatten_with_path(jax.eval_shape(inner.init))[0]
+    return any(keystr(path) == where and x.dtype == jnp.bfloat16 for path, x in leaves)
 
 
 def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:

@@ -19,6 +19,8 @@ from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
 from gradtx.tree.access import KeyPath
 
+__all__ = ["decode_state"]
+
 Run = Callable[[OptState], tuple[Updates, OptState]]
 
 
@@ -55,7 +57,27 @@ def encode_state(state: OptState, how: Storing) -> OptState:
 
 
 def decode_state(state: OptState) -> OptState:
-    """The state with its stored leaves in float32."""
+    """Read what `store` keeps: the same tree with plain float32 arrays in place of encoded ones.
+
+    For looking at a state, plotting or comparing it. It holds the numbers from which the next
+    update will be made; the state itself stays as it is. Other leaves are returned unchanged.
+
+    Args:
+        state: the state of `store`, a state that contains one, or a part of it such as
+            `tree.get(state, "mu")`.
+
+    Returns: the tree with float32 arrays of the moments' shapes in place of `Blocks`,
+    `PackedBlocks`, `SplitFloat` and bfloat16 arrays.
+
+    Example:
+        >>> tx = gradtx.store(gradtx.adam(1e-3), "int8", min_size=1)
+        >>> state = tx.init({"w": jnp.zeros(3)})
+        >>> updates, state = tx.update({"w": jnp.array([1.0, -1.0, 0.0])}, state)
+        >>> gradtx.decode_state(gradtx.tree.get(state, "mu"))
+        {'w': Array([ 0.1, -0.1,  0. ], dtype=float32)}
+
+    See also: `store`, `tree.get`.
+    """
     return jax.tree.map(_decode, state, is_leaf=is_stored)
 
 

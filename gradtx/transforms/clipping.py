@@ -248,7 +248,7 @@ def unitwise_clip(
     g_norm, max_norm, grad = map(jnp.asarray, (g_norm, max_norm, grad))
     if not g_norm.shape == max_norm.shape == grad.shape:
         raise ValueError(
-            "unitwise_clip: g_norm, max_norm and grad must have one shape, got "
+            "unitwise_clip: g_norm, max_norm and grad must have the same shape, got "
             f"{g_norm.shape}, {max_norm.shape} and {grad.shape}"
         )
     wide = cast(grad, compute_dtype(grad.dtype))
@@ -279,7 +279,8 @@ def _axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
     if len(shape) in (4, 5):
         return tuple(range(len(shape) - 1))
     raise ValueError(
-        f"an array of {len(shape)} axes has no usual units: say over which axes one extends, axis="
+        f"an array of {len(shape)} axes has no default units: pass axis=, the axes over which "
+        "a unit extends"
     )
 
 

@@ -88,7 +88,7 @@ class Layout:
         wrong = [axis for axis in axes.rows + axes.columns if not -len(shape) <= axis < len(shape)]
         if wrong:
             raise ValueError(
-                f"{here} has no axis {wrong[0]}: it is no matrix. Say which axes are rows and "
+                f"{here} has no axis {wrong[0]}: it is not a matrix. Say which axes are rows and "
                 "columns, or leave the leaf to another optimizer"
             )
         rows, columns = (tuple(a % len(shape) for a in part) for part in (axes.rows, axes.columns))

@@ -37,7 +37,7 @@ class AddNoiseState(NamedTuple):
 def start_of(key: Key | None, seed: Key | None, where: str) -> Key:
     """The argument key, or its older name seed; 0 without either."""
     if key is not None and seed is not None:
-        raise ValueError(f"{where}: seed is the older name of key, give one of them")
+        raise ValueError(f"{where}: seed is the older name of key: give only one of them")
     return next((x for x in (key, seed) if x is not None), 0)
 
 

@@ -242,7 +242,7 @@ def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layou
             continue
         if own is None and x.ndim != 2:
             raise ValueError(
-                f"{where}: {at(path)}: an array of shape {x.shape} is no matrix. Give it "
+                f"{where}: {at(path)}: an array of shape {x.shape} is not a matrix. Give it "
                 "weight_dimension_numbers, or leave it to another optimizer as muon(...) does"
             )
         layouts.append(Layout.of(x.shape, own or Axes(), where, path))

@@ -101,7 +101,7 @@ def _check_equal(tree: Tree, dtypes: list[Any]) -> None:
         found = ", ".join(f"{path or 'the root'}: {d}" for path, d in present if d is not None)
         raise ValueError(
             f"tree.dtype: the leaves are of different dtypes ({found}): "
-            "say what to do by mixed_dtype_handler='promote', 'highest' or 'lowest'"
+            "choose one with mixed_dtype_handler='promote', 'highest' or 'lowest'"
         )
 
 

@@ -3,11 +3,12 @@
 import copy
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gradtx
@@ -91,6 +92,59 @@ def test_a_static_argument_must_be_hashable() -> None:
     assert str(caught.value) == (
         "masked: mask is static and its parts must be hashable, got Unhashable()"
     )
+
+
+@gradtx.per_leaf
+def damped(k: float = 0.5, *, offset=0.0, power: float | None = None):  # type: ignore[no-untyped-def]
+    """A rule whose author forgot to say which of its arguments are hyperparameters."""
+    return lambda grad: grad * k + offset
+
+
+@pytest.mark.parametrize("name", ["k", "offset", "power"])
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (gradtx.constant_schedule(1.0), "be a schedule, got constant_schedule(value=1.0)"),
+        (abs, "be a schedule, got abs"),
+        (jnp.ones(()), "hold an array, got 1.0"),
+        (np.ones(2), "hold an array, got [1., 1.]"),
+        ([np.ones(2)], "hold an array, got [[1., 1.]]"),
+    ],
+)
+def test_a_static_number_says_how_it_becomes_a_hyperparameter(
+    name: str, given: Any, problem: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        damped(**{name: given})
+    assert str(caught.value) == (
+        f"damped: {name} is static and cannot {problem}. Annotate it with a kind of number, such "
+        "as gradtx.Real or gradtx.NonNegative, to make it a hyperparameter: those may be arrays "
+        "and schedules"
+    )
+
+
+def test_the_advice_about_static_numbers_works() -> None:
+    @gradtx.per_leaf
+    def damped(k: gradtx.Real = 0.5):  # type: ignore[no-untyped-def]
+        return lambda grad: grad * k
+
+    for k in (gradtx.constant_schedule(3.0), lambda step: 3.0, jnp.full((), 3.0)):
+        updates, _ = damped(k).update(jnp.ones(2), damped(k).init(jnp.ones(2)))
+        assert updates.tolist() == [3.0, 3.0]
+
+
+def test_a_static_argument_of_another_kind_may_be_a_function() -> None:
+    @gradtx.per_leaf
+    def mapped(function: Callable[[Any], Any] | float = 1.0, other=None):  # type: ignore[no-untyped-def]
+        return lambda grad: function(grad)
+
+    assert mapped(abs, other=abs).update(-jnp.ones(1), gradtx.EmptyState())[0].tolist() == [1.0]
+
+
+def test_the_librarys_own_static_arguments_give_no_advice_to_authors() -> None:
+    with pytest.raises(TypeError) as caught:
+        gradtx.masked(gradtx.clip(1.0), [jnp.ones(2)])
+    assert str(caught.value) == "masked: mask is static and cannot hold an array, got [[1., 1.]]"
 
 
 def test_a_tree_of_hashable_leaves_may_be_static() -> None:

@@ -238,7 +238,7 @@ def test_a_state_without_the_count_that_a_schedule_needs() -> None:
         + INSTEAD
     )
     assert error(lambda: update(plain, PARAMS, None, 0)) == (
-        "StateError: trace: the state is a int, not the TraceState(trace) of trace. " + INSTEAD
+        "StateError: trace: the state is an int, not the TraceState(trace) of trace. " + INSTEAD
     )
 
 
@@ -424,7 +424,7 @@ def test_a_pattern_that_matches_nothing() -> None:
 
 def test_a_pattern_that_is_no_regular_expression() -> None:
     assert error(lambda: gradtx.matching("(")).startswith(
-        "ValueError: matching: '(' is no regular expression: "
+        "ValueError: matching: '(' is not a valid regular expression: "
     )
 
 
@@ -461,7 +461,7 @@ def test_named_chain_takes_pairs() -> None:
         "got clip(max_delta=1.0)"
     )
     assert error(lambda: gradtx.named_chain(("a", gradtx.clip(1.0)), ("a", gradtx.clip(2.0)))) == (
-        "ValueError: named_chain: the name 'a' stands twice"
+        "ValueError: named_chain: the name 'a' is given twice"
     )
 
 
@@ -471,8 +471,8 @@ def test_named_chain_takes_pairs() -> None:
 def test_an_array_of_rates_needs_vmap() -> None:
     tx = gradtx.sgd(jnp.array([0.1, 0.2]))
     assert error(lambda: update(tx, PARAMS)) == (
-        "ValueError: scale_by_learning_rate: learning_rate must be scalars when they are used, "
-        "got shape (2,): map over the transformation with jax.vmap"
+        "ValueError: scale_by_learning_rate: learning_rate must be a scalar when it is used, "
+        "got an array of shape (2,): map over the transformation with jax.vmap"
     )
     updates, _ = jax.vmap(lambda tx: update(tx, PARAMS))(tx)
     np.testing.assert_allclose(updates["scale"], [-0.1, -0.2])
@@ -481,8 +481,8 @@ def test_an_array_of_rates_needs_vmap() -> None:
 def test_an_array_in_a_schedule_needs_vmap() -> None:
     schedule = gradtx.linear_schedule(jnp.array([0.1, 0.2]), 0.0, 10)
     assert error(lambda: schedule(3)) == (
-        "ValueError: linear_schedule: init_value must be scalars when they are used, "
-        "got shape (2,): map over the transformation with jax.vmap"
+        "ValueError: linear_schedule: init_value must be a scalar when it is used, "
+        "got an array of shape (2,): map over the transformation with jax.vmap"
     )
 
 

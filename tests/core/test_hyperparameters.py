@@ -282,3 +282,19 @@ def test_literals_that_are_not_words_say_nothing() -> None:
     assert free(order=7, mode="a", several=("c",)).order == 7
     with pytest.raises(ValueError, match="free: maybe must be one of 'a', got 'b'"):
         free(maybe="b")
+
+
+def test_whole_numbers_may_be_beside_what_a_derivative_is_taken_of() -> None:
+    """They stay whole, since `g ** 2` is not `g ** 2.0`; `allow_int` lets JAX pass them by."""
+
+    def length(tx: Any) -> Any:
+        x = jnp.array([1.0, 2.0])
+        return jnp.sum(gradtx.step(tx, x, tx.init(x), x)[0])
+
+    tx = gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10), momentum=0)
+    with pytest.raises(TypeError, match="allow_int"):
+        jax.grad(length)(tx)
+    slope = jax.grad(length, allow_int=True)(tx)
+    assert slope.learning_rate.init_value == -3
+    assert slope.learning_rate.transition_steps.dtype == slope.momentum.dtype == jax.dtypes.float0
+    assert jax.grad(length)(gradtx.sgd(1.0, momentum=0.0)).learning_rate == -3

@@ -66,7 +66,7 @@ def test_other_leaves_and_frozen_groups_allocate_nothing() -> None:
             ["bais", "."],
             "the pattern 'bais' gets no leaf .no match.; the paths are: enc",
         ),
-        ([".", "bias"], "the pattern 'bias' gets no leaf .all it matches is taken by earlier"),
+        ([".", "bias"], "the pattern 'bias' gets no leaf .earlier patterns take all that it"),
     ],
 )
 def test_patterns_that_do_not_cover_or_do_nothing(patterns: list[str], message: str) -> None:
@@ -86,7 +86,11 @@ def test_a_last_pattern_may_be_left_with_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: gradtx.partition({"(": gradtx.sgd(0.1)}), ValueError, "'\\(' is no regular expr"),
+        (
+            lambda: gradtx.partition({"(": gradtx.sgd(0.1)}),
+            ValueError,
+            "'\\(' is not a valid regular expr",
+        ),
         (
             lambda: gradtx.partition({1: gradtx.sgd(0.1)}),
             TypeError,
@@ -108,7 +112,7 @@ def test_a_last_pattern_may_be_left_with_nothing() -> None:
                 {"a": gradtx.sgd(0.1)}, {"head": "a", "scale": None, "encoder": "b"}
             ).init(PARAMS),
             ValueError,
-            r"no transformation is given for encoder/0/bias \(label 'b'\), .*, scale\. The labels",
+            r"for encoder/0/bias \(label 'b'\), .*, scale\. Labels given: 'a'",
         ),
         (
             lambda: gradtx.partition({1: gradtx.adam(0.1), 2: gradtx.adam(1)}, 1).replace(b1=0.5),

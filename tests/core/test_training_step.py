@@ -61,3 +61,31 @@ def test_errors_name_the_step() -> None:
         gradtx.step(0.1, GRADS, state, PARAMS)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"at w: .*do not fit the parameter"):
         gradtx.step(tx, {"w": jnp.ones(3), "b": None}, state, PARAMS)
+
+
+@pytest.mark.parametrize("library", [gradtx, optax])
+def test_what_nothing_takes_is_ignored_by_step_and_update_alike(library: Any) -> None:
+    """So that one call serves every optimizer, as Optax demands of `update`."""
+    for tx in (library.sgd(0.1), library.scale(-0.1)):
+        state = tx.init(PARAMS)
+        expected, _ = gradtx.step(tx, GRADS, state, PARAMS)
+        equal(gradtx.step(tx, GRADS, state, PARAMS, value=1.0, unknown=1)[0], expected)
+        updates, _ = gradtx.chain(tx).update(
+            GRADS, gradtx.chain(tx).init(PARAMS), PARAMS, value=1.0, unknown=1
+        )
+        equal(gradtx.apply_updates(PARAMS, updates), expected)
+
+
+def test_what_nothing_takes_beside_a_value_fn_is_refused_by_step_and_update_alike() -> None:
+    def loss_fn(w: Any, scale: float = 1.0) -> Any:
+        return scale * jnp.sum(w["w"] ** 2)
+
+    tx = gradtx.lbfgs()
+    state = tx.init(PARAMS)
+    extra: Any = {"value": 1.0, "grad": GRADS, "value_fn": loss_fn, "scael": 2.0}
+    for call in (
+        lambda: tx.update(GRADS, state, PARAMS, **extra),
+        lambda: gradtx.step(tx, GRADS, state, PARAMS, **extra),
+    ):
+        with pytest.raises(TypeError, match=r"nothing takes the extra argument 'scael'.*'scale'"):
+            call()

@@ -222,6 +222,102 @@ def test_replace_reaches_into_a_chain(chain: Any) -> None:
         chain(gradtx.clip(1.0), gradtx.clip(2.0)).replace(max_delta=3.0)
 
 
+def test_a_chain_is_read_as_it_is_replaced() -> None:
+    adam = gradtx.adam(0.1)
+    for tx in (
+        gradtx.chain(gradtx.clip(1.0), gradtx.chain(adam)),
+        gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", adam)),
+        gradtx.partition({"w": gradtx.clip(1.0), ".*": adam}),
+    ):
+        assert (tx.learning_rate, tx.max_delta) == (0.1, 1.0)
+        assert tx.replace(learning_rate=0.2).learning_rate == 0.2
+        assert {"learning_rate", "max_delta"} <= {*dir(tx)}
+    injected = gradtx.inject_hyperparams(gradtx.adam)(0.1)
+    assert gradtx.chain(gradtx.clip(1.0), injected).learning_rate == injected.learning_rate == 0.1
+
+
+TWO = gradtx.adam(0.1), gradtx.sgd(0.1)
+
+
+@pytest.mark.parametrize(
+    ("tx", "name", "said"),
+    [
+        (
+            gradtx.chain(*TWO),
+            "learning_rate",
+            "chain: 2 parts have 'learning_rate': read tx.parts[0].learning_rate or "
+            "tx.parts[1].learning_rate",
+        ),
+        (
+            gradtx.partition({"w": TWO[0], ".*": TWO[1]}),
+            "learning_rate",
+            "partition: 2 groups have 'learning_rate': read tx.transforms['w'].learning_rate or "
+            "tx.transforms['.*'].learning_rate",
+        ),
+        (
+            gradtx.chain(gradtx.clip(1.0), gradtx.adam(0.1)),
+            "typo",
+            "chain has no attribute 'typo', nor has a part of it (clip, adam)",
+        ),
+        (
+            gradtx.chain(gradtx.clip(1.0), gradtx.accumulate(gradtx.adam(0.1), 2)),
+            "learning_rate",
+            "chain has no attribute 'learning_rate', nor has a part of it (clip, accumulate); "
+            "read tx.inner.learning_rate",
+        ),
+        (
+            gradtx.store(gradtx.adam(0.1), "int8"),
+            "learning_rate",
+            "store has no attribute 'learning_rate'; its arguments: inner, format, seed, min_size, "
+            "kernel; read tx.inner.learning_rate",
+        ),
+    ],
+)
+def test_an_argument_that_is_not_read_is_an_error_that_says_where_it_is(
+    tx: Any, name: str, said: str
+) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(tx, name)
+    assert str(caught.value) == said
+    assert name not in dir(tx)
+
+
+@pytest.mark.parametrize(
+    ("tx", "name", "way"),
+    [
+        (
+            gradtx.store(gradtx.adam(0.1), "int8"),
+            "learning_rate",
+            "tx.replace(inner=tx.inner.replace(learning_rate=...))",
+        ),
+        (
+            gradtx.accumulate(gradtx.store(gradtx.chain(gradtx.clip(1.0), TWO[0]), "int8"), 2),
+            "b1",
+            "tx.replace(inner=tx.inner.replace(inner=tx.inner.inner.replace(b1=...)))",
+        ),
+        (
+            gradtx.chain(gradtx.clip(1.0), gradtx.masked(gradtx.adam(0.1), "w")),
+            "b1",
+            "tx.replace(inner=tx.inner.replace(b1=...))",
+        ),
+        (
+            gradtx.adam(gradtx.cosine_decay_schedule(0.1, 100)),
+            "decay_steps",
+            "tx.replace(learning_rate=tx.learning_rate.replace(decay_steps=...))",
+        ),
+    ],
+)
+def test_replace_says_how_what_is_inside_is_replaced(tx: Any, name: str, way: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        tx.replace(**{name: 0.25})
+    assert f"argument {name!r}" in str(caught.value)
+    assert f"; write {way}" in str(caught.value)
+    # What it says to write works.
+    changed = eval(way.replace("...", "0.25"), {"tx": tx})
+    assert f"{name}=0.25" in str(changed)
+    assert f"{name}=0.25" not in str(tx)
+
+
 def test_replace_in_a_masked_transformation() -> None:
     tx = gradtx.masked(gradtx.clip(1.0), "kernel")
     assert tx.replace(inner=tx.inner.replace(max_delta=2.0)).inner.max_delta == 2.0

@@ -149,7 +149,7 @@ def test_lookahead_refuses() -> None:
     with pytest.raises(ValueError, match=r"sync_period must be >= 1, got 0.5"):
         gradtx.lookahead(gradtx.sgd(0.1), 0.5, 0.5)
     inside = gradtx.chain(tx)
-    with pytest.raises(TypeError, match="nothing can be around it"):
+    with pytest.raises(TypeError, match="must be outermost"):
         inside.update(GRADS, inside.init(PARAMS), PARAMS)
 
 
@@ -188,7 +188,7 @@ def test_cautious_refuses_another_normalizer() -> None:
     [
         (["w"], ValueError, "no layer is given for b"),
         (["w", "b", "head"], ValueError, "the pattern 'head' gets no leaf; the paths are: b, w"),
-        (["("], ValueError, "'\\(' is no regular expression"),
+        (["("], ValueError, "'\\(' is not a valid regular expression"),
         (["(w)", "b"], ValueError, r"the group of '\(w\)' caught 'w' in w"),
         ({"w": 0.5, "b": 1}, TypeError, "the layer of w must be a whole number, got 0.5"),
         ({"x": 0}, ValueError, "the tree of layers does not fit the parameters"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gradtx.core.per_leaf import LeafTransformation
+from gradtx.core.per_tree import TreeTransformation
 from tests.pages import Block, blocks, page_module, run_block
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,3 +53,21 @@ def test_page(key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_there_are_pages() -> None:
     assert len({page for page, _, _ in PARTS.values()}) > 10
     assert {library for _, library, _ in PARTS.values()} == {"", *LIBRARIES}
+
+
+def test_the_page_about_rules_tells_all_that_they_may_ask_for() -> None:
+    page = (DOCS / "own.md").read_text()
+    for rules, where in (
+        (LeafTransformation, "| `per_leaf` |"),
+        (TreeTransformation, "| `per_tree` |"),
+    ):
+        header, _, *rows = page[page.index(where) :].split("\n\n", 1)[0].splitlines()
+        columns = [cell.strip("` ") for cell in header.split("|")[1:-1]]
+        asked: dict[str, set[str]] = {column: set() for column in columns}
+        for row in rows:
+            cells = [cell.strip() for cell in row.split("|")[1:-1]]
+            for column, cell in zip(columns, cells, strict=True):
+                if cell == "yes":
+                    asked[column] |= set(re.findall(r"`(\w+)`", cells[0]))
+        assert asked["in init"] == set(rules.init_names)
+        assert asked["in update"] == set(rules.update_names)

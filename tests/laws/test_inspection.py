@@ -160,3 +160,20 @@ def test_kinds_of_arrays_are_told_apart(tx: Any, table: dict[str, float]) -> Non
 def test_what_depends_on_the_tree_is_said_to() -> None:
     tx = gradtx.chain(optax.masked(optax.adam(0.1), {"a": True}))
     assert "state: as jax.eval_shape(tx.init, params) says" in describe(tx)
+
+
+def test_the_parts_of_groups_are_called_by_their_groups() -> None:
+    def titles(tx: Any) -> list[str]:
+        return [line for line in describe(tx).splitlines() if line[:1].isdigit()]
+
+    nested = gradtx.partition({"w": gradtx.sgd(0.1, momentum=0.9), ".*": gradtx.clip(1.0)})
+    assert titles(gradtx.chain(gradtx.clip(1.0), nested)) == [
+        "1. clip",
+        "2. partition",
+        "2.1. sgd (group 'w')",
+        "2.1.1. trace",
+        "2.1.2. scale_by_learning_rate",
+        "2.2. clip (group '.*')",
+    ]
+    assert titles(gradtx.muon(0.1))[::5] == ["1. chain (group 'muon')", "2. adamw (group 'adam')"]
+    assert titles(gradtx.named_chain(("bound", gradtx.clip(1.0)))) == ["1. clip ('bound')"]

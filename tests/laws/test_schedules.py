@@ -75,7 +75,7 @@ def test_steps_in_an_array_are_taken_one_by_one(example: ScheduleExample) -> Non
 def test_arrays_among_its_numbers_are_not_those_of_the_steps(example: ScheduleExample) -> None:
     """Three schedules in one are mapped over; three steps do not tell them apart."""
     many = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 3), example.make())
-    with pytest.raises(ValueError, match="must be scalars when they are used"):
+    with pytest.raises(ValueError, match="must be a scalar when it is used"):
         many(np.arange(3))
     mapped = jax.vmap(lambda s: s(np.arange(3)))(many)
     expected = example.make()(np.arange(3))

@@ -142,6 +142,40 @@ def test_muon_takes_the_arrays_that_have_dimension_numbers() -> None:
         assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(updates))
 
 
+@pytest.mark.parametrize("which", [gradtx.matching("body"), "body", ~gradtx.matching("embed|head")])
+def test_muon_takes_the_matrices_that_a_pattern_selects(which: Any) -> None:
+    params = {
+        "embed": jnp.ones((3, 2)),
+        "body": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)},
+        "head": jnp.ones((2, 3)),
+    }
+    tx = gradtx.muon(0.1, muon_weight_dimension_numbers=which)
+    assert {path for path, label in tx.body.assignment(params).items() if label == "muon"} == {
+        "body/w"
+    }
+    numbers = {"embed": None, "body": {"w": MuonDimensionNumbers(), "b": None}, "head": None}
+    same = gradtx.muon(0.1, muon_weight_dimension_numbers=numbers)
+    grads = jax.tree.map(lambda x: x * jnp.arange(1.0, x.shape[-1] + 1), params)
+    got, _ = tx.update(grads, tx.init(params), params)
+    expected, _ = same.update(grads, same.init(params), params)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert gradtx.parse(repr(tx)) == tx
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("conv", "muon: 'conv' selects no array of two axes. .*MuonDimensionNumbers"),
+        (~gradtx.matching("dense"), r"muon: ~matching\('dense'\) selects no array of two axes"),
+        ("kernle", "muon: the pattern 'kernle' matches no leaf; the paths are: conv, dense"),
+    ],
+)
+def test_a_pattern_that_selects_no_matrix_is_refused(which: Any, message: str) -> None:
+    params = {"conv": jnp.ones((2, 2, 3)), "dense": jnp.ones((2, 2))}
+    with pytest.raises(ValueError, match=f"^{message}"):
+        gradtx.muon(0.1, muon_weight_dimension_numbers=which).init(params)
+
+
 @pytest.mark.parametrize(("library", "products"), [(gradtx, 2 * 5 * 3), (optax.contrib, 6 * 5 * 3)])
 def test_one_batched_product_for_all_matrices_of_a_shape(library: Any, products: int) -> None:
     """In the compiled program three in each of five iterations: of ours for each of the two shapes,
@@ -156,7 +190,7 @@ def test_one_batched_product_for_all_matrices_of_a_shape(library: Any, products:
 def test_what_is_no_matrix_is_refused_by_path() -> None:
     params = {"layer": {"bias": jnp.ones(3)}}
     tx = gradtx.scale_by_muon()
-    with pytest.raises(ValueError, match=r"scale_by_muon: at layer/bias: .*\(3,\) is no matrix"):
+    with pytest.raises(ValueError, match=r"scale_by_muon: at layer/bias: .*\(3,\) is not a matrix"):
         tx.update(params, tx.init(params))
     for numbers, message in (
         (MuonDimensionNumbers(0, 1), r"at layer/bias: .* has no axis 1"),
