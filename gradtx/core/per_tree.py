@@ -77,7 +77,7 @@ class TreeTransformation(Ruled):
         init does with those that put a mark there. One whose state it does not keep is left out."""
         arguments = {name: self.arguments[name] for name in self._bound_names}
         inside, treedef = jax.tree.flatten(arguments, is_leaf=_is_transformation)
-        marking = treedef.unflatten([_marking(i) for i in range(len(inside))])
+        marking = jax.tree.unflatten(treedef, map(_marking, range(len(inside))))
         marked = self._of(self.definition, self._unscheduled | marking)
         try:
             own = jax.eval_shape(lambda: split_count(marked._init({}))[1])

@@ -23,9 +23,9 @@ def hyperparams(tx: TransformationLike, state: OptState) -> dict[str, ArrayLike]
         {"clip_by_global_norm.max_norm": 1.0, "adamw.learning_rate": 0.00998, "adamw.b1": 0.9, ...}
 
     A name is that of the transformation as it was written, and of its argument: of a recipe's
-    numbers, those given to the recipe. Where a transformation occurs several times, the labels that
-    lead to it come first, those of groups, of a `named_chain`, and the arguments of a wrapper that
-    holds several, `head.adamw.learning_rate`; if these are equal too, they are numbered as they
+    numbers, those given to the recipe. Of several transformations with one name, the labels that
+    lead to them come first, those of groups, of a `named_chain`, and the arguments of a wrapper that
+    holds several, `head.adamw.learning_rate`. Where these are equal too, they are numbered as they
     run, `clip[0].max_delta`. Numbers in tuples and dicts have their keys, `torch.adamw.betas[0]`.
 
     A schedule is read at the count of the link that uses it: inside `accumulate` it advances by

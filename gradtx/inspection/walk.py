@@ -36,12 +36,14 @@ class Place:
     """Where a part stands.
 
     labels: of the groups, names and arguments that lead to it. masks: those that it is under, from
-    the innermost. recipe: the name of the outermost recipe that made it, "" for what the user made.
-    given: the transformations that were given to recipes as arguments: the user made these.
+    the innermost. inside: the wrappers that it is inside of. recipe: the name of the outermost
+    recipe that made it, "" for what the user made. given: the transformations that were given to
+    recipes as arguments: the user made these.
     """
 
     labels: tuple[str, ...] = ()
     masks: tuple[Mask, ...] = ()
+    inside: tuple[GradientTransformation, ...] = ()
     recipe: str = ""
     given: tuple[GradientTransformation, ...] = ()
 
@@ -81,14 +83,19 @@ def parts_of(who: str, tx: GradientTransformation, state: OptState) -> list[Part
 
 
 def _named(parts: Iterable[Part]) -> Iterator[Part]:
-    """With unique names: where a transformation occurs several times, after the labels that lead
-    to it, and where these are equal too, with a number."""
+    """With unique names: those of equal name get the labels that lead to them, if these differ, and
+    a number if they are still equal."""
     found = list(parts)
-    several = Counter(part.name for part in found)
-    long = [".".join((*p.place.labels, p.name)) if several[p.name] > 1 else p.name for p in found]
-    still, seen = Counter(long), Counter[str]()
-    for part, name in zip(found, long, strict=True):
-        number = f"[{seen[name]}]" if still[name] > 1 else ""
+    labels: dict[str, set[tuple[str, ...]]] = {}
+    for part in found:
+        labels.setdefault(part.name, set()).add(part.place.labels)
+    names = [
+        ".".join((*part.place.labels, part.name)) if len(labels[part.name]) > 1 else part.name
+        for part in found
+    ]
+    several, seen = Counter(names), Counter[str]()
+    for part, name in zip(found, names, strict=True):
+        number = f"[{seen[name]}]" if several[name] > 1 else ""
         seen[name] += 1
         yield replace(part, name=f"{name}{number}")
 
@@ -130,7 +137,8 @@ def _link(tx: GradientTransformation, state: OptState, place: Place) -> Iterator
     shown = f"{place.recipe}.{name}" if place.recipe else name
     yield Part(shown, place, tx, own, numbers)
     for label, inner, its_state in inside:
-        yield from _begin(inner, its_state, place.under(label))
+        below = replace(place.under(label), inside=(*place.inside, tx))
+        yield from _begin(inner, its_state, below)
 
 
 def _numbers(tx: GradientTransformation, state: OptState) -> dict[str, Any]:

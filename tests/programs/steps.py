@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import gradtx
 from benchmarks.compiler import Training
 from benchmarks.parameters import Shapes, abstract, equal_leaves
 from benchmarks.recipes import LIBRARIES
@@ -55,3 +56,31 @@ def of_optax(library: str, name: str, index: int, tree: str) -> Training:
 def recipe(library: str, name: str, tree: str) -> Training:
     """One of the benchmarks' steps."""
     return STEPS[name].training(library, TREES[tree])
+
+
+LOGGED = {
+    "sgd": lambda: gradtx.sgd(0.1),
+    "adamw": lambda: gradtx.adamw(1e-3),
+    "clipped by norm": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)),
+    "clipped by value": lambda: gradtx.chain(gradtx.clip(1.0), gradtx.adamw(1e-3)),
+    "clipped by unit": lambda: gradtx.chain(gradtx.adaptive_grad_clip(0.1), gradtx.sgd(0.1)),
+}
+
+
+def logged(name: str, tree: str, reports: int) -> Training:
+    """A step that also makes a report, beside its state; or the same without one."""
+    tx = LOGGED[name]()
+    params = abstract(TREES[tree], np.float32)
+
+    def report(grads: Any, updates: Any, state: Any, params: Any) -> Any:
+        return gradtx.report(tx, grads, updates, state, params) if reports else {}
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        old, _ = state
+        updates, new = tx.update(grads, old, params)
+        new_params = gradtx.apply_updates(params, updates)
+        return new_params, (new, report(grads, updates, old, new_params))
+
+    state = jax.eval_shape(tx.init, params)
+    held = state, jax.eval_shape(report, params, params, state, params)
+    return Training(step, params, held, params)
