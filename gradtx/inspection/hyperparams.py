@@ -24,8 +24,8 @@ def hyperparams(tx: TransformationLike, state: OptState) -> dict[str, ArrayLike]
 
     A name is that of the transformation as it was written, and of its argument: of a recipe's
     numbers, those given to the recipe. Of several transformations with one name, the labels that
-    lead to them come first, those of groups, of a `named_chain`, and the arguments of a wrapper that
-    holds several, `head.adamw.learning_rate`. Where these are equal too, they are numbered as they
+    lead to them come first, those of groups, of a `named_chain`, and the arguments of wrappers that
+    hold several, `head.adamw.learning_rate`. Where these are equal too, they are numbered as they
     run, `clip[0].max_delta`. Numbers in tuples and dicts have their keys, `torch.adamw.betas[0]`.
 
     A schedule is read at the count of the link that uses it: inside `accumulate` it advances by

@@ -138,7 +138,7 @@ class FunctionMeasure(Measure):
 
 
 @makes(FunctionMeasure)
-def measure_by_function(measure: Callable[[Updates], Any]) -> object:
+def measure_by_function(measure: Callable[..., Any]) -> object:
     """measure(updates)"""
     return measure
 
@@ -170,7 +170,7 @@ class MeasureWithEma(Measure):
 
 @makes(MeasureWithEma)
 def measure_with_ema(
-    measure: Callable[[Updates], Tree],
+    measure: Callable[..., Tree],
     decay: Decay,
     debias: bool = True,
     accumulator_dtype: DType | None = None,

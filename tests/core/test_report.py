@@ -1,6 +1,6 @@
 """`report`, and where `hyperparams` finds its numbers, against what NumPy and the parts say."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -323,8 +323,8 @@ def test_names_are_as_short_as_they_are_clear() -> None:
 def test_what_is_given_to_a_recipe_is_told_beside_its_own_numbers() -> None:
     @gradtx.recipe
     def mine(inner: gradtx.GradientTransformation, rate: gradtx.NonNegative) -> Any:
-        hidden = gradtx.clip(1.0)
-        return gradtx.chain(hidden, inner, gradtx.scale_by_schedule(lambda t: -2 * rate(t)))
+        hidden, waning = gradtx.clip(1.0), cast(Any, rate)
+        return gradtx.chain(hidden, inner, gradtx.scale_by_schedule(lambda t: -2 * waning(t)))
 
     assert after(mine(gradtx.scale(RATE), RATE), 3) == {"mine.rate": 0.07, "scale.step_size": 0.07}
 
