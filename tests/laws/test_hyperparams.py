@@ -42,3 +42,20 @@ def test_schedules_are_told_as_they_are_used(example: Example) -> None:
     expected, _ = step(gradient, state, params(), **example.extra)
     got, _ = jax.jit(constant.update)(gradient, state, params(), **example.extra)
     assert_same(got, expected, 1e-5)
+
+
+@for_every(slow=True)
+def test_everything_can_be_reported(example: Example) -> None:
+    """In whatever state, without running anything."""
+    tx, gradient = example.make(), first(grads(of=example))
+    if tx._is_pair:
+        return  # of which nothing can be read
+
+    def report(gradient: Any, state: Any, p: Any) -> Any:
+        return gradtx.hyperparams(tx, state), gradtx.report(tx, gradient, p, state, p)
+
+    state = jax.eval_shape(tx.init, params())
+    numbers, found = jax.eval_shape(report, gradient, state, params())
+    assert all(x.shape == () and x.dtype == np.float32 for x in found.values())
+    assert {"norm/grads", "norm/updates", "norm/params", "ratio"} <= found.keys()
+    assert all(np.shape(x) == () for x in numbers.values())
