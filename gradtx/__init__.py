@@ -88,14 +88,16 @@ if _TYPE_CHECKING:
     from gradtx import inspection as inspection
     from gradtx import torch as torch
     from gradtx import tree_utils as tree_utils
+    from gradtx.inspection.hyperparams import hyperparams as hyperparams
     from gradtx.inspection.reading import ParseError as ParseError
     from gradtx.inspection.reading import parse as parse
+    from gradtx.inspection.report import report as report
 
 __version__ = "0.1.0"
 
 # Imported when they are used; the last two are for `import gradtx as optax`.
 _LATER = ("inspection", "torch", "contrib", "tree_utils")
-_OF_INSPECTION = ("ParseError", "parse")
+_OF_INSPECTION = ("ParseError", "hyperparams", "parse", "report")
 
 _export_names(globals(), "interop", "schedules", "tree", *_LATER, *_OF_INSPECTION)
 

@@ -1,4 +1,4 @@
-"""The ``gradtx`` command: compare, landscape, describe, schedule.
+"""The ``gradtx`` command: compare, landscape, describe, schedule, plot.
 
 This file parses arguments. Each subcommand hands them to the module that does the work, which is
 imported only then. A request that cannot be met is one line on standard error and exit code 2; two
@@ -24,6 +24,7 @@ examples:
   gradtx describe "chain(clip(1.0), adam(1e-3))"
   gradtx schedule warmup_cosine_decay_schedule init_value=0 peak_value=0.1 \\
       warmup_steps=20 decay_steps=200
+  gradtx plot run.jsonl
 """
 
 
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_landscape(commands)
     _add_describe(commands)
     _add_schedule(commands)
+    _add_plot(commands)
     return parser
 
 
@@ -290,6 +292,35 @@ def _schedule(arguments: argparse.Namespace) -> None:
     chosen = naming.make_schedules(_words(arguments))
     figures.ready_to_draw(arguments.out, command="schedule")
     schedules.show_schedules(chosen, arguments.steps, arguments.out, arguments.log)
+
+
+# ------------------------------------------------------------------------------- plot
+
+
+def _add_plot(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "plot",
+        help="draw what a training run logged",
+        description=(
+            "Draw what a training run logged: learning rates, norms, the ratios of updates to\n"
+            "parameters by group, and what was clipped, skipped or not finite, as gradtx.report\n"
+            "makes them, and whatever else has a name, such as a loss.\n\n"
+            "The file holds one JSON object a line, of numbers by name, and the step:\n"
+            '{"step": 1, "loss": 2.3, "rate/adamw": 0.001, "norm/grads": 4.2, ...}'
+        ),
+        epilog="examples:\n  gradtx plot run.jsonl\n  gradtx plot run.jsonl --out norms.pdf",
+    )
+    parser.add_argument("log", type=Path, metavar="RUN", help="the file of the run")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: the run's name, ending in .png"
+    )
+    parser.set_defaults(run=_plot)
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from gradtx.demo import runs
+
+    runs.plot_run(arguments.log, arguments.out or arguments.log.with_suffix(".png"))
 
 
 # -------------------------------------------------------------------------- arguments

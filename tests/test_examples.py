@@ -1,6 +1,7 @@
 """Every example runs by itself and prints what it promises."""
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -101,6 +102,17 @@ def test_own_transformation_is_printed_checked_scheduled_chained_and_mapped() ->
     assert scheduled < 1e-2
     assert len(mapped) == 5
     assert min(mapped) < 1e-2 < mapped[0]
+
+
+def test_a_log_of_reports_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed("log_report.py", "sklearn")
+    rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 301))
+    assert rows[-1]["loss"] < 0.15 < 2 < rows[0]["loss"]
+    assert max(row["rate/adamw"] for row in rows) == pytest.approx(1e-2, rel=1e-2)
+    assert {row["clipped/clip_by_global_norm"] for row in rows} <= {0.0, 1.0}
+    assert all(0 <= row["ratio/hidden"] < 1 for row in rows)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -27,6 +27,7 @@ from gradtx.core.schedule import FunctionSchedule, Schedule
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import (
     GradientTransformation,
+    Inside,
     TransformationLike,
     as_transformation,
     in_dtypes_of,
@@ -129,8 +130,7 @@ class Injected(GradientTransformation):
         flat, extra = flat.widened(), flat.visible(stage.extra, link.masks)
         states = state.hyperparams_states
         now = {name: s(states[name], **extra) for name, s in self._schedules.items()}
-        held = {**state.hyperparams, **now}
-        hyperparams = {name: self._arrays(name, x) for name, x in held.items()}
+        hyperparams = self._used(state, now)
         inner = Inner(self._inner(hyperparams), flat.stored_params_tree(selected), extra)
         u, inner_state = inner(flat.tree(selected), state.inner_state)
         states = {name: s.update(states[name], **extra) for name, s in self._schedules.items()}
@@ -138,6 +138,22 @@ class Injected(GradientTransformation):
         new = InjectStatefulHyperparamsState(increment(state.count), kept, states, inner_state)
         from_examples = Place.FIRST in self.place
         return flat.put(u, selected, "inject_hyperparams", from_examples=from_examples), [new]
+
+    def _used(self, state: OptState, now: Mapping[str, Any]) -> dict[str, Any]:
+        """The numbers of this step: those of the state, and `now` those of schedules."""
+        held = {**state.hyperparams, **now}
+        return {name: self._arrays(name, x) for name, x in held.items()}
+
+    def _next(self, state: OptState) -> dict[str, Any]:
+        """The numbers of the next step, as far as the state tells them: a stateful schedule may ask
+        for extra arguments, and then its last number stands."""
+        states = state.hyperparams_states
+        known = {name: s for name, s in self._schedules.items() if _needs_nothing(s)}
+        return self._used(state, {name: s(states[name]) for name, s in known.items()})
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        self._check_state(state)
+        return [Inside("", self._inner(self._next(state)), state.inner_state)]
 
     def _check_state(self, state: OptState) -> None:
         if not is_like(state, InjectStatefulHyperparamsState):
@@ -216,6 +232,13 @@ class Injected(GradientTransformation):
 def _with_state(schedule: Schedule) -> StatefulSchedule:
     function = schedule.arguments.get("function") if isinstance(schedule, FunctionSchedule) else 0
     return function if isinstance(function, StatefulSchedule) else WrappedSchedule(schedule)
+
+
+def _needs_nothing(schedule: StatefulSchedule) -> bool:
+    """Whether a schedule can be called with its state alone."""
+    _, *others = inspect.signature(schedule.__call__).parameters.values()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.kind in optional or p.default is not p.empty for p in others)
 
 
 def _name(factory: Callable[..., Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +17,7 @@ from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import (
     GradientTransformation,
+    Inside,
     TransformationLike,
     check_rounds_outside,
 )
@@ -36,6 +39,9 @@ class Flatten(GradientTransformation):
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The transformation that sees the vector."""
         return (self.inner,)
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        return [Inside("", self.inner, state)]
 
     def _check(self) -> None:
         check_rounds_outside("flatten", self.parts)

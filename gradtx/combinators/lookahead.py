@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from gradtx.core.place import Place
 from gradtx.core.problem import Extra, check_known
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.transformation import GradientTransformation, TransformationLike
+from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
 
 __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
 
@@ -64,6 +65,11 @@ class Lookahead(GradientTransformation):
     def parts(self) -> tuple[GradientTransformation, ...]:
         """The fast optimizer."""
         return (self.fast_optimizer,)
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        if not is_like(state, LookaheadState):
+            raise wrong(state, f"the {show_class(LookaheadState)} of lookahead", "")
+        return [Inside("", self.fast_optimizer, state.fast_state)]
 
     def init(self, params: Params) -> OptState:
         """The first state, from both sets of parameters or from the fast set alone."""

@@ -21,7 +21,7 @@ from gradtx.core.origin import nodes_of, the_only
 from gradtx.core.place import Place
 from gradtx.core.rule import Rule
 from gradtx.core.skipping import tells_steps, where_stays
-from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.state import Adapted, OptState, Params, Updates
 from gradtx.core.transformation import TransformationLike
 
 __all__ = ["DynamicLossScaleState", "dynamic_loss_scale", "loss_scale", "scale_loss"]
@@ -32,7 +32,7 @@ class DynamicLossScaleState(NamedTuple):
     """Three scalars. scale: the factor for the next loss; growth_count: finite steps since it last
     changed; skipped: steps skipped since the start."""
 
-    scale: jax.Array
+    scale: Adapted
     growth_count: jax.Array
     skipped: jax.Array
     inner_state: OptState

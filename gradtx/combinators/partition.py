@@ -194,15 +194,15 @@ class Partition(OfParts):
 
     @cached_property
     def _links(self) -> tuple[Link, ...]:
-        groups = [
-            (_Group(self._labels, self._covers, label), part)
-            for label, part in self.transforms.items()
-        ]
         return tuple(
-            link._replace(masks=(*link.masks, group))
-            for group, part in groups
+            link._replace(masks=(*link.masks, self._group(label)))
+            for label, part in self.transforms.items()
             for link in part._links
         )
+
+    def _group(self, label: Hashable) -> Mask:
+        """The mask of the leaves with a label."""
+        return _Group(self._labels, self._covers, label)
 
     def _split(self, state: OptState, path: str) -> list[Held]:
         if not is_like(state, PartitionState):

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import jax
 import numpy as np
-from jax.tree_util import PyTreeDef
+from jax.tree_util import DictKey, GetAttrKey, PyTreeDef, SequenceKey
 
 from gradtx.core.dtypes import is_inexact
 from gradtx.core.printing import a_or_an
@@ -49,6 +49,31 @@ def paths(tree: Any) -> list[str]:
 def shown(keys: KeyPath) -> str:
     """A key path as it is printed, `encoder/0/kernel`."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def value_at(tree: Any, keys: KeyPath) -> Any:
+    """The node of a tree at a key path."""
+    for key in keys:
+        match key:
+            case GetAttrKey():
+                tree = getattr(tree, key.name)
+            case SequenceKey():
+                tree = tree[key.idx]
+            case DictKey():
+                tree = tree[key.key]
+            case _:
+                tree = children(tree)[0][(key,)]
+    return tree
+
+
+def unboxed(tree: Any) -> Any:
+    """The tree with the values themselves in place of boxes of Flax."""
+    boxes = _box_classes()
+
+    def value(x: Any) -> Any:
+        return unboxed(jax.tree.leaves(x)[0]) if isinstance(x, boxes) else x
+
+    return jax.tree.map(value, tree, is_leaf=lambda x: isinstance(x, boxes)) if boxes else tree
 
 
 def _named_keys(tree: Any) -> list[KeyPath]:

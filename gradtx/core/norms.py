@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -125,6 +125,69 @@ def root_mean_square(x: jax.Array) -> jax.Array:
     return rms_of(x).value
 
 
+# Of each element of an array, in float32 or wider, a number to be summed up.
+Count = Callable[[jax.Array], jax.Array]
+
+
+def norms_and_counts(
+    arrays: Sequence[jax.Array], counts: Sequence[Count], axes: Sequence[Axes] | None = None
+) -> jax.Array:
+    """The norm of each of some arrays, and sums of what `counts` make of their elements, in one
+    pass: rows (norm, *sums) along a new last axis, in some order along a new first one.
+
+    axes: for each array, the axes to reduce (default: all). The shapes that remain must be equal.
+    """
+    dtype = compute_dtype(*(x.dtype for x in arrays))
+
+    def rows(row: Any, *arrays: jax.Array) -> jax.Array:
+        wide = [cast(x, dtype if jnp.iscomplexobj(x) else real_dtype(dtype)) for x in arrays]
+        return _together(reduce_each(functools.partial(row, tuple(counts)), wide, axes))
+
+    def stored(row: Any, *arrays: jax.Array) -> jax.Array:
+        # Where a reduction runs by itself, what it reads would be computed again for it.
+        return rows(row, *lax.optimization_barrier(arrays))  # type: ignore[no-untyped-call]
+
+    in_float64, in_units = _row_in_float64, _row_in_units
+    if real_dtype(dtype) != np.float32 or scalar_dtype() == np.float64:
+        in_float64 = in_units
+    fused = functools.partial(rows, in_float64)
+    return lax.platform_dependent(
+        *arrays,
+        cpu=functools.partial(stored, in_float64),
+        cuda=fused,
+        rocm=fused,
+        default=functools.partial(stored, in_units),
+    )
+
+
+def _row_in_float64(counts: tuple[Count, ...], axes: Axes, x: jax.Array) -> jax.Array:
+    with enable_x64(True):
+        squares = [lax.square(lax.convert_element_type(part, np.float64)) for part in _parts(x)]
+        terms = [functools.reduce(lax.add, squares)]
+        terms += [lax.convert_element_type(count(x), np.float64) for count in counts]
+        total, *sums = _sums(terms, axes)
+        return jnp.stack([cast(y, np.float32) for y in (lax.sqrt(total), *sums)], axis=-1)
+
+
+def _row_in_units(counts: tuple[Count, ...], axes: Axes, x: jax.Array) -> jax.Array:
+    dtype = x.real.dtype
+    terms = _squares_in_units(x) + [cast(count(x), dtype) for count in counts]
+    totals = _sums(terms, axes)
+    return jnp.stack([_root_in_units(*totals[:3]), *totals[3:]], axis=-1)
+
+
+def _sums(terms: Sequence[jax.Array], axes: Axes) -> Sequence[jax.Array]:
+    """The sums of arrays of one shape and dtype. XLA for CPU would make a pass for each of several
+    reductions; this is one."""
+    zeros = [np.zeros((), x.dtype) for x in terms]
+
+    def add(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> list[jax.Array]:
+        return [x + y for x, y in zip(xs, ys, strict=True)]
+
+    made: Sequence[jax.Array] = lax.reduce(list(terms), zeros, add, axes)
+    return made
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _norm(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> jax.Array:
     wide, units = (functools.partial(taken, axes) for taken in (_in_float64, _in_units))
@@ -164,10 +227,14 @@ def _root_in_float64(axes: Axes, x: jax.Array) -> jax.Array:
 def _in_units(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
     """The norm from the sums of |x|^2, |x / big|^2 and |big x|^2, taken in one pass: the root of
     the one that is in range."""
-    bounds = _Range.of(arrays[0].real.dtype)
     each = _together(reduce_each(_totals_in_units, arrays, axes))
     totals = lax.squeeze(each, (0,)) if len(each) == 1 else lax.reduce_sum(each, (0,))
-    plain, large, small = (totals[..., i] for i in range(3))
+    return _root_in_units(*(totals[..., i] for i in range(3)))
+
+
+def _root_in_units(plain: jax.Array, large: jax.Array, small: jax.Array) -> jax.Array:
+    """The root of that one of the sums that is in range."""
+    bounds = _Range.of(plain.dtype)
     one = np.ones_like(bounds.big)
     # A NaN, which compares as False, is beyond.
     beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
@@ -180,7 +247,12 @@ def _together(each: Sequence[jax.Array]) -> jax.Array:
 
 
 def _totals_in_units(axes: Axes, x: jax.Array) -> jax.Array:
-    """The sums of squares in the units 1, big and 1 / big, along a new last axis.
+    """The sums of squares in the units 1, big and 1 / big, along a new last axis."""
+    return jnp.stack([lax.reduce_sum(squares, axes) for squares in _squares_in_units(x)], axis=-1)
+
+
+def _squares_in_units(x: jax.Array) -> list[jax.Array]:
+    """The squares in the units 1, big and 1 / big.
 
     Elements above `largest`, with which a sum is out of range anyway, are clipped to it: an
     infinity would mislead tools that look for one. The clipping also keeps XLA from moving the
@@ -189,11 +261,11 @@ def _totals_in_units(axes: Axes, x: jax.Array) -> jax.Array:
     bounds = _Range.of(x.real.dtype)
     one = np.ones_like(bounds.big)
 
-    def total(scale: np.ndarray) -> jax.Array:
+    def squares(scale: np.ndarray) -> jax.Array:
         each = (lax.min(lax.abs(times(scale, part)), bounds.largest) for part in _parts(x))
-        return lax.reduce_sum(functools.reduce(lax.add, map(lax.square, each)), axes)
+        return functools.reduce(lax.add, map(lax.square, each))
 
-    return jnp.stack([total(scale) for scale in (one, one / bounds.big, bounds.big)], axis=-1)
+    return [squares(scale) for scale in (one, one / bounds.big, bounds.big)]
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core.absent import misfit_of, seen_by_rule, with_unseen
-from gradtx.core.counts import check_uncounted, first_state, join_count, start
+from gradtx.core.counts import check_uncounted, first_state, join_count, split_count, start
 from gradtx.core.dtypes import (
     bind_numbers,
     cast,
@@ -23,7 +26,15 @@ from gradtx.core.dtypes import (
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance, Kind
 from gradtx.core.inner import Inner
-from gradtx.core.leaves import Leaves, check_arrays, check_floating, values_needed
+from gradtx.core.leaves import (
+    KeyPath,
+    Leaves,
+    check_arrays,
+    check_floating,
+    shown,
+    value_at,
+    values_needed,
+)
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.problem import Extra
@@ -32,7 +43,7 @@ from gradtx.core.ruled import Ruled
 from gradtx.core.run import Stage
 from gradtx.core.state import EmptyState, OptState, Params
 from gradtx.core.step import Step
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, Inside, from_functions
 
 
 class TreeTransformation(Ruled):
@@ -55,6 +66,31 @@ class TreeTransformation(Ruled):
             name: jax.tree.map(bind, self.arguments[name], is_leaf=_is_transformation)
             for name in self._bound_names
         }
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        _, own = split_count(state)
+        return [Inside(label, tx, value_at(own, keys)) for label, tx, keys in self._places]
+
+    @cached_property
+    def _places(self) -> list[tuple[str, GradientTransformation, KeyPath]]:
+        """Where in the rule's own state the states of the transformations inside are, by what its
+        init does with those that put a mark there. One whose state it does not keep is left out."""
+        arguments = {name: self.arguments[name] for name in self._bound_names}
+        inside, treedef = jax.tree.flatten(arguments, is_leaf=_is_transformation)
+        marking = jax.tree.unflatten(treedef, map(_marking, range(len(inside))))
+        marked = self._of(self.definition, self._unscheduled | marking)
+        try:
+            own = jax.eval_shape(lambda: split_count(marked._init({}))[1])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"{self.definition.name}: its init computes with the state of what is inside, so "
+                "that its place cannot be found"
+            ) from error
+        kept = tree_flatten_with_path(own, is_leaf=_is_mark)[0]
+        keys = {x.index: keys for keys, x in reversed(kept) if _is_mark(x)}
+        names = tree_flatten_with_path(arguments, is_leaf=_is_transformation)[0]
+        labels = [shown(path) if len(inside) > 1 else "" for path, _ in names]
+        return [(labels[i], tx, keys[i]) for i, tx in enumerate(inside) if i in keys]
 
     def _can_ignore(self) -> bool:
         return not self.inputs.names.isdisjoint(("needed", "unwidened")) and any(
@@ -131,6 +167,23 @@ class TreeTransformation(Ruled):
         check_uncounted(name, new, seen, count)
         new = in_classes_of(own, with_unseen(own, new, tree))
         return flat, [join_count(count, state, _like(own, new, name))]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Mark:
+    """In place of the state of a transformation inside a wrapper; it holds no arrays."""
+
+    index: int
+
+
+def _is_mark(x: object) -> TypeGuard[_Mark]:
+    return isinstance(x, _Mark)
+
+
+def _marking(index: int) -> GradientTransformation:
+    """A transformation whose state is a mark."""
+    return from_functions(lambda params: _Mark(index), lambda u, state, params=None: (u, state))
 
 
 def _is_transformation(x: object) -> bool:

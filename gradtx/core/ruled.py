@@ -59,7 +59,12 @@ class Ruled(GradientTransformation):
     def rule(self) -> Rule:
         """The rule with example numbers instead of schedules: for reading its signatures, not for
         running it."""
-        arguments = {
+        return as_rule(self.definition.call(self._unscheduled), self.definition.name)
+
+    @property
+    def _unscheduled(self) -> dict[str, Any]:
+        """The arguments, with example numbers instead of schedules."""
+        return {
             name: jax.tree.map(
                 lambda x, name=name: self._example(name) if isinstance(x, Schedule) else x,
                 value,
@@ -69,7 +74,6 @@ class Ruled(GradientTransformation):
             else value
             for name, value in self.arguments.items()
         }
-        return as_rule(self.definition.call(arguments), self.definition.name)
 
     def _example(self, name: str) -> float:
         kind = self.definition.parameters[name]

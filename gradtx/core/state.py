@@ -35,6 +35,10 @@ class _LikeParams:
     """Marks a field of a tree rule's state that is a tree structured like the params."""
 
 
+class _AdaptedNumber:
+    """Marks a field that is a number which the rule adapts."""
+
+
 class HoldsParams:
     """Marks a field that holds parameters."""
 
@@ -53,6 +57,10 @@ LikeParams = Annotated[Any, _LikeParams()]
 # The same, for parameters of an earlier step. Storage wrappers never keep these in fewer bits: the
 # differences from them that matter are small compared to the parameters.
 PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
+
+# A number for the whole tree that the rule adapts from step to step, and with which the next step
+# begins: `hyperparams` shows it.
+Adapted = Annotated[Any, _AdaptedNumber()]
 
 
 # In the state of a rule of trees: a tree of matrices for each leaf. Storage wrappers never keep
@@ -116,6 +124,11 @@ def _fields_by_leaf(state_class: StateClass) -> tuple[bool, ...]:
     return tuple(like or mark is not None for like, mark in pairs)
 
 
+def _find_adapted(state_class: StateClass) -> tuple[str, ...]:
+    marks = _marks(state_class, _AdaptedNumber)
+    return tuple(n for n, mark in zip(state_class._fields, marks, strict=True) if mark is not None)
+
+
 def _marked(state_class: StateClass, kind: type[Any]) -> frozenset[str]:
     try:
         marks = _marks(state_class, kind)
@@ -142,6 +155,8 @@ shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_field
 fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
 # The same, or a tree with matrices in the place of each leaf.
 fields_by_leaf: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_by_leaf)
+# The names of the fields that are numbers which the rule adapts.
+adapted_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_adapted)
 # The names of the fields that hold parameters, in any library's state class.
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
 # The names of those that hold parameters or factors, which are no moments.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
@@ -39,6 +39,17 @@ class Link(NamedTuple):
     transformation: GradientTransformation
     masks: tuple[Mask, ...] = ()
     owner: GradientTransformation | None = None
+
+
+class Inside(NamedTuple):
+    """A transformation inside a link, and its part of the link's state.
+
+    label: what tells it from others inside the same link; "" if it is the only one.
+    """
+
+    label: str
+    transformation: GradientTransformation
+    state: OptState
 
 
 class GradientTransformation(KinOfOptax, Value):
@@ -178,6 +189,10 @@ class GradientTransformation(KinOfOptax, Value):
         return next(states)
 
     # -- a link: how it starts and runs; here, a pair of functions ---------------------------------
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        """The transformations inside a link, each with its part of the link's state."""
+        return ()
 
     @property
     def _is_pair(self) -> bool:

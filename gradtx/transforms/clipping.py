@@ -263,7 +263,7 @@ def unitwise_clip(
 
 def _unit_norms(x: Array, axis: Axes) -> Norm:
     """The norm of each unit, whose axes are kept with length 1."""
-    return norm_over(x, _axes_of_units(x.shape) if axis is None else axis)
+    return norm_over(x, axes_of_units(x.shape) if axis is None else axis)
 
 
 def _along(x: Array, factor: Factor) -> Factor:
@@ -271,7 +271,8 @@ def _along(x: Array, factor: Factor) -> Factor:
     return Factor(*(jnp.broadcast_to(part, x.shape) for part in factor))
 
 
-def _axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
+def axes_of_units(shape: tuple[int, ...]) -> int | tuple[int, ...]:
+    """The axes over which a unit of a layer's array extends."""
     if sum(n != 1 for n in shape) <= 1:
         return tuple(range(len(shape)))
     if len(shape) in (2, 3):

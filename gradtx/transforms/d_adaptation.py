@@ -16,7 +16,7 @@ from gradtx.core.dtypes import real_dtype_of
 from gradtx.core.hyperparameters import Decay, NonNegative, Positive
 from gradtx.core.numerics import abs_sq, quotient, real_full_like, running_mean, sqrt, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
+from gradtx.core.state import Adapted, Count, LikeParams, Params, PastParams, Updates
 from gradtx.core.step import Step
 
 __all__ = ["DAdaptAdamWState", "ProdigyState", "dadapt_adamw", "prodigy"]
@@ -30,7 +30,7 @@ class DAdaptAdamWState(NamedTuple):
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
     grad_sum: LikeParams
-    estim_lr: Array
+    estim_lr: Adapted
     numerator_weighted: Array
     count: Count
 
@@ -44,7 +44,7 @@ class ProdigyState(NamedTuple):
     exp_avg_sq: LikeParams
     grad_sum: LikeParams
     params0: PastParams
-    estim_lr: Array
+    estim_lr: Adapted
     numerator_weighted: Array
     count: Count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -105,7 +106,28 @@ class Measure(Value):
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Any, OptState]:
         """The measurement and the next state."""
-        return self.arguments["measure"](updates), state
+        return self._measured(updates, params), state
+
+    def _measured(self, updates: Updates, params: Params | None) -> Any:
+        """What the user's function makes of the updates and, if it asks for them, the params."""
+        measure = self.arguments["measure"]
+        if not _asks_for_params(measure):
+            return measure(updates)
+        if params is None:
+            raise ValueError(
+                f"monitor: the measure {show(measure)} asks for params: call update(grads, state, "
+                "params)"
+            )
+        return measure(updates, params=params)
+
+
+def _asks_for_params(measure: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter `params` after its first, which is for the updates."""
+    try:
+        parameters = inspect.signature(measure).parameters
+    except ValueError:
+        return False  # of one written in C nothing is known
+    return "params" in list(parameters)[1:]
 
 
 class FunctionMeasure(Measure):
@@ -119,7 +141,7 @@ class FunctionMeasure(Measure):
 
 
 @makes(FunctionMeasure)
-def measure_by_function(measure: Callable[[Updates], Any]) -> object:
+def measure_by_function(measure: Callable[..., Any]) -> object:
     """measure(updates)"""
     return measure
 
@@ -135,7 +157,7 @@ class MeasureWithEma(Measure):
     def init(self, params: Params) -> OptState:
         """The state before the first measurement: a running mean of zero."""
         # Zeros like a measurement of the params are placed where that is.
-        zeros = jax.tree.map(jnp.zeros_like, self.arguments["measure"](params))
+        zeros = jax.tree.map(jnp.zeros_like, self._measured(params, params))
         return EmptyState(), self._mean.init(_floating(zeros))
 
     def update(
@@ -144,14 +166,14 @@ class MeasureWithEma(Measure):
         """The running mean and the next state."""
         if not isinstance(state, tuple) or len(state) != 2:
             raise wrong(state, "the tuple of 2 that measure_with_ema keeps", "")
-        measured = _floating(self.arguments["measure"](updates))
+        measured = _floating(self._measured(updates, params))
         mean, new = Inner(self._mean)(measured, state[1])
         return mean, (state[0], new)
 
 
 @makes(MeasureWithEma)
 def measure_with_ema(
-    measure: Callable[[Updates], Tree],
+    measure: Callable[..., Tree],
     decay: Decay,
     debias: bool = True,
     accumulator_dtype: DType | None = None,
@@ -165,7 +187,7 @@ def measure_with_ema(
 
     Args:
         measure: a function of the updates, a tree like the params, to an array or a tree of arrays,
-            such as `gradtx.global_norm`.
+            such as `gradtx.global_norm`. One with a parameter `params` is given the params too.
         decay: the decay of the running mean, which reaches back about 1 / (1 - decay) steps. Larger
             is smoother and slower to change.
         accumulator_dtype: the dtype in which the mean is stored; None keeps float32 or wider.
@@ -200,12 +222,14 @@ def monitor(measures: Mapping[str, MeasureLike]) -> Rule:
     (None).
 
     Args:
-        measures: a dict of measures by name. A measure is a function of the updates,
-            `measure_with_ema(...)`, or a transformation, whose updates are then the measurement.
+        measures: a dict of measures by name. A measure is a function of the updates, and of the
+            `params` if it has a parameter of that name; `measure_with_ema(...)`; or a
+            transformation, whose updates are then the measurement.
 
     State: the last measurements, and the states of the measures.
 
-    Raises: TypeError for anything else as a measure.
+    Raises: TypeError for anything else as a measure; ValueError in update if a measure asks for
+    params and none were given.
 
     Example:
         >>> largest = lambda g: jnp.max(jnp.abs(g))
@@ -215,7 +239,8 @@ def monitor(measures: Mapping[str, MeasureLike]) -> Rule:
         >>> print(state.measurements["norm"], state.measurements["largest"])
         5.0 4.0
 
-    See also: `snapshot`, `measure_with_ema`, `gradtx.tree.get`.
+    See also: `report`, which needs no place in the chain; `snapshot`, `measure_with_ema`,
+    `gradtx.tree.get`.
     """
 
     def init(params: Params) -> MonitorState:

@@ -16,7 +16,7 @@ from gradtx.core.dtypes import cast, real_dtype_of
 from gradtx.core.hyperparameters import Fraction, NonNegative, PositiveFraction
 from gradtx.core.numerics import infinity
 from gradtx.core.rule import Rule
-from gradtx.core.state import Params, Updates
+from gradtx.core.state import Adapted, Params, Updates
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 
@@ -27,7 +27,7 @@ class ReduceLROnPlateauState(NamedTuple):
     mean of the last `count` values, which are the next mean so far.
     """
 
-    scale: Array
+    scale: Adapted
     best_value: Array
     plateau_count: Array
     cooldown_count: Array

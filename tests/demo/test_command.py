@@ -67,7 +67,7 @@ def test_schedule_prints_and_draws_values(command, tmp_path):
 def test_help_has_an_example_for_every_subcommand(command):
     done = command("--help")
     assert done.returncode == 0
-    for name in ("compare", "landscape", "describe", "schedule"):
+    for name in ("compare", "landscape", "describe", "schedule", "plot"):
         assert f"\n  gradtx {name} " in done.stdout
 
 

@@ -73,3 +73,31 @@ def ours(name: str, in_one_call: bool, tree: str) -> Training:
     """A step of one of these, by `gradtx.step` or by update and apply."""
     step = CountedStep(name, lambda _: OURS[name](), 0, 0, in_one_call=in_one_call)
     return step.training("gradtx", TREES[tree])
+
+
+LOGGED = {
+    "sgd": lambda: gradtx.sgd(0.1),
+    "adamw": lambda: gradtx.adamw(1e-3),
+    "clipped by norm": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)),
+    "clipped by value": lambda: gradtx.chain(gradtx.clip(1.0), gradtx.adamw(1e-3)),
+    "clipped by unit": lambda: gradtx.chain(gradtx.adaptive_grad_clip(0.1), gradtx.sgd(0.1)),
+}
+
+
+def logged(name: str, tree: str, reports: int) -> Training:
+    """A step that also makes a report, beside its state; or the same without one."""
+    tx = LOGGED[name]()
+    params = abstract(TREES[tree], np.float32)
+
+    def report(grads: Any, updates: Any, state: Any, params: Any) -> Any:
+        return gradtx.report(tx, grads, updates, state, params) if reports else {}
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        old, _ = state
+        updates, new = tx.update(grads, old, params)
+        new_params = gradtx.apply_updates(params, updates)
+        return new_params, (new, report(grads, updates, old, new_params))
+
+    state = jax.eval_shape(tx.init, params)
+    held = state, jax.eval_shape(report, params, params, state, params)
+    return Training(step, params, held, params)
