@@ -73,7 +73,7 @@ def test_formats_are_those_that_checkers_know():
 
 # -- completion ------------------------------------------------------------------------------------
 
-VALUE = ("arguments", "definition", "replace", "to_config", "to_config")
+VALUE = ("arguments", "definition", "replace", "to_config")
 TRANSFORMATION = (*VALUE, "init", "parts", "update")
 SCHEDULE = (*VALUE, "clip", "shift")
 
@@ -84,9 +84,9 @@ SCHEDULE = (*VALUE, "clip", "shift")
         (gradtx.adamw(0.1), TRANSFORMATION),
         (gradtx.scale_by_adam(), TRANSFORMATION),
         (gradtx.store(gradtx.adam(0.1), "int8"), TRANSFORMATION),
-        (gradtx.chain(gradtx.clip(1.0)), TRANSFORMATION),
-        (gradtx.named_chain(("clip", gradtx.clip(1.0))), (*TRANSFORMATION, "names")),
-        (gradtx.partition({".*": gradtx.sgd(0.1)}), (*TRANSFORMATION, "assignment")),
+        (gradtx.chain(gradtx.clip(1.0)), (*TRANSFORMATION, "max_delta")),
+        (gradtx.named_chain(("clip", gradtx.clip(1.0))), (*TRANSFORMATION, "names", "max_delta")),
+        (gradtx.partition({".*": gradtx.clip(1.0)}), (*TRANSFORMATION, "assignment", "max_delta")),
         (gradtx.exponential_decay(1.0, 10, 0.5), SCHEDULE),
         (-gradtx.exponential_decay(1.0, 10, 0.5), SCHEDULE),
     ],

@@ -66,7 +66,7 @@ class Chain(OfParts):
     @property
     def _keys(self) -> Iterable[Any]:
         """The keys under which the state holds the states of the parts."""
-        return self._by_key
+        return range(len(self.parts))
 
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         plain = isinstance(state, tuple | list) and not is_named_tuple(state)
@@ -107,6 +107,10 @@ class NamedChain(Chain):
     def names(self) -> tuple[str, ...]:
         """The names of the parts in their order."""
         return tuple(self.arguments["args"])
+
+    @property
+    def _keys(self) -> Iterable[Any]:
+        return self.names
 
     def _states(self, state: OptState, path: str) -> tuple[OptState, ...]:
         if not isinstance(state, Mapping) or state.keys() != set(self.names):
