@@ -1,10 +1,14 @@
 """The pictures of the pages: `python docs/pictures.py` writes `docs/images/`.
 
-Two are those of the command line, `gradtx landscape` and `gradtx schedule`. Each of the others
+Three are those of the command line, `gradtx landscape`, `gradtx schedule` and `gradtx plot` of the
+run that `examples/log_report.py` logs. Each of the others
 shows two neighbouring steps of the way from SGD to AdamW, on the smallest problem on which they
 differ.
 """
 
+import contextlib
+import runpy
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,8 @@ from gradtx.demo.functions import ravine
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parent / "images"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 START = jnp.array([-9.0, 1.6])
 Named = tuple[str, gradtx.GradientTransformation]
 
@@ -145,11 +150,14 @@ def decay() -> None:
 
 
 def of_the_command_line() -> None:
-    """Those that the pages show as `gradtx landscape` and `gradtx schedule` draw them."""
+    """Those that the pages show as the commands draw them."""
     cli.main(["landscape", "--function", "ravine", "--out", str(IMAGES / "ravine.png")])
     schedule = "init_value=0 peak_value=1e-3 warmup_steps=100 decay_steps=1000"
     out = ["--out", str(IMAGES / "schedule.png")]
     cli.main(["schedule", "warmup_cosine_decay_schedule", *schedule.split(), *out])
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        runpy.run_path(str(EXAMPLES / "log_report.py"))
+        cli.main(["plot", "run.jsonl", "--out", str(IMAGES / "run.png")])
 
 
 def shrink() -> None:
