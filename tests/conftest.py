@@ -120,6 +120,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others every day."""
     by_test: dict[str, list[pytest.Item]] = {}
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: give it ids that are the same in every worker")
         parts = [mark.args[0] for mark in item.iter_markers("one_in")]
         if parts and not _is_drawn(item.nodeid, max(parts)):
             item.add_marker(pytest.mark.slow)

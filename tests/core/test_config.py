@@ -347,7 +347,9 @@ REFUSED: list[tuple[Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "path", "problem"), REFUSED, ids=lambda x: str(x)[:60])
+@pytest.mark.parametrize(
+    ("data", "path", "problem"), REFUSED, ids=[f"{path} {problem}" for _, path, problem in REFUSED]
+)
 def test_a_refusal_says_where(data: Any, path: str, problem: str) -> None:
     with pytest.raises(ConfigError) as raised:
         from_config(data)
@@ -385,7 +387,11 @@ UNWRITABLE: list[tuple[Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "path", "problem"), UNWRITABLE, ids=lambda x: str(x)[:50])
+@pytest.mark.parametrize(
+    ("make", "path", "problem"),
+    UNWRITABLE,
+    ids=[f"{path} {problem}" for _, path, problem in UNWRITABLE],
+)
 def test_what_cannot_be_written_says_where(make: Any, path: str, problem: str) -> None:
     with pytest.raises(ConfigError) as raised:
         make().to_config()
