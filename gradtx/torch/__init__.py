@@ -23,19 +23,9 @@ or, if the steps at which they start are not known beforehand, one that is told:
     >>> # tx.update(grads, state, params, head=grads["head"] is not None)
 """
 
-from gradtx.torch.optimizers import (
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    adamw,
-    asgd,
-    nadam,
-    radam,
-    rmsprop,
-    rprop,
-    sgd,
-)
+from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
+from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
+from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
 from gradtx.torch.schedules import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
@@ -63,6 +53,7 @@ __all__ = [
     "asgd",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts",
+    "muon",
     "nadam",
     "radam",
     "rmsprop",
