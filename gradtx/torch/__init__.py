@@ -23,6 +23,7 @@ or, if the steps at which they start are not known beforehand, one that is told:
     >>> # tx.update(grads, state, params, head=grads["head"] is not None)
 """
 
+from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
 from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
 from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
 from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
@@ -46,6 +47,7 @@ from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names tha
 
 __all__ = [
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
@@ -16,7 +17,7 @@ from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import DType, Fraction, NonNegative, NonNegativeInt, Real
 from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.norms import norm_over
-from gradtx.core.numerics import number_beside, running_mean, times, zeros_like
+from gradtx.core.numerics import over_size, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -61,7 +62,7 @@ def orthogonal_momentum(
         leaves = Leaves.of(ahead)
         made = in_batches(
             lambda x: _orthogonal(x, ns_coefficients, ns_steps, eps),
-            [None if x is None else _lying(x).astype(ns_dtype)[None] for x in leaves.values],
+            [None if x is None else _rounded(_lying(x), ns_dtype)[None] for x in leaves.values],
         )
         return leaves.tree(
             None if y is None else _restored(y[0], x, adjust_lr_fn)
@@ -103,11 +104,12 @@ def _orthogonal(x: Array, coefficients: Triple, steps: int, eps: float | Array) 
     Matrices of norm eps and more get the norm 1. Then X <- (a I + b A + c A^2) X with A = X X^T;
     each of the three products is summed in float32 or wider and rounded once, with what is added.
     """
-    size = jnp.maximum(cast(norm_over(x, (1, 2)).value, x.dtype), number_beside(x, eps))
-    x = x / jnp.where(size > 0, size, 1)
+    wide = cast(x, jnp.promote_types(x.dtype, np.float32))
+    size = _rounded(jnp.maximum(norm_over(wide, (1, 2)).value, eps), x.dtype)
+    x = _rounded(over_size(wide, cast(size, wide.dtype)), x.dtype)
     a, b, c = coefficients
     for _ in range(steps):
-        gram = cast(_product(x, x.mT), x.dtype)
+        gram = _rounded(_product(x, x.mT), x.dtype)
         gram_update = _sum(b, gram, c, _product(gram, gram))
         x = _sum(a, x, 1, _product(gram_update, x))
     return x
@@ -123,7 +125,13 @@ def _product(x: Array, y: Array) -> Array:
 
 def _sum(a: float | Array, x: Array, b: float | Array, product: Array) -> Array:
     """a x + b product, in x's dtype."""
-    return cast(times(a, cast(x, product.dtype)) + times(b, product), x.dtype)
+    return _rounded(times(a, cast(x, product.dtype)) + times(b, product), x.dtype)
+
+
+def _rounded(x: Array, dtype: DTypeLike) -> Array:
+    """A cast that rounds even where XLA sees that a wider dtype follows."""
+    kept = jnp.finfo(dtype)
+    return cast(lax.reduce_precision(x, kept.nexp, kept.nmant), dtype)
 
 
 @recipe(momentum_buffer="mu")
