@@ -25,11 +25,19 @@ or, if the steps at which they start are not known beforehand, one that is told:
 
 from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
 from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
+from gradtx.torch.cycles import cyclic_lr, one_cycle_lr
 from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
 from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
+from gradtx.torch.plateau import reduce_lr_on_plateau
 from gradtx.torch.schedules import (
+    constant_lr,
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
+    exponential_lr,
+    linear_lr,
+    multi_step_lr,
+    polynomial_lr,
+    sequential_lr,
     step_lr,
 )
 from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names that they print)
@@ -53,13 +61,22 @@ __all__ = [
     "adamax",
     "adamw",
     "asgd",
+    "constant_lr",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts",
+    "cyclic_lr",
+    "exponential_lr",
+    "linear_lr",
+    "multi_step_lr",
     "muon",
     "nadam",
+    "one_cycle_lr",
+    "polynomial_lr",
     "radam",
+    "reduce_lr_on_plateau",
     "rmsprop",
     "rprop",
+    "sequential_lr",
     "sgd",
     "step_lr",
 ]

@@ -9,7 +9,6 @@ import numpy as np
 from jax import Array, lax
 
 from gradtx.combinators.chain import chain
-from gradtx.core.decorators import per_leaf
 from gradtx.core.dtypes import cast, number_dtype
 from gradtx.core.hyperparameters import (
     AtLeastOne,
@@ -26,7 +25,7 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation
-from gradtx.torch.definitions import recipe
+from gradtx.torch.definitions import per_leaf, recipe
 from gradtx.torch.descent import decay, gradient
 from gradtx.transforms.scaling import scale
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
+from gradtx.core.per_leaf import LeafTransformation
+from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.recipe import Recipe
 from gradtx.core.schedule import Schedule
 from gradtx.core.transformation import GradientTransformation
@@ -56,3 +58,13 @@ def schedule_of(value_class: type[S]) -> Callable[[Callable[P, Any]], Definition
         return Definition(function, value_class, name=qualified(function.__name__))
 
     return decorate
+
+
+def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
+    """Define a rule of one array, like `gradtx.per_leaf`."""
+    return Definition(function, LeafTransformation, name=qualified(function.__name__))
+
+
+def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
+    """Define a rule of a tree, like `gradtx.per_tree`."""
+    return Definition(function, TreeTransformation, name=qualified(function.__name__))

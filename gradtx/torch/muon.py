@@ -12,7 +12,6 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
-from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import DType, Fraction, NonNegative, NonNegativeInt, Real
 from gradtx.core.leaves import Leaves, at, describe
@@ -21,7 +20,7 @@ from gradtx.core.numerics import over_size, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.torch.definitions import recipe
+from gradtx.torch.definitions import per_tree, recipe
 from gradtx.torch.descent import descent
 
 Adjustment = Literal["original", "match_rms_adamw"]
