@@ -26,6 +26,7 @@ or, if the steps at which they start are not known beforehand, one that is told:
 from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
 from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
 from gradtx.torch.cycles import cyclic_lr, one_cycle_lr
+from gradtx.torch.groups import from_state_dict
 from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
 from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
 from gradtx.torch.plateau import reduce_lr_on_plateau
@@ -40,6 +41,7 @@ from gradtx.torch.schedules import (
     sequential_lr,
     step_lr,
 )
+from gradtx.torch.states import export_state, import_state
 from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names that they print)
     scale_by_adadelta,
     scale_by_adam,
@@ -66,6 +68,9 @@ __all__ = [
     "cosine_annealing_warm_restarts",
     "cyclic_lr",
     "exponential_lr",
+    "export_state",
+    "from_state_dict",
+    "import_state",
     "linear_lr",
     "multi_step_lr",
     "muon",

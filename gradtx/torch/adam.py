@@ -265,5 +265,3 @@ def adamax(
     """
     moments = scale_by_adamax(*betas, eps)
     return descent(moments, lr=lr, weight_decay=weight_decay, maximize=maximize)
-
-

@@ -182,10 +182,11 @@ def one_cycle_lr(
 
     References: Smith & Topin, 2018, https://arxiv.org/abs/1708.07120
     """
-    if total_steps is None:
-        assert epochs is not None and steps_per_epoch is not None
-        total_steps = epochs * steps_per_epoch
-    length, first = total_steps, max_lr / div_factor
+    if total_steps is not None:
+        length = total_steps
+    elif epochs is not None and steps_per_epoch is not None:
+        length = epochs * steps_per_epoch
+    first = max_lr / div_factor
     turns = [0, pct_start * length - 1, length - 1]
     values = [first, max_lr, first / final_div_factor]
     if three_phase:

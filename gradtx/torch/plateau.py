@@ -103,10 +103,8 @@ def reduce_lr_on_plateau(
     def improved(value: Array, best: Array) -> Array:
         known = jnp.isfinite(best)
         old = jnp.where(known, best, 0)
-        if threshold_mode == "rel":
-            needed = old * (1 - sign * threshold)
-        else:
-            needed = old - sign * threshold
+        margin = threshold * old if threshold_mode == "rel" else threshold
+        needed = old - sign * margin
         return jnp.where(known, sign * value < sign * needed, jnp.isfinite(value))
 
     def update(
