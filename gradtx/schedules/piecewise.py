@@ -107,7 +107,7 @@ def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> 
     return joined(schedules, boundaries)
 
 
-def joined(schedules: Sequence[Any], boundaries: Sequence[Any]) -> Any:
+def joined(schedules: Sequence[Any], boundaries: Any) -> Any:
     """The schedules one after the other, each from its own step 0."""
 
     def value(t: Any) -> Any:

@@ -20,7 +20,7 @@ from gradtx.core.hyperparameters import (
 )
 from gradtx.core.leaf_body import Leaf
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import abs_sq, number_beside, running_mean, times
+from gradtx.core.numerics import abs_sq, running_mean, times
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
@@ -77,7 +77,7 @@ def factored_steps(
         if jnp.iscomplexobj(grad):
             raise TypeError("PyTorch's Adafactor takes no complex parameters")
         decay_now, rate = precomputed
-        least = jnp.finfo(leaf.dtype).eps if eps[0] is None else eps[0]
+        least = _epsilon(leaf.dtype) if eps[0] is None else eps[0]
         square = abs_sq(grad)
         if grad.ndim < 2:
             variance = running_mean(state.variance, square, decay_now)
@@ -87,14 +87,18 @@ def factored_steps(
                 running_mean(old, jnp.mean(square, axis, keepdims=True), decay_now)
                 for old, axis in ((state.row_var, -1), (state.col_var, -2))
             )
-            mean = jnp.maximum(jnp.mean(row, -2, keepdims=True), number_beside(row, least))
+            mean = jnp.maximum(jnp.mean(row, -2, keepdims=True), least)
             state, estimate = state._replace(row_var=row, col_var=column), row * column / mean
-        u = grad * lax.rsqrt(jnp.maximum(estimate, number_beside(estimate, least**2)))
+        u = grad * lax.rsqrt(jnp.maximum(estimate, least**2))
         shorter = jnp.maximum(1, root_mean_square(u) / d)
         size = jnp.maximum(eps[1], root_mean_square(param)) * rate
         return times(size / shorter, u), state
 
     return Rule(init, update, precompute)
+
+
+def _epsilon(dtype: np.dtype) -> float:
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 @recipe(step="count", row_var="row_var", col_var="col_var", variance="variance")

@@ -120,6 +120,9 @@ def adamw(
     return descent(moments, lr=lr, weight_decay=weight_decay, maximize=maximize, decoupled=True)
 
 
+adamw.fixed = {"decoupled_weight_decay": True}
+
+
 @recipe(step="count", exp_avg="mu", exp_avg_sq="nu", mu_product="product")
 def nadam(
     lr: NonNegative = 2e-3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
@@ -21,9 +22,21 @@ Entry = str | Callable[..., float]
 
 
 class OptimizerDefinition(Definition[P, GradientTransformation]):
-    """One of PyTorch's optimizers; `entries` says where what PyTorch keeps is in gradtx's state."""
+    """One of PyTorch's optimizers.
+
+    entries: where what PyTorch keeps is in gradtx's state. fixed: what PyTorch's groups hold for it
+    besides its arguments.
+    """
 
     entries: Mapping[str, Entry]
+    fixed: Mapping[str, bool] = MappingProxyType({})
+
+
+def definition_of(optimizer: GradientTransformation) -> OptimizerDefinition[...]:
+    """The definition of one of PyTorch's optimizers."""
+    definition = optimizer.definition
+    assert isinstance(definition, OptimizerDefinition)
+    return definition
 
 
 def qualified(name: str) -> str:

@@ -11,7 +11,7 @@ from gradtx.core.mask import MaskLike
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.adafactor import adafactor
-from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
+from gradtx.torch.adam import adam, adamax, nadam, radam
 from gradtx.torch.definitions import OptimizerDefinition
 from gradtx.torch.muon import muon
 from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
@@ -20,12 +20,12 @@ from gradtx.torch.states import NOT_PYTORCHS, check_state_dict, imported
 
 Group: TypeAlias = Mapping[str, Any]
 
+# Those that a group's arguments tell apart. AdamW's are Adam's with decoupled_weight_decay.
 OPTIMIZERS: tuple[OptimizerDefinition[...], ...] = (
     sgd,
     adagrad,
     rmsprop,
     adam,
-    adamw,
     nadam,
     radam,
     adamax,

@@ -129,8 +129,8 @@ def _sum(a: float | Array, x: Array, b: float | Array, product: Array) -> Array:
 
 def _rounded(x: Array, dtype: DTypeLike) -> Array:
     """A cast that rounds even where XLA sees that a wider dtype follows."""
-    kept = jnp.finfo(dtype)
-    return cast(lax.reduce_precision(x, kept.nexp, kept.nmant), dtype)
+    kept = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    return cast(lax.reduce_precision(x, int(kept.nexp), int(kept.nmant)), dtype)
 
 
 @recipe(momentum_buffer="mu")

@@ -104,8 +104,8 @@ def _by_name(
     """The number of each leaf by its path."""
     mine = {leaf.path for leaf in leaves}
     pairs = _pairs(names)
-    if not {path for path, _ in pairs} <= mine:
-        pairs = [(str(path), key) for key, path in pairs]
+    if mine.isdisjoint(path for path, _ in pairs) and any(x in mine for _, x in pairs):
+        pairs = [(path, key) for key, path in pairs]
     unknown = [path for path, _ in pairs if path not in mine]
     missing = sorted(mine - {path for path, _ in pairs})
     if unknown or missing:

@@ -23,6 +23,7 @@ from gradtx.core.transformation import (
     TransformationLike,
     as_transformation,
 )
+from gradtx.torch.definitions import definition_of
 from gradtx.torch.parameters import Names, Parameter, StateDict, numbered, parameters_of
 from gradtx.torch.places import count_in, fields_of, map_fields, moved_by, visited, with_counts
 from gradtx.torch.tensors import TensorLike, as_numpy, as_tensor
@@ -170,9 +171,10 @@ def export_state(
             for name, x in optimizer.arguments.items()
             if name not in NOT_PYTORCHS
         }
-        groups.append({**arguments, "params": [member.number for member in mine]})
+        numbers = [member.number for member in mine]
+        groups.append({**arguments, **definition_of(optimizer).fixed, "params": numbers})
         # An optimizer that does not count its steps knows its first one by the lack of a state.
-        if counted != 0 or "step" in optimizer.definition.entries:
+        if counted != 0 or "step" in definition_of(optimizer).entries:
             entries = _entries(optimizer, own, mine, {**arguments, "step": now})
             kept.update((n, own) for n, own in entries.items() if own)
         return own
@@ -214,7 +216,7 @@ class _Filling:
         if not any(kept for _, kept in self.own):
             return with_counts(state, self.step or 0)
         fields = fields_of(state)
-        entries = self.optimizer.definition.entries
+        entries = definition_of(self.optimizer).entries
         expected = {
             entry: field
             for entry, field in entries.items()
@@ -269,7 +271,7 @@ class _Filling:
         """The number of updates that PyTorch, or the user, says were made."""
         if count_in(state) is None:
             return 0
-        if "step" in self.optimizer.definition.entries:
+        if "step" in definition_of(self.optimizer).entries:
             count = int(self._common("step", [self._value("step", *own, ()) for own in self.own]))
             if self.step not in (None, count):
                 raise ValueError(f"{self.where}: PyTorch made {count} updates, step={self.step}")
@@ -349,7 +351,7 @@ def _entries(
     """What PyTorch would have kept of each parameter, by its number."""
     fields = {name: jax.tree.leaves(x) for name, x in fields_of(state).items()}
     made: dict[int, dict[str, TensorLike]] = {member.number: {} for member in members}
-    for entry, field in optimizer.definition.entries.items():
+    for entry, field in definition_of(optimizer).entries.items():
         for i, member in enumerate(members):
             if callable(field):
                 value = np.asarray(_call(field, known))

@@ -31,6 +31,7 @@ from .cases import (
     SCALES,
     SCHEDULE_STEPS,
     SCHEDULES,
+    SHAPES,
     STEPS,
     Case,
     Schedule,
@@ -42,8 +43,16 @@ TOLERANCES = {"float64": 5e-13, "float32": 5e-5}
 PARTS = {"complex128": "float64", "complex64": "float32"}
 NAMES = {
     "StepLR": "step_lr",
+    "MultiStepLR": "multi_step_lr",
+    "ConstantLR": "constant_lr",
+    "LinearLR": "linear_lr",
+    "ExponentialLR": "exponential_lr",
+    "PolynomialLR": "polynomial_lr",
     "CosineAnnealingLR": "cosine_annealing_lr",
     "CosineAnnealingWarmRestarts": "cosine_annealing_warm_restarts",
+    "CyclicLR": "cyclic_lr",
+    "OneCycleLR": "one_cycle_lr",
+    "SequentialLR": "sequential_lr",
 }
 # PyTorch's RAdam takes its rho, about t, as a difference of numbers near 2 / (1 - b2).
 LOOSER = {"radam": {"float64": 1e-9, "float32": 5e-5}}
@@ -55,6 +64,8 @@ DEFAULT_LR |= {
     "Adadelta": 1.0,
     "Rprop": 1e-2,
     "ASGD": 1e-2,
+    "Adafactor": 1e-2,
+    "Muon": 1e-3,
 }
 
 
@@ -64,11 +75,16 @@ def golden(name: str) -> dict[str, Any]:
 
 
 def schedule(case: Schedule, lr: float) -> Any:
-    return getattr(gradtx.torch, NAMES[case.name])(lr, **case.arguments)
+    make, arguments = getattr(gradtx.torch, NAMES[case.name]), dict(case.arguments)
+    if "schedulers" in arguments:
+        arguments["schedulers"] = [schedule(x, lr) for x in arguments["schedulers"]]
+    return make(lr, **arguments) if "lr" in make.parameters else make(**arguments)
 
 
-def optimizer(case: Case) -> Any:
+def optimizer(case: Case, dtype: str = "float64") -> Any:
     arguments = dict(case.arguments)
+    if case.optimizer == "Muon":
+        arguments["ns_dtype"] = dtype
     if case.schedule is not None:
         lr = arguments.get("lr", DEFAULT_LR[case.optimizer])
         arguments["lr"] = schedule(case.schedule, lr)
@@ -79,7 +95,8 @@ def optimizer(case: Case) -> Any:
 def descend(tx: Any, scale: Any, start: Any, matrix: Any, target: Any) -> Any:
     def step(carry: Any, _: None) -> Any:
         x, state = carry
-        updates, state = tx.update(scale * (matrix @ x - target), state, x)
+        grad = scale * (matrix @ x.flatten() - target).reshape(x.shape)
+        updates, state = tx.update(grad, state, x)
         x = gradtx.apply_updates(x, updates)
         return (x, state), (x, mean_in(state))
 
@@ -96,9 +113,12 @@ def trajectory(case: Case, scale: float, dtype: str) -> tuple[np.ndarray, Any]:
     where they are asked for."""
     with jax.enable_x64(dtype in ("float64", "complex128")):
         matrix, target, start = map(jnp.asarray, problem(dtype))
-        path, means = descend(optimizer(case), jnp.asarray(scale), start, matrix, target)
+        start = start.reshape(SHAPES.get(case.optimizer, (8,)))
+        tx = optimizer(case, dtype)
+        path, means = descend(tx, jnp.asarray(scale), start, matrix, target)
         assert path.dtype == dtype
         assert means is None or means.dtype == dtype
+        path = path.reshape(STEPS, -1)
         return np.asarray(path), None if means is None else np.asarray(means)
 
 
@@ -131,7 +151,12 @@ def test_recorded_trajectory(name: str, label: str, scale: float, dtype: str) ->
 @pytest.mark.parametrize("dtype", COMPLEX_DTYPES)
 @pytest.mark.parametrize(
     ("name", "label"),
-    [(n, label) for n in CASES for label, case in CASES[n].items() if case.schedule is None],
+    [
+        (n, label)
+        for n in CASES
+        for label, case in CASES[n].items()
+        if case.schedule is None and case.optimizer not in SHAPES
+    ],
 )
 def test_recorded_complex_trajectory(name: str, label: str, dtype: str) -> None:
     """Each part by itself follows PyTorch's."""
