@@ -217,7 +217,7 @@ def radam(
 
     References: Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
-    moments = scale_by_radam(*betas, eps, eps_of="raw")
+    moments = scale_by_radam(*betas, eps)
     return descent(
         moments,
         lr=lr,

@@ -6,6 +6,7 @@ import jax
 import optax
 
 import gradtx
+from gradtx import torch as gt
 
 from .example import E, Example, linear
 
@@ -112,5 +113,16 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         rates=(0.1, 0.03),
         twin=lambda: optax.contrib.galore(0.1),
+    ),
+    E(
+        "torch.muon",
+        "beside sgd",
+        lambda: gradtx.partition(
+            {"^w": gt.muon(0.1, ns_steps=2, ns_dtype="float32"), ".*": gt.sgd(0.1)}
+        ),
+        needs_params=True,
+        real=True,
+        by_path=True,
+        written_out=False,
     ),
 )
