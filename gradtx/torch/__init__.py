@@ -23,6 +23,7 @@ or, if the steps at which they start are not known beforehand, one that is told:
     >>> # tx.update(grads, state, params, head=grads["head"] is not None)
 """
 
+from gradtx.core.exports import show_types as _show_types
 from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
 from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
 from gradtx.torch.cycles import cyclic_lr, one_cycle_lr
@@ -85,3 +86,5 @@ __all__ = [
     "sgd",
     "step_lr",
 ]
+
+_show_types(export_state, from_state_dict, import_state)

@@ -20,7 +20,7 @@ from gradtx.core.hyperparameters import (
 )
 from gradtx.core.leaf_body import Leaf
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import abs_sq, running_mean, times
+from gradtx.core.numerics import abs_sq, running_mean, times, zeros_like, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, Updates
 from gradtx.core.step import Step
@@ -55,13 +55,14 @@ def factored_steps(
     """Divide by the root of a factored mean of squares; step by a part of the parameter's size."""
 
     def init(param: Array) -> FactoredState:
-        def zeros(*shape: int) -> Array:
-            return jnp.zeros(shape, param.dtype)
-
+        nothing = jnp.zeros(0, param.dtype)
         if param.ndim < 2:
-            return FactoredState(None, zeros(0), zeros(0), zeros(*param.shape))
-        *batch, rows, columns = param.shape
-        return FactoredState(None, zeros(*batch, rows, 1), zeros(*batch, 1, columns), zeros(0))
+            return FactoredState(None, nothing, nothing, zeros_like(param))
+        row, column = (
+            zeros_like_result(lambda x, axis=axis: jnp.sum(x, axis, keepdims=True), param)
+            for axis in (-1, -2)
+        )
+        return FactoredState(None, row, column, nothing)
 
     def precompute(step: Step) -> tuple[Array, Array]:
         t = cast(step.count, number_dtype(lr))
@@ -75,7 +76,7 @@ def factored_steps(
         precomputed: tuple[Array, Array],
     ) -> tuple[Array, FactoredState]:
         if jnp.iscomplexobj(grad):
-            raise TypeError("PyTorch's Adafactor takes no complex parameters")
+            raise TypeError("torch.adafactor takes no complex parameters, as in PyTorch")
         decay_now, rate = precomputed
         least = _epsilon(leaf.dtype) if eps[0] is None else eps[0]
         square = abs_sq(grad)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.definition import Definition
+from gradtx.core.documentation import Documentation
 from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.per_tree import TreeTransformation
 from gradtx.core.recipe import Recipe
@@ -21,14 +22,13 @@ S = TypeVar("S", bound=Schedule)
 Entry = str | Callable[..., float]
 
 
-class OptimizerDefinition(Definition[P, GradientTransformation]):
-    """One of PyTorch's optimizers.
+class OptimizerDefinition(Definition[P, GradientTransformation]):  # noqa: D101
+    # One of PyTorch's optimizers.
+    __doc__ = Documentation()
 
-    entries: where what PyTorch keeps is in gradtx's state. fixed: what PyTorch's groups hold for it
-    besides its arguments.
-    """
-
+    # Where what PyTorch keeps is in gradtx's state.
     entries: Mapping[str, Entry]
+    # What PyTorch's groups hold for it besides its arguments.
     fixed: Mapping[str, bool] = MappingProxyType({})
 
 

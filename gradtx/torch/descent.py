@@ -13,13 +13,13 @@ from gradtx.transforms.scaling import scale, scale_by_learning_rate
 Parts = list[GradientTransformation]
 
 
-def gradient(maximize: bool, weight_decay: float | Array = 0.0) -> Parts:
+def gradient(maximize: bool, weight_decay: float | Array | None = None) -> Parts:
     """The gradient as PyTorch's optimizers see it: negated to maximize, then L2 is added."""
     return ([scale(-1)] if maximize else []) + decay(weight_decay)
 
 
-def decay(weight_decay: float | Array) -> Parts:
-    """weight_decay * w, added to what comes before; a literal 0 leaves it out."""
+def decay(weight_decay: float | Array | None) -> Parts:
+    """weight_decay * w, added to what comes before; a literal 0, or None, leaves it out."""
     return [] if is_static_zero(weight_decay) else [add_decayed_weights(weight_decay)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,11 @@ from jax.typing import ArrayLike
 from gradtx import tree
 from gradtx.core.counts import start
 from gradtx.core.dtypes import real_dtype_of
-from gradtx.core.hyperparameters import Fraction, NonNegative, Number, Scalar, Steps
+from gradtx.core.hyperparameters import Fraction, NonNegative, Positive, Steps
 from gradtx.core.rule import Rule
 from gradtx.core.state import Params, Updates
 from gradtx.torch.definitions import per_tree
 from gradtx.transforms.plateau import as_loss
-
-Rate = Annotated[
-    Scalar, Number("finite and > 0", lambda x: np.isfinite(x) & (x > 0), scheduled=False)
-]
 
 
 class ReduceLROnPlateauState(NamedTuple):
@@ -36,7 +32,7 @@ class ReduceLROnPlateauState(NamedTuple):
 
 @per_tree
 def reduce_lr_on_plateau(
-    lr: Rate = 1.0,
+    lr: Positive = 1.0,
     mode: Literal["min", "max"] = "min",
     factor: Fraction = 0.1,
     patience: Steps = 10,

@@ -118,7 +118,7 @@ EXAMPLES: tuple[Example, ...] = (
         "torch.muon",
         "beside sgd",
         lambda: gradtx.partition(
-            {"^w": gt.muon(0.1, ns_steps=2, ns_dtype="float32"), ".*": gt.sgd(0.1)}
+            {"^w": gt.muon(0.1, ns_steps=2, ns_dtype="float32"), ".*": gradtx.sgd(0.1)}
         ),
         needs_params=True,
         real=True,
