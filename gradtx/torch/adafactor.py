@@ -55,14 +55,16 @@ def factored_steps(
     """Divide by the root of a factored mean of squares; step by a part of the parameter's size."""
 
     def init(param: Array) -> FactoredState:
-        nothing = jnp.zeros(0, param.dtype)
+        def nothing() -> Array:
+            return jnp.zeros(0, param.dtype)
+
         if param.ndim < 2:
-            return FactoredState(None, nothing, nothing, zeros_like(param))
+            return FactoredState(None, nothing(), nothing(), zeros_like(param))
         row, column = (
             zeros_like_result(lambda x, axis=axis: jnp.sum(x, axis, keepdims=True), param)
             for axis in (-1, -2)
         )
-        return FactoredState(None, row, column, nothing)
+        return FactoredState(None, row, column, nothing())
 
     def precompute(step: Step) -> tuple[Array, Array]:
         t = cast(step.count, number_dtype(lr))

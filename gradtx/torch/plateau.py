@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.core.counts import start
-from gradtx.core.dtypes import real_dtype_of
-from gradtx.core.hyperparameters import Fraction, NonNegative, Positive, Steps
+from gradtx.core.dtypes import cast, real_dtype_of
+from gradtx.core.hyperparameters import Fraction, NonNegative, Positive
 from gradtx.core.rule import Rule
 from gradtx.core.state import Params, Updates
 from gradtx.torch.definitions import per_tree
@@ -35,10 +35,10 @@ def reduce_lr_on_plateau(
     lr: Positive = 1.0,
     mode: Literal["min", "max"] = "min",
     factor: Fraction = 0.1,
-    patience: Steps = 10,
+    patience: NonNegative = 10,
     threshold: NonNegative = 1e-4,
     threshold_mode: Literal["rel", "abs"] = "rel",
-    cooldown: Steps = 0,
+    cooldown: NonNegative = 0,
     min_lr: NonNegative = 0.0,
     eps: NonNegative = 1e-8,
 ) -> Rule:
@@ -109,14 +109,15 @@ def reduce_lr_on_plateau(
         metric = as_loss(value, state.best.dtype)
         better, cooling = improved(metric, state.best), state.cooldown_counter > 0
         bad = jnp.where(better | cooling, 0, state.num_bad_epochs + 1)
-        due = bad > patience
+        due = cast(bad, metric.dtype) > patience
         lower = jnp.maximum(state.lr * factor, min_lr)
+        pause = jnp.ceil(jnp.asarray(cooldown, metric.dtype))
         rest = jnp.maximum(state.cooldown_counter - 1, 0)
         new = ReduceLROnPlateauState(
             lr=jnp.where(due & (state.lr - lower > eps), lower, state.lr),
             best=jnp.where(better, metric, state.best),
             num_bad_epochs=jnp.where(due, 0, bad),
-            cooldown_counter=jnp.where(due, jnp.ceil(jnp.asarray(cooldown)).astype(np.int32), rest),
+            cooldown_counter=jnp.where(due, pause.astype(np.int32), rest),
         )
         return tree.scale(state.lr / lr, updates), new
 
