@@ -1,7 +1,8 @@
 """What a package exports: the public names of its files."""
 
 import inspect
-from types import FunctionType, ModuleType
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from gradtx.core.documentation import Shown
@@ -24,7 +25,7 @@ def export_names(package: dict[str, Any], *modules: str) -> None:
     show_types(*filter(inspect.isfunction, map(package.get, names)))
 
 
-def show_types(*functions: FunctionType) -> None:
+def show_types(*functions: Callable[..., Any]) -> None:
     """Let `help` print the types of these functions as they are written: not as strings."""
     for function in functions:
         written = function.__annotations__.items()

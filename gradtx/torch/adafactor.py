@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
@@ -60,11 +61,9 @@ def factored_steps(
 
         if param.ndim < 2:
             return FactoredState(None, nothing(), nothing(), zeros_like(param))
-        row, column = (
-            zeros_like_result(lambda x, axis=axis: jnp.sum(x, axis, keepdims=True), param)
-            for axis in (-1, -2)
-        )
-        return FactoredState(None, row, column, nothing())
+        row, column = (partial(jnp.mean, axis=axis, keepdims=True) for axis in (-1, -2))
+        rows, columns = zeros_like_result(row, param), zeros_like_result(column, param)
+        return FactoredState(None, rows, columns, nothing())
 
     def precompute(step: Step) -> tuple[Array, Array]:
         t = cast(step.count, number_dtype(lr))

@@ -20,7 +20,9 @@ def gradient(maximize: bool, weight_decay: float | Array | None = None) -> Parts
 
 def decay(weight_decay: float | Array | None) -> Parts:
     """weight_decay * w, added to what comes before; a literal 0, or None, leaves it out."""
-    return [] if is_static_zero(weight_decay) else [add_decayed_weights(weight_decay)]
+    if weight_decay is None or is_static_zero(weight_decay):
+        return []
+    return [add_decayed_weights(weight_decay)]
 
 
 def descent(

@@ -236,13 +236,11 @@ class _Filling:
     def _field(self, entry: str, x: Any) -> Any:
         """One field: a tree like the params, or one array for all of them."""
         leaves, treedef = jax.tree.flatten(x)
-        if len(leaves) == len(self.own):
-            shapes = [leaf.shape for leaf in leaves]
-            return treedef.unflatten(
-                self._value(entry, *own, shape) for own, shape in zip(self.own, shapes, strict=True)
-            )
-        values = [self._value(entry, *own, leaves[0].shape) for own in self.own]
-        return treedef.unflatten([self._common(entry, values)])
+        shared = len(leaves) != len(self.own)
+        shapes = [leaf.shape for leaf in leaves] * (len(self.own) if shared else 1)
+        pairs = zip(self.own, shapes, strict=True)
+        values = [self._value(entry, *own, shape) for own, shape in pairs]
+        return jax.tree.unflatten(treedef, [self._common(entry, values)] if shared else values)
 
     def _value(
         self, entry: str, member: Parameter, kept: Entries, shape: tuple[int, ...]

@@ -283,7 +283,7 @@ CASES = {
     "adafactor": {
         "default": _case("Adafactor"),
         "lr": _case("Adafactor", lr=0.5, beta2_decay=-0.5, d=1.5),
-        "eps": _case("Adafactor", lr=0.1, eps=(0.01, 0.1)),
+        "eps": _case("Adafactor", lr=0.02, eps=(0.01, 0.1)),
         "weight_decay maximize": _case("Adafactor", lr=0.1, weight_decay=0.1, maximize=True),
         "StepLR": _case("Adafactor", _STEP, lr=0.1, weight_decay=0.1),
     },
