@@ -1,6 +1,7 @@
 """What a package exports: the public names of its files."""
 
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +24,12 @@ def export_names(package: dict[str, Any], *modules: str) -> None:
     ]
     package["__all__"] = sorted([*names, *modules])
     TAKEN.update(package["__all__"])
-    for function in filter(inspect.isfunction, map(package.get, names)):
-        # For `help`, which would print them as strings.
+    show_types(*filter(inspect.isfunction, map(package.get, names)))
+
+
+def show_types(*functions: Callable[..., Any]) -> None:
+    """Let `help` print the types of these functions as they are written: not as strings."""
+    for function in functions:
         written = function.__annotations__.items()
         function.__annotations__ = {
             name: Shown(text) if isinstance(text, str) else text for name, text in written

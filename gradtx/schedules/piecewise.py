@@ -56,18 +56,19 @@ class Joined(Schedule):
     """Schedules one after the other."""
 
     def _check(self) -> None:
-        count, given = len(self.schedules), len(self.boundaries)
+        schedules, boundaries = self.arguments.values()
+        who, between = self.definition.name, list(self.arguments)[1]
+        count, given = len(schedules), len(boundaries)
         if count == 0:
-            raise ValueError("join_schedules: at least one schedule is needed, got none")
+            raise ValueError(f"{who}: at least one schedule is needed, got none")
         if given not in (count - 1, count):
             raise ValueError(
-                f"join_schedules: {count} schedules need {count - 1} boundaries between them, "
-                f"got {given}"
+                f"{who}: {count} schedules need {count - 1} {between} between them, got {given}"
             )
         if given == count:
             warnings.warn(
-                f"join_schedules: {count} schedules need {count - 1} boundaries between them, got "
-                f"{given}: no schedule begins at the last, {show(self.boundaries[-1])}, which is "
+                f"{who}: {count} schedules need {count - 1} {between} between them, got "
+                f"{given}: no schedule begins at the last, {show(boundaries[-1])}, which is "
                 "ignored",
                 stacklevel=4,  # where the user calls the definition
             )
@@ -103,6 +104,11 @@ def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> 
     See also: `piecewise_constant_schedule`, `piecewise_interpolate_schedule`. Arithmetic (`a * b`),
     `schedule.clip` and `schedule.shift` also make schedules of schedules.
     """
+    return joined(schedules, boundaries)
+
+
+def joined(schedules: Sequence[Any], boundaries: Any) -> Any:
+    """The schedules one after the other, each from its own step 0."""
 
     def value(t: Any) -> Any:
         result = schedules[0](t)

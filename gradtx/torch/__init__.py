@@ -23,24 +23,26 @@ or, if the steps at which they start are not known beforehand, one that is told:
     >>> # tx.update(grads, state, params, head=grads["head"] is not None)
 """
 
-from gradtx.torch.optimizers import (
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    adamw,
-    asgd,
-    nadam,
-    radam,
-    rmsprop,
-    rprop,
-    sgd,
-)
+from gradtx.core.exports import show_types as _show_types
+from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
+from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
+from gradtx.torch.cycles import cyclic_lr, one_cycle_lr
+from gradtx.torch.groups import from_state_dict
+from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
+from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
+from gradtx.torch.plateau import reduce_lr_on_plateau
 from gradtx.torch.schedules import (
+    constant_lr,
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
+    exponential_lr,
+    linear_lr,
+    multi_step_lr,
+    polynomial_lr,
+    sequential_lr,
     step_lr,
 )
+from gradtx.torch.states import export_state, import_state
 from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names that they print)
     scale_by_adadelta,
     scale_by_adam,
@@ -56,17 +58,33 @@ from gradtx.torch.transforms import (  # noqa: F401  (parts, under the names tha
 
 __all__ = [
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
     "asgd",
+    "constant_lr",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts",
+    "cyclic_lr",
+    "exponential_lr",
+    "export_state",
+    "from_state_dict",
+    "import_state",
+    "linear_lr",
+    "multi_step_lr",
+    "muon",
     "nadam",
+    "one_cycle_lr",
+    "polynomial_lr",
     "radam",
+    "reduce_lr_on_plateau",
     "rmsprop",
     "rprop",
+    "sequential_lr",
     "sgd",
     "step_lr",
 ]
+
+_show_types(export_state, from_state_dict, import_state)

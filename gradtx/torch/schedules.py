@@ -1,20 +1,26 @@
-"""PyTorch's learning rate schedulers as functions of the step."""
+"""PyTorch's learning rate schedulers as functions of the step.
+
+PyTorch's schedulers take the first learning rate from the optimizer; here it comes first, `lr`. t
+is the number of earlier steps, of which each is followed by `scheduler.step()`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.hyperparameters import AtLeastOne, NonNegative, PositiveSteps
-from gradtx.core.schedule import Schedule
+from gradtx.core.hyperparameters import AtLeastOne, Fraction, NonNegative, PositiveSteps, Steps
+from gradtx.core.schedule import AnySchedule, Schedule
 from gradtx.schedules.cosine import (
     cosine_annealing_schedule,
     warm_restarts_schedule,
 )
+from gradtx.schedules.piecewise import Boundaries, Joined, joined
 from gradtx.schedules.polynomial import whole_periods
-from gradtx.torch.definitions import schedule
+from gradtx.schedules.transition import polynomial, straight, transition
+from gradtx.torch.definitions import schedule, schedule_of
 
 
 @schedule
@@ -24,8 +30,6 @@ def step_lr(
     """Multiply the learning rate by gamma every step_size steps, as lr_scheduler.StepLR does.
 
         lr * gamma^floor(t / step_size)
-
-    t is the number of earlier steps.
 
     Args:
         lr: the value at step 0.
@@ -43,6 +47,148 @@ def step_lr(
 
 
 @schedule
+def multi_step_lr(
+    lr: NonNegative, milestones: Boundaries, gamma: NonNegative = 0.1
+) -> Callable[[Array], Array]:
+    """Multiply the learning rate by gamma at each milestone, as lr_scheduler.MultiStepLR does.
+
+        lr * gamma^(the number of milestones up to t)
+
+    Args:
+        lr: the value at step 0.
+        milestones: the steps from which on it is multiplied once more, in any order; one that
+            stands twice counts twice.
+        gamma: what it is multiplied by.
+
+    Example:
+        >>> schedule = gradtx.torch.multi_step_lr(1.0, milestones=[10, 15], gamma=0.5)
+        >>> [float(schedule(t)) for t in (0, 9, 10, 15)]
+        [1.0, 1.0, 0.5, 0.25]
+
+    See also: `gradtx.piecewise_constant_schedule`.
+    """
+
+    def value(t: Array) -> Array:
+        passed = [jnp.where(t >= milestone, 1.0, 0.0) for milestone in milestones]
+        return lr * jnp.power(gamma, sum(passed, jnp.zeros_like(t)))
+
+    return value
+
+
+@schedule
+def constant_lr(
+    lr: NonNegative, factor: Fraction = 1 / 3, total_iters: Steps = 5
+) -> Callable[[Array], Array]:
+    """Multiply the learning rate by a factor for some steps, as lr_scheduler.ConstantLR does.
+
+        lr * factor where t < total_iters, then lr
+
+    Args:
+        lr: the value from step total_iters on.
+        factor: what it is multiplied by until then. With 0, PyTorch cannot come back to lr and
+            fails; here it does.
+        total_iters: for how many steps. With 0 the factor stays for good, as it does in PyTorch.
+
+    Example:
+        >>> schedule = gradtx.torch.constant_lr(1.0, factor=0.5, total_iters=4)
+        >>> [float(schedule(t)) for t in (0, 3, 4, 100)]
+        [0.5, 0.5, 1.0, 1.0]
+
+    See also: `gradtx.join_schedules`.
+    """
+    first = lr * factor
+    return lambda t: jnp.where((t < total_iters) | _is_zero(total_iters), first, lr)
+
+
+@schedule
+def linear_lr(
+    lr: NonNegative,
+    start_factor: Fraction = 1 / 3,
+    end_factor: Fraction = 1.0,
+    total_iters: Steps = 5,
+) -> Callable[[Array], Array]:
+    """Change the factor of the learning rate in a straight line, as lr_scheduler.LinearLR does.
+
+        lr * (start_factor + (end_factor - start_factor) * min(t / total_iters, 1))
+
+    Args:
+        lr: what the factor multiplies.
+        start_factor: the factor at step 0.
+        end_factor: the factor from step total_iters on.
+        total_iters: how many steps the change takes. With 0 the first factor stays for good, as it
+            does in PyTorch.
+
+    Example:
+        >>> schedule = gradtx.torch.linear_lr(1.0, start_factor=0.5, total_iters=4)
+        >>> [float(schedule(t)) for t in (0, 1, 2, 4, 100)]
+        [0.5, 0.625, 0.75, 1.0, 1.0]
+
+    See also: `gradtx.linear_schedule`, `gradtx.warmup_constant_schedule`.
+    """
+    first, last = lr * start_factor, lr * end_factor
+
+    def value(t: Array) -> Array:
+        changing = transition(t, first, last, total_iters, straight)
+        return jnp.where(_is_zero(total_iters), first, changing)
+
+    return value
+
+
+@schedule
+def exponential_lr(lr: NonNegative, gamma: NonNegative) -> Callable[[Array], Array]:
+    """Multiply the learning rate by gamma at every step, as lr_scheduler.ExponentialLR does.
+
+        lr * gamma^t
+
+    Args:
+        lr: the value at step 0.
+        gamma: what it is multiplied by at each step; below 1 to decrease.
+
+    Example:
+        >>> schedule = gradtx.torch.exponential_lr(1.0, gamma=0.5)
+        >>> [float(schedule(t)) for t in (0, 1, 2, 3)]
+        [1.0, 0.5, 0.25, 0.125]
+
+    See also: `gradtx.exponential_decay`.
+    """
+    return lambda t: lr * jnp.power(gamma, t)
+
+
+@schedule
+def polynomial_lr(
+    lr: NonNegative, total_iters: Steps = 5, power: NonNegative = 1.0
+) -> Callable[[Array], Array]:
+    """Let the learning rate fall to 0 as a power of the steps left, as lr_scheduler.PolynomialLR
+    does.
+
+        lr * (1 - min(t / total_iters, 1))^power
+
+    Args:
+        lr: the value at step 0.
+        total_iters: how many steps it takes to 0. With 0 the value stays at lr, as in PyTorch.
+        power: 1 is a straight line; larger falls faster at first. With 0 the value stays at lr.
+
+    Example:
+        >>> schedule = gradtx.torch.polynomial_lr(1.0, total_iters=4, power=2.0)
+        >>> [float(schedule(t)) for t in (0, 2, 4, 100)]
+        [1.0, 0.25, 0.0, 0.0]
+
+    See also: `gradtx.polynomial_schedule`.
+    """
+
+    def value(t: Array) -> Array:
+        falling = transition(t, lr, 0.0, total_iters, polynomial(power))
+        return jnp.where(_is_zero(total_iters) | _is_zero(power), lr, falling)
+
+    return value
+
+
+def _is_zero(number: float | Array) -> Array:
+    """Where total_iters is 0 the end is never met: PyTorch looks for it after the first step."""
+    return jnp.asarray(number) == 0
+
+
+@schedule
 def cosine_annealing_lr(
     lr: NonNegative,
     T_max: PositiveSteps,  # noqa: N803
@@ -52,7 +198,7 @@ def cosine_annealing_lr(
 
         eta_min + (lr - eta_min) * (1 + cos(pi * t / T_max)) / 2
 
-    t is the number of earlier steps. Beyond T_max it rises again, to lr at 2 * T_max.
+    Beyond T_max it rises again, to lr at 2 * T_max.
 
     Args:
         lr: the value at step 0.
@@ -100,3 +246,31 @@ def cosine_annealing_warm_restarts(
     References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
     return warm_restarts_schedule(lr, T_0, T_mult, eta_min)
+
+
+@schedule_of(Joined)
+def sequential_lr(
+    schedulers: Sequence[AnySchedule], milestones: Boundaries
+) -> Callable[[Array], Array]:
+    """Run schedules one after the other, as lr_scheduler.SequentialLR does.
+
+        schedulers[i](t - milestones[i - 1])        i: the number of milestones up to t
+
+    Args:
+        schedulers: the schedules in their order, each with a learning rate of its own.
+        milestones: the steps at which the next one begins, at its own step 0; one less than there
+            are schedules.
+
+    Raises: ValueError where the numbers of schedules and milestones do not match.
+
+    Example:
+        >>> warmup = gradtx.torch.linear_lr(1.0, start_factor=0.5, total_iters=4)
+        >>> decay = gradtx.torch.exponential_lr(1.0, gamma=0.5)
+        >>> schedule = gradtx.torch.sequential_lr([warmup, decay], milestones=[4])
+        >>> [float(schedule(t)) for t in (0, 2, 4, 5, 6)]
+        [0.5, 0.75, 1.0, 0.5, 0.25]
+
+    See also: `gradtx.join_schedules`. A ChainedScheduler is a product: `linear_lr(1.0) *
+    exponential_lr(0.1, 0.9)`.
+    """
+    return joined(schedulers, milestones)

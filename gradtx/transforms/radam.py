@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax.numpy as jnp
@@ -65,12 +66,26 @@ def scale_by_radam(
 
     References: Liu et al., 2020, https://arxiv.org/abs/1908.03265
     """
+    return rectified_adam(b1, b2, eps, eps_root, threshold, nesterov, eps_of, averaged_steps)
+
+
+def rectified_adam(
+    b1: float | Array,
+    b2: float | Array,
+    eps: float | Array,
+    eps_root: float | Array,
+    threshold: float | Array,
+    nesterov: bool,
+    eps_of: Literal["corrected", "raw"],
+    averaged: Callable[[float | Array, Array], tuple[Array, Array]],
+) -> Rule:
+    """`scale_by_radam` with rho and rho_inf from a function of b2 and the count."""
 
     def init(param: Array) -> ScaleByAdamState:
         return ScaleByAdamState(count=None, mu=zeros_like(param), nu=real_full_like(param, 0))
 
     def precompute(step: Step) -> tuple[Array, Array]:
-        rho, rho_inf = averaged_steps(b2, step.count)
+        rho, rho_inf = averaged(b2, step.count)
         rectified = (rho >= threshold) & (rho > 4)
         # If not rectified, r is unused: any numbers do whose root is finite.
         rho, end = (jnp.where(rectified, x, 5) for x in (rho, rho_inf))

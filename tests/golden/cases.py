@@ -40,6 +40,19 @@ def problem(dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(x.astype(dtype) for x in (matrix, target, start))
 
 
+def matrices(optimizer: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The curvatures of a separable quadratic, and where to start: a matrix and, for most
+    optimizers, a vector."""
+    starts = {"bias": START[1::2] + 0.5, "kernel": np.outer(TARGET[:3], START[1::2] - 0.5)}
+    if optimizer == "Muon":
+        del starts["bias"]
+    return {k: np.logspace(-1, 0, x.size).reshape(x.shape) for k, x in starts.items()}, starts
+
+
+# Optimizers whose parameters are matrices; they take no complex ones.
+SHAPES = {"Muon": (2, 4), "Adafactor": (2, 4)}
+
+
 def as_reals(x: np.ndarray) -> np.ndarray:
     """The parts of complex numbers one by one; real numbers as they are."""
     return np.ascontiguousarray(x).view(x.real.dtype)
@@ -85,6 +98,54 @@ SCHEDULES = {
     "restarts, doubling": _schedule("CosineAnnealingWarmRestarts", T_0=5, T_mult=2),
     "restarts, tripling": _schedule("CosineAnnealingWarmRestarts", T_0=3, T_mult=3, eta_min=0.01),
     "restarts, every step": _schedule("CosineAnnealingWarmRestarts", T_0=1),
+    "milestones": _schedule("MultiStepLR", milestones=[3, 20]),
+    "milestones, twice": _schedule("MultiStepLR", milestones=[20, 5, 5], gamma=0.5),
+    "milestones, at once": _schedule("MultiStepLR", milestones=[0, 4], gamma=0.3),
+    "constant": _schedule("ConstantLR"),
+    "constant, no end": _schedule("ConstantLR", factor=0.7, total_iters=0),
+    "linear": _schedule("LinearLR"),
+    "linear, down": _schedule("LinearLR", start_factor=1.0, end_factor=0.0, total_iters=20),
+    "linear, no end": _schedule("LinearLR", start_factor=0.7, total_iters=0),
+    "exponential": _schedule("ExponentialLR", gamma=0.9),
+    "exponential, growth": _schedule("ExponentialLR", gamma=1.1),
+    "polynomial": _schedule("PolynomialLR"),
+    "polynomial, square": _schedule("PolynomialLR", total_iters=40, power=2.0),
+    "polynomial, root": _schedule("PolynomialLR", total_iters=40, power=0.5),
+    "polynomial, no power": _schedule("PolynomialLR", power=0.0),
+    "polynomial, no end": _schedule("PolynomialLR", total_iters=0),
+    "cyclic": _schedule("CyclicLR", base_lr=0.01, max_lr=0.3, step_size_up=7),
+    "cyclic, steep": _schedule(
+        "CyclicLR", base_lr=0.0, max_lr=0.3, step_size_up=5, step_size_down=9, mode="triangular2"
+    ),
+    "cyclic, range": _schedule(
+        "CyclicLR", base_lr=0.01, max_lr=0.3, step_size_up=5, mode="exp_range", gamma=0.97
+    ),
+    "one cycle": _schedule("OneCycleLR", max_lr=0.3, total_steps=63),
+    "one cycle, epochs": _schedule("OneCycleLR", max_lr=0.3, epochs=8, steps_per_epoch=8),
+    "one cycle, linear": _schedule(
+        "OneCycleLR", max_lr=0.3, total_steps=63, pct_start=0.25, anneal_strategy="linear"
+    ),
+    "one cycle, three phases": _schedule(
+        "OneCycleLR", max_lr=0.3, total_steps=63, div_factor=10.0, three_phase=True
+    ),
+    "sequential": _schedule(
+        "SequentialLR",
+        schedulers=[
+            _schedule("LinearLR", start_factor=0.1, total_iters=5),
+            _schedule("CosineAnnealingLR", T_max=20),
+            _schedule("StepLR", step_size=3),
+        ],
+        milestones=[5, 25],
+    ),
+    "sequential, cut short": _schedule(
+        "SequentialLR",
+        schedulers=[
+            _schedule("ConstantLR", factor=0.1, total_iters=20),
+            _schedule("ExponentialLR", gamma=0.9),
+            _schedule("CosineAnnealingWarmRestarts", T_0=4, T_mult=2),
+        ],
+        milestones=[7, 25],
+    ),
 }
 
 _STEP = _schedule("StepLR", step_size=10, gamma=0.5)
@@ -146,6 +207,16 @@ CASES = {
         "amsgrad": _case("Adam", lr=0.05, betas=(0.8, 0.9), amsgrad=True),
         "maximize": _case("Adam", lr=0.05, maximize=True),
         "maximize weight_decay": _case("Adam", lr=0.01, weight_decay=0.05, maximize=True),
+        "decoupled": _case("Adam", lr=0.05, weight_decay=0.5, decoupled_weight_decay=True),
+        "decoupled amsgrad maximize": _case(
+            "Adam",
+            lr=0.05,
+            betas=(0.8, 0.9),
+            weight_decay=0.1,
+            amsgrad=True,
+            maximize=True,
+            decoupled_weight_decay=True,
+        ),
         "amsgrad weight_decay": _case(
             "Adam", lr=0.05, betas=(0.8, 0.9), weight_decay=0.05, amsgrad=True
         ),
@@ -207,5 +278,42 @@ CASES = {
         "step_sizes": _case("Rprop", lr=0.05, step_sizes=(0.01, 0.1)),
         "from outside": _case("Rprop", lr=0.05, step_sizes=(0.1, 0.2)),
         "maximize": _case("Rprop", lr=0.05, maximize=True),
+        "StepLR": _case("Rprop", _STEP, lr=0.05),
     },
+    "adafactor": {
+        "default": _case("Adafactor"),
+        "lr": _case("Adafactor", lr=0.5, beta2_decay=-0.5, d=1.5),
+        "eps": _case("Adafactor", lr=0.02, eps=(0.01, 0.1)),
+        "weight_decay maximize": _case("Adafactor", lr=0.1, weight_decay=0.1, maximize=True),
+        "StepLR": _case("Adafactor", _STEP, lr=0.1, weight_decay=0.1),
+    },
+    "muon": {
+        "default": _case("Muon"),
+        "plain": _case("Muon", lr=0.02, weight_decay=0.0, momentum=0.8, nesterov=False),
+        "match_rms_adamw": _case("Muon", lr=0.02, adjust_lr_fn="match_rms_adamw", ns_steps=3),
+        "coefficients": _case("Muon", lr=0.02, ns_coefficients=(2.0, -1.5, 0.5), eps=1e-3),
+        "StepLR": _case("Muon", _STEP, lr=0.02),
+    },
+}
+
+# Stopped after so many steps, and gone on with in the other library.
+STOP, GO_ON = 20, 20
+STOPPED = {
+    "sgd": _case("SGD", lr=0.1),
+    "sgd, momentum": _case("SGD", lr=0.1, momentum=0.9, nesterov=True),
+    "sgd, dampening": _case("SGD", lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
+    "adagrad": _case("Adagrad", lr=0.1, lr_decay=0.1, initial_accumulator_value=0.2),
+    "rmsprop": _case("RMSprop", lr=0.01),
+    "rmsprop, centered": _case("RMSprop", lr=0.01, momentum=0.9, centered=True),
+    "adam": _case("Adam", lr=0.05),
+    "adam, amsgrad": _case("Adam", lr=0.05, amsgrad=True, weight_decay=0.1),
+    "adamw": _case("AdamW", lr=0.05, weight_decay=0.1),
+    "nadam": _case("NAdam", lr=0.05),
+    "radam": _case("RAdam", lr=0.05, weight_decay=0.1, decoupled_weight_decay=True),
+    "adamax": _case("Adamax", lr=0.05),
+    "adadelta": _case("Adadelta"),
+    "rprop": _case("Rprop", lr=0.05),
+    "asgd": _case("ASGD", lr=0.1, lambd=0.1, t0=5),
+    "adafactor": _case("Adafactor", lr=0.1),
+    "muon": _case("Muon", lr=0.02),
 }

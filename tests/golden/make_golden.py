@@ -7,6 +7,8 @@ digits as bring the same bits back. Needs torch; the tests that read the files d
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +19,19 @@ from .cases import (
     CASES,
     COMPLEX_DTYPES,
     DTYPES,
+    GO_ON,
     RECORDED,
     SCALES,
     SCHEDULE_STEPS,
     SCHEDULES,
+    SHAPES,
     STEPS,
+    STOP,
+    STOPPED,
     Case,
     Schedule,
     as_reals,
+    matrices,
     problem,
 )
 
@@ -33,10 +40,29 @@ FOLDER = Path(__file__).parent
 
 def optimizer_and_scheduler(case: Case, params: list[torch.Tensor]) -> tuple[Any, Any]:
     optimizer = getattr(torch.optim, case.optimizer)(params, **case.arguments)
-    if case.schedule is None:
-        return optimizer, None
-    scheduler = getattr(torch.optim.lr_scheduler, case.schedule.name)
-    return optimizer, scheduler(optimizer, **case.schedule.arguments)
+    return optimizer, None if case.schedule is None else scheduler_of(case.schedule, optimizer)
+
+
+def scheduler_of(schedule: Schedule, optimizer: Any) -> Any:
+    arguments = {
+        name: [scheduler_of(x, optimizer) for x in value] if name == "schedulers" else value
+        for name, value in schedule.arguments.items()
+    }
+    return getattr(torch.optim.lr_scheduler, schedule.name)(optimizer, **arguments)
+
+
+@contextmanager
+def in_one_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """NAdam and ASGD keep scalars in the default dtype, and Muon iterates in bfloat16: all are of
+    one dtype here, so that no rounding depends on the machine."""
+    before, narrowed = torch.get_default_dtype(), torch.Tensor.bfloat16
+    torch.set_default_dtype(dtype)
+    torch.Tensor.bfloat16 = lambda x: x.clone()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        torch.Tensor.bfloat16 = narrowed
 
 
 class Trajectory(NamedTuple):
@@ -49,28 +75,21 @@ class Trajectory(NamedTuple):
 
 
 def trajectory(case: Case, scale: float, dtype: str) -> Trajectory:
-    """What PyTorch does.
-
-    NAdam keeps its product of momenta in the default dtype, so that is set too.
-    """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if dtype in ("float32", "complex64") else torch.float64)
-    try:
+    """What PyTorch does."""
+    with in_one_dtype(torch.float32 if dtype in ("float32", "complex64") else torch.float64):
         return descend(case, scale, *map(torch.tensor, problem(dtype)))
-    finally:
-        torch.set_default_dtype(before)
 
 
 def descend(
     case: Case, scale: float, matrix: torch.Tensor, target: torch.Tensor, start: torch.Tensor
 ) -> Trajectory:
     """The same, of this problem."""
-    x = start.clone().requires_grad_()
+    x = start.clone().reshape(SHAPES.get(case.optimizer, (8,))).requires_grad_()
     optimizer, scheduler = optimizer_and_scheduler(case, [x])
     path, grads, means = [x.detach().numpy().copy()], [], []
     for _ in range(STEPS):
         with torch.no_grad():
-            x.grad = scale * (matrix @ x - target)
+            x.grad = scale * (matrix @ x.flatten() - target).reshape(x.shape)
             grads.append(x.grad.numpy().copy())
         optimizer.step()
         if scheduler is not None:
@@ -86,11 +105,39 @@ def rates(schedule: Schedule, lr: float = 0.1, steps: int = SCHEDULE_STEPS) -> l
     case = Case("SGD", {"lr": lr}, schedule)
     optimizer, scheduler = optimizer_and_scheduler(case, [torch.zeros(1, requires_grad=True)])
     values = []
-    for _ in range(steps):
+    for step in range(steps):
+        if step > 0:
+            optimizer.step()
+            scheduler.step()
         values.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()
-        scheduler.step()
     return values
+
+
+def stopped(case: Case) -> dict[str, Any]:
+    """The state_dict after some steps of descending the problem of `matrices`, and where the steps
+    before and after it lead."""
+    with in_one_dtype(torch.float64):
+        curvatures, starts = matrices(case.optimizer)
+        params = {k: torch.tensor(x, requires_grad=True) for k, x in starts.items()}
+        optimizer, _ = optimizer_and_scheduler(case, list(params.values()))
+        found: dict[str, Any] = {"case": as_json(case)}
+        for step in range(STOP + GO_ON + 1):
+            if step == STOP:
+                found["state_dict"] = as_lists(optimizer.state_dict())
+                found["stopped"] = as_lists({k: x.detach() for k, x in params.items()})
+            if step == STOP + GO_ON:
+                found["end"] = as_lists({k: x.detach() for k, x in params.items()})
+            for k, x in params.items():
+                x.grad = torch.tensor(curvatures[k] * x.detach().numpy())
+            optimizer.step()
+        return found
+
+
+def as_lists(x: Any) -> Any:
+    """With nested lists of numbers in place of tensors, as JSON has them."""
+    if isinstance(x, dict):
+        return {str(k): as_lists(y) for k, y in x.items()}
+    return x.tolist() if isinstance(x, torch.Tensor) else x
 
 
 def record(case: Case) -> dict[str, Any]:
@@ -98,7 +145,7 @@ def record(case: Case) -> dict[str, Any]:
     runs: dict[str, Any] = {"case": as_json(case)}
     for dtype in (*DTYPES, *COMPLEX_DTYPES):
         is_complex = dtype in COMPLEX_DTYPES
-        if is_complex and case.schedule is not None:
+        if is_complex and (case.schedule is not None or case.optimizer in SHAPES):
             continue
         runs[dtype] = {}
         for scale in SCALES[:1] if is_complex else SCALES:
@@ -111,7 +158,7 @@ def record(case: Case) -> dict[str, Any]:
 
 def row(values: np.ndarray) -> list[float]:
     """Shortest digits that bring the value's bits back, in its own precision."""
-    return [float(str(v)) for v in as_reals(values)]
+    return [float(str(v)) for v in as_reals(values).flatten()]
 
 
 def as_json(case: Case | Schedule) -> Any:
@@ -143,6 +190,7 @@ def main(*names: str) -> None:
             }
         },
     )
+    write("states", {"cases": {label: stopped(case) for label, case in STOPPED.items()}})
 
 
 if __name__ == "__main__":

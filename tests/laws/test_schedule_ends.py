@@ -117,6 +117,34 @@ EXACT: dict[str, Callable[[Any, Any, Any, Any], Case]] = {
         _line(a, -1.0, n).clip(low=e),
         [(0, a), (n, e), (9 * n, e)],
     ),
+    "torch.multi_step_lr": lambda a, p, e, n: (
+        gt.multi_step_lr(a, (n,), 0.0),
+        [(0, a), (n - 1, a), (n, 0.0), (9 * n, 0.0)],
+    ),
+    "torch.constant_lr": lambda a, p, e, n: (
+        gt.constant_lr(a, 0.0, n),
+        [(0, 0.0), (n - 1, 0.0), (n, a), (9 * n, a)],
+    ),
+    "torch.linear_lr": lambda a, p, e, n: (
+        gt.linear_lr(a, 0.0, 1.0, n),
+        [(0, 0.0), (n, a), (9 * n, a)],
+    ),
+    "torch.polynomial_lr": lambda a, p, e, n: (
+        gt.polynomial_lr(a, n, 2.0),
+        [(0, a), (n, 0.0), (9 * n, 0.0)],
+    ),
+    "torch.cyclic_lr": lambda a, p, e, n: (
+        gt.cyclic_lr(abs(e), abs(e), n),
+        [(0, abs(e)), (n, abs(e)), (9 * n, abs(e))],
+    ),
+    "torch.one_cycle_lr": lambda a, p, e, n: (
+        gt.one_cycle_lr(a, n + 1, div_factor=1.0, final_div_factor=1.0),
+        [(0, a), (n, a), (9 * n + 9, a)],
+    ),
+    "torch.sequential_lr": lambda a, p, e, n: (
+        gt.sequential_lr([_line(a, e, n), _line(e, p, n)], [n]),
+        [(0, a), (n, e), (2 * n, p), (9 * n, p)],
+    ),
     "torch.cosine_annealing_lr": lambda a, p, e, n: (
         gt.cosine_annealing_lr(a, n, abs(e)),
         [(0, a), (n, abs(e)), (2 * n, a)],
@@ -127,6 +155,7 @@ EXACT: dict[str, Callable[[Any, Any, Any, Any], Case]] = {
     ),
 }
 ENDLESS = {"constant_schedule", "inverse_time_decay_schedule", "torch.step_lr"}
+ENDLESS |= {"torch.exponential_lr"}
 _COSINE = ("init_value", "peak_value", "warmup_steps", "decay_steps", "end_value")
 _line = gradtx.linear_schedule
 

@@ -277,6 +277,12 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gt.adam(0.1, (0.8, 0.9), 1e-3, 0.1, amsgrad=True),
         needs_params=True,
     ),
+    E(
+        "torch.adam",
+        "decoupled decay",
+        lambda: gt.adam(0.1, weight_decay=0.1, decoupled_weight_decay=True),
+        needs_params=True,
+    ),
     E("torch.adamw", "default", lambda: gt.adamw(), needs_params=True, rates=(0.1, 0.03)),
     E(
         "torch.adamw",

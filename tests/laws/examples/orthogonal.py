@@ -6,6 +6,7 @@ import jax
 import optax
 
 import gradtx
+from gradtx import torch as gt
 
 from .example import E, Example, linear
 
@@ -198,5 +199,16 @@ EXAMPLES: tuple[Example, ...] = (
         couples=True,  # by the paths of leaves, which the random numbers depend on
         by_path=True,
         idle=("preconditioner_update_probability",),
+    ),
+    E(
+        "torch.muon",
+        "beside sgd",
+        lambda: gradtx.partition(
+            {"^w": gt.muon(0.1, ns_steps=2, ns_dtype="float32"), ".*": gradtx.sgd(0.1)}
+        ),
+        needs_params=True,
+        real=True,
+        by_path=True,
+        written_out=False,
     ),
 )
