@@ -187,6 +187,7 @@ def adamw(
     *,
     nesterov: bool = False,
     nu_dtype: DType | None = None,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -221,7 +222,7 @@ def adamw(
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -239,6 +240,7 @@ def nadamw(
     *,
     nesterov: bool = True,
     nu_dtype: DType | None = None,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take NAdam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -273,4 +275,12 @@ def nadamw(
     Hutter, 2019, https://arxiv.org/abs/1711.05101
     """
     moments = (b1, b2, eps, eps_root, mu_dtype)
-    return adamw(learning_rate, *moments, weight_decay, mask, nesterov=nesterov, nu_dtype=nu_dtype)
+    return adamw(
+        learning_rate,
+        *moments,
+        weight_decay,
+        mask,
+        nesterov=nesterov,
+        nu_dtype=nu_dtype,
+        cautious_weight_decay=cautious_weight_decay,
+    )

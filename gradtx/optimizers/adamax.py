@@ -63,6 +63,8 @@ def adamaxw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adamax's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -95,6 +97,6 @@ def adamaxw(
     """
     return chain(
         scale_by_adamax(b1, b2, eps),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

@@ -24,6 +24,8 @@ def adan(
     eps_root: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a look ahead, from the differences between successive gradients.
 
@@ -65,6 +67,6 @@ def adan(
     """
     return chain(
         scale_by_adan(b1, b2, b3, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

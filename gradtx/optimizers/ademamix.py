@@ -28,6 +28,7 @@ def ademamix(
     mask: MaskLike = None,
     *,
     nu_dtype: DType | None = None,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a second, much slower running mean in the numerator.
 
@@ -68,7 +69,7 @@ def ademamix(
     """
     return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype, nu_dtype=nu_dtype),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -83,6 +84,8 @@ def simplified_ademamix(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take AdEMAMix's steps with a single sum of gradients in place of its two running means.
 
@@ -121,6 +124,6 @@ def simplified_ademamix(
     """
     return chain(
         scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

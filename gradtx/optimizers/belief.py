@@ -72,6 +72,8 @@ def acprop(
     eps_root: NonNegative = 1e-16,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Divide the gradient by the RMS distance of the earlier gradients from their running mean.
 
@@ -116,6 +118,6 @@ def acprop(
     """
     return chain(
         scale_by_acprop(b1, b2, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

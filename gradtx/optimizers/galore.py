@@ -28,6 +28,8 @@ def galore(
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
     weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Run Adam, or another optimizer, on gradients projected onto their top singular directions.
 
@@ -73,6 +75,6 @@ def galore(
     """
     return chain(
         scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

@@ -52,6 +52,7 @@ def muon(
     muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Orthogonalise the momentum of every matrix, and take AdamW's steps for all other arrays.
 
@@ -138,7 +139,7 @@ def muon(
             weight_dimension_numbers=numbers,
         ),
         scale_by_shape(numbers, consistent_rms),
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )
     rest = adamw(

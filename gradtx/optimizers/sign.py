@@ -84,6 +84,8 @@ def lion(
     mu_dtype: DType | None = None,
     weight_decay: NonNegative = 1e-3,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Step against the sign of a running mean that is interpolated towards the gradient.
 
@@ -119,6 +121,6 @@ def lion(
     """
     return chain(
         scale_by_lion(b1, b2, mu_dtype),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

@@ -40,6 +40,7 @@ def sophia(
     print_win_rate_every_n_steps: NonNegativeInt = 0,
     *,
     nu_dtype: DType | None = None,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Divide momentum by an estimate of the Hessian's diagonal, then clip, with decoupled decay.
 
@@ -107,6 +108,6 @@ def sophia(
             print_win_rate_every_n_steps,
             nu_dtype=nu_dtype,
         ),
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious_weight_decay),
         scale_by_learning_rate(learning_rate),
     )

@@ -16,6 +16,7 @@ from gradtx.transforms.decay import *
 from gradtx.transforms.distance import *
 from gradtx.transforms.factored import *
 from gradtx.transforms.galore import *
+from gradtx.transforms.laprop import *
 from gradtx.transforms.lbfgs import *
 from gradtx.transforms.linesearch import *
 from gradtx.transforms.madgrad import *

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from gradtx.combinators.masked import masked
@@ -17,20 +18,31 @@ __all__ = ["add_decayed_weights"]
 
 
 @per_leaf
-def decay_weights(weight_decay: NonNegativeFactor) -> Callable[..., Array]:
-    """u = g + weight_decay * param"""
+def decay_weights(
+    weight_decay: NonNegativeFactor, *, cautious: bool = False
+) -> Callable[..., Array]:
+    """u = g + weight_decay * param, where g * param >= 0 if cautious"""
     if is_zero(weight_decay):
         return lambda grad, param: grad  # without reading the parameters
-    return lambda grad, param: lax.add(grad, times(weight_decay, param))
+
+    def update(grad: Array, param: Array) -> Array:
+        decay = times(weight_decay, param)
+        if cautious:
+            agree = jnp.real(grad * jnp.conj(param)) >= 0
+            decay = jnp.where(agree, decay, jnp.zeros_like(decay))
+        return lax.add(grad, decay)
+
+    return update
 
 
 @recipe
 def add_decayed_weights(
-    weight_decay: NonNegative = 0.0, mask: MaskLike | None = None
+    weight_decay: NonNegative = 0.0, mask: MaskLike | None = None, *, cautious: bool = False
 ) -> GradientTransformation:
     """Add a multiple of the parameters to the updates.
 
         u = g + weight_decay * param                (where the mask selects)
+        u = g + weight_decay * param where g * param >= 0, else g           cautious=True
 
     Placed before the moments of an optimizer this is L2 regularisation; between the moments and the
     learning rate it is decoupled decay.
@@ -41,6 +53,9 @@ def add_decayed_weights(
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all.
+        cautious: let an element decay only where the update, too, brings it nearer to 0: decay then
+            never works against the gradient. It is for decoupled decay, behind the moments, where
+            the learning rate turns the sign later.
 
     State: none.
 
@@ -54,7 +69,8 @@ def add_decayed_weights(
 
     See also: `adamw`, `masked`, `matching`.
 
-    References: Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101
+    References: Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101; cautious: Chen et al.,
+    2025, https://arxiv.org/abs/2510.12402
     """
-    decayed = decay_weights(weight_decay)
+    decayed = decay_weights(weight_decay, cautious=cautious)
     return decayed if mask is None else masked(decayed, mask)
