@@ -29,6 +29,7 @@ from gradtx.optimizers.schedule_free import *
 from gradtx.optimizers.sgd import *
 from gradtx.optimizers.sign import *
 from gradtx.optimizers.sophia import *
+from gradtx.optimizers.stable_adam import *
 from gradtx.optimizers.trust_ratio import *
 from gradtx.optimizers.yogi import *
 

@@ -39,6 +39,7 @@ from gradtx.transforms.second_moment import *
 from gradtx.transforms.sign import *
 from gradtx.transforms.sm3 import *
 from gradtx.transforms.sophia import *
+from gradtx.transforms.stable_adam import *
 from gradtx.transforms.trust_ratio import *
 from gradtx.transforms.yogi import *
 from gradtx.transforms.zoom import *

@@ -9,12 +9,22 @@ from jax import Array, lax
 
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, recipe
+from gradtx.core.dtypes import Scalar
 from gradtx.core.hyperparameters import NonNegative, NonNegativeFactor
 from gradtx.core.mask import MaskLike
 from gradtx.core.numerics import is_zero, times
 from gradtx.core.transformation import GradientTransformation
 
 __all__ = ["add_decayed_weights"]
+
+
+def decayed(update: Array, param: Array, weight_decay: Scalar, cautious: bool) -> Array:
+    """update + weight_decay * param, where update * param >= 0 if cautious"""
+    decay = times(weight_decay, param)
+    if cautious:
+        agree = jnp.real(update * jnp.conj(param)) >= 0
+        decay = jnp.where(agree, decay, jnp.zeros_like(decay))
+    return lax.add(update, decay)
 
 
 @per_leaf
@@ -24,15 +34,7 @@ def decay_weights(
     """u = g + weight_decay * param, where g * param >= 0 if cautious"""
     if is_zero(weight_decay):
         return lambda grad, param: grad  # without reading the parameters
-
-    def update(grad: Array, param: Array) -> Array:
-        decay = times(weight_decay, param)
-        if cautious:
-            agree = jnp.real(grad * jnp.conj(param)) >= 0
-            decay = jnp.where(agree, decay, jnp.zeros_like(decay))
-        return lax.add(grad, decay)
-
-    return update
+    return lambda grad, param: decayed(grad, param, weight_decay, cautious)
 
 
 @recipe
@@ -72,5 +74,5 @@ def add_decayed_weights(
     References: Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101; cautious: Chen et al.,
     2025, https://arxiv.org/abs/2510.12402
     """
-    decayed = decay_weights(weight_decay, cautious=cautious)
-    return decayed if mask is None else masked(decayed, mask)
+    decay = decay_weights(weight_decay, cautious=cautious)
+    return decay if mask is None else masked(decay, mask)

@@ -43,7 +43,7 @@ def scale_by_laprop(
         >>> state = tx.init(jnp.zeros(()))
         >>> for g in (0.01, 0.01, 100.0, 0.01):  # the outlier does not last
         ...     u, state = tx.update(jnp.array(g), state)
-        ...     print(u.round(2))
+        ...     print(np.asarray(u).round(2))
         1.0
         1.0
         1.42
@@ -54,11 +54,11 @@ def scale_by_laprop(
     References: Ziyin et al., 2020, https://arxiv.org/abs/2002.04839
     """
 
-    def init(param: Array) -> ScaleByAdamState | ScaleByAmsgradState:
-        mu, nu = zeros_like(param), real_full_like(param, 0)
-        if amsgrad:
-            return ScaleByAmsgradState(None, mu, nu, nu_max=real_full_like(param, 0))
-        return ScaleByAdamState(None, mu, nu)
+    def init(param: Array) -> ScaleByAdamState:
+        return ScaleByAdamState(None, zeros_like(param), real_full_like(param, 0))
+
+    def init_with_max(param: Array) -> ScaleByAmsgradState:
+        return ScaleByAmsgradState(*init(param), nu_max=real_full_like(param, 0))
 
     def update(
         grad: Array, state: ScaleByAdamState | ScaleByAmsgradState, step: Step
@@ -71,4 +71,4 @@ def scale_by_laprop(
         mu = running_mean(state.mu, divided, b1)
         return step.debias(mu, b1), state._replace(mu=mu, nu=nu)
 
-    return Rule(init, update)
+    return Rule(init_with_max if amsgrad else init, update)
