@@ -9,6 +9,7 @@ from gradtx.optimizers.adan import *
 from gradtx.optimizers.ademamix import *
 from gradtx.optimizers.adopt import *
 from gradtx.optimizers.belief import *
+from gradtx.optimizers.came import *
 from gradtx.optimizers.cocob import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.factored import *

@@ -9,6 +9,7 @@ from gradtx.transforms.ademamix import *
 from gradtx.transforms.adopt import *
 from gradtx.transforms.asgd import *
 from gradtx.transforms.belief import *
+from gradtx.transforms.came import *
 from gradtx.transforms.clipping import *
 from gradtx.transforms.cocob import *
 from gradtx.transforms.d_adaptation import *

@@ -30,4 +30,12 @@ EXAMPLES: tuple[Example, ...] = (
         needs_params=True,
         by_path=True,
     ),
+    # -- CAME ------------------------------------------------------------------------------------
+    E(
+        "scale_by_came",
+        "default",
+        gradtx.scale_by_came,
+        idle=("eps", "eps_instability"),
+    ),
+    E("came", "default", lambda: gradtx.came(0.1), needs_params=True, rates=(0.03, 3e-3)),
 )
