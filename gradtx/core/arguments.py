@@ -18,8 +18,8 @@ COMMON: dict[str, str] = {
     "to tune",
     "weight_decay": "how strongly parameters are pulled towards 0: so much of each, times the "
     "learning rate, is taken off at every step, apart from the gradient. 0 switches it off",
-    "cautious_weight_decay": "let an element decay only where the step, too, brings it nearer to 0, "
-    "so that decay never works against the gradient",
+    "cautious_weight_decay": "let an element decay only where the step, too, brings it nearer to "
+    "0, so that decay never works against the gradient",
     "mask": _MASK,
     "weight_decay_mask": "the parameters that decay: " + _MASK.partition(": ")[2],
     # -- running means ---------------------------------------------------------------------------

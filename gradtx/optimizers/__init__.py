@@ -17,6 +17,7 @@ from gradtx.optimizers.galore import *
 from gradtx.optimizers.laprop import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.madgrad import *
+from gradtx.optimizers.mars import *
 from gradtx.optimizers.muon import *
 from gradtx.optimizers.noise import *
 from gradtx.optimizers.novograd import *

@@ -100,7 +100,11 @@ def adafactor(
     if momentum is not None:
         parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
-        parts.append(add_decayed_weights(weight_decay_rate, weight_decay_mask, cautious=cautious_weight_decay))
+        parts.append(
+            add_decayed_weights(
+                weight_decay_rate, weight_decay_mask, cautious=cautious_weight_decay
+            )
+        )
     return chain(*parts, scale(-1))
 
 

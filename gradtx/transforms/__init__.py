@@ -21,6 +21,7 @@ from gradtx.transforms.laprop import *
 from gradtx.transforms.lbfgs import *
 from gradtx.transforms.linesearch import *
 from gradtx.transforms.madgrad import *
+from gradtx.transforms.mars import *
 from gradtx.transforms.matrix_axes import *
 from gradtx.transforms.momentum import *
 from gradtx.transforms.monitoring import *

@@ -129,10 +129,11 @@ def over_root(x: Array, row: Array, column: Array, axes: tuple[int, int]) -> Arr
     axes: the one over which row is the mean, and the one over which column is.
     """
     first, second = axes
-    # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32.
+    # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32; and
+    # multiply by reciprocals, since the derivative of x / root, at x = 0, would overflow.
     over_mean = second - 1 if second > first else second
-    by_row = root(row) / root(jnp.mean(row, over_mean, keepdims=True))
-    return x / jnp.expand_dims(by_row, first) / jnp.expand_dims(root(column), second)
+    by_row, by_column = root(jnp.mean(row, over_mean, keepdims=True)) / root(row), 1 / root(column)
+    return x * jnp.expand_dims(by_row, first) * jnp.expand_dims(by_column, second)
 
 
 def root(x: Array) -> Array:

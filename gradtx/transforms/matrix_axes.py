@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeGuard
 
 import jax
-from jax import Array
+from jax import Array, lax
 
 from gradtx.core.leaves import Leaves, at, is_function
-from gradtx.core.mask import broadcast_prefix
+from gradtx.core.mask import broadcast_prefix, first_matching
 
 __all__ = ["GaLoreDimensionNumbers", "MuonDimensionNumbers"]
 
@@ -73,13 +73,17 @@ def axes_of(given: Any, leaves: Leaves, where: str) -> list[Axes | None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one array is split into a batch of matrices and joined again."""
+    """How one array is split into a batch of matrices and joined again.
+
+    widths: the columns of each of the matrices that lie side by side in one, such as fused q, k, v.
+    """
 
     shape: tuple[int, ...]
     order: tuple[int, ...]
     batch: int
     rows: int
     columns: int
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, shape: tuple[int, ...], axes: Axes, where: str, path: str) -> Layout:
@@ -104,9 +108,78 @@ class Layout:
         return x.transpose(self.order).reshape(self.batch, self.rows, self.columns)
 
     def join(self, matrices: Array) -> Array:
-        """The inverse of `split`."""
+        """The inverse of `split`: (batch, rows, columns) reshaped to the array."""
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return matrices.reshape([self.shape[axis] for axis in self.order]).transpose(back)
+
+    def with_widths(self, widths: Sequence[int] | None, where: str, path: str) -> Layout:
+        """The same, of matrices side by side.
+
+        Raises: ValueError, with the leaf's path, for widths that are not positive or do not add up.
+        """
+        if widths is None:
+            return self
+        total = sum(widths)
+        if min(widths) < 1 or total != self.columns:
+            raise ValueError(
+                f"{where}: {at(path)}: split_outputs {tuple(widths)} must be positive and add up "
+                f"to the {self.columns} columns (outputs) of an array of shape {self.shape}, got "
+                f"{total}"
+            )
+        return replace(self, widths=tuple(widths))
+
+    def pieces(self, x: Array) -> list[Array]:
+        """The matrices side by side, each (batch, rows, width)."""
+        matrices = self.split(x)
+        if len(self.widths) < 2:
+            return [matrices]
+        return lax.split(matrices, self.widths, axis=2)
+
+    def join_pieces(self, pieces: Sequence[Array]) -> Array:
+        """The inverse of `pieces`."""
+        return self.join(pieces[0] if len(pieces) == 1 else lax.concatenate(pieces, 2))
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """The rows and columns of each of the matrices side by side."""
+        return [(self.rows, width) for width in self.widths or (self.columns,)]
+
+
+def widths_of(given: Any, leaves: Leaves, where: str, *, complete: bool) -> list[Any]:
+    """How the columns of each array are split, or None.
+
+    given: widths for all arrays; a mapping from path patterns to widths; or a tree of widths, or of
+    None, like the leaves' or a prefix of it. complete: whether a pattern that gets no leaf is an
+    error.
+    """
+    if given is None or _is_widths(given):
+        return [given] * len(leaves.values)
+    if isinstance(given, Mapping) and given and all(map(_is_widths, given.values())):
+        found = first_matching(tuple(given), leaves.paths, where, complete=complete)
+        return [None if pattern is None else given[pattern] for pattern in found]
+    try:
+        spread = jax.tree.map(_Widths, given, is_leaf=_is_widths)
+        return [None if x is None else x.of for x in broadcast_prefix(spread, leaves)]
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{where}: split_outputs does not fit the tree: {error}. It is the widths of all "
+            "matrices, as (64, 32, 32), a mapping from path patterns to widths, or a tree of them "
+            "like the params"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """The widths of one array, a leaf to tree functions."""
+
+    of: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not _is_widths(self.of):
+            raise TypeError(f"expected a tuple of whole numbers or None, got {self.of!r}")
+
+
+def _is_widths(x: object) -> bool:
+    return isinstance(x, list | tuple) and bool(x) and all(type(n) is int for n in x)
 
 
 def _length(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:

@@ -18,7 +18,8 @@ from .registry import EXAMPLES, SCHEDULES, definitions
 # Numbers just outside of what an argument may be, written down here and not read off the library.
 OUTSIDE: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(
-        ("b1", "b2", "b3", "rho", "alpha_of_rmsprop", "beta_of_signum"), (-0.1, 1.0, 1.5)
+        ("b1", "b2", "b3", "b1_1d", "b2_1d", "rho", "alpha_of_rmsprop", "beta_of_signum"),
+        (-0.1, 1.0, 1.5),
     ),
     **dict.fromkeys(("decay", "momentum", "dampening", "pct_start", "pct_final"), (-0.1, 1.1)),
     **dict.fromkeys(("eta_minus",), (-0.1, 1.1)),
@@ -54,6 +55,10 @@ OUTSIDE: dict[str, tuple[float, ...]] = {
             "adam_eps_root",
             "adam_weight_decay",
             "adam_learning_rate",
+            "eps_instability",
+            "clip",
+            "learning_rate_1d",
+            "weight_decay_1d",
             "consistent_rms",
             "eta",
             "l2_norm_clip",

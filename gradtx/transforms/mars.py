@@ -1,0 +1,70 @@
+"""MARS: gradients corrected by how they changed since the step before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jax import Array, lax
+
+from gradtx.core.decorators import per_leaf
+from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.norms import norm_of
+from gradtx.core.numerics import times, zeros_like
+from gradtx.core.rule import Rule
+from gradtx.core.state import Updates
+
+__all__ = ["MarsState", "scale_by_mars_correction"]
+
+
+class MarsState(NamedTuple):
+    """The gradient of the step before, shaped like the parameter; 0 at first."""
+
+    last_grad: Updates
+
+
+@per_leaf
+def scale_by_mars_correction(
+    gamma: NonNegative = 0.025, b1: Decay = 0.95, clip: NonNegative | None = 1.0
+) -> Rule:
+    """Add to the gradient a part of its change since the step before, and clip each array.
+
+        c = g + gamma * b1 / (1 - b1) * (g - g_before)
+        u = c * min(1, clip / ||c||)                    u = c if clip is None
+
+    It goes before the moments of any optimizer, whose running mean of gradients lags behind by
+    about b1 / (1 - b1) steps: the change makes up for a part of that, and reduces the variance of
+    the mean. The gradient before the first is 0.
+
+    Args:
+        gamma: how much of the change is added; 0 adds nothing, 1 makes up for all of the lag
+        b1: the decay of the running mean that follows
+        clip: the largest norm of an array; None does not clip
+
+    State: last_grad, 4 bytes a parameter.
+
+    Example:
+        >>> tx = gradtx.scale_by_mars_correction(gamma=0.5, b1=0.5, clip=None)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for grad in (2.0, 2.0, 1.0):
+        ...     updates, state = tx.update(jnp.array([grad]), state)
+        ...     print(updates)
+        [3.]
+        [2.]
+        [0.5]
+
+    See also: `mars`.
+
+    References: Yuan et al., 2024, https://arxiv.org/abs/2411.10438
+    """
+
+    def init(param: Array) -> MarsState:
+        return MarsState(zeros_like(param))
+
+    def update(grad: Array, state: MarsState) -> tuple[Array, MarsState]:
+        change = lax.sub(grad, state.last_grad)
+        corrected = lax.add(grad, times(gamma * b1 / (1 - b1), change))
+        if clip is not None:
+            corrected = norm_of([corrected]).shrinking_to(clip).times(corrected)
+        return corrected, MarsState(grad)
+
+    return Rule(init, update)
