@@ -4,6 +4,7 @@ from gradtx.core.exports import export_names as _export_names
 from gradtx.optimizers.adadelta import *
 from gradtx.optimizers.adagrad import *
 from gradtx.optimizers.adam import *
+from gradtx.optimizers.adam_mini import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
 from gradtx.optimizers.ademamix import *
@@ -14,12 +15,14 @@ from gradtx.optimizers.cocob import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.factored import *
 from gradtx.optimizers.galore import *
+from gradtx.optimizers.hyperball import *
 from gradtx.optimizers.laprop import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.madgrad import *
 from gradtx.optimizers.mars import *
 from gradtx.optimizers.muon import *
 from gradtx.optimizers.noise import *
+from gradtx.optimizers.normuon import *
 from gradtx.optimizers.novograd import *
 from gradtx.optimizers.optimistic import *
 from gradtx.optimizers.polyak import *
@@ -28,6 +31,7 @@ from gradtx.optimizers.radam import *
 from gradtx.optimizers.rmsprop import *
 from gradtx.optimizers.rprop import *
 from gradtx.optimizers.schedule_free import *
+from gradtx.optimizers.scion import *
 from gradtx.optimizers.sgd import *
 from gradtx.optimizers.sign import *
 from gradtx.optimizers.sophia import *

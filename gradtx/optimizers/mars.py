@@ -9,6 +9,7 @@ import jax
 from gradtx.combinators.chain import chain
 from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import partition
+from gradtx.core.arithmetic import operand
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.mask import MaskLike
@@ -113,7 +114,7 @@ def mars(
         if kind == "lion":
             return chain(correction, ema(b1, debias=False), scale_by_sign())
         orthogonal = scale_by_muon(
-            beta=b1, eps=eps * (1 - b1), nesterov=False, bias_correction=False
+            beta=b1, eps=operand(eps) * (1 - operand(b1)), nesterov=False, bias_correction=False
         )
         return chain(correction, orthogonal, scale_by_shape(OUTPUTS_FIRST))
 

@@ -3,6 +3,7 @@
 from gradtx.core.exports import export_names as _export_names
 from gradtx.transforms.adadelta import *
 from gradtx.transforms.adam import *
+from gradtx.transforms.adam_mini import *
 from gradtx.transforms.adamax import *
 from gradtx.transforms.adan import *
 from gradtx.transforms.ademamix import *
@@ -20,12 +21,14 @@ from gradtx.transforms.galore import *
 from gradtx.transforms.laprop import *
 from gradtx.transforms.lbfgs import *
 from gradtx.transforms.linesearch import *
+from gradtx.transforms.lmo import *
 from gradtx.transforms.madgrad import *
 from gradtx.transforms.mars import *
 from gradtx.transforms.matrix_axes import *
 from gradtx.transforms.momentum import *
 from gradtx.transforms.monitoring import *
 from gradtx.transforms.nadam import *
+from gradtx.transforms.neuron_norm import *
 from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.novograd import *

@@ -130,10 +130,11 @@ class Layout:
 
     def pieces(self, x: Array) -> list[Array]:
         """The matrices side by side, each (batch, rows, width)."""
-        matrices = self.split(x)
-        if len(self.widths) < 2:
-            return [matrices]
-        return lax.split(matrices, self.widths, axis=2)
+        return self.side_by_side(self.split(x))
+
+    def side_by_side(self, matrices: Array) -> list[Array]:
+        """An array (batch, rows, columns) cut where one of the matrices ends."""
+        return [matrices] if len(self.widths) < 2 else lax.split(matrices, self.widths, axis=2)
 
     def join_pieces(self, pieces: Sequence[Array]) -> Array:
         """The inverse of `pieces`."""

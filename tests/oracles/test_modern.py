@@ -27,8 +27,24 @@ RECORDED = np.load(FOLDER / "trajectories.npz")
 OUTPUTS_LAST = ("scion", "normuon", "muon", "hyperball")
 TO_JAX = {"matrix": (1, 0), "square": (1, 0), "kernel": (2, 3, 1, 0)}
 
+
 # Where the settings are not the arguments.
-BUILD: dict[str, Callable[..., Any]] = {}
+def _hyperball(inner: str, learning_rate: float, **moments: float) -> Any:
+    if inner == "muon":
+        # Its iteration has converged: the coefficients of the record's code are (2, -1.5, 0.5).
+        beta = moments["momentum"]
+        direction = gradtx.scale_by_muon((2, -1.5, 0.5), 12, beta, 1e-7, bias_correction=False)
+    else:
+        direction = gradtx.scale_by_adam(**moments)
+    return gradtx.hyperball(direction, learning_rate)
+
+
+def _adam_mini(**arguments: float) -> Any:
+    blocks = {"matrix": "rows", "square": 2, "vector|scalar|tensor": "whole"}
+    return gradtx.adam_mini(**arguments, blocks=blocks, mask=~gradtx.matching("vector"))
+
+
+BUILD: dict[str, Callable[..., Any]] = {"hyperball": _hyperball, "adam_mini": _adam_mini}
 
 
 def _function(name: str) -> Callable[..., Any] | None:
