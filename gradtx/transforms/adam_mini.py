@@ -153,7 +153,7 @@ def _checked(pattern: str, block: Any) -> Block:
         block[1] if isinstance(block, tuple) and block[:1] == ("columns",) == block[:-1] else block
     )
     if block in WORDS or (type(groups) is int and groups >= 1):
-        return block  # type: ignore[no-any-return]
+        return block
     raise ValueError(
         f"adam_mini: blocks[{pattern!r}] must be 'rows', 'columns', 'whole', 'elements', a number "
         f"of groups of rows >= 1, or ('columns', a number of groups), got {show(block)}"

@@ -87,15 +87,17 @@ def scale_by_came(
     """
 
     def init(param: Array) -> CameState:
-        mu, none = zeros_like(param), [unused(param) for _ in range(5)]
-        axes = _factored_axes(param)
+        mu, axes = zeros_like(param), _factored_axes(param)
         if axes is None:
-            return CameState(mu, *none[:2], real_full_like(param, 0), *none[3:])
-        (row, column), (row_too, column_too) = (
-            zeros_like_result(lambda x: tuple(jnp.mean(abs_sq(x), axis) for axis in axes), param)
-            for _ in range(2)
-        )
-        return CameState(mu, row, column, none[2], row_too, column_too)
+            none = [unused(param) for _ in range(4)]
+            return CameState(mu, none[0], none[1], real_full_like(param, 0), none[2], none[3])
+
+        def means(x: Array) -> tuple[Array, Array]:
+            return jnp.mean(abs_sq(x), axes[0]), jnp.mean(abs_sq(x), axes[1])
+
+        v_row, v_col = zeros_like_result(means, param)
+        residual_row, residual_col = zeros_like_result(means, param)
+        return CameState(mu, v_row, v_col, unused(param), residual_row, residual_col)
 
     def update(grad: Array, state: CameState) -> tuple[Array, CameState]:
         axes, square = _factored_axes(grad), abs_sq(grad) + eps

@@ -99,9 +99,8 @@ class Layout:
         if len({*rows, *columns}) != len(rows) + len(columns):
             raise ValueError(f"{here}: rows {axes.rows} and columns {axes.columns} share an axis")
         batch = tuple(a for a in range(len(shape)) if a not in rows + columns)
-        return cls(
-            shape, batch + rows + columns, *(_length(shape, x) for x in (batch, rows, columns))
-        )
+        n, height, width = (_length(shape, part) for part in (batch, rows, columns))
+        return cls(shape, batch + rows + columns, n, height, width)
 
     def split(self, x: Array) -> Array:
         """The array reshaped to (batch, rows, columns)."""
@@ -134,7 +133,9 @@ class Layout:
 
     def side_by_side(self, matrices: Array) -> list[Array]:
         """An array (batch, rows, columns) cut where one of the matrices ends."""
-        return [matrices] if len(self.widths) < 2 else lax.split(matrices, self.widths, axis=2)
+        return (
+            [matrices] if len(self.widths) < 2 else list(lax.split(matrices, self.widths, axis=2))
+        )
 
     def join_pieces(self, pieces: Sequence[Array]) -> Array:
         """The inverse of `pieces`."""
