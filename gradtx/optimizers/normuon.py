@@ -39,7 +39,7 @@ def normuon(
     *,
     ns_coeffs: Coefficients = STANDARD,
     ns_steps: NonNegativeInt = 5,
-    eps: NonNegative = 1e-7,
+    eps: NonNegative = 1e-8,
     nesterov: bool = True,
     bias_correction: bool = False,
     scale: Scaling = "width",
@@ -47,7 +47,6 @@ def normuon(
     split_outputs: Split = None,
     adam_b1: Decay = 0.9,
     adam_b2: Decay = 0.999,
-    adam_eps: NonNegative = 1e-8,
     adam_weight_decay: NonNegative = 0.0,
     adam_learning_rate: NonNegative | None = None,
     muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
@@ -76,7 +75,8 @@ def normuon(
             ~matching("bias|scale"); None means all
         ns_coeffs: the coefficients of Newton-Schulz, or the name of a preset, as in `muon`
         ns_steps: how many iterations Newton-Schulz takes, if ns_coeffs is a single triple
-        eps: a small number added to the norm of a matrix before Newton-Schulz
+        eps: a small number added to the norm of a matrix before Newton-Schulz, and to AdamW's
+            denominators
         bias_correction: divide mu by 1 - momentum^t, and look ahead as Adam does; the authors do
             not
         scale: whether matrices with more rows (inputs) than columns (outputs) keep their length
@@ -85,7 +85,6 @@ def normuon(
         split_outputs: the widths of matrices that lie side by side in one, as in `muon`
         adam_b1: b1 of AdamW
         adam_b2: b2 of AdamW
-        adam_eps: eps of AdamW
         adam_weight_decay: how strongly the other arrays are pulled towards 0; 0 switches it off
         adam_learning_rate: the length of AdamW's steps; None means learning_rate, for which 0.02 is
             long
@@ -103,8 +102,8 @@ def normuon(
         >>> tx = gradtx.normuon(0.5, adam_learning_rate=0.1)
         >>> updates, state = jax.jit(tx.update)(grads, tx.init(params), params)
         >>> print(np.asarray(updates["w"]).round(2) + 0.0)
-        [[-0.45  0.  ]
-         [ 0.   -0.45]]
+        [[-0.42  0.  ]
+         [ 0.   -0.42]]
 
     See also: `muon`, `normalize_neurons`.
 
@@ -132,7 +131,7 @@ def normuon(
         learning_rate if adam_learning_rate is None else adam_learning_rate,
         adam_b1,
         adam_b2,
-        adam_eps,
+        eps,
         mu_dtype=mu_dtype,
         weight_decay=adam_weight_decay,
         nesterov=nesterov,

@@ -12,7 +12,7 @@ from gradtx.combinators.partition import partition
 from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import Decay, NonNegative
-from gradtx.core.leaves import Leaves
+from gradtx.core.leaves import Leaves, at
 from gradtx.core.mask import check_pattern, first_matching
 from gradtx.core.numerics import abs_sq, plus, running_mean, sqrt, zeros_like, zeros_like_result
 from gradtx.core.printing import show
@@ -82,10 +82,13 @@ def scale_by_adam_mini(
     def labels(params: Params) -> Params:
         leaves = Leaves.of(params)
         found = first_matching(tuple(given), leaves.paths, "adam_mini: blocks")
-        return leaves.tree(
-            _label(_default(x) if pattern is None else given[pattern])
+        kinds = [
+            _default(x) if pattern is None else given[pattern]
             for x, pattern in zip(leaves.values, found, strict=True)
-        )
+        ]
+        for x, kind, path in zip(leaves.values, kinds, leaves.paths, strict=True):
+            _check_fits(x, kind, path)
+        return leaves.tree(map(_label, kinds))
 
     kinds = dict.fromkeys(["rows", *given.values(), "whole"])
     return partition(
@@ -122,21 +125,23 @@ def adam_by_blocks(b1: Decay, b2: Decay, eps: NonNegative, *, block: Block) -> R
 def view(shape: tuple[int, ...], block: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape in which an array is viewed, and the axes that its blocks extend over."""
     every = tuple(range(len(shape)))
-    if block in ("whole", "elements"):
-        return shape, every if block == "whole" else ()
-    if not shape:
-        raise ValueError(f"a scalar has no {show(block)}: take 'whole'")
-    if block == "rows":
-        return shape, every[1:]
-    if block == "columns":
-        return shape, every[:-1]
-    by_rows = isinstance(block, int)
-    groups, axis = (block, 0) if by_rows else (block[1], len(shape) - 1)
-    if shape[axis] % groups:
-        what = "rows" if by_rows else "columns"
-        raise ValueError(f"{groups} groups do not divide its {shape[axis]} {what}")
+    if not shape or isinstance(block, str):
+        return shape, {"rows": every[1:], "columns": every[:-1], "whole": every}.get(block, ())
+    groups, axis = (block, 0) if isinstance(block, int) else (block[1], len(shape) - 1)
     viewed = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
     return viewed, tuple(a for a in range(len(viewed)) if a != axis)
+
+
+def _check_fits(x: Array | None, block: Any, path: str) -> None:
+    """Refuse a block that an array cannot be divided into."""
+    if x is None or block in ("whole", "elements"):
+        return
+    here = f"adam_mini: {at(path)}"
+    if not x.ndim:
+        raise ValueError(f"{here}: a scalar has no {_label(block)}; give it the block 'whole'")
+    groups, axis = (block, 0) if isinstance(block, int) else (block[1], -1)
+    if isinstance(groups, int) and x.shape[axis] % groups:
+        raise ValueError(f"{here}: {_label(block)} do not divide an array of shape {x.shape}")
 
 
 def _default(x: Array | None) -> Block:

@@ -71,8 +71,8 @@ def scale_by_lmo(
         >>> grads = {"w": jnp.diag(jnp.array([4.0, 1.0])), "b": jnp.array([3.0, 3.0])}
         >>> tx = gradtx.scale_by_lmo()
         >>> updates, _ = tx.update(grads, tx.init(grads))
-        >>> print(np.diag(updates["w"]).round(1), updates["b"])
-        [0.7 0.9] [1. 1.]
+        >>> print(np.diag(updates["w"]).round(1), updates["b"].round(1))
+        [0.7 0.7] [1. 1.]
 
     See also: `scion`, `scale_by_muon`, `scale_by_sign`.
 
