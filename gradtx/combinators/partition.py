@@ -73,8 +73,8 @@ class _Labels:
         given = thaw(self.given)
         if given is None:
             return self._matched(leaves.paths, complete)
+        labels = given(leaves.tree(leaves.values)) if is_function(given) else given
         try:
-            labels = given(leaves.tree(leaves.values)) if is_function(given) else given
             return broadcast_prefix(labels, leaves)
         except ValueError as error:
             raise ValueError(

@@ -16,13 +16,12 @@ from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.matrix_axes import axes_of
+from gradtx.transforms.matrix_axes import Split, axes_of
 from gradtx.transforms.orthogonal import (
     STANDARD,
     Coefficients,
     Preconditioning,
     Scaling,
-    Split,
     scale_by_muon,
     scale_by_shape,
 )

@@ -13,12 +13,12 @@ from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
 from gradtx.optimizers.muon import with_adamw
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrix_axes import Split
 from gradtx.transforms.neuron_norm import normalize_neurons
 from gradtx.transforms.orthogonal import (
     STANDARD,
     Coefficients,
     Scaling,
-    Split,
     scale_by_muon,
     scale_by_shape,
 )

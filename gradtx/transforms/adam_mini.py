@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ from jax import Array
 from gradtx.combinators.partition import partition
 from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.dtypes import cast
-from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.hyperparameters import ByPattern, Decay, NonNegative
 from gradtx.core.leaves import Leaves, at
 from gradtx.core.mask import check_pattern, first_matching
 from gradtx.core.numerics import abs_sq, plus, running_mean, sqrt, zeros_like, zeros_like_result
@@ -25,7 +25,7 @@ __all__ = ["AdamMiniState", "scale_by_adam_mini"]
 
 # "rows", "columns", "whole", "elements"; a number of groups of rows; ("columns", a number).
 Block = Hashable
-Blocks = Mapping[str, Any]
+Blocks = Annotated[Mapping[str, Any], ByPattern()]
 WORDS = ("rows", "columns", "whole", "elements")
 
 
@@ -77,6 +77,8 @@ def scale_by_adam_mini(
 
     References: Zhang et al., 2024, https://arxiv.org/abs/2406.16793
     """
+    if blocks is not None and not isinstance(blocks, Mapping):
+        raise TypeError(f"adam_mini: blocks must be a dict by path pattern, got {show(blocks)}")
     given = {pattern: _checked(pattern, block) for pattern, block in (blocks or {}).items()}
 
     def labels(params: Params) -> Params:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 import jax
 from jax import Array, lax
 
+from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix, first_matching
 
@@ -167,6 +168,20 @@ def widths_of(given: Any, leaves: Leaves, where: str, *, complete: bool) -> list
             "matrices, as (64, 32, 32), a mapping from path patterns to widths, or a tree of them "
             "like the params"
         ) from error
+
+
+@dataclass(frozen=True)
+class SplitKind(ByPattern):
+    """Widths of all matrices, by path pattern, or a tree of them like the params."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """Patterns in their order; a tree as it is."""
+        by_pattern = isinstance(value, Mapping) and all(map(_is_widths, value.values()))
+        return super().convert(where, value) if by_pattern else value
+
+
+# The widths of all matrices; or by path pattern; or a tree of them, or of None, like the params.
+Split = Annotated[Sequence[int] | Mapping[str, Any] | None, SplitKind()]
 
 
 @dataclass(frozen=True)

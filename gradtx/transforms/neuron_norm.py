@@ -15,8 +15,8 @@ from gradtx.core.norms import norm_over
 from gradtx.core.numerics import abs_sq, plus, real_full_like, running_mean, sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
-from gradtx.transforms.matrix_axes import Layout, MuonDimensionNumbers
-from gradtx.transforms.orthogonal import Split, Tree, layouts_of
+from gradtx.transforms.matrix_axes import Layout, MuonDimensionNumbers, Split
+from gradtx.transforms.orthogonal import Tree, layouts_of
 
 __all__ = ["NeuronState", "normalize_neurons"]
 

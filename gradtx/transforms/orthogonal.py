@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from gradtx.transforms.matrix_axes import (
     Axes,
     Layout,
     MuonDimensionNumbers,
+    Split,
     axes_of,
     widths_of,
 )
@@ -61,8 +62,6 @@ PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
 Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 Tree = Any  # of dimension numbers, like the params
-# Widths of all matrices, by path pattern, or a tree of them like the params.
-Split = Sequence[int] | Mapping[str, Sequence[int]] | Any
 
 
 @dataclass(frozen=True)
