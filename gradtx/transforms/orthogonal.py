@@ -178,7 +178,8 @@ def scale_by_muon(
 
     def init(params: Params) -> MuonState:
         leaves = Leaves.of(params)
-        layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
+        if split_outputs is not None:
+            layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
         mu = [
             _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
         ]
