@@ -121,8 +121,3 @@ def clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) 
 def shift(schedule: Schedule, steps: AnySteps) -> Any:
     """The schedule that many steps later, and its first value until then."""
     return lambda t: schedule(jnp.maximum(t - steps, 0))
-
-
-def operand(x: ScalarOrSchedule) -> Any:
-    """x, or a plain function as a schedule: what a recipe may add and multiply."""
-    return Schedule._accept("operand", x) if callable(x) else x

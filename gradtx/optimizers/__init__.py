@@ -15,7 +15,6 @@ from gradtx.optimizers.cocob import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.factored import *
 from gradtx.optimizers.galore import *
-from gradtx.optimizers.hyperball import *
 from gradtx.optimizers.laprop import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.madgrad import *

@@ -9,7 +9,6 @@ import jax
 from gradtx.combinators.chain import chain
 from gradtx.combinators.masked import masked
 from gradtx.combinators.partition import partition
-from gradtx.core.arithmetic import operand
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.mask import MaskLike
@@ -17,10 +16,10 @@ from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.adam import scale_by_adam, scale_by_amsgrad
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.mars import scale_by_mars_correction
+from gradtx.transforms.mars import orthogonal_mean, scale_by_mars_correction
 from gradtx.transforms.matrix_axes import MuonDimensionNumbers
 from gradtx.transforms.momentum import ema
-from gradtx.transforms.orthogonal import scale_by_muon, scale_by_shape
+from gradtx.transforms.orthogonal import scale_by_shape
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.sign import scale_by_sign
 
@@ -113,10 +112,7 @@ def mars(
             return chain(correction, moments(b1, b2))
         if kind == "lion":
             return chain(correction, ema(b1, debias=False), scale_by_sign())
-        orthogonal = scale_by_muon(
-            beta=b1, eps=operand(eps) * (1 - operand(b1)), nesterov=False, bias_correction=False
-        )
-        return chain(correction, orthogonal, scale_by_shape(OUTPUTS_FIRST))
+        return chain(correction, orthogonal_mean(b1, eps), scale_by_shape(OUTPUTS_FIRST))
 
     def each(
         matrix: GradientTransformation, rest: GradientTransformation

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gradtx.combinators.chain import chain
-from gradtx.core.arithmetic import operand
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import NonNegative, PositiveFraction
 from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.lmo import Norm, scale_by_lmo
+from gradtx.transforms.lmo import Norm, average, scale_by_lmo
 from gradtx.transforms.matrix_axes import MuonDimensionNumbers
-from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale as scale_by
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.types import Tree
@@ -73,7 +71,7 @@ def scion(
     References: Pethick et al., 2025, https://arxiv.org/abs/2502.07529
     """
     return chain(
-        ema(1 - operand(momentum), debias=False),
+        average(momentum),
         scale_by_lmo(
             norm, norm_kwargs=norm_kwargs, weight_dimension_numbers=weight_dimension_numbers
         ),

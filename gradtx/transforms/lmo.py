@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.decorators import per_tree
+from gradtx.core.decorators import per_leaf, per_tree
+from gradtx.core.hyperparameters import PositiveFraction
 from gradtx.core.leaves import Leaves, at
 from gradtx.core.norms import norm_over, rms_of
-from gradtx.core.numerics import plus, times
+from gradtx.core.numerics import plus, running_mean, times, zeros_like
+from gradtx.core.rule import Rule
 from gradtx.core.state import Params, Updates
 from gradtx.transforms.matrix_axes import Axes, Layout, MuonDimensionNumbers, axes_of
 from gradtx.transforms.orthogonal import STANDARD, Tree, newton_schulz, of_matrices
 
-__all__ = ["scale_by_lmo"]
+__all__ = ["ScionState", "scale_by_lmo"]
 
 Norm = Literal["auto", "spectral", "spectral_conv", "sign", "col_norm", "row_norm", "bias_rms"]
 # What norm_kwargs may say of each norm, and what holds otherwise.
@@ -31,6 +33,26 @@ OPTIONS: dict[str, dict[str, bool | int]] = {
 }
 EPS = 1e-8  # beside a norm or a root mean square
 EPS_OF_MATRIX = 1e-7  # beside the norm before Newton-Schulz
+
+
+class ScionState(NamedTuple):
+    """The running mean of the gradient, shaped like the parameter."""
+
+    mu: Updates
+
+
+@per_leaf
+def average(momentum: PositiveFraction) -> Rule:
+    """u = mu <- (1 - momentum) * mu + momentum * g"""
+
+    def init(param: Array) -> ScionState:
+        return ScionState(zeros_like(param))
+
+    def update(grad: Array, state: ScionState) -> tuple[Array, ScionState]:
+        mu = running_mean(state.mu, grad, 1 - momentum)
+        return mu, ScionState(mu)
+
+    return Rule(init, update)
 
 
 @per_tree

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 from jax import Array, lax
 
-from gradtx.core.decorators import per_leaf
+from gradtx.core.decorators import per_leaf, per_tree
 from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import norm_of
-from gradtx.core.numerics import times, zeros_like
+from gradtx.core.numerics import running_mean, times, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Updates
+from gradtx.core.state import LikeParams, Params, Updates
+from gradtx.transforms.orthogonal import STANDARD, layouts_of, newton_schulz, of_matrices
 
 __all__ = ["MarsState", "scale_by_mars_correction"]
 
@@ -66,5 +69,34 @@ def scale_by_mars_correction(
         if clip is not None:
             corrected = norm_of([corrected]).shrinking_to(clip).times(corrected)
         return corrected, MarsState(grad)
+
+    return Rule(init, update)
+
+
+class OrthogonalMeanState(NamedTuple):
+    """The running mean of the updates, a tree like the params."""
+
+    mu: LikeParams
+
+
+@per_tree
+def orthogonal_mean(b1: Decay, eps: NonNegative) -> Rule:
+    """mu <- b1 * mu + (1 - b1) * g;  u = newton_schulz(mu), with eps beside ||mu|| / (1 - b1)"""
+
+    def init(params: Params) -> OrthogonalMeanState:
+        return OrthogonalMeanState(jax.tree.map(zeros_like, params))
+
+    def made_orthogonal(x: Array) -> Array:
+        return newton_schulz(x, (STANDARD,) * 5, "frobenius", eps, 1 / (1 - b1))
+
+    def update(updates: Updates, state: OrthogonalMeanState) -> tuple[Updates, OrthogonalMeanState]:
+        leaves = Leaves.of(updates)
+        old = aligned_arrays(leaves, state.mu, "mars: the state's mu")
+        mu = [
+            None if g is None else running_mean(m, g, b1)
+            for g, m in zip(leaves.values, old, strict=True)
+        ]
+        made = of_matrices(made_orthogonal, mu, layouts_of(None, leaves, "mars"))
+        return leaves.tree(made), OrthogonalMeanState(leaves.tree(mu))
 
     return Rule(init, update)

@@ -10,9 +10,9 @@ from jax import Array
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.hyperparameters import Decay, NonNegative
-from gradtx.core.leaves import Leaves, align
+from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.norms import norm_over
-from gradtx.core.numerics import abs_sq, plus, real_full_like, running_mean, sqrt
+from gradtx.core.numerics import abs_sq, plus, running_mean, sqrt, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.transforms.matrix_axes import Layout, MuonDimensionNumbers, Split
@@ -68,21 +68,29 @@ def normalize_neurons(
     """
     where = "normalize_neurons"
 
+    def zeros(x: Array, layout: Layout) -> Array:
+        """One number for each column, placed as the array is."""
+        first: Array = zeros_like_result(lambda x: jnp.sum(abs_sq(layout.split(x)), 1), x)
+        return first
+
     def init(params: Params) -> NeuronState:
         leaves = Leaves.of(params)
         layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
         return NeuronState(
             leaves.tree(
-                x if layout is None else real_full_like(layout.split(x)[:, 0], 0)
+                x if layout is None else zeros(x, layout)
                 for x, layout in zip(leaves.values, layouts, strict=True)
             )
         )
 
-    def evened(x: Array, layout: Layout, nu: Array) -> tuple[Array, Array]:
+    def evened(x: Array, layout: Layout, nu: Array, path: str) -> tuple[Array, Array]:
         """The update of one array, and its new nu."""
         matrices = layout.split(x)
         if nu.shape != (layout.batch, layout.columns):
-            raise ValueError(f"a nu of shape {nu.shape} does not fit updates of shape {x.shape}")
+            raise ValueError(
+                f"{where}: {at(path)}: updates {describe(x)} do not fit the state's nu, "
+                f"{describe(nu)}"
+            )
         nu = running_mean(nu, jnp.sum(abs_sq(matrices), 1) / max(layout.rows, 1), b2)
         divided = matrices / plus(eps, sqrt(nu))[:, None]
         kept = [
@@ -98,8 +106,8 @@ def normalize_neurons(
         layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
         old = align(leaves, state.nu, "normalize_neurons: the state's nu")
         made = [
-            (x, nu) if layout is None else evened(x, layout, nu)
-            for x, layout, nu in zip(leaves.values, layouts, old, strict=True)
+            (x, nu) if layout is None else evened(x, layout, nu, path)
+            for x, layout, nu, path in zip(leaves.values, layouts, old, leaves.paths, strict=True)
         ]
         return leaves.tree(u for u, _ in made), NeuronState(leaves.tree(nu for _, nu in made))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.hyperparameters import NonNegative
@@ -129,27 +129,3 @@ def shrink_to_sphere(learning_rate: NonNegative) -> Callable[..., Array]:
 
 def _shrinkage(learning_rate: float | Array) -> float | Array:
     return (1 + learning_rate**2) ** -0.5
-
-
-@per_leaf
-def move_on_sphere(learning_rate: NonNegative) -> Callable[..., Array]:
-    """Step against the updates, as long as learning_rate times each array, and keep its norm.
-
-        p' = param - learning_rate * ||param|| * g / ||g||
-        u  = p' * ||param|| / ||p'|| - param
-
-    Args:
-        learning_rate: the length of a step relative to the array; for small ones, the angle
-
-    State: none.
-
-    References: Wen et al., 2025, see `hyperball`
-    """
-
-    def update(grad: Array, param: Array) -> Array:
-        size = norm_of([param])
-        step = times(learning_rate, times(size.value, norm_of([grad]).below(1).times(grad)))
-        moved = lax.sub(param, step)
-        return lax.sub(norm_of([moved]).below(size.value).times(moved), param)
-
-    return update

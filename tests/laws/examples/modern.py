@@ -85,11 +85,9 @@ EXAMPLES: tuple[Example, ...] = (
             weight_decay=0.1,
             bias_correction=False,
             scale="spectral",
-            split_outputs={"^w": (1, 1)},
             cautious_weight_decay=True,
         ),
         needs_params=True,
-        by_path=True,
         written_out=False,
     ),
     E(
@@ -97,11 +95,16 @@ EXAMPLES: tuple[Example, ...] = (
         "of Adam",
         lambda: gradtx.hyperball(gradtx.scale_by_adam(), 0.1),
         needs_params=True,
-        rates=(0.02, 0.02),
     ),
     # -- Scion -----------------------------------------------------------------------------------
     E("scale_by_lmo", "default", gradtx.scale_by_lmo),
-    E("scion", "default", lambda: gradtx.scion(0.1), needs_params=True, rates=(0.02, 0.01)),
+    E(
+        "scion",
+        "nearly default",
+        lambda: gradtx.scion(0.1, scale=3.0),
+        needs_params=True,
+        rates=(0.005, 0.003),
+    ),
     # -- Adam-mini -------------------------------------------------------------------------------
     E("scale_by_adam_mini", "default", gradtx.scale_by_adam_mini),
     E(

@@ -1,12 +1,18 @@
-"""Hyperball."""
+"""Hyperball: steps of a fixed angle, each array on the sphere on which it starts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array, lax
+
 from gradtx.combinators.chain import chain
-from gradtx.core.decorators import recipe
+from gradtx.core.decorators import per_leaf, recipe
 from gradtx.core.hyperparameters import NonNegative
+from gradtx.core.norms import norm_of
+from gradtx.core.numerics import times
 from gradtx.core.transformation import GradientTransformation, TransformationLike
-from gradtx.transforms.trust_ratio import move_on_sphere
 
 __all__ = ["hyperball"]
 
@@ -22,7 +28,8 @@ def hyperball(inner: TransformationLike, learning_rate: NonNegative) -> Gradient
     The norm of an array stays what it was at the start, so that learning_rate is the angle by which
     it turns, and weight decay, whose balance with the steps would set the norm, has no place. It is
     for matrices whose scale does not matter, such as those before a normalisation. An array that is
-    0 stays 0: give biases, scales and embeddings another optimizer with `partition`.
+    0 stays 0, and a single number stays what it is: give biases, scales and embeddings another
+    optimizer with `partition`.
 
     Args:
         inner: what makes the direction, gradtx's or Optax's, with updates that still point uphill:
@@ -47,3 +54,29 @@ def hyperball(inner: TransformationLike, learning_rate: NonNegative) -> Gradient
     https://github.com/KellerJordan/modded-nanogpt (records/track_3_optimization)
     """
     return chain(inner, move_on_sphere(learning_rate))
+
+
+@per_leaf
+def move_on_sphere(learning_rate: NonNegative) -> Callable[..., Array]:
+    """Step against the updates, as long as learning_rate times each array, and keep its norm.
+
+        p' = param - learning_rate * ||param|| * g / ||g||
+        u  = p' * ||param|| / ||p'|| - param
+
+    Args:
+        learning_rate: the length of a step relative to the array; for small ones, the angle
+
+    State: none.
+
+    References: Wen et al., 2025, see `hyperball`
+    """
+
+    def update(grad: Array, param: Array) -> Array:
+        if param.size < 2:
+            return jnp.zeros_like(grad)
+        size = norm_of([param])
+        step = times(learning_rate, times(size.value, norm_of([grad]).below(1).times(grad)))
+        moved = lax.sub(param, step)
+        return lax.sub(norm_of([moved]).below(size.value).times(moved), param)
+
+    return update
