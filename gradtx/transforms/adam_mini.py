@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -109,7 +110,8 @@ def adam_by_blocks(b1: Decay, b2: Decay, eps: NonNegative, *, block: Block) -> R
 
     def mean_square(x: Array) -> Array:
         shape, axes = view(x.shape, block)
-        return jnp.mean(abs_sq(x).reshape(shape), axes, keepdims=True) if x.size else abs_sq(x)
+        total = jnp.sum(abs_sq(x).reshape(shape), axes, keepdims=True)
+        return total / max(math.prod(shape[a] for a in axes), 1)
 
     def init(param: Array) -> AdamMiniState:
         return AdamMiniState(None, zeros_like(param), zeros_like_result(mean_square, param))

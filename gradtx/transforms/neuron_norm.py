@@ -51,14 +51,14 @@ def normalize_neurons(
         split_outputs: the widths of matrices side by side, as in `scale_by_muon`: the norm is kept
             of each
 
-    State: nu, 4 bytes a column.
+    State: nu, 4 bytes a column. update needs params.
 
     Raises: ValueError, with the leaf's path, for an array that is no matrix.
 
     Example:
         >>> grads = jnp.array([[3.0, 0.1], [4.0, 0.1]])
         >>> tx = gradtx.normalize_neurons(b2=0.0)
-        >>> updates, state = tx.update(grads, tx.init(grads))
+        >>> updates, state = tx.update(grads, tx.init(grads), grads)
         >>> print(np.linalg.norm(updates, axis=0).round(3), np.linalg.norm(updates).round(3))
         [3.537 3.537] 5.002
 
@@ -101,7 +101,8 @@ def normalize_neurons(
         ]
         return layout.join_pieces(kept), nu
 
-    def update(updates: Updates, state: NeuronState) -> tuple[Updates, NeuronState]:
+    # params are requested so that shapes are checked: nu does not know how many rows there are.
+    def update(updates: Updates, state: NeuronState, params: Params) -> tuple[Updates, NeuronState]:
         leaves = Leaves.of(updates)
         layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
         old = align(leaves, state.nu, "normalize_neurons: the state's nu")

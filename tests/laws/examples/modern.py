@@ -2,7 +2,7 @@
 
 import gradtx
 
-from .example import E, Example, linear
+from .example import E, Example
 from .orthogonal import as_matrices
 
 EXAMPLES: tuple[Example, ...] = (
@@ -51,7 +51,7 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "mars",
         "lion all alike",
-        lambda: gradtx.mars(linear(), mars_type="lion", optimize_1d=True, gamma=0.5, mask="^w"),
+        lambda: gradtx.mars(0.1, mars_type="lion", optimize_1d=True, gamma=0.5, mask="^w"),
         needs_params=True,
         by_path=True,
         idle=("learning_rate_1d", "b1_1d", "b2_1d", "weight_decay_1d", "b2", "eps"),
@@ -67,6 +67,7 @@ EXAMPLES: tuple[Example, ...] = (
         "normalize_neurons",
         "of all arrays",
         lambda: gradtx.normalize_neurons(weight_dimension_numbers=as_matrices),
+        needs_params=True,
         written_out=False,
     ),
     E(
@@ -117,7 +118,7 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "adam_mini",
         "blocks",
-        lambda: gradtx.adam_mini(0.1, blocks={"^w": ("columns", 2), "^b": "elements"}),
+        lambda: gradtx.adam_mini(0.1, blocks={"^w": "columns"}),
         needs_params=True,
         by_path=True,
     ),
