@@ -6,6 +6,7 @@ from gradtx.combinators.cautious import *
 from gradtx.combinators.chain import *
 from gradtx.combinators.conditional import *
 from gradtx.combinators.freeze import *
+from gradtx.combinators.hyperball import *
 from gradtx.combinators.inject import *
 from gradtx.combinators.layerwise import *
 from gradtx.combinators.layouts import *

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from gradtx.combinators.masked import MaskedState, inside
 from gradtx.combinators.of_parts import OfParts
 from gradtx.core.definition import makes
 from gradtx.core.leaves import Leaves, is_function
-from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, hide
+from gradtx.core.mask import Mask, broadcast_prefix, check_pattern, first_matching, hide
 from gradtx.core.origin import Held, is_like, show_class, wrong
 from gradtx.core.printing import code, show
 from gradtx.core.skipping import some, tells_steps, took_step
@@ -90,19 +89,8 @@ class Labels:
 
     def _matched(self, paths: list[str], complete: bool) -> list[str | None]:
         """The first pattern found in each path."""
-        found = {key: [bool(re.search(str(key), path)) for path in paths] for key in self.known}
-        labels: list[Any] = [
-            next((key for key in self.known if found[key][i]), None) for i in range(len(paths))
-        ]
-        # A pattern that matches everything is a fallback, which may be left without a leaf.
-        idle = [key for key in self.known if key not in labels and not all(found[key])]
-        if complete and idle:
-            why = "earlier patterns take all that it matches" if any(found[idle[0]]) else "no match"
-            shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
-            raise ValueError(
-                f"partition: the pattern {idle[0]!r} gets no leaf ({why}); the paths are: {shown}"
-            )
-        return labels
+        patterns = [str(key) for key in self.known]
+        return first_matching(patterns, paths, "partition", complete=complete)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ COMMON: dict[str, str] = {
     "independent_decay": "leave the learning rate out of the decay: each step takes off "
     "weight_decay * param, and not learning_rate * weight_decay * param. A schedule of the rate "
     "then leaves it alone; weight_decay may have a schedule of its own. Smaller numbers are needed",
+    "cautious_weight_decay": "let an element decay only where the step, too, brings it nearer to "
+    "0, so that decay never works against the gradient",
     "mask": _MASK,
     "weight_decay_mask": "the parameters that decay: " + _MASK.partition(": ")[2],
     # -- running means ---------------------------------------------------------------------------

@@ -182,6 +182,15 @@ class InstancesByLabel(Instance):
 
 
 @dataclass(frozen=True)
+class ByPattern(Kind):
+    """Settings by path pattern, in their order: the first pattern that is found decides."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """A mapping that keeps its order; anything else as it is."""
+        return Labelled(value, value.values()) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
 class KeyKind(Kind):
     """The beginning of random numbers: a whole number, or a key as `jax.random` makes it."""
 

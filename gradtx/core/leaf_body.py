@@ -237,7 +237,7 @@ _ADVICE = "; was the state made by init on params of these shapes?"
 
 def _misses_state(error: AttributeError, grad: jax.Array, row: Row, state: Any) -> str | None:
     """What is wrong with the state, if that is why a rule did not find an attribute."""
-    if row and all(x is None for x in row):
+    if row and not jax.tree.leaves(row):  # None, or another group's
         return f"updates {describe(grad)} have no state: was the leaf None in init's params?"
     if error.obj is not state:
         return None

@@ -59,6 +59,26 @@ class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale")
         return f"{'~' if self.inverted else ''}matching({self.pattern!r})"
 
 
+def first_matching(
+    patterns: Sequence[str], leaf_paths: Sequence[str], where: str, *, complete: bool = True
+) -> list[str | None]:
+    """The first of the patterns that is found in each path, or None.
+
+    complete: whether these are all paths, so that a pattern that gets none of them is an error,
+    unless it would match every one.
+    """
+    found = {p: [re.search(p, path) is not None for path in leaf_paths] for p in patterns}
+    first = [next((p for p in patterns if found[p][i]), None) for i in range(len(leaf_paths))]
+    idle = [p for p in patterns if p not in first and not all(found[p])]
+    if complete and leaf_paths and idle:
+        why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
+        shown = ", ".join(leaf_paths[:8]) + (", ..." if len(leaf_paths) > 8 else "")
+        raise ValueError(
+            f"{where}: the pattern {idle[0]!r} gets no leaf ({why}); the paths are: {shown}"
+        )
+    return first
+
+
 MaskLike = Any | Callable[[Any], Any] | str | matching
 
 

@@ -188,6 +188,7 @@ def adamw(
     nesterov: bool = False,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -222,7 +223,9 @@ def adamw(
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )
 
 
@@ -240,6 +243,7 @@ def nadamw(
     nesterov: bool = True,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take NAdam's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -282,4 +286,5 @@ def nadamw(
         nesterov=nesterov,
         nu_dtype=nu_dtype,
         independent_decay=independent_decay,
+        cautious_weight_decay=cautious_weight_decay,
     )

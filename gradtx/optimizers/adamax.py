@@ -65,6 +65,7 @@ def adamaxw(
     mask: MaskLike = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adamax's steps, and pull the parameters towards 0 independently of their gradients.
 
@@ -97,5 +98,7 @@ def adamaxw(
     """
     return chain(
         scale_by_adamax(b1, b2, eps),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

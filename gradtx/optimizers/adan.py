@@ -25,6 +25,7 @@ def adan(
     mask: MaskLike = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a look ahead, from the differences between successive gradients.
 
@@ -66,5 +67,7 @@ def adan(
     """
     return chain(
         scale_by_adan(b1, b2, b3, eps, eps_root),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

@@ -28,6 +28,7 @@ def ademamix(
     *,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Adam's steps with a second, much slower running mean in the numerator.
 
@@ -68,7 +69,9 @@ def ademamix(
     """
     return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype, nu_dtype=nu_dtype),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )
 
 
@@ -84,6 +87,7 @@ def simplified_ademamix(
     mask: MaskLike = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take AdEMAMix's steps with a single sum of gradients in place of its two running means.
 
@@ -122,5 +126,7 @@ def simplified_ademamix(
     """
     return chain(
         scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

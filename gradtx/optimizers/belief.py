@@ -74,6 +74,7 @@ def acprop(
     mask: MaskLike = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Divide the gradient by the RMS distance of the earlier gradients from their running mean.
 
@@ -118,5 +119,7 @@ def acprop(
     """
     return chain(
         scale_by_acprop(b1, b2, eps, eps_root),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

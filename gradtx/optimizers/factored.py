@@ -34,6 +34,8 @@ def adafactor(
     eps: NonNegative = 1e-30,
     factored: bool = True,
     weight_decay_mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Divide by a factored second moment, clip, and scale by the size of the parameters.
 
@@ -98,7 +100,11 @@ def adafactor(
     if momentum is not None:
         parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
-        parts.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
+        parts.append(
+            add_decayed_weights(
+                weight_decay_rate, weight_decay_mask, cautious=cautious_weight_decay
+            )
+        )
     return chain(*parts, scale(-1))
 
 

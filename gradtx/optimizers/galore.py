@@ -29,6 +29,7 @@ def galore(
     weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Run Adam, or another optimizer, on gradients projected onto their top singular directions.
 
@@ -74,5 +75,7 @@ def galore(
     """
     return chain(
         scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

@@ -37,6 +37,7 @@ def kron(
     momentum_into_precond_update: bool = True,
     seed: NonNegativeInt = 0,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Whiten the momentum by a factor for each axis, each fitted to the gradients.
 
@@ -90,5 +91,7 @@ def kron(
             momentum_into_precond_update=momentum_into_precond_update,
             seed=seed,
         ),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

@@ -33,6 +33,7 @@ def shampoo(
     merge_small_dims: bool = True,
     kl: bool = False,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Multiply gradients along each axis by an inverse root of its running Gram matrix.
 
@@ -104,5 +105,7 @@ def shampoo(
             merge_small_dims=merge_small_dims,
             kl=kl,
         ),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

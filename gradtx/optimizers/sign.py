@@ -86,6 +86,7 @@ def lion(
     mask: MaskLike = None,
     *,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Step against the sign of a running mean that is interpolated towards the gradient.
 
@@ -121,5 +122,7 @@ def lion(
     """
     return chain(
         scale_by_lion(b1, b2, mu_dtype),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

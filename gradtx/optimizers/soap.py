@@ -33,6 +33,7 @@ def soap(
     nu_dtype: DType | None = None,
     factor_dtype: DType | None = None,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Run AdamW in the eigenbases of the running Gram matrices of each axis.
 
@@ -100,5 +101,7 @@ def soap(
             nu_dtype=nu_dtype,
             factor_dtype=factor_dtype,
         ),
-        *decoupled_decay(learning_rate, weight_decay, mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay
+        ),
     )

@@ -40,6 +40,7 @@ def sophia(
     *,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Divide momentum by an estimate of the Hessian's diagonal, then clip, with decoupled decay.
 
@@ -107,5 +108,7 @@ def sophia(
             print_win_rate_every_n_steps,
             nu_dtype=nu_dtype,
         ),
-        *decoupled_decay(learning_rate, weight_decay, weight_decay_mask, independent_decay),
+        *decoupled_decay(
+            learning_rate, weight_decay, weight_decay_mask, independent_decay, cautious_weight_decay
+        ),
     )

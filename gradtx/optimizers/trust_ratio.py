@@ -30,6 +30,8 @@ def lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: MaskLike = None,
+    *,
+    cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take AdamW's steps, scaled in each array to the norm of its parameter.
 
@@ -66,7 +68,7 @@ def lamb(
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask, cautious=cautious_weight_decay),
         scale_by_trust_ratio(),
         scale_by_learning_rate(learning_rate),
     )

@@ -90,12 +90,12 @@ def scale_by_factored_rms(
         axes = _factored_axes(param.shape, factored, min_dim_size_to_factor)
         if axes is None:
             return FactoredState(
-                count=None, v_row=_unused(param), v_col=_unused(param), v=real_full_like(param, 0)
+                count=None, v_row=unused(param), v_col=unused(param), v=real_full_like(param, 0)
             )
         row, column = zeros_like_result(
             lambda x: tuple(jnp.mean(abs_sq(x), axis) for axis in axes), param
         )
-        return FactoredState(count=None, v_row=row, v_col=column, v=_unused(param))
+        return FactoredState(count=None, v_row=row, v_col=column, v=unused(param))
 
     # param is requested so that its shape is checked: a transposed gradient would fit the state.
     def update(
@@ -105,15 +105,12 @@ def scale_by_factored_rms(
         squares = abs_sq(grad) + epsilon
         if axes is None:
             v = running_mean(state.v, squares, precomputed)
-            return grad / _root(v), state._replace(v=v)
-        longest, second = axes
-        row = running_mean(state.v_row, jnp.mean(squares, longest), precomputed)
-        column = running_mean(state.v_col, jnp.mean(squares, second), precomputed)
-        # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32.
-        over_mean = second - 1 if second > longest else second
-        by_row = _root(row) / _root(jnp.mean(row, over_mean, keepdims=True))
-        scaled = grad / jnp.expand_dims(by_row, longest) / jnp.expand_dims(_root(column), second)
-        return scaled, state._replace(v_row=row, v_col=column)
+            return grad / root(v), state._replace(v=v)
+        row, column = (
+            running_mean(old, jnp.mean(squares, axis), precomputed)
+            for old, axis in zip((state.v_row, state.v_col), axes, strict=True)
+        )
+        return over_root(grad, row, column, axes), state._replace(v_row=row, v_col=column)
 
     return Rule(init, update, precompute)
 
@@ -126,10 +123,24 @@ def _factored_axes(shape: tuple[int, ...], factored: bool, least: int) -> tuple[
     return (longest, second) if shape[second] >= max(least, 1) else None
 
 
-def _unused(param: Array) -> Array:
-    return jnp.zeros((1,), real_dtype(param.dtype))
+def over_root(x: Array, row: Array, column: Array, axes: tuple[int, int]) -> Array:
+    """x / sqrt(row * column / mean(row)): division by the root of a factored second moment.
+
+    axes: the one over which row is the mean, and the one over which column is.
+    """
+    first, second = axes
+    # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32; and
+    # multiply by reciprocals, since the derivative of x / root, at x = 0, would overflow.
+    over_mean = second - 1 if second > first else second
+    by_row, by_column = root(jnp.mean(row, over_mean, keepdims=True)) / root(row), 1 / root(column)
+    return x * jnp.expand_dims(by_row, first) * jnp.expand_dims(by_column, second)
 
 
-def _root(x: Array) -> Array:
+def root(x: Array) -> Array:
     """sqrt(x), and 1 where x is 0: no gradient has come yet, so there is nothing to scale."""
     return sqrt(jnp.where(x > 0, x, 1))
+
+
+def unused(param: Array) -> Array:
+    """What a field holds of an array that does not use it."""
+    return jnp.zeros((1,), real_dtype(param.dtype))

@@ -186,6 +186,7 @@ def scale_by_kron(
     def update(
         updates: Updates, state: ScaleByKronState, step: Step
     ) -> tuple[Updates, ScaleByKronState]:
+        """The whitened momentum of every leaf, by factors that are fitted anew when it is due."""
         leaves = Leaves.of(updates)
         aligned_arrays(leaves, state.mu, "scale_by_kron: the state's mu")
         grads, structure = jax.tree.flatten(updates)

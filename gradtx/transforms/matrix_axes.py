@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 import jax
-from jax import Array
+from jax import Array, lax
 
+from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.leaves import Leaves, at, is_function
-from gradtx.core.mask import broadcast_prefix
+from gradtx.core.mask import broadcast_prefix, first_matching
 
 __all__ = ["GaLoreDimensionNumbers", "MuonDimensionNumbers"]
 
@@ -73,13 +74,17 @@ def axes_of(given: Any, leaves: Leaves, where: str) -> list[Axes | None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one array is split into a batch of matrices and joined again."""
+    """How one array is split into a batch of matrices and joined again.
+
+    widths: the columns of each of the matrices that lie side by side in one, such as fused q, k, v.
+    """
 
     shape: tuple[int, ...]
     order: tuple[int, ...]
     batch: int
     rows: int
     columns: int
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, shape: tuple[int, ...], axes: Axes, where: str, path: str) -> Layout:
@@ -95,18 +100,103 @@ class Layout:
         if len({*rows, *columns}) != len(rows) + len(columns):
             raise ValueError(f"{here}: rows {axes.rows} and columns {axes.columns} share an axis")
         batch = tuple(a for a in range(len(shape)) if a not in rows + columns)
-        return cls(
-            shape, batch + rows + columns, *(_length(shape, x) for x in (batch, rows, columns))
-        )
+        n, height, width = (_length(shape, part) for part in (batch, rows, columns))
+        return cls(shape, batch + rows + columns, n, height, width)
 
     def split(self, x: Array) -> Array:
         """The array reshaped to (batch, rows, columns)."""
         return x.transpose(self.order).reshape(self.batch, self.rows, self.columns)
 
     def join(self, matrices: Array) -> Array:
-        """The inverse of `split`."""
+        """The inverse of `split`: (batch, rows, columns) reshaped to the array."""
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return matrices.reshape([self.shape[axis] for axis in self.order]).transpose(back)
+
+    def with_widths(self, widths: Sequence[int] | None, where: str, path: str) -> Layout:
+        """The same, of matrices side by side.
+
+        Raises: ValueError, with the leaf's path, for widths that are not positive or do not add up.
+        """
+        if widths is None:
+            return self
+        total = sum(widths)
+        if min(widths) < 1 or total != self.columns:
+            raise ValueError(
+                f"{where}: {at(path)}: split_outputs {tuple(widths)} must be positive and add up "
+                f"to the {self.columns} columns (outputs) of an array of shape {self.shape}, got "
+                f"{total}"
+            )
+        return replace(self, widths=tuple(widths))
+
+    def pieces(self, x: Array) -> list[Array]:
+        """The matrices side by side, each (batch, rows, width)."""
+        return self.side_by_side(self.split(x))
+
+    def side_by_side(self, matrices: Array) -> list[Array]:
+        """An array (batch, rows, columns) cut where one of the matrices ends."""
+        return (
+            [matrices] if len(self.widths) < 2 else list(lax.split(matrices, self.widths, axis=2))
+        )
+
+    def join_pieces(self, pieces: Sequence[Array]) -> Array:
+        """The inverse of `pieces`."""
+        return self.join(pieces[0] if len(pieces) == 1 else lax.concatenate(pieces, 2))
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """The rows and columns of each of the matrices side by side."""
+        return [(self.rows, width) for width in self.widths or (self.columns,)]
+
+
+def widths_of(given: Any, leaves: Leaves, where: str, *, complete: bool) -> list[Any]:
+    """How the columns of each array are split, or None.
+
+    given: widths for all arrays; a mapping from path patterns to widths; or a tree of widths, or of
+    None, like the leaves' or a prefix of it. complete: whether a pattern that gets no leaf is an
+    error.
+    """
+    if given is None or _is_widths(given):
+        return [given] * len(leaves.values)
+    if isinstance(given, Mapping) and given and all(map(_is_widths, given.values())):
+        found = first_matching(tuple(given), leaves.paths, where, complete=complete)
+        return [None if pattern is None else given[pattern] for pattern in found]
+    try:
+        spread = jax.tree.map(_Widths, given, is_leaf=_is_widths)
+        return [None if x is None else x.of for x in broadcast_prefix(spread, leaves)]
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{where}: split_outputs does not fit the tree: {error}. It is the widths of all "
+            "matrices, as (64, 32, 32), a mapping from path patterns to widths, or a tree of them "
+            "like the params"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SplitKind(ByPattern):
+    """Widths of all matrices, by path pattern, or a tree of them like the params."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """Patterns in their order; a tree as it is."""
+        by_pattern = isinstance(value, Mapping) and all(map(_is_widths, value.values()))
+        return super().convert(where, value) if by_pattern else value
+
+
+# The widths of all matrices; or by path pattern; or a tree of them, or of None, like the params.
+Split = Annotated[Sequence[int] | Mapping[str, Any] | None, SplitKind()]
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """The widths of one array, a leaf to tree functions."""
+
+    of: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not _is_widths(self.of):
+            raise TypeError(f"expected a tuple of whole numbers or None, got {self.of!r}")
+
+
+def _is_widths(x: object) -> bool:
+    return isinstance(x, list | tuple) and bool(x) and all(type(n) is int for n in x)
 
 
 def _length(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:

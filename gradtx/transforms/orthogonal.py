@@ -22,7 +22,14 @@ from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_lik
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
-from gradtx.transforms.matrix_axes import Axes, Layout, MuonDimensionNumbers, axes_of
+from gradtx.transforms.matrix_axes import (
+    Axes,
+    Layout,
+    MuonDimensionNumbers,
+    Split,
+    axes_of,
+    widths_of,
+)
 
 __all__ = ["MuonState", "scale_by_muon"]
 
@@ -36,7 +43,23 @@ DION = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-PRESETS: dict[str, Triple | tuple[Triple, ...]] = {"standard": STANDARD, "dion": DION}
+# Amsel et al., 2025. The authors divide the matrix by 1.02 times its norm, so that rounding cannot
+# leave the interval for which the coefficients are the best; here the first triple does.
+_FIRST = (8.156554524902461, -22.48329292557795, 15.878769915207462)
+POLAR_EXPRESS = (
+    (_FIRST[0] / 1.02, _FIRST[1] / 1.02**3, _FIRST[2] / 1.02**5),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
+    "standard": STANDARD,
+    "dion": DION,
+    "polar_express": POLAR_EXPRESS,
+}
+# Factors of a matrix's shape.
+Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 Tree = Any  # of dimension numbers, like the params
 
@@ -84,24 +107,31 @@ def scale_by_muon(
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    bias_correction: bool = True,
+    split_outputs: Split = None,
 ) -> Rule:
     """Replace every matrix of the momentum by a nearby orthogonal matrix.
 
         mu <- beta * mu + (1 - beta) * g
         m   = mu / (1 - beta^t)             with nesterov, m as in `scale_by_adam`
+        m   = mu                            without bias_correction; with nesterov,
+                                            m = beta * mu + (1 - beta) * g
         u   = newton_schulz(m)              with adaptive, <m, u> u
 
     Newton-Schulz: X = M / (||M|| + eps), then X <- (a I + b A + c A^2) X with A = X X^T, ns_steps
     times with ns_coeffs = (a, b, c), or once for each triple if ns_coeffs is a tuple of triples.
     This pushes the singular values towards 1. Matrices of equal shape, up to transposition, are
-    processed as one batch.
+    processed as one batch. Products of matrices have the default precision of the device, bfloat16
+    on TPU and TF32 on GPU: each iteration makes up for the errors of the ones before it, and the
+    authors' own code runs in bfloat16.
 
     It is for the matrices of hidden layers; `muon` leaves the other parameters to Adam.
 
     Args:
         ns_coeffs: the coefficients (a, b, c) of the iteration; a tuple of such triples, one for
-            each iteration; or the name of a preset: "standard", the default, or "dion", five
-            triples that end closer to 1
+            each iteration, from the first; or the name of a preset: "standard", the default;
+            "dion" or "polar_express", five triples that end closer to 1. Of a table all triples
+            are used, where Optax takes the last ns_steps of them
         ns_steps: how many iterations there are, if ns_coeffs is one triple. More of them also lift
             smaller singular values; each costs three products of matrices
         beta: the decay of the running mean of gradients, which reaches back about 1 / (1 - beta)
@@ -116,11 +146,18 @@ def scale_by_muon(
         weight_dimension_numbers: which axes are rows and which columns: `MuonDimensionNumbers` for
             all arrays, a tree of them like the params (or a prefix of one), or a function from
             params to such a tree; by default every array must be a matrix
+        bias_correction: divide mu by 1 - beta^t, and look ahead as Adam does. Without it, as in
+            Jordan's code and PyTorch's, the newest gradient counts less at first: the two
+            directions differ by several percent in the first steps
+        split_outputs: the widths of matrices that lie side by side in one, such as fused q, k and
+            v, each of which is made orthogonal for itself: (64, 32, 32) for all matrices, a mapping
+            from path patterns to widths, {"qkv": (64, 32, 32)}, or a tree of widths (None for a
+            whole matrix) like the params
 
     State: mu, 4 bytes a parameter, the count and the coefficients.
 
     Raises: ValueError for any other preconditioning or preset, for ns_steps < 0 and, with the
-    leaf's path, for an array without these axes.
+    leaf's path, for an array without these axes and for widths that do not add up to its columns.
 
     Example:
         >>> grads = jnp.diag(jnp.array([4.0, 2.0, 1.0]))
@@ -132,14 +169,17 @@ def scale_by_muon(
     See also: `muon`, the optimizer.
 
     References: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; "dion": Ahn et al.,
-    2025; adaptive: https://arxiv.org/abs/2409.20325; "aol": https://arxiv.org/abs/2512.04632;
-    "schatten": https://arxiv.org/abs/2506.10935
+    2025; "polar_express": Amsel et al., 2025, https://arxiv.org/abs/2505.16932; adaptive:
+    https://arxiv.org/abs/2409.20325; "aol": https://arxiv.org/abs/2512.04632; "schatten":
+    https://arxiv.org/abs/2506.10935
     """
     where = "scale_by_muon"
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
 
     def init(params: Params) -> MuonState:
         leaves = Leaves.of(params)
+        if split_outputs is not None:
+            layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
         mu = [
             _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
         ]
@@ -149,34 +189,37 @@ def scale_by_muon(
 
     def update(updates: Updates, state: MuonState, step: Step) -> tuple[Updates, MuonState]:
         leaves = Leaves.of(updates)
-        layouts = layouts_of(weight_dimension_numbers, leaves, where)
+        layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
         old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
         mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
 
         # A scalar factor of the matrix matters to Newton-Schulz only relative to eps, so debiasing
         # happens there. With one scalar less, XLA emits, and compiles, the loops over arrays of
         # equal shape alike.
-        def scale(dtype: DTypeLike) -> Array:
-            """The factor of the debiased momentum."""
-            return (1 - beta if nesterov else 1) / step.bias(beta, dtype)
+        def scale(dtype: DTypeLike) -> float | Array:
+            """The factor of the momentum."""
+            own = 1 - beta if nesterov else 1
+            return own / step.bias(beta, dtype) if bias_correction else own
 
         def scaled(m: Array, g: Array) -> Array:
             """m / scale"""
             if not nesterov:
                 return m
-            now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
-            return lax.add(times(beta / (1 - beta) * now / then, m), g)
+            ahead = beta / (1 - beta)
+            if bias_correction:
+                now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
+                ahead = ahead * now / then
+            return lax.add(times(ahead, m), g)
 
         def made_orthogonal(x: Array) -> Array:
             return newton_schulz(x, table, preconditioning, eps, scale(real_dtype(x.dtype)))
 
+        def adapted(x: Array, m: Array) -> Array:
+            """<m, x> x"""
+            return scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
+
         means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
-        made = of_matrices(made_orthogonal, means, layouts)
-        if adaptive:
-            made = [
-                x if x is None else scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
-                for m, x in zip(means, made, strict=True)
-            ]
+        made = of_matrices(made_orthogonal, means, layouts, adapted if adaptive else None)
         return leaves.tree(made), state._replace(mu=mu)
 
     return Rule(init, update)
@@ -194,12 +237,16 @@ def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | N
 def scale_by_shape(
     weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
     consistent_rms: NonNegative | None = None,
+    *,
+    scale: Scaling = "width",
+    split_outputs: Split = None,
 ) -> Callable[..., Updates]:
     """Scale each matrix by a factor of its shape.
 
-        u = g * sqrt(max(1, columns / rows))
+        u = g * sqrt(max(1, columns / rows))                scale="width"
+        u = g * sqrt(columns / rows)                        scale="spectral"
 
-    or with consistent_rms
+    or with consistent_rms, whatever the scale,
 
         u = g * sqrt(max(rows, columns)) * consistent_rms
 
@@ -208,35 +255,54 @@ def scale_by_shape(
     Args:
         weight_dimension_numbers: which axes are rows and which columns, as in `scale_by_muon`
         consistent_rms: the root mean square of the result; Adam's steps have about 0.2
+        scale: whether matrices with more rows than columns keep their length ("width") or are
+            scaled down ("spectral")
+        split_outputs: the widths of matrices side by side, as in `scale_by_muon`
 
     State: none.
 
-    References: Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982
+    References: Jordan, 2024; Liu et al., 2025, https://arxiv.org/abs/2502.16982; "spectral":
+    Bernstein & Newhouse, 2024, https://arxiv.org/abs/2409.20325
     """
 
-    def factor(layout: Layout) -> float | Array:
-        if consistent_rms is None:
-            return max(1.0, layout.columns / max(layout.rows, 1)) ** 0.5
-        return max(layout.rows, layout.columns) ** 0.5 * consistent_rms
+    def factor(shape: tuple[int, int]) -> float | Array:
+        rows, columns = shape
+        if consistent_rms is not None:
+            return max(rows, columns) ** 0.5 * consistent_rms
+        ratio = columns / max(rows, 1)
+        return (max(1.0, ratio) if scale == "width" else ratio) ** 0.5
+
+    def scaled(x: Array, layout: Layout) -> Array:
+        factors = [factor(shape) for shape in layout.shapes()]
+        if len(factors) == 1:
+            return times(factors[0], x)
+        each = [jnp.full(n, f, x.dtype) for n, f in zip(layout.widths, factors, strict=True)]
+        return layout.join(layout.split(x) * jnp.concatenate(each)[None, None])
 
     def update(updates: Updates) -> Updates:
-        leaves = Leaves.of(updates)
-        layouts = layouts_of(weight_dimension_numbers, leaves, "scale_by_shape")
+        leaves, where = Leaves.of(updates), "scale_by_shape"
+        layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
         return leaves.tree(
-            x if layout is None else times(factor(layout), x)
+            x if layout is None else scaled(x, layout)
             for x, layout in zip(leaves.values, layouts, strict=True)
         )
 
     return update
 
 
-def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layout | None]:
-    """How each array is split into matrices; None for an absent leaf."""
+def layouts_of(
+    dimension_numbers: Any, leaves: Leaves, where: str, split: Split = None, complete: bool = False
+) -> list[Layout | None]:
+    """How each array is split into matrices; None for an absent leaf.
+
+    complete: whether a path pattern of `split` that gets no leaf is an error.
+    """
     axes: list[Axes | None] = [None] * len(leaves.values)
     if dimension_numbers is not None:
         axes = axes_of(dimension_numbers, leaves, where)
     layouts: list[Layout | None] = []
-    for x, own, path in zip(leaves.values, axes, leaves.paths, strict=True):
+    widths = widths_of(split, leaves, where, complete=complete)
+    for x, own, width, path in zip(leaves.values, axes, widths, leaves.paths, strict=True):
         if x is None:
             layouts.append(None)
             continue
@@ -245,7 +311,8 @@ def layouts_of(dimension_numbers: Any, leaves: Leaves, where: str) -> list[Layou
                 f"{where}: {at(path)}: an array of shape {x.shape} is not a matrix. Give it "
                 "weight_dimension_numbers, or leave it to another optimizer as muon(...) does"
             )
-        layouts.append(Layout.of(x.shape, own or Axes(), where, path))
+        layout = Layout.of(x.shape, own or Axes(), where, path)
+        layouts.append(layout.with_widths(width, where, path))
     return layouts
 
 
@@ -253,29 +320,39 @@ def of_matrices(
     function: Callable[[Array], Array],
     arrays: Sequence[Array | None],
     layouts: Sequence[Layout | None],
+    then: Callable[[Array, Array], Array] | None = None,
 ) -> list[Array | None]:
     """Apply a function of (batch, rows, columns) to every matrix of the arrays, one batch a shape.
 
     The function must commute with transposition: every matrix is passed with rows <= columns, which
-    makes its Gram matrix as small as possible.
+    makes its Gram matrix as small as possible. then: a function of its result and of the matrices,
+    array by array.
     """
-    pairs = list(zip(arrays, layouts, strict=True))
-    made = in_batches(
-        function,
-        [
-            None if x is None or layout is None else _lying(layout.split(x), layout)
-            for x, layout in pairs
-        ],
-    )
-    return [
-        x if own is None or layout is None else layout.join(_lying(own, layout))
-        for (x, layout), own in zip(pairs, made, strict=True)
+    pieces = [
+        []
+        if x is None or layout is None
+        else [_lying(m, s) for m, s in zip(layout.pieces(x), layout.shapes(), strict=True)]
+        for x, layout in zip(arrays, layouts, strict=True)
     ]
+    made = iter(in_batches(function, [piece for own in pieces for piece in own]))
+    results: list[Array | None] = []
+    for x, layout, own in zip(arrays, layouts, pieces, strict=True):
+        if layout is None:
+            results.append(x)
+            continue
+        done = [(next(made), piece) for piece in own]
+        joined = [new if then is None else then(new, old) for new, old in done if new is not None]
+        shapes = layout.shapes()
+        results.append(
+            layout.join_pieces([_lying(y, s) for y, s in zip(joined, shapes, strict=True)])
+        )
+    return results
 
 
-def _lying(matrices: Array, layout: Layout) -> Array:
-    """The matrices transposed if they have more rows than columns; its own inverse."""
-    return matrices.mT if layout.rows > layout.columns else matrices
+def _lying(matrices: Array, shape: tuple[int, int]) -> Array:
+    """The matrices transposed if their shape has more rows than columns; its own inverse."""
+    rows, columns = shape
+    return matrices.mT if rows > columns else matrices
 
 
 def newton_schulz(

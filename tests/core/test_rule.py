@@ -351,7 +351,7 @@ def test_params_that_are_asked_for_are_needed() -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         run(gradtx.add_decayed_weights(0.5), params=None)
     assert str(caught.value) == (
-        "add_decayed_weights(weight_decay=0.5, mask=None) needs the parameters: "
+        "add_decayed_weights(weight_decay=0.5, mask=None, cautious=False) needs the parameters: "
         "call update(grads, state, params)"
     )
 

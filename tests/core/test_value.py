@@ -14,7 +14,8 @@ import gradtx
 
 ADAMW = (
     "adamw(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, mu_dtype=None, "
-    "weight_decay=0.0001, mask=None, nesterov=False, nu_dtype=None, independent_decay=False)"
+    "weight_decay=0.0001, mask=None, nesterov=False, nu_dtype=None, independent_decay=False, "
+    "cautious_weight_decay=False)"
 )
 
 

@@ -85,6 +85,12 @@ EXAMPLES: tuple[Example, ...] = (
         twin=lambda: optax.add_decayed_weights(0.1, only_w),
         written_out=False,
     ),
+    E(
+        "add_decayed_weights",
+        "cautious",
+        lambda: gradtx.add_decayed_weights(0.1, cautious=True),
+        needs_params=True,
+    ),
     # -- momentum --------------------------------------------------------------------------------
     E("trace", "default", lambda: gradtx.trace(0.9), twin=lambda: optax.trace(0.9)),
     E(

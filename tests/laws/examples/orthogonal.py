@@ -168,7 +168,7 @@ EXAMPLES: tuple[Example, ...] = (
     E(
         "shampoo",
         "default",
-        lambda: gradtx.shampoo(0.1, eps=0.01, max_preconditioner_dim=8, merge_small_dims=False),
+        lambda: gradtx.shampoo(0.1, eps=0.1, max_preconditioner_dim=8, merge_small_dims=False),
         needs_params=True,
         rates=(0.1, 0.03),
     ),
