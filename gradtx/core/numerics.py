@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.dtypes import Scalar, cast, complex_dtype, real_dtype
+from gradtx.core.placing import alike
 
 
 def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
@@ -34,12 +35,12 @@ def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
     """
     if dtype is not None and jnp.iscomplexobj(param):
         dtype = complex_dtype(dtype)
-    return jnp.zeros_like(param, dtype=dtype)
+    return alike(jnp.zeros_like(param, dtype=dtype), param)
 
 
 def real_full_like(param: jax.Array, value: ArrayLike, dtype: DTypeLike | None = None) -> jax.Array:
     """`value` in the shape of `param`, real even if that is complex: an initial second moment."""
-    return jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype))
+    return alike(jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype)), param)
 
 
 def infinity(dtype: DTypeLike) -> jax.Array:

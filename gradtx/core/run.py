@@ -18,6 +18,7 @@ from jax.tree_util import GetAttrKey, keystr
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.origin import StateError, in_classes_of, located_in
 from gradtx.core.place import Place, check_places
+from gradtx.core.placing import on_the_mesh
 from gradtx.core.problem import Extra
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
@@ -83,7 +84,7 @@ def init(tx: GradientTransformation, params: Params) -> OptState:
             "empty, as {} is), got None"
         )
     try:
-        return tx._init(params)
+        return on_the_mesh(tx._init(params), params)
     except ScheduleError as error:
         raise _named(tx, error) from error.__cause__
 

@@ -142,8 +142,8 @@ def _find_past_params(state_class: StateClass) -> frozenset[str]:
     return _marked(state_class, HoldsParams)
 
 
-def _find_no_moments(state_class: StateClass) -> frozenset[str]:
-    return _marked(state_class, HoldsParams) | _marked(state_class, HoldsFactors)
+def _find_factors(state_class: StateClass) -> frozenset[str]:
+    return _marked(state_class, HoldsFactors)
 
 
 # Of `Any`, since mypy does not know that a class is hashable.
@@ -159,8 +159,8 @@ fields_by_leaf: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_by_l
 adapted_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_adapted)
 # The names of the fields that hold parameters, in any library's state class.
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
-# The names of those that hold parameters or factors, which are no moments.
-fields_of_no_moments: Callable[[Any], frozenset[str]] = functools.cache(_find_no_moments)
+# The names of those that hold factors.
+fields_of_factors: Callable[[Any], frozenset[str]] = functools.cache(_find_factors)
 
 
 def is_named_tuple(x: object) -> bool:

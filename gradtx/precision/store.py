@@ -33,7 +33,8 @@ from gradtx.core.state import (
     OptState,
     Params,
     Updates,
-    fields_of_no_moments,
+    fields_of_factors,
+    fields_of_past_params,
     is_named_tuple,
 )
 from gradtx.core.step import Step
@@ -265,7 +266,9 @@ def _is_no_moment(state: OptState, path: KeyPath) -> bool:
     node = state
     for depth, key in enumerate(path, 1):
         attribute = key.name if isinstance(key, GetAttrKey) else ""
-        if is_named_tuple(node) and attribute in fields_of_no_moments(type(node)):
+        if is_named_tuple(node) and attribute in (
+            fields_of_past_params(type(node)) | fields_of_factors(type(node))
+        ):
             return True
         if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
             break
