@@ -163,7 +163,7 @@ def scale_by_shampoo(
     def update(
         updates: Updates, state: ScaleByShampooState, step: Step
     ) -> tuple[Updates, ScaleByShampooState]:
-        """The direction of every leaf, block by block, by roots that are made anew when they are due."""
+        """The direction of every leaf, block by block, by roots that are made when they are due."""
         aligned_arrays(Leaves.of(updates), state.mu, "scale_by_shampoo: the state's mu")
         grads, structure = jax.tree.flatten(updates)
 
