@@ -37,7 +37,6 @@ from gradtx.core.leaves import (
 )
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
-from gradtx.core.placing import factors_alike
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
@@ -166,7 +165,7 @@ class TreeTransformation(Ruled):
         if self.keeps_nothing:
             return flat, [state]
         check_uncounted(name, new, seen, count)
-        new = factors_alike(in_classes_of(own, with_unseen(own, new, tree)), own)
+        new = in_classes_of(own, with_unseen(own, new, tree))
         return flat, [join_count(count, state, _like(own, new, name))]
 
 

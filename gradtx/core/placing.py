@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.experimental.shard_alike import shard_alike
+import jax.numpy as jnp
+from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gradtx.core.state import OptState, Params, fields_of_factors, is_named_tuple
+from gradtx.core.dtypes import cast
+from gradtx.core.state import OptState, Params
 
 
 def on_the_mesh(state: OptState, params: Params) -> OptState:
@@ -42,22 +44,15 @@ def _mesh_of(x: Any) -> Mesh | AbstractMesh | None:
 
 def alike(x: jax.Array, like: jax.Array) -> jax.Array:
     """x, of the shape of `like`, where that lies, also while a program is traced: XLA would give
-    constants no place."""
+    constants no place.
+
+    It is a select whose condition XLA does not know, between x and what has a place.
+    """
     if not isinstance(like, jax.core.Tracer) or not x.ndim:
         return x
     mesh = jax.typeof(like).sharding.mesh
-    # Where the axes are not XLA's to divide, the type of `like` says how it is divided.
-    automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
-    return shard_alike(x, like)[0] if automatic else x  # type: ignore[no-untyped-call]
-
-
-def factors_alike(new: OptState, old: OptState) -> OptState:
-    """The new state of a rule, its factors where the old ones lie: XLA would divide them as it
-    divides what they are made of, and compile the next step for that again."""
-    if type(new) is not type(old) or not is_named_tuple(old):
-        return new
-    names = fields_of_factors(type(old))
-    if not names:
-        return new
-    kept = {n: jax.tree.map(alike, getattr(new, n), getattr(old, n)) for n in names}
-    return new._replace(**kept)
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return x  # the type of `like` says how it is divided, and so does that of x
+    never = lax.optimization_barrier(jnp.zeros((), bool))  # type: ignore[no-untyped-call]
+    there = lax.stop_gradient(like if jnp.iscomplexobj(x) else like.real)
+    return lax.select(jnp.broadcast_to(never, x.shape), cast(there, x.dtype), x)
