@@ -49,7 +49,7 @@ def test_unknown_names_of_a_few_list_the_known_ones(capsys):
         ("compare --optimizers Momentun:0.1", "momentum"),
         ("landscape --optimizers addam", "adam"),
         ("schedule cosine_decay", "cosine_decay_schedule"),
-        ("describe clip_by_norm", "clip_by_global_norm"),
+        ("describe clip_by_norms", "clip_by_norm"),
     ],
 )
 def test_unknown_names_of_many_get_the_nearest_and_what_lists_all(capsys, words, near):
