@@ -182,6 +182,15 @@ class InstancesByLabel(Instance):
 
 
 @dataclass(frozen=True)
+class ByLabel(Kind):
+    """Something static that may be a dict, whose order counts."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """A dict with its order, which JAX would sort."""
+        return Labelled(value, value.values()) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
 class KeyKind(Kind):
     """The beginning of random numbers: a whole number, or a key as `jax.random` makes it."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import (
+    ByLabel,
     Instance,
     Instances,
     InstancesByLabel,
@@ -128,14 +129,14 @@ class _Reader:
                 raise ConfigError(f"is missing: {MISSING!r} stands for a value to be given", path)
             case str() if isinstance(kind, Number | Instance):
                 return self.text(data, path)
-            case dict() if isinstance(kind, InstancesByLabel):
-                one = Instance(kind.value_class)
+            case dict() if isinstance(kind, ByLabel | InstancesByLabel):
+                one = _each(kind)
                 return {
                     self.key(k, path): self.value(x, one, below(path, k), depth)
                     for k, x in data.items()
                 }
-            case list() if isinstance(kind, InstancesByLabel):
-                return self.pairs(data, Instance(kind.value_class), path, depth)
+            case list() if isinstance(kind, ByLabel | InstancesByLabel):
+                return self.pairs(data, _each(kind), path, depth)
             case list():
                 each = kind if isinstance(kind, Numbers | Instances) else _ANY
                 items = [self.value(x, each, below(path, i), depth) for i, x in enumerate(data)]
@@ -468,6 +469,11 @@ def _kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
 def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(function, include_extras=True)
     return {name: kind_of(hints.get(name)) for name in inspect.signature(function).parameters}
+
+
+def _each(kind: ByLabel | InstancesByLabel) -> Kind:
+    """What each of the values by label may be."""
+    return Instance(kind.value_class) if isinstance(kind, InstancesByLabel) else _ANY
 
 
 def _ordered(

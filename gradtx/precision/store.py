@@ -21,7 +21,7 @@ from jax.tree_util import (
 )
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.hyperparameters import Kind
+from gradtx.core.hyperparameters import ByLabel
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
 from gradtx.core.mask import check_pattern
@@ -51,8 +51,8 @@ from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
 
-# One format for all moments, or by pattern.
-Formats = Annotated[FormatName | Mapping[str, FormatName], Kind()]
+# One format for all moments, or by pattern, of which the first that is found decides.
+Formats = Annotated[FormatName | Mapping[str, FormatName], ByLabel()]
 
 
 class StoreState(NamedTuple):

@@ -98,6 +98,14 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
         lambda: gradtx.partition({"dict": gradtx.kahan()}),
         {"partition": {"transforms": {"dict": {"kahan": {}}}}},
     ),
+    "formats in order": (
+        lambda: gradtx.store(gradtx.kahan(), {"nu/w": "bfloat16", "": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": [["nu/w", "bfloat16"], ["", "int8"]]}},
+    ),
+    "one format": (
+        lambda: gradtx.store(gradtx.kahan(), {"nu": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": {"nu": "int8"}}},
+    ),
     "boundaries": (
         lambda: gradtx.piecewise_constant_schedule(0.5, {4: 0.5, 8: 0.1}),
         {
