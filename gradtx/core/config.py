@@ -127,11 +127,12 @@ class _Writer:
         several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
         if isinstance(kind, DTypeKind) and isinstance(x, np.dtype):
             return _dtype(x, path)
+        x = thaw(x)
         if isinstance(x, Labelled):
             return self.labelled(x, kind, path, as_pairs=several)
         if several:
             return [self.data(item, kind, below(path, i)) for i, item in enumerate(x)]
-        return self.data(thaw(x), kind, path)
+        return self.data(x, kind, path)
 
     def labelled(self, values: Labelled, kind: Kind, path: str, *, as_pairs: bool) -> Data:
         """Values by label. Their order counts, and a dict is often sorted on its way to a file."""

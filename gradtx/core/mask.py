@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
+from gradtx.core.hyperparameters import Kind
 from gradtx.core.leaves import Leaves, flatten, is_function
-from gradtx.core.value import thaw
+from gradtx.core.printing import show
+from gradtx.core.value import Value, thaw
 
 
 class MaskedNode(NamedTuple):
@@ -79,7 +81,28 @@ def first_matching(
     return first
 
 
-MaskLike = Any | Callable[[Any], Any] | str | matching
+@dataclass(frozen=True)
+class MaskKind(Kind):
+    """A mask, of which it is known at construction whether a pattern is one."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The mask as it is given."""
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(
+                    f"{where} must be a regular expression, got {value!r}: {error}"
+                ) from error
+        if isinstance(value, Value):
+            raise TypeError(
+                f"{where} must be a tree of booleans, a function that makes one or a path pattern, "
+                f"got {show(value)}"
+            )
+        return value
+
+
+MaskLike = Annotated[Any | Callable[[Any], Any] | str | matching, MaskKind()]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import (
+    ByPattern,
     Instance,
     Instances,
     InstancesByLabel,
@@ -25,7 +26,7 @@ from gradtx.core.hyperparameters import (
     kind_of,
 )
 from gradtx.core.known import FUNCTIONS, AmbiguousNameError, Names
-from gradtx.core.mask import matching
+from gradtx.core.mask import MaskKind, matching
 from gradtx.core.printing import show
 from gradtx.core.reading import ParseError, array, did_you_mean, read
 from gradtx.core.schedule import Schedule
@@ -97,6 +98,8 @@ def from_config(data: object, kind: type[Value] = Value) -> Any:
     wanted = _KINDS.get(kind, "a transformation or a schedule")
     made = next((what for each, what in _KINDS.items() if isinstance(value, each)), None)
     hint = "" if made else f". Write {wanted} as a dict of one key, {{name: {{argument: value}}}}"
+    if isinstance(value, list):
+        hint += ", and several in sequence as {chain: [...]}"
     raise ConfigError(f"this is {made or _shown(value)}, not {wanted}{hint}", "")
 
 
@@ -128,24 +131,24 @@ class _Reader:
                 raise ConfigError(f"is missing: {MISSING!r} stands for a value to be given", path)
             case str() if isinstance(kind, Number | Instance):
                 return self.text(data, path)
-            case dict() if isinstance(kind, InstancesByLabel):
-                one = Instance(kind.value_class)
+            case dict() if isinstance(kind, ByPattern | InstancesByLabel):
+                one = _each(kind)
                 return {
                     self.key(k, path): self.value(x, one, below(path, k), depth)
                     for k, x in data.items()
                 }
-            case list() if isinstance(kind, InstancesByLabel):
-                return self.pairs(data, Instance(kind.value_class), path, depth)
+            case list() if isinstance(kind, ByPattern | InstancesByLabel):
+                return self.pairs(data, _each(kind), path, depth)
             case list():
-                each = kind if isinstance(kind, Numbers | Instances) else _ANY
+                each = kind if isinstance(kind, Numbers | Instances | MaskKind) else _ANY
                 items = [self.value(x, each, below(path, i), depth) for i, x in enumerate(data)]
                 fixed = isinstance(kind, Numbers) and kind.count is not None
                 return tuple(items) if fixed else items
             case dict() if "_target_" in data:
                 return self.target(data, path, depth)
-            case dict() if len(data) == 1 and isinstance(next(iter(data)), str):
+            case dict() if self.is_construction(data, kind):
                 ((name, given),) = data.items()
-                return self.construction(name, given, path, depth)
+                return self.construction(name, given, kind, path, depth)
             case dict():
                 if isinstance(kind, Instance) and data:
                     keys = ", ".join(map(_shown, data))
@@ -154,7 +157,7 @@ class _Reader:
                         f"the keys {keys}: are they indented as they should be?",
                         path,
                     )
-                each = kind if isinstance(kind, Numbers) else _ANY
+                each = kind if isinstance(kind, Numbers | MaskKind) else _ANY
                 return {
                     self.key(k, path): self.value(x, each, below(path, k), depth)
                     for k, x in data.items()
@@ -218,12 +221,18 @@ class _Reader:
 
     # -- constructions -----------------------------------------------------------------------------
 
-    def construction(self, name: str, given: Any, path: str, depth: int) -> Any:
+    def is_construction(self, data: dict[Any, Any], kind: Kind) -> bool:
+        """Whether a dict stands for what it names, rather than for itself."""
+        name = next(iter(data)) if len(data) == 1 else None
+        return isinstance(name, str) and (not isinstance(kind, MaskKind) or name in self.words)
+
+    def construction(self, name: str, given: Any, kind: Kind, path: str, depth: int) -> Any:
         """{name: arguments}"""
         name = self.plain(name, path)
         if name in self.words:
             return self.words[name](given, below(path, name), depth)
-        function = self.called(name, path)
+        single = isinstance(kind, Instance | Number) and not isinstance(kind, Numbers)
+        function = self.called(name, path, or_itself=not single)
         inside = below(path, name)
         match given := self.plain(given, inside):
             case None:
@@ -248,8 +257,8 @@ class _Reader:
         by_name = {k: x for k, x in data.items() if k != "_target_" and k not in _OF_HYDRA}
         return self.call(function, by_name, path, depth, by_position)
 
-    def called(self, name: str, path: str) -> Callable[..., Any]:
-        """What has this name."""
+    def called(self, name: str, path: str, *, or_itself: bool = False) -> Callable[..., Any]:
+        """What has this name. or_itself: whether the dict of this key could be meant as a dict."""
         try:
             function = only_in_data().get(name) or self.names.get(name)
         except AmbiguousNameError as error:
@@ -257,7 +266,9 @@ class _Reader:
         if function is not None:
             return function
         hint = did_you_mean(name, [*self.names, *self.words])
-        hint = hint or f"of your own definitions, those that were imported are known. {_ONE_KEY}"
+        hint = hint or "of your own definitions, those that were imported are known"
+        if or_itself:
+            hint = f"{_ONE_KEY}. For a construction, {hint}"
         raise ConfigError(f"unknown name {_shown(name).strip(_QUOTES)}: {hint}", path)
 
     def call(
@@ -320,6 +331,8 @@ class _Reader:
     ) -> ConfigError:
         """The error for an argument that there is not."""
         takes = f"{who} takes {', '.join(parameters) or 'no arguments'}"
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            takes = f"{who} takes a list, {{{who}: [...]}}"
         hint = did_you_mean(name, parameters) if isinstance(name, str) else ""
         return ConfigError(
             f"{who} has no argument {_shown(name).strip(_QUOTES)}: {hint}{' ' * bool(hint)}{takes}",
@@ -434,7 +447,7 @@ class _Reader:
 # -- the containers of OmegaConf -------------------------------------------------------------------
 
 _TAKEN = "give dicts, lists, strings, numbers, booleans and None"
-_ONE_KEY = "A dict of one key that is no construction is written {dict: {key: value}}"
+_ONE_KEY = "a dict of one key that is no construction is written {dict: {key: value}}"
 _QUOTES = "'\""
 
 
@@ -468,6 +481,11 @@ def _kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
 def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(function, include_extras=True)
     return {name: kind_of(hints.get(name)) for name in inspect.signature(function).parameters}
+
+
+def _each(kind: ByPattern | InstancesByLabel) -> Kind:
+    """What each of the values by label may be."""
+    return Instance(kind.value_class) if isinstance(kind, InstancesByLabel) else _ANY
 
 
 def _ordered(

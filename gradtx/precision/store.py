@@ -52,7 +52,7 @@ from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
 
-# One format for all moments, or by pattern.
+# One format for all moments, or by pattern, of which the first that is found decides.
 Formats = Annotated[FormatName | Mapping[str, FormatName], ByPattern()]
 
 

@@ -98,6 +98,14 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
         lambda: gradtx.partition({"dict": gradtx.kahan()}),
         {"partition": {"transforms": {"dict": {"kahan": {}}}}},
     ),
+    "formats in order": (
+        lambda: gradtx.store(gradtx.kahan(), {"nu/w": "bfloat16", "": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": [["nu/w", "bfloat16"], ["", "int8"]]}},
+    ),
+    "one format": (
+        lambda: gradtx.store(gradtx.kahan(), {"nu": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": {"nu": "int8"}}},
+    ),
     "boundaries": (
         lambda: gradtx.piecewise_constant_schedule(0.5, {4: 0.5, 8: 0.1}),
         {
@@ -253,6 +261,10 @@ READ: dict[str, tuple[Any, Any]] = {
     "gradtx in front": ({"gradtx.torch.sgd": {"lr": 0.1}}, lambda: gt.sgd(0.1)),
     "parts by name": ({"chain": {"args": [{"kahan": {}}]}}, lambda: gradtx.chain(gradtx.kahan())),
     "a tuple": ({"chain": ({"kahan": {}},)}, lambda: gradtx.chain(gradtx.kahan())),
+    "a mask of one key": (
+        {"freeze": {"mask": {"enc": [{"scale": True}, {"dict": {"w": False}}]}}},
+        lambda: gradtx.freeze({"enc": [{"scale": True}, {"w": False}]}),
+    ),
     "one group": (
         {"partition": {"transforms": {".*": {"sgd": {"learning_rate": 0.1}}}}},
         lambda: gradtx.partition({".*": gradtx.sgd(0.1)}),
@@ -294,6 +306,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"chain": [{"clip": 1.0}, {"adamm": {}}]}, "chain[1]", "unknown name adamm: did you mean adam, "),
     ({"adamw": {"learning_rate": 1, "wd": 0.1}}, "adamw.wd", "adamw has no argument wd: adamw takes learning_rate, b1"),
     ({"adamw": {"learning_rate": 1, "weight_deca": 0.1}}, "adamw.weight_deca", "did you mean weight_decay?"),
+    ({"chain": {"clip": 1.0}}, "chain.clip", "chain takes a list, {chain: [...]}"),
+    ([{"clip": 1.0}, {"sgd": 0.1}], "", "several in sequence as {chain: [...]}"),
+    ({"freeze": "("}, "freeze[0]", "must be a regular expression, got '(': missing )"),
+    ({"layerwise_lr_decay": {"decay": 1.0, "by": {"kernel": 1}}}, "layerwise_lr_decay.by", "unknown name kernel: a dict of one key that is no construction is written {dict: {key: value}}. For a construction, did you mean kron?"),
     ({"adamw": {}}, "adamw", "missing a required argument: 'learning_rate'; it takes"),
     ({"adamw": "abc"}, "adamw[0]", "unknown name abc"),
     ({"adamw": {"learning_rate": None}}, "adamw.learning_rate", "must be finite and >= 0, got None"),

@@ -426,6 +426,16 @@ def test_a_pattern_that_is_no_regular_expression() -> None:
     assert error(lambda: gradtx.matching("(")).startswith(
         "ValueError: matching: '(' is not a valid regular expression: "
     )
+    assert error(lambda: gradtx.adamw(1e-3, mask="bias(")).startswith(
+        "ValueError: adamw: mask must be a regular expression, got 'bias(': missing )"
+    )
+
+
+def test_a_transformation_is_no_mask() -> None:
+    assert error(lambda: gradtx.freeze(gradtx.scale(1.0))) == (
+        "TypeError: freeze: mask must be a tree of booleans, a function that makes one or a path "
+        "pattern, got scale(step_size=1.0)"
+    )
 
 
 # -- chains --------------------------------------------------------------------------------------

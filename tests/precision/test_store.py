@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.precision.formats import FORMATS, Blocks, PackedBlocks, SplitFloat, is_stored
+from gradtx.precision.formats import FORMATS, Blocks, PackedBlocks, SplitFloat, is_stored, name_of
 
 every_format = pytest.mark.parametrize("name", FORMATS)
 SHAPES = {"kernel": (32, 256), "odd": (33, 127), "bias": (256,)}
@@ -374,7 +374,7 @@ def test_a_state_in_another_format_is_refused_by_path(given: str, wanted: str) -
     for params in (SMALL,) if given == "bfloat16" else (SMALL, None):
         with pytest.raises(ValueError, match="store: ") as caught:
             tx.update(SMALL, state, params)
-        assert str(caught.value) == (
+        assert str(caught.value).startswith(
             f"store: the state at .inner_state[0].mu['b'] is in the format {given!r}, not "
             f"{wanted!r} as this store keeps it. Pass the state that its own init made"
         )
@@ -389,6 +389,20 @@ def test_formats_by_pattern_are_checked_by_pattern() -> None:
     ):
         with pytest.raises(ValueError, match=problem):
             tx.update(SMALL, storing(other).init(SMALL), SMALL)
+
+
+def test_the_first_pattern_that_is_found_decides() -> None:
+    """As they are given, not in the order of the alphabet; and the order makes another value."""
+    formats = {"nu/w": "bfloat16", "w": "float8", "": "int8"}
+    tx = storing(formats)
+    assert list(tx.format.items()) == list(formats.items())
+    adam = tx.init(SMALL).inner_state[0]
+    held = jax.tree.map(name_of, {"mu": adam.mu, "nu": adam.nu}, is_leaf=is_stored)
+    assert held == {"mu": {"b": "int8", "w": "float8"}, "nu": {"b": "int8", "w": "bfloat16"}}
+    for again in (pickle.loads(pickle.dumps(tx)), gradtx.parse(repr(tx)), tx.replace(seed=0)):
+        assert again == tx
+        assert list(again.format) == list(formats)
+    assert storing({"w": "int4", "mu": "int8"}) != storing({"mu": "int8", "w": "int4"})
 
 
 def test_moments_that_are_narrow_or_small_by_themselves_are_no_other_format() -> None:
