@@ -14,6 +14,7 @@ from jax import Array, lax
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
+from gradtx.core.finite import all_finite
 from gradtx.core.holding import anywhere, now_and_then
 from gradtx.core.hyperparameters import (
     Decay,
@@ -225,7 +226,7 @@ def scale_by_kron(
                     made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), ())
                 else:
                     made = _fitted(fit._replace(factors=_balanced(fit.factors)), x, precond_lr)
-                new.append(_select(due & jnp.any(x != 0), made, fit))
+                new.append(_select(due & jnp.any(x != 0) & all_finite(made), made, fit))
             return None, new
 
         held = now_and_then(anywhere(due), fitted, lambda old: None, lax.stop_gradient(held))[1]

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import Scalar
 from gradtx.core.norms import norm
-from gradtx.core.numerics import abs_sq, number_beside, over_size, plus
+from gradtx.core.numerics import abs_sq, over_size, plus
 
 # An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
@@ -129,6 +129,12 @@ class Blocks(NamedTuple):
         return along(0, ())
 
 
+def finite_or(other: Array, x: Array) -> Array:
+    """x, or `other` where a matrix of x, its last two axes, is not finite: squares of huge gradients
+    overflow, and a decomposition would spread what is left of them over the array for good."""
+    return jnp.where(jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True), x, other)
+
+
 def gram(x: Array, axis: int, batch: int = 0) -> Array:
     """The products of the slices of x along an axis, (n, n). batch: how many axes come before those
     of the array, and before the result's."""
@@ -194,13 +200,15 @@ def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
     """
     found = [x[0] for x in _batched(_descending_eigenvectors, grams)]
     short = [i for i, (x, rank) in enumerate(zip(found, ranks, strict=True)) if rank < len(x)]
-    rests = []
+    whole = []
     for i in short:
         known = found[i][:, : ranks[i]]
         outside = jnp.eye(len(known), dtype=known.dtype) - product(known, known.mT.conj())
-        rests.append(outside[:, : len(known) - ranks[i]])
-    for i, rest in zip(short, orthogonal(rests), strict=True):
-        found[i] = jnp.concatenate([found[i][:, : ranks[i]], rest], axis=1)
+        whole.append(jnp.concatenate([known, outside[:, : len(known) - ranks[i]]], axis=1))
+    # Beside the known ones, so that the rest is orthogonal to them even where these axes have less
+    # than enough outside of them, as a matrix of still lower rank may leave them.
+    for i, x in zip(short, orthogonal(whole), strict=True):
+        found[i] = jnp.concatenate([found[i][:, : ranks[i]], x[:, ranks[i] :]], axis=1)
     return found
 
 
@@ -209,7 +217,7 @@ def inverse_roots(
 ) -> list[Array]:
     """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
 
-    Where an eigenvalue is below eps, all are raised until the smallest is eps.
+    Where an eigenvalue of A is negative, all are raised until the smallest is 0.
     """
 
     def decompose(x: Array) -> Array:
@@ -220,8 +228,8 @@ def inverse_roots(
     for x, p in zip(in_batches(decompose, matrices), exponents, strict=True):
         assert x is not None
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
-        values = plus(eps, values)
-        values = values + jnp.maximum(number_beside(values, eps) - values[..., :1], 0)
+        # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
+        values = plus(eps, values - jnp.minimum(values[..., :1], 0))
         roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
     return roots
 

@@ -31,6 +31,7 @@ from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Blocks,
     Matrices,
+    finite_or,
     gram,
     inverse_roots,
     merged,
@@ -284,7 +285,8 @@ def _renewed(
     def renew(old: list[Array]) -> tuple[None, list[Array]]:
         means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in grams]
         new = inverse_roots(means, eps, exponents)
-        return None, [jnp.where(due, x, y) for x, y in zip(new, old, strict=True)]
+        pairs = zip(new, old, strict=True)
+        return None, [jnp.where(due, finite_or(y, x), y) for x, y in pairs]
 
     old, structure = jax.tree.flatten(lax.stop_gradient(roots))
     new = now_and_then(anywhere(due), renew, lambda old: None, old)[1]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import real_dtype
+from gradtx.core.dtypes import cast, real_dtype
 from gradtx.core.holding import anywhere, either, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.leaves import Leaves, aligned_arrays
@@ -33,6 +33,7 @@ from gradtx.transforms.kronecker import (
     Matrices,
     adjoints,
     eigenvectors,
+    finite_or,
     gram,
     multiplied,
     orthogonal,
@@ -173,7 +174,8 @@ def scale_by_soap(
             )
 
         def direction(leaf: _Leaf) -> Array:
-            u = multiplied(divide_by_rms(leaf.mu, leaf.nu, eps), adjoints(leaf.bases))
+            nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
+            u = multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
             if correct_bias:
                 of_mu, of_nu = (counted.bias(b, real_dtype(u.dtype)) for b in (b1, b2))
                 u = times(sqrt(of_nu) / of_mu, u)
@@ -225,13 +227,13 @@ def _in_new_bases(
         return list(leaves)
 
     def start(bases: list[Array]) -> tuple[None, list[Array]]:
-        made = eigenvectors(factors, ranks)
+        made = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
         return None, [jnp.where(first, x, q) for x, q in zip(made, bases, strict=True)]
 
     def follow(held: _Held) -> tuple[None, _Held]:
         bases = [lax.stop_gradient(bases) for _, _, bases in held]
         old, structure = jax.tree.flatten(bases)
-        powers = [product(f, q) for f, q in zip(factors, old, strict=True)]
+        powers = [finite_or(q, product(f, q)) for f, q in zip(factors, old, strict=True)]
         # By the mean square of the gradient along each direction, the largest first.
         squares = [jnp.sum((q.conj() * p).real, axis=0) for q, p in zip(old, powers, strict=True)]
         orders = [jnp.argsort(x, descending=True) for x in squares]
@@ -239,7 +241,7 @@ def _in_new_bases(
         new = either(anywhere(first), start, lambda bases: None, new)[1]
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
-            (multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own), p)
+            (*_moved(multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own)), p)
             for (mu, nu, _), q, p, own in zip(held, bases, after, order, strict=True)
         ]
         return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), moved, held)
@@ -250,3 +252,13 @@ def _in_new_bases(
         leaf._replace(mu=mu, nu=nu, bases=bases)
         for leaf, (mu, nu, bases) in zip(leaves, held, strict=True)
     ]
+
+
+def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
+    """The moments in new bases, nu at least the square of the rounding error of mu.
+
+    Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
+    mu would be divided by its root, in steps of thousands of learning rates.
+    """
+    error = jnp.finfo(nu.dtype).eps * jnp.max(jnp.abs(mu), initial=0)
+    return mu, jnp.maximum(nu, lax.stop_gradient(cast(error * error, nu.dtype)))
