@@ -118,7 +118,7 @@ def test_line_searches_and_others_are_given_the_objective(digits):
 
 def test_what_cannot_train_is_refused_before_anything_is_trained(digits):
     (recipe,) = pick(["scale_by_muon"])
-    with pytest.raises(CommandError, match=r"scale_by_muon cannot train digits: .*no matrix"):
+    with pytest.raises(CommandError, match=r"scale_by_muon cannot train digits: .*is not a matrix"):
         refuse_untrainable(recipe, digits, 5)
 
 
