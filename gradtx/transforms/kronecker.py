@@ -130,8 +130,8 @@ class Blocks(NamedTuple):
 
 
 def finite_or(other: Array, x: Array) -> Array:
-    """x, or `other` where a matrix of x, its last two axes, is not finite: squares of huge gradients
-    overflow, and a decomposition would spread what is left of them over the array for good."""
+    """x, or `other` where a matrix of x, its last two axes, is not finite: squares of huge
+    gradients overflow, and a decomposition would spread that over the array for good."""
     return jnp.where(jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True), x, other)
 
 
