@@ -211,16 +211,19 @@ class KeyKind(Kind):
 
 @dataclass(frozen=True)
 class DTypeKind(Kind):
-    """A dtype by any of its names."""
+    """A floating dtype by any of its names."""
 
     def convert(self, where: str, value: Any) -> Any:
         """The NumPy dtype."""
         if value is None:
             return None
         try:
-            return np.dtype(value)
+            dtype = np.dtype(value)
         except TypeError as error:
             raise TypeError(f"{where} must be a dtype such as 'float32', got {value!r}") from error
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"{where} must be a floating dtype such as 'float32', got {value!r}")
+        return dtype
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
@@ -260,5 +261,5 @@ def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
     Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
     mu would be divided by its root, in steps of thousands of learning rates.
     """
-    error = jnp.finfo(nu.dtype).eps * jnp.max(jnp.abs(mu), initial=0)
+    error = float(np.finfo(nu.dtype).eps) * jnp.max(jnp.abs(mu), initial=0)
     return mu, jnp.maximum(nu, lax.stop_gradient(cast(error * error, nu.dtype)))

@@ -45,6 +45,7 @@ def test_its_signature_is_the_functions() -> None:
         "nesterov": False,
         "nu_dtype": None,
         "independent_decay": False,
+        "cautious_weight_decay": False,
     }
     assert signature.parameters["nesterov"].kind is inspect.Parameter.KEYWORD_ONLY
     assert (inspect.getdoc(gradtx.adamw) or "").startswith(
