@@ -328,7 +328,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"chain": {"args": 3}}, "chain.args", "must be a list"),
     ({"adamw": None, "learning_rate": 0.1}, "", "a construction is a dict of one key"),
     ({"masked": {"inner": {"sgd": 1}, "mask": {"w": True}}}, "masked.mask", "A dict of one key that is no construction is written {dict: "),
-    ({"masked": {"inner": {"sgd": 1}, "mask": {"matching": "("}}}, "masked.mask.matching", "'(' is no regular expression"),
+    ({"masked": {"inner": {"sgd": 1}, "mask": {"matching": "("}}}, "masked.mask.matching", "'(' is not a valid regular expression"),
     ({"masked": {"inner": {"sgd": 1}, "mask": {"matching": 3}}}, "masked.mask.matching", "must be a pattern"),
     ({"partition": {"transforms": {"a b": {"sgd": -1}}}}, "partition.transforms['a b'].sgd[0]", "must be finite"),
     ({"partition": {"transforms": [["a", "sgd(1)"], ["a", "sgd(1)"]]}}, "partition.transforms[1]", "is given twice"),
