@@ -47,6 +47,10 @@ class Axes(NamedTuple):
         pairs = zip(self.shape, self.own, strict=True)
         return tuple(jnp.zeros((n, n), dtype) if own else None for n, own in pairs)
 
+    def identities(self, dtype: DTypeLike) -> Matrices:
+        """The identity for each axis that has a matrix."""
+        return tuple(None if x is None else jnp.eye(len(x), dtype=dtype) for x in self.zeros(dtype))
+
     def rank(self, axis: int) -> int:
         """The largest rank that the Gram matrix of one array can have."""
         n = self.shape[axis]

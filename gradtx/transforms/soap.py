@@ -143,15 +143,13 @@ def scale_by_soap(
         return Axes.of(x.shape, max_precond_dim, merge=merge_dims, vectors=precondition_1d)
 
     def init(params: Params) -> ScaleBySoapState:
-        def matrices(x: Array) -> Matrices:
-            return axes_of(x).zeros(factor_dtype or x.dtype)
-
+        # A leaf that is new in a run, whose count goes on, runs Adam until the bases are due.
         return ScaleBySoapState(
             count=None,
             mu=jax.tree.map(lambda x: zeros_like(x, mu_dtype), params),
             nu=jax.tree.map(lambda x: real_full_like(x, 0, nu_dtype), params),
-            factors=jax.tree.map(matrices, params),
-            bases=jax.tree.map(matrices, params),
+            factors=jax.tree.map(lambda x: axes_of(x).zeros(factor_dtype or x.dtype), params),
+            bases=jax.tree.map(lambda x: axes_of(x).identities(factor_dtype or x.dtype), params),
         )
 
     def update(

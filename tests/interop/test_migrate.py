@@ -593,3 +593,16 @@ def test_the_report() -> None:
     head = next(x for x in report.kept if x.leaf == "head")
     assert (head.place, head.source) == ("[1].inner_state[0].mu", "[0].mu")
     assert head.note == "float32 to bfloat16"
+
+
+def test_a_leaf_that_starts_afresh_under_soap_runs_adam_until_the_bases_are_due() -> None:
+    tx = gradtx.soap(1.0, 0.9, 0.99, weight_decay=0.0, precondition_frequency=10)
+    tree = {"old": jnp.ones((2, 2)), "new": jnp.array([[0.5, -2.0], [3.0, 0.1]])}
+    state = tx.init(tree)
+    for _ in range(4):
+        _, state = tx.update(tree, state, tree)
+    state, _ = migrate(state, to=tx, params=tree, reset="new")
+    updates, _ = tx.update(tree, state, tree)
+    # The first gradient of it, with the bias of the four updates that SOAP has counted.
+    size = (1 - 0.9) / (1 - 0.9**4) / np.sqrt((1 - 0.99) / (1 - 0.99**4))
+    np.testing.assert_allclose(updates["new"], -size * np.sign(tree["new"]), 1e-4)

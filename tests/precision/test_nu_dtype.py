@@ -16,9 +16,9 @@ PARAMS = {"w": jnp.linspace(0.5, 2, 24).reshape(4, 6), "b": jnp.ones(6)}
 GRADS = jax.tree.map(jnp.sin, PARAMS)
 # Second moments, by the names that they have.
 FIELDS = {"nu", "nu_max"}
-# NovoGrad's is one number for each array; Muon alone has none, and Lion has none at all. Of the
-# others the optimizer's own name stands for the transformation's too.
-WITHOUT = {"scale_by_novograd", "scale_by_muon", "scale_by_lion", "lion"}
+# NovoGrad's is one number for each array, NorMuon's one for each neuron; Muon alone has none, and
+# Lion has none at all. Of the others the optimizer's own name stands for the transformation's too.
+WITHOUT = {"scale_by_novograd", "normuon", "scale_by_muon", "scale_by_lion", "lion"}
 
 
 def definitions() -> dict[str, Any]:
