@@ -218,7 +218,7 @@ def test_a_pair_of_lookahead_is_measured_at_its_fast_half() -> None:
             ["attn", "nothing"],
             r"the group 'nothing', 'nothing', gets no leaf; the paths are: attn/b",
         ),
-        (["("], "is no regular expression"),
+        (["("], "is not a valid regular expression"),
     ],
 )
 def test_bad_groups_are_refused(groups: Any, said: str) -> None:

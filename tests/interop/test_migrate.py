@@ -542,7 +542,7 @@ def test_rules_that_keep_arrays_without_a_name() -> None:
     ("how", "said"),
     [
         ({"rename": {"body": "trunk"}}, "rename: 'body' matches no path of the old state"),
-        ({"rename": {"(": "x"}}, "rename: '(' is no regular expression"),
+        ({"rename": {"(": "x"}}, "rename: '(' is not a valid regular expression"),
         ({"reset": "tail"}, "reset: the pattern 'tail' matches no leaf; the paths are: dense/bias"),
         ({"from_": gradtx.lion(0.1)}, "from_ did not make the state, which at [0] is ScaleByAdam"),
         ({"from_": gradtx.adam(0.1)}, "which is a tuple of 3, not the tuple of 2 that chain"),
