@@ -155,7 +155,7 @@ EXACT: dict[str, Callable[[Any, Any, Any, Any], Case]] = {
     ),
 }
 ENDLESS = {"constant_schedule", "inverse_time_decay_schedule", "torch.step_lr"}
-ENDLESS |= {"torch.exponential_lr"}
+ENDLESS |= {"torch.exponential_lr", "precond_update_prob_schedule"}
 _COSINE = ("init_value", "peak_value", "warmup_steps", "decay_steps", "end_value")
 _line = gradtx.linear_schedule
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+import typing
 from typing import Any, NamedTuple
 
 import gradtx
@@ -78,7 +79,7 @@ def public_things() -> dict[str, Any]:
 
 def is_annotation(thing: Any) -> bool:
     """`Decay` and its like are annotations, `Params` is `Any`: they say nothing of their own."""
-    return hasattr(thing, "__metadata__") or thing is Any
+    return hasattr(thing, "__metadata__") or thing is Any or bool(typing.get_args(thing))
 
 
 def has_docstring(thing: Any) -> bool:
