@@ -112,7 +112,10 @@ _SEED = "GRADTX_TESTS_SEED"
 
 
 # Where a third of each test's parameters is tried; of the laws, `one_in` says how many.
-_IN_PART = tuple(f"tests/{name}/" for name in ("core", "golden", "oracles", "precision"))
+_IN_PART = (
+    *(f"tests/{name}/" for name in ("core", "golden", "houses", "interop", "oracles", "precision")),
+    *("tests/docs/test_notebooks", "tests/laws/test_schedule", "tests/programs/test_logged"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -89,7 +89,7 @@ def test_hypergradient_improves_both_hyperparameters() -> None:
     assert losses[-1] < 0.1 * losses[0]
     assert rate[-1] > rate[0]
     assert momentum[-1] > momentum[0]
-    assert numbers(r"its hypergradient sgd\(learning_rate=(-?[\d.]+)", text)[0] < 0
+    assert numbers(r"its hypergradient sgd\(learning_rate=array\((-?[\d.]+)", text)[0] < 0
 
 
 def test_own_transformation_is_printed_checked_scheduled_chained_and_mapped() -> None:

@@ -137,9 +137,9 @@ def scale_by_kron(
     Example:
         >>> grads = jnp.array([[100.0, 0.0], [0.0, 1.0]])
         >>> tx = gradtx.scale_by_kron(method="procrustes", preconditioner_update_probability=1.0)
-        >>> state = tx.init(grads)
+        >>> state, update = tx.init(grads), jax.jit(tx.update)
         >>> for _ in range(100):
-        ...     updates, state = tx.update(grads, state)
+        ...     updates, state = update(grads, state)
         >>> print(np.diag(updates).round(1))
         [1.4 1.4]
 

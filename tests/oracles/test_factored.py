@@ -293,7 +293,7 @@ def test_unitwise_functions_are_optax_s() -> None:
         size, limit = gradtx.unitwise_norm(x), jnp.abs(limit)
         got = gradtx.unitwise_clip(size, limit, x)
         assert_close(got, optax.transforms.unitwise_clip(size, limit, x))
-    with pytest.raises(ValueError, match=r"unitwise_clip: .* one shape"):
+    with pytest.raises(ValueError, match=r"unitwise_clip: .* the same shape"):
         gradtx.unitwise_clip(jnp.ones(()), jnp.ones((2,)), jnp.ones((2,)))
     narrow = gradtx.unitwise_norm(jnp.full((1000,), 300, jnp.float16))
     assert_close(narrow, np.full(1000, 300 * np.sqrt(1000)), 1e-6)
