@@ -255,8 +255,9 @@ def _outside_of_branches(jaxpr: Any, names: set[str]) -> set[str]:
     found = {e.primitive.name for e in jaxpr.eqns} & names
     for equation in jaxpr.eqns:
         if equation.primitive.name not in ("cond", "while"):
-            for inner in jax.core.jaxprs_in_params(equation.params):
-                found |= _outside_of_branches(inner, names)
+            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+                if hasattr(inner, "eqns"):
+                    found |= _outside_of_branches(inner, names)
     return found
 
 
