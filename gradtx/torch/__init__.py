@@ -24,12 +24,15 @@ or, if the steps at which they start are not known beforehand, one that is told:
 """
 
 from gradtx.core.exports import show_types as _show_types
+from gradtx.torch.adafactor import FactoredState as FactoredState
 from gradtx.torch.adafactor import adafactor, factored_steps  # noqa: F401
 from gradtx.torch.adam import adam, adamax, adamw, nadam, radam
 from gradtx.torch.cycles import cyclic_lr, one_cycle_lr
 from gradtx.torch.groups import from_state_dict
+from gradtx.torch.muon import OrthogonalMomentumState as OrthogonalMomentumState
 from gradtx.torch.muon import muon, orthogonal_momentum  # noqa: F401
 from gradtx.torch.optimizers import adadelta, adagrad, asgd, rmsprop, rprop, sgd
+from gradtx.torch.plateau import ReduceLROnPlateauState as ReduceLROnPlateauState
 from gradtx.torch.plateau import reduce_lr_on_plateau
 from gradtx.torch.schedules import (
     constant_lr,

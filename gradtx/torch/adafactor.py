@@ -59,7 +59,7 @@ def factored_steps(
         def nothing() -> Array:
             return jnp.zeros(0, param.dtype)
 
-        if param.ndim < 2:
+        if not _is_factored(param):
             return FactoredState(None, nothing(), nothing(), zeros_like(param))
         row, column = (partial(jnp.mean, axis=axis, keepdims=True) for axis in (-1, -2))
         rows, columns = zeros_like_result(row, param), zeros_like_result(column, param)
@@ -81,7 +81,7 @@ def factored_steps(
         decay_now, rate = precomputed
         least = _epsilon(leaf.dtype) if eps[0] is None else eps[0]
         square = abs_sq(grad)
-        if grad.ndim < 2:
+        if not _is_factored(grad):
             variance = running_mean(state.variance, square, decay_now)
             state, estimate = state._replace(variance=variance), variance
         else:
@@ -97,6 +97,10 @@ def factored_steps(
         return times(size / shorter, u), state
 
     return Rule(init, update, precompute)
+
+
+def _is_factored(x: Array) -> bool:
+    return x.ndim >= 2 and x.size > 0
 
 
 def _epsilon(dtype: np.dtype) -> float:

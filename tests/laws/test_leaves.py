@@ -287,7 +287,7 @@ def test_a_state_too_narrow_for_complex_leaves_is_refused_by_path(example: Examp
         init(example, parameters)
 
 
-@for_every(where=lambda e: e.real)
+@for_every(where=lambda e: e.real and e.name != "torch.muon")  # whose group is w alone
 def test_complex_leaves_without_a_meaning_are_refused_by_path(example: Example) -> None:
     gradient = {**first(grads(of=example)), "b": jnp.ones((2,), jnp.complex64)}
     parameters = {**params(), "b": jnp.ones((2,), jnp.complex64)}

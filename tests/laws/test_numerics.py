@@ -65,6 +65,8 @@ def test_jit_equals_eager(example: Example) -> None:
     inputs = mixed(grads(of=example)), mixed(params()), example.extra
     expected = plain_run(example.make(), *inputs)
     assert_same(compiled_run(example.make(), *inputs), expected, rounding(example))
+    if example.name == "torch.muon":  # which takes nothing but matrices
+        return
     # Leaves of one shape, because call by call each shape is compiled alone.
     gradients = jax.tree.map(lambda g: g.reshape(STEPS, -1)[:, :1], grads())
     inputs = (

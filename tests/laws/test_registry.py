@@ -55,7 +55,7 @@ def test_every_optimizer_has_an_example_with_rates() -> None:
     optimizers = list(gradtx.optimizers.__all__)
     optimizers += [name for name in TRANSFORMATIONS if name.startswith("torch.")]
     # The last takes no vectors, which the laws of convergence have.
-    others = {"torch.reduce_lr_on_plateau", "torch.muon"}
+    others = {"torch.reduce_lr_on_plateau", "torch.adafactor", "torch.muon"}
     assert set(optimizers) - others <= with_rates
 
 

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import gradtx
+import gradtx.torch
 from gradtx.core.origin import is_nothing
 from gradtx.core.per_leaf import LeafTransformation
 from gradtx.core.ruled import Ruled
@@ -33,7 +34,8 @@ def classes(state: Any) -> set[type]:
 def test_every_class_in_a_state_is_public(example: Example) -> None:
     for made in classes(jax.eval_shape(example.make().init, spec(params()))):
         if made.__module__.startswith("gradtx."):  # a test's own examples have classes of their own
-            assert getattr(gradtx, made.__name__, None) is made, f"{made} is not in gradtx"
+            module = gradtx.torch if made.__module__.startswith("gradtx.torch.") else gradtx
+            assert getattr(module, made.__name__, None) is made, f"{made} is not in {module}"
 
 
 def test_classes_are_found() -> None:

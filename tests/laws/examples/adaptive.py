@@ -316,12 +316,11 @@ EXAMPLES: tuple[Example, ...] = (
     E("torch.adamax", "default", lambda: gt.adamax(), rates=(0.1, 0.1)),
     E(
         "torch.adafactor",
-        "default",
-        lambda: gt.adafactor(),
+        "clipped later",
+        lambda: gt.adafactor(d=2.0),
         needs_params=True,
-        rates=(0.3, 0.03),
         real=True,
-        idle=("beta2_decay", "d"),
+        idle=("beta2_decay", "d", "eps"),
     ),
     E(
         "torch.adafactor",
@@ -329,7 +328,7 @@ EXAMPLES: tuple[Example, ...] = (
         lambda: gt.adafactor(0.1, -0.5, (1e-3, 1e-2), 1.5, 0.1, maximize=True),
         needs_params=True,
         real=True,
-        idle=("beta2_decay", "d"),
+        idle=("beta2_decay", "d", "eps"),
     ),
     E(
         "torch.reduce_lr_on_plateau",

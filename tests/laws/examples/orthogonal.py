@@ -210,5 +210,6 @@ EXAMPLES: tuple[Example, ...] = (
         real=True,
         by_path=True,
         written_out=False,
+        idle=("transforms",),
     ),
 )
