@@ -25,7 +25,7 @@ from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import (
     Axes,
     Layout,
-    MuonDimensionNumbers,
+    Numbering,
     Split,
     axes_of,
     widths_of,
@@ -61,7 +61,6 @@ PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
 # Factors of a matrix's shape.
 Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
-Tree = Any  # of dimension numbers, like the params
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def scale_by_muon(
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
     bias_correction: bool = True,
     split_outputs: Split = None,
 ) -> Rule:
@@ -144,8 +143,9 @@ def scale_by_muon(
             divides by the largest singular value, which is exact but slow; "aol" and "schatten"
             rescale within the first iteration, by the row sums of |A| and by the norm of A
         weight_dimension_numbers: which axes are rows and which columns: `MuonDimensionNumbers` for
-            all arrays, a tree of them like the params (or a prefix of one), or a function from
-            params to such a tree; by default every array must be a matrix
+            all arrays, a mapping from path patterns to them, {"layers": MuonDimensionNumbers(1,
+            2)}, a tree of them like the params (or a prefix of one), or a function from params to
+            such a tree; by default every array must be a matrix
         bias_correction: divide mu by 1 - beta^t, and look ahead as Adam does. Without it, as in
             Jordan's code and PyTorch's, the newest gradient counts less at first: the two
             directions differ by several percent in the first steps
@@ -235,7 +235,7 @@ def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | N
 
 @per_tree
 def scale_by_shape(
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
     consistent_rms: NonNegative | None = None,
     *,
     scale: Scaling = "width",

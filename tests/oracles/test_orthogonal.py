@@ -162,6 +162,29 @@ def test_muon_takes_the_matrices_that_a_pattern_selects(which: Any) -> None:
     assert gradtx.parse(repr(tx)) == tx
 
 
+@pytest.mark.parametrize("optimizer", [gradtx.muon, gradtx.normuon])
+def test_dimension_numbers_by_pattern_are_those_of_a_tree(optimizer: Any) -> None:
+    """Of layers stacked in one array."""
+    stacked = MuonDimensionNumbers(1, 2)
+    kernel, head = RNG.standard_normal((3, 4, 6)), RNG.standard_normal((4, 5))
+    params = {"layers": {"kernel": kernel, "norm": np.ones((3, 4))}, "head": head}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    by_path = {"layers/kernel": stacked}
+    tree = {"layers": {"kernel": stacked, "norm": None}, "head": None}
+    updates = [
+        tx.update(params, tx.init(params), params)[0]
+        for given in (by_path, tree)
+        for tx in [optimizer(0.1, muon_weight_dimension_numbers=given)]
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *updates)
+
+
+def test_a_pattern_of_dimension_numbers_that_gets_nothing_is_refused() -> None:
+    tx = gradtx.muon(0.1, muon_weight_dimension_numbers={"layrs": None, "w": None})
+    with pytest.raises(ValueError, match="muon: the pattern 'layrs' gets no leaf"):
+        tx.init({"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [
