@@ -13,7 +13,7 @@ from benchmarks import environments
 from benchmarks.compiler import CompileError, Compiler
 from benchmarks.environments import MissingError, make, python_for
 from benchmarks.steps import STEPS
-from benchmarks.targets import EXAMPLES, Target
+from gradtx.sharding.targets import EXAMPLES, Target
 
 ROOT = Path(__file__).parents[2]
 
