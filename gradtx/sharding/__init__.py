@@ -5,5 +5,6 @@
 
 from gradtx.core.exports import export_names as _export_names
 from gradtx.sharding.states import *
+from gradtx.sharding.zero import *
 
 _export_names(globals())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,10 +11,11 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.leaves import Leaves, align, at, describe
+from gradtx.core.placing import axes_of, parts_of
 from gradtx.core.printing import show
 from gradtx.core.state import Params
 
-AnyMesh: TypeAlias = "Mesh | AbstractMesh"
+AnyMesh: TypeAlias = Mesh | AbstractMesh
 # A tree of NamedShardings.
 Shardings: TypeAlias = Any
 
@@ -70,8 +70,8 @@ def layout_of(where: str, params: Params, shardings: Shardings | None = None) ->
     (mesh, first), *others = meshes.items()
     for other, i in others:
         raise ValueError(
-            f"{where}: {at(leaves.paths[i])}: the mesh is ({_sizes(other)}), and "
-            f"{at(leaves.paths[first])} it is ({_sizes(mesh)}): a state lies on one mesh; give "
+            f"{where}: {at(leaves.paths[i])}: the mesh is ({sizes(other)}), and "
+            f"{at(leaves.paths[first])} it is ({sizes(mesh)}): a state lies on one mesh; give "
             "each part an optimizer of its own"
         )
     for i, sharding in enumerate(found):
@@ -107,33 +107,41 @@ def _named(where: str, leaves: Leaves, i: int, sharding: Any, got: str) -> Named
 
 def _check_fits(where: str, leaves: Leaves, i: int, sharding: NamedSharding) -> None:
     """Refuse a spec of more axes than leaf i has, or one that does not divide an axis evenly."""
-    shape, spec, path = np.shape(leaves.values[i]), sharding.spec, at(leaves.paths[i])
+    x = leaves.values[i]
+    misfit = misfit_of(sharding.mesh, sharding.spec, np.shape(x))
+    if misfit:
+        raise ValueError(f"{where}: {at(leaves.paths[i])}: {describe(x)}: {misfit}")
+
+
+def misfit_of(mesh: AnyMesh, spec: Any, shape: tuple[int, ...]) -> str | None:
+    """Why an array of this shape cannot be divided in this way; None if it can."""
     if len(spec) > len(shape):
-        raise ValueError(
-            f"{where}: {path}: {spec} is of {len(spec)} axes, and {describe(leaves.values[i])} has "
-            f"{len(shape)}"
-        )
+        return f"{spec} is of {len(spec)} axes, and the array has {len(shape)}"
     for axis, names in enumerate(spec):
-        parts = parts_of(sharding.mesh, names)
+        if unknown := [name for name in axes_of(names) if name not in mesh.shape]:
+            return f"{spec} names {unknown[0]!r}, which is no axis of the mesh ({sizes(mesh)})"
+        parts = parts_of(mesh, names)
         if shape[axis] % parts:
-            raise ValueError(
-                f"{where}: {path}: {spec} cuts axis {axis} of {describe(leaves.values[i])} into "
-                f"{parts} parts, which does not divide {shape[axis]}: leave the axis whole, or pad "
-                "the parameter"
+            return (
+                f"{spec} cuts axis {axis} into {parts} parts, which do not divide {shape[axis]}: "
+                "leave the axis whole, or pad the parameter"
             )
+    return None
 
 
-def axes_of(names: Any) -> tuple[str, ...]:
-    """The axes of a mesh over which one axis of an array is divided: an element of its spec."""
-    if names is None or names is PartitionSpec.UNCONSTRAINED:
-        return ()
-    return (names,) if isinstance(names, str) else tuple(names)
+def plain(spec: Any) -> tuple[Any, ...]:
+    """A spec as a tuple, without what says nothing at its end."""
+    names = [axes_of(x) for x in spec or ()]
+    while names and not names[-1]:
+        names.pop()
+    return tuple((x[0] if len(x) == 1 else x) if x else None for x in names)
 
 
-def parts_of(mesh: AnyMesh, names: Any) -> int:
-    """Into how many parts an element of a spec cuts an axis."""
-    return math.prod(mesh.shape[name] for name in axes_of(names))
+def without_ones(mesh: AnyMesh, spec: Any) -> tuple[Any, ...]:
+    """The same without the axes of one device, over which nothing is divided."""
+    return plain([[n for n in axes_of(x) if mesh.shape.get(n) != 1] for x in spec])
 
 
-def _sizes(mesh: AnyMesh) -> str:
+def sizes(mesh: AnyMesh) -> str:
+    """The axes of a mesh as errors mention them."""
     return ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
