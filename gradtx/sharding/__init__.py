@@ -4,6 +4,7 @@
 """
 
 from gradtx.core.exports import export_names as _export_names
+from gradtx.sharding.sizes import *
 from gradtx.sharding.states import *
 from gradtx.sharding.zero import *
 
