@@ -20,7 +20,7 @@ from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.place import Place
-from gradtx.core.placing import axes_of, laid, mesh_of_types, spread
+from gradtx.core.placing import axes_of, laid, mesh_at, spread
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
@@ -145,13 +145,17 @@ class Spread:
                 return x
             own = self._own(mesh, like, i)
             spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
-            return x if spec == own else laid(x, mesh, spec if spreading else own)
+            if spec == own:
+                return x
+            # What is before, such as a branch of an accumulation, is not divided for this.
+            x = laid(x, mesh, own)
+            return laid(x, mesh, spec) if spreading else x
 
         return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
 
     def _mesh(self, like: Leaves) -> AnyMesh | None:
         """The mesh that the arrays lie on; None for arrays of one device."""
-        found = (_mesh_of(x) for x in like.values if x is not None)
+        found = (mesh_at(x) for x in like.values if x is not None)
         mesh = next((mesh for mesh in found if mesh is not None), None)
         if mesh is None:
             return None
@@ -197,15 +201,6 @@ def _known_spec(x: Any) -> PartitionSpec | None:
     make: Any = PartitionSpec
     spec: PartitionSpec = sharding.spec if isinstance(sharding, NamedSharding) else make()
     return spec
-
-
-def _mesh_of(x: Any) -> AnyMesh | None:
-    if isinstance(x, jax.core.Tracer):
-        return mesh_of_types(x)
-    sharding = getattr(x, "sharding", None)
-    if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
-        return sharding.mesh
-    return None
 
 
 # -- what is kept of the parameters ----------------------------------------------------------------
