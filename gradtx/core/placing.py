@@ -156,13 +156,16 @@ def spread(
     chosen = max(fitting, key=lambda i: (given[i] is None, lengths[i], -i))
     together = (*axes_of(given[chosen]), *more)
     given[chosen] = together[0] if len(together) == 1 else together
+    while given[-1] is None:  # as JAX writes them
+        given.pop()
     make: Any = PartitionSpec
     made: PartitionSpec = make(*given)
     return made
 
 
 def parted(x: Any, like: Any) -> Any:
-    """x, not shaped like a parameter, divided over the whole mesh that `like` lies on.
+    """x, not shaped like a parameter, divided over the whole mesh that `like` lies on, if it is a
+    matrix; a vector is on every device.
 
     Its shape alone decides how, so that it lies after a step where it lay before: XLA would divide
     it as it divides what it is made of, and compile the next step for that again.
@@ -172,8 +175,9 @@ def parted(x: Any, like: Any) -> Any:
         return x
     make: Any = PartitionSpec
     spec: PartitionSpec = make()
-    for axis, _ in sorted(mesh.shape.items(), key=lambda item: -item[1]):
-        spec = spread(mesh, spec, np.shape(x), (axis,))
+    if np.ndim(x) > 1:
+        for axis, _ in sorted(mesh.shape.items(), key=lambda item: -item[1]):
+            spec = spread(mesh, spec, np.shape(x), (axis,))
     return laid(x, mesh, spec)
 
 
