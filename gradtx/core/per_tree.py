@@ -37,6 +37,7 @@ from gradtx.core.leaves import (
 )
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
+from gradtx.core.placing import factors_parted
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
@@ -124,7 +125,7 @@ class TreeTransformation(Ruled):
             with values_needed(name, values):
                 own = self.init_inputs.call(init, available)
             check_uncounted(name, own, None, step.count)
-            own = jax.tree.map(drop_weak_type, own)
+            own = factors_parted(jax.tree.map(drop_weak_type, own), values)
         return first_state(own, counted=self.counted)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
@@ -165,7 +166,7 @@ class TreeTransformation(Ruled):
         if self.keeps_nothing:
             return flat, [state]
         check_uncounted(name, new, seen, count)
-        new = in_classes_of(own, with_unseen(own, new, tree))
+        new = factors_parted(in_classes_of(own, with_unseen(own, new, tree)), flat.values)
         return flat, [join_count(count, state, _like(own, new, name))]
 
 

@@ -19,6 +19,7 @@ from gradtx.core.kinship import KinOfOptax
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
+from gradtx.core.placing import trees_alike
 from gradtx.core.printing import show
 from gradtx.core.problem import Extra, accepted, check_known
 from gradtx.core.run import Line, Stage
@@ -200,7 +201,8 @@ class GradientTransformation(KinOfOptax, Value):
 
     def _init(self, params: Params) -> OptState:
         # In float32 or wider, as its updates and params will be.
-        return self.arguments["init"](widen_tree(params))
+        wide = widen_tree(params)
+        return trees_alike(self.arguments["init"](wide), wide)
 
     def _joins(self, before: GradientTransformation) -> bool:
         """Whether it runs in the same stage as the link before it."""

@@ -15,6 +15,7 @@ from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
+from gradtx.core.placing import parted
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
 from gradtx.core.step import Step
@@ -99,11 +100,9 @@ def scale_by_galore(
                 small.append(x)
             else:
                 tall = _tall(layout.split(x)[0], layout)
-                # Zeros like a slice of the parameter are placed where the parameter is.
-                directions = jnp.zeros_like(tall[:, :rank][:, : tall.shape[1]])
-                projectors.append(directions)
                 few = min(rank, tall.shape[1])
-                small.append(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout))
+                projectors.append(parted(jnp.zeros((tall.shape[0], few), x.dtype), x))
+                small.append(parted(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout), x))
         base = inner.init(leaves.tree(small))
         return GaLoreState(count=None, base_optimizer_state=base, projector=leaves.tree(projectors))
 
@@ -122,7 +121,7 @@ def scale_by_galore(
             if layout is not None:
                 tall = _tall(layout.split(x)[0], layout)
                 projectors[i] = p = _projector(due, tall, widen(old[i], x.dtype), rank)
-                small[i] = _tall(p.mT.conj() @ tall, layout)
+                small[i] = parted(_tall(p.mT.conj() @ tall, layout), x)
         made, base = Inner(inner, None, extra)(leaves.tree(small), state.base_optimizer_state)
         results = align(leaves, made, "scale_by_galore: what base_optimizer returned")
         for i, layout in enumerate(layouts):

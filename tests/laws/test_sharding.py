@@ -80,6 +80,52 @@ def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     assert misplaced((state, params), shardings) == []
 
 
+MESHES = {
+    "8": ((8,), {"w": P("data"), "b": P("data"), "s": P()}),
+    "2x4": ((2, 4), {"w": P("data", "model"), "b": P("model"), "s": P()}),
+}
+
+
+def on_mesh(name: str) -> Any:
+    """Parameters on a mesh."""
+    sizes, specs = MESHES[name]
+    if len(jax.devices()) < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    mesh = Mesh(np.asarray(jax.devices()[:8]).reshape(sizes), ("data", "model")[: len(sizes)])
+    shapes = {"w": (8, 16), "b": (16,), "s": ()}
+    places = {k: NamedSharding(mesh, spec) for k, spec in specs.items()}
+    params = {k: jnp.asarray(RNG.uniform(0.5, 2, x), jnp.float32) for k, x in shapes.items()}
+    return jax.device_put(params, places)
+
+
+def moved(tree: Any, expected: Any) -> list[str]:
+    """The arrays that lie elsewhere than in the other tree."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True)
+    return [
+        f"{jax.tree_util.keystr(path)} is {x.sharding}, not {y.sharding}"
+        for (path, x), y in pairs
+        if isinstance(x, jax.Array) and not x.sharding.is_equivalent_to(y.sharding, x.ndim)
+    ]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@for_every(where=is_first, slow=True)
+def test_the_state_stays_on_the_mesh(example: Example, mesh: str) -> None:
+    """From init on, compiled or not; a step leaves it there, so that one program serves all."""
+    params = on_mesh(mesh)
+    tx, extra = example.make(), example.extra
+    state = tx.init(params)
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    assert all(len(x.sharding.device_set) == 8 for x in arrays)
+    assert moved(jax.jit(tx.init)(params), state) == []
+    gradient = given(example, params)
+    step = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
+    new, after = step(gradient, state, params)
+    assert moved((new, after), (params, state)) == []
+    step(gradient, after, new)
+    assert step._cache_size() == 1
+
+
 def test_the_norm_is_of_the_whole_tree(shardings: Any) -> None:
     """Not of the part on one device."""
     gradient = jax.device_put(some_tree(), shardings)

@@ -208,6 +208,21 @@ EXAMPLES: tuple[Example, ...] = (
         written_out=False,
     ),
     E(
+        "sharding.zero",
+        "adamw",
+        lambda: gradtx.sharding.zero(gradtx.adamw(0.1), {"w": (None, "model")}),
+        needs_params=True,
+        written_out=False,
+    ),
+    E(
+        "sharding.zero",
+        "around accumulation",
+        lambda: gradtx.sharding.zero(gradtx.accumulate(gradtx.adam(0.1), 2), {}),
+        couples=True,
+        accumulates=True,
+        written_out=False,
+    ),
+    E(
         "averaged",
         "the mean of all",
         lambda: gradtx.averaged(gradtx.adamw(0.1)),
