@@ -1,0 +1,82 @@
+"""Where the state of any optimizer lies, and making it there."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from gradtx.core.state import OptState, Params
+from gradtx.core.transformation import TransformationLike, as_transformation
+from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of
+
+__all__ = ["state_shardings"]
+
+
+def state_shardings(
+    tx: TransformationLike, params: Params, shardings: Shardings | None = None
+) -> Shardings:
+    """Say where the state of an optimizer lies on the mesh of its parameters.
+
+    It is found by tracing `tx.init` with types that say how each array is divided, so it holds for
+    any optimizer, and no array is made. What is shaped like a parameter is divided as that is, what
+    has fewer axes as far as it has them, and counts are on every device.
+
+    Args:
+        tx: a transformation, gradtx's or Optax's.
+        params: the parameters on their mesh: arrays, or `jax.ShapeDtypeStruct`s with shardings,
+            also on a `jax.sharding.AbstractMesh`, for a machine that is not there.
+        shardings: how the parameters will lie, a tree of NamedShardings like params; None means as
+            they do. With them params may be shapes, or lie anywhere.
+
+    Returns: a tree of NamedShardings, structured like `tx.init(params)`: for `jax.jit`'s
+    `in_shardings` and `out_shardings`, or to restore a checkpoint into.
+
+    Raises: TypeError, with the leaf's path, for a parameter that lies on one device; ValueError for
+    shardings that do not fit.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        >>> params = {"w": jax.device_put(jnp.ones((4, 2)), where)}
+        >>> found = gradtx.sharding.state_shardings(gradtx.adam(1e-3), params)
+        >>> found[0].mu["w"].spec[0], found[0].count.is_fully_replicated
+        ('data', True)
+    """
+    where = "state_shardings"
+    transformation = as_transformation(tx, f"{where}: tx")
+    return shardings_on(layout_of(where, params, shardings), transformation.init)
+
+
+def shardings_on(layout: Layout, init: Any) -> Shardings:
+    """The shardings of init(params), for params of a layout."""
+    typed = explicit(layout.mesh)
+    try:
+        with _using(typed):
+            state: OptState = jax.eval_shape(init, layout.shapes(typed))
+    except Exception as error:
+        # Some operations are without a rule for types; where there are devices, XLA's choice is.
+        if type(error).__name__ != "ShardingTypeError" or isinstance(layout.mesh, AbstractMesh):
+            raise
+        compiled = jax.jit(init).lower(layout.shapes(layout.mesh)).compile()
+        state = compiled.output_shardings
+        return jax.tree.map(lambda found: _on_mesh(layout.mesh, found), state)
+    return jax.tree.map(lambda x: _on_mesh(layout.mesh, x.sharding), state)
+
+
+def _on_mesh(mesh: AnyMesh, found: Any) -> NamedSharding:
+    spec = found.spec if isinstance(found, NamedSharding) else PartitionSpec()  # type: ignore[no-untyped-call]
+    return NamedSharding(mesh, spec)
+
+
+def explicit(mesh: Any) -> AbstractMesh:
+    """The mesh as one over which the types of arrays say how they are divided."""
+    names, sizes = tuple(mesh.shape.keys()), tuple(mesh.shape.values())
+    return AbstractMesh(sizes, names, axis_types=(AxisType.Explicit,) * len(names))
+
+
+def _using(mesh: AbstractMesh) -> contextlib.AbstractContextManager[Any]:
+    use: Any = getattr(jax.sharding, "use_abstract_mesh", None)
+    return contextlib.nullcontext() if use is None else use(mesh)
