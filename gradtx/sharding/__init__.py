@@ -4,7 +4,9 @@
 """
 
 from gradtx.core.exports import export_names as _export_names
+from gradtx.sharding.planning import *
 from gradtx.sharding.states import *
+from gradtx.sharding.traffic import *
 from gradtx.sharding.zero import *
 
 _export_names(globals())
