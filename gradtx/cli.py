@@ -333,9 +333,9 @@ def _add_plan(commands: _Commands) -> None:
         "plan",
         help="say what optimizers need on each device of a mesh that need not be there",
         description=(
-            "Say what a training step of optimizers needs on each device of a mesh, which need not\n"
-            "be there: the bytes of parameters, gradients and state, and, with a target, the\n"
-            "temporary bytes and collectives of the program that the target's own compiler makes.\n"
+            "Say what a training step of optimizers needs on each device of a mesh, which need\n"
+            "not be there: the bytes of parameters, gradients and state, and, with a target, the\n"
+            "temporary bytes and collectives of the program that the target's compiler makes.\n"
             "It needs libtpu for a TPU, and for an H100 jax-cuda12-plugin, jax-cuda12-pjrt and\n"
             "nvidia-cuda-nvcc-cu12, and no accelerator.\n\n"
             "Layers are stacked. The layout says how matrices lie: replicated, divided over the\n"

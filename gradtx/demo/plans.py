@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 import gradtx
@@ -44,11 +44,9 @@ def show_plan(
     over = " x ".join(f"{name} {n}" for name, n in axes)
     laid = f"layout {layout}" + (f", state over {zero} too" if zero else "")
     where = "not compiled" if target is None else f"compiled for {target}"
-    terminal.print(
-        f"{model}: {models.size(model) / 1e9:.2f} billion parameters of {jax.numpy.dtype(dtype)} on "
-        f"{plural(mesh.size, 'device')} ({over}), {laid}, {where}",
-        highlight=False,
-    )
+    count = f"{models.size(model) / 1e9:.2f} billion parameters of {jnp.dtype(dtype)}"
+    on = f"{plural(mesh.size, 'device')} ({over})"
+    terminal.print(f"{model}: {count} on {on}, {laid}, {where}", highlight=False)
     terminal.print(table_of(rows))
 
 
