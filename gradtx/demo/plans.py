@@ -101,4 +101,6 @@ def collectives_of(made: Plan) -> str:
 def mebibytes(size: int) -> str:
     """A number of bytes in MiB: whole ones, or one digit of a few."""
     value = size / 2**20
-    return f"{value:,.0f}" if value >= 10 or not size else f"{max(value, 0.1):.1f}"
+    if value >= 10 or not size:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 0.1 else "<0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,13 +11,18 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import TransformationLike, as_transformation
-from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of
+from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of, plain
+from gradtx.sharding.zero import zero as spread_over
 
-__all__ = ["state_shardings"]
+__all__ = ["init", "state_shardings"]
 
 
 def state_shardings(
-    tx: TransformationLike, params: Params, shardings: Shardings | None = None
+    tx: TransformationLike,
+    params: Params,
+    shardings: Shardings | None = None,
+    *,
+    zero: str | tuple[str, ...] | None = None,
 ) -> Shardings:
     """Say where the state of an optimizer lies on the mesh of its parameters.
 
@@ -30,6 +36,8 @@ def state_shardings(
             also on a `jax.sharding.AbstractMesh`, for a machine that is not there.
         shardings: how the parameters will lie, a tree of NamedShardings like params; None means as
             they do. With them params may be shapes, or lie anywhere.
+        zero: the axis of the mesh to spread the state over, or several: where the state of
+            `zero(tx, params, zero)` lies. None spreads nothing.
 
     Returns: a tree of NamedShardings, structured like `tx.init(params)`: for `jax.jit`'s
     `in_shardings` and `out_shardings`, or to restore a checkpoint into.
@@ -44,13 +52,57 @@ def state_shardings(
         >>> found = gradtx.sharding.state_shardings(gradtx.adam(1e-3), params)
         >>> found[0].mu["w"].spec[0], found[0].count.is_fully_replicated
         ('data', True)
+
+    See also: `init`, `zero`, `bytes_per_device`, `replicated`.
     """
     where = "state_shardings"
+    layout = layout_of(where, params, shardings)
+    return _shardings(layout, _made(where, tx, layout, zero))
+
+
+def init(
+    tx: TransformationLike, params: Params, *, zero: str | tuple[str, ...] | None = None
+) -> OptState:
+    """Make the state of an optimizer where it belongs: nothing is made on one device first.
+
+    It is `tx.init(params)`, compiled, with the shardings that `state_shardings` tells.
+
+    Args:
+        tx: a transformation, gradtx's or Optax's.
+        params: the parameters on their mesh, a tree of arrays.
+        zero: the axis of the mesh to spread the state over, or several: the state is that of
+            `zero(tx, params, zero)`. None spreads nothing.
+
+    Returns: the state.
+
+    Raises: what `state_shardings` raises.
+
+    Example:
+        >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+        >>> everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        >>> params = {"w": jax.device_put(jnp.ones((64, 2)), everywhere)}
+        >>> state = gradtx.sharding.init(gradtx.adam(1e-3), params)
+        >>> state[0].mu["w"].sharding.is_equivalent_to(everywhere, 2)
+        True
+
+    See also: `state_shardings`, `zero`.
+    """
+    layout = layout_of("init", params)
+    made = _made("init", tx, layout, zero)
+    return jax.jit(made, out_shardings=_shardings(layout, made))(params)
+
+
+def _made(
+    where: str, tx: TransformationLike, layout: Layout, axis: str | tuple[str, ...] | None
+) -> Callable[[Params], OptState]:
+    """The init whose state it is."""
     transformation = as_transformation(tx, f"{where}: tx")
-    return shardings_on(layout_of(where, params, shardings), transformation.init)
+    if axis is None:
+        return transformation.init
+    return spread_over(transformation, layout.shapes(layout.mesh), axis).init
 
 
-def shardings_on(layout: Layout, init: Any) -> Shardings:
+def _shardings(layout: Layout, init: Callable[[Params], OptState]) -> Shardings:
     """The shardings of init(params), for params of a layout."""
     typed = explicit(layout.mesh)
     try:
@@ -67,8 +119,8 @@ def shardings_on(layout: Layout, init: Any) -> Shardings:
 
 
 def _on_mesh(mesh: AnyMesh, found: Any) -> NamedSharding:
-    spec = found.spec if isinstance(found, NamedSharding) else PartitionSpec()  # type: ignore[no-untyped-call]
-    return NamedSharding(mesh, spec)
+    make: Any = PartitionSpec
+    return NamedSharding(mesh, make(*plain(found.spec if isinstance(found, NamedSharding) else ())))
 
 
 def explicit(mesh: Any) -> AbstractMesh:

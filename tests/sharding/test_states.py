@@ -80,8 +80,8 @@ def refused() -> Any:
         "no sharding": (({"w": 1.0},), "at w: 1.0 (float) has no sharding"),
         "another tree": (({"w": ones}, {"v": where}), "shardings and params differ in structure"),
         "no sharding given": (({"w": ones}, {"w": P("data")}), "which is no NamedSharding"),
-        "too long": (({"w": ones}, {"w": wide}), "is of 3 axes, and float32[8,16] has 2"),
-        "not divided": (({"w": jnp.ones((7, 4))}, {"w": where}), "does not divide 7"),
+        "too long": (({"w": ones}, {"w": wide}), "is of 3 axes, and the array has 2"),
+        "not divided": (({"w": jnp.ones((7, 4))}, {"w": where}), "do not divide 7"),
         "nothing": (({},), "there are no params"),
         "two meshes": (
             ({"v": ones, "w": ones}, {"v": where, "w": NamedSharding(mesh_of("8"), P())}),
