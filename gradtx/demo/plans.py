@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 import gradtx
+from gradtx.core.printing import plural
 from gradtx.demo import naming
 from gradtx.demo.errors import CommandError
 from gradtx.demo.extras import load
-from gradtx.demo.terminal import console, plural
+from gradtx.demo.terminal import console
 from gradtx.sharding import Plan, models, plan
 from gradtx.sharding.targets import Target, without_device
 

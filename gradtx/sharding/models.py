@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from gradtx.transforms.matrix_axes import MuonDimensionNumbers
 
 Layout: TypeAlias = Literal["replicated", "tensor", "full"]
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,27 @@ def parameters(
     """
     if model not in MODELS:
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
-    if layout not in ("replicated", "tensor", "full"):
-        raise ValueError(f"no layout {layout!r}; there are replicated, tensor and full")
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     data = "data" if layout == "full" and "data" in mesh.shape else None
     tensor = "model" if layout != "replicated" and "model" in mesh.shape else None
+
+    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped, as the next
+    divided: Any = PartitionSpec
 
     def placed(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         sides = (tensor, data) if name in _BY_INPUTS else (data, tensor)
         stacked = [None] * (len(shape) - 2)
-        spec = PartitionSpec() if name.endswith("norm") else PartitionSpec(*stacked, *sides)
+        spec = divided() if name.endswith("norm") else divided(*stacked, *sides)
         for length, axis in zip(shape, spec, strict=False):
             if axis is not None and length % mesh.shape[axis]:
                 raise ValueError(
                     f"{model}: {name} of {shape}: the axis {axis!r} of {mesh.shape[axis]} devices "
                     f"does not divide {length}"
                 )
-        sharding = NamedSharding(mesh, spec)  # type: ignore[arg-type]
-        return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)
+        sharding = NamedSharding(mesh, spec)
+        made: jax.ShapeDtypeStruct = shaped(shape, jnp.dtype(dtype), sharding=sharding)
+        return made
 
     return {name: placed(name, shape) for name, shape in MODELS[model].shapes().items()}
 

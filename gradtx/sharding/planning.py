@@ -11,10 +11,12 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from gradtx.core.leaves import at, paths
+from gradtx.core.printing import plural
 from gradtx.core.state import Params
 from gradtx.core.training_step import step
 from gradtx.core.transformation import TransformationLike
+from gradtx.sharding.layout import layout_of
+from gradtx.sharding.sizes import bytes_per_device
 from gradtx.sharding.states import state_shardings
 from gradtx.sharding.targets import Target
 from gradtx.sharding.traffic import by_kind, collectives
@@ -92,7 +94,7 @@ def plan(
 
     See also: `state_shardings`, `zero`.
     """
-    mesh = _mesh_of(params)
+    mesh = layout_of("plan", params).mesh
     if target is not None:
         mesh = _mesh_on(target, mesh)
         params = jax.tree.map(lambda x: _placed(x, NamedSharding(mesh, x.sharding.spec)), params)
@@ -104,9 +106,9 @@ def plan(
         optimizer=tx,
         mesh=dict(mesh.shape),
         count=sum(math.prod(x.shape) for x in jax.tree.leaves(params)),
-        params=_bytes(params),
-        grads=_bytes(params),
-        state=_bytes(state),
+        params=bytes_per_device(params),
+        grads=bytes_per_device(params),
+        state=bytes_per_device(state),
     )
     return made if target is None else _compiled(made, target, whole, params, state)
 
@@ -133,46 +135,19 @@ def _compiled(made: Plan, target: str, tx: TransformationLike, params: Params, s
     )
 
 
-def _mesh_of(params: Params) -> Mesh | AbstractMesh:
-    """The one mesh that the parameters are laid on.
-
-    Raises: ValueError if there is none, or more than one.
-    """
-    found: dict[Mesh | AbstractMesh, str] = {}
-    for path, x in zip(paths(params), jax.tree.leaves(params), strict=True):
-        sharding = getattr(x, "sharding", None)
-        if not isinstance(sharding, NamedSharding):
-            raise ValueError(
-                f"plan: params {at(path)}: has no NamedSharding, which says how a mesh divides it; "
-                "give jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
-            )
-        found.setdefault(sharding.mesh, path)
-    if len(found) != 1:
-        raise ValueError(
-            f"plan: params lie on {len(found)} meshes, "
-            + ", ".join(f"{path}: {dict(mesh.shape)}" for mesh, path in found.items())
-        )
-    return next(iter(found))
-
-
 def _mesh_on(target: str, mesh: Mesh | AbstractMesh) -> Mesh:
     """A mesh of the target's devices with the axes of another."""
     devices = Target.parse(target).devices()
     if len(devices) != mesh.size:
         raise ValueError(
-            f"plan: target {target!r} has {len(devices)} devices, the mesh {dict(mesh.shape)} has "
-            f"{mesh.size}"
+            f"plan: target {target!r} has {plural(len(devices), 'device')}, the mesh "
+            f"{dict(mesh.shape)} has {mesh.size}"
         )
     grid = mesh_utils.create_device_mesh(mesh.axis_sizes, devices=devices)
     return Mesh(grid, mesh.axis_names)
 
 
 def _placed(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
-def _bytes(tree: Any) -> int:
-    """Of one device's share of arrays that have shardings."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
+    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped
+    made: jax.ShapeDtypeStruct = shaped(x.shape, x.dtype, sharding=sharding)
+    return made
