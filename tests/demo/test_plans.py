@@ -10,14 +10,14 @@ LLAMA = ("plan", "--model", "llama-70b", "--mesh", "data=64,model=16")
 
 
 def test_a_row_for_each_optimizer(capsys):
-    assert (
-        main([*LLAMA, "--optimizer", "adamw", "--optimizer", "chain(clip(1.0), lion(1e-4))"]) == 0
-    )
-    head, *table = capsys.readouterr().out.splitlines()
-    assert "70.55 billion parameters of float32 on 1024 devices (data 64 x model 16)" in head
-    rows = {line.split("  ")[0]: re.findall(r"[\d,]+(?= |$)", line)[-4:] for line in table if line}
-    assert rows["adamw"] == ["268", "268", "536", "1,071"]
-    assert rows["chain(clip(1.0), lion(1e-4))"] == ["268", "268", "268", "804"]
+    lion = "chain(clip(1.0), lion(1e-4))"
+    assert main([*LLAMA, "--optimizer", "adamw", "--optimizer", lion]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "70.55 billion parameters of float32 on 1024 devices (data 64 x model 16)" in lines[0]
+    assert [re.sub("  +", "  ", line) for line in lines if line.startswith(("adamw", "chain"))] == [
+        "adamw  268  268  536  1,071",
+        f"{lion}  268  268  268  804",
+    ]
 
 
 def test_five_optimizers_by_default_and_the_state_spread(capsys):
