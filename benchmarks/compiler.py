@@ -27,8 +27,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from benchmarks.hlo import tally
 from benchmarks.recipes import Step
 from benchmarks.results import library_versions
-from benchmarks.targets import ENVIRONMENT, Target
 from gradtx import OptState, Params, Updates
+from gradtx.sharding.targets import ENVIRONMENT, Target
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,7 +25,7 @@ from benchmarks.recipes import LIBRARIES
 from benchmarks.report import markdown_table, stroke
 from benchmarks.results import FOLDER, write_rows
 from benchmarks.steps import STEPS
-from benchmarks.targets import EXAMPLES, Target
+from gradtx.sharding.targets import EXAMPLES, Target
 
 HEADER = ["parameters", "step", "bytes", "floor", "temporary", "kernels", "collectives"]
 
