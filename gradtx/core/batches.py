@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AbstractMesh, Mesh
 
 from gradtx.core.opaque import opaque
 from gradtx.core.partitioned import Arrays, Division, Sizes, mesh_of, run_on_shards
-from gradtx.core.spread import DECOMPOSITION, Plan, Work
+from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
@@ -30,6 +31,7 @@ def in_batches(
     operands: Sequence[jax.Array | None],
     *given: Any,
     work: Work = DECOMPOSITION,
+    kinds: Sequence[Hashable] | None = None,
 ) -> list[jax.Array | None]:
     """function(operand, *given) for each operand, in one call for those whose shapes agree after
     the first axis, or in a few if together they have more than `LARGEST` elements.
@@ -38,7 +40,8 @@ def in_batches(
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
     be concatenated; None and empty arrays are returned as they are. given: trees; a function must
     not use traced arrays but these. work: what the function does, which decides how matrices that
-    are divided among devices are computed on.
+    are divided among devices are computed on. kinds: those of one kind are probably divided alike;
+    None if all are.
     """
     present = [i for i, x in enumerate(operands) if x is not None and x.size]
     arrays = [x for i in present if (x := operands[i]) is not None]
@@ -63,7 +66,12 @@ def in_batches(
     if mesh is None:
         results = whole(arrays, others)
     else:
-        results = run_on_shards(on_shards, whole, arrays, others, mesh)
+        own = [None if kinds is None else kinds[i] for i in present]
+
+        def hinted(arrays: Arrays, others: Arrays) -> Arrays:
+            return _with_hints(with_given(function, others), arrays, own, mesh, work)
+
+        results = run_on_shards(on_shards, whole, hinted, arrays, others, mesh)
     made = list(operands)
     for i, x in zip(present, results, strict=True):
         made[i] = x
@@ -115,22 +123,67 @@ def _on_a_mesh(
 ) -> Arrays:
     """What a device makes of its shards of the operands: of those that are divided alike in
     batches, which lie as the best plan says for the time of the computation."""
-    made: list[Arrays] = [[] for _ in shards]
-    equal: dict[tuple[Division, tuple[int, ...], np.dtype], list[int]] = {}
-    for i, (x, division) in enumerate(zip(shards, divisions, strict=True)):
-        equal.setdefault((division, x.shape[1:], np.dtype(x.dtype)), []).append(i)
-    for (division, shape, _), members in equal.items():
-        lengths = [len(shards[i]) for i in members]
-        plan = Plan.best(division, sizes, sum(lengths), division.whole(shape, sizes), work)
-        own = functools.partial(function, over=plan.over) if plan.over else function
-        for batch in _pieces(lengths, LARGEST // math.prod(shape), plan.takers):
-            stacked = jnp.concatenate([shards[members[k]][i:j] for k, i, j in batch])
-            missing = -len(stacked) % plan.takers
-            x = plan.there(jnp.pad(stacked, ((0, missing), (0, 0), (0, 0))) if missing else stacked)
+    made = list(shards)
+    for division, members in _equal(shards, divisions):
+        own = [shards[i] for i in members]
+        shape = division.whole(own[0].shape[1:], sizes)
+        plan = Plan.best(division, sizes, sum(map(len, own)), shape, work)
+        named = functools.partial(function, over=plan.over) if plan.over else function
+
+        def computed(x: jax.Array, plan: Plan = plan, function: Function = named) -> jax.Array:
+            x = plan.there(x)
             few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
-            done = plan.back(jnp.concatenate([own(part) for part in few]))[: len(stacked)]
-            for (k, *_), part in zip(batch, parts(done, [j - i for _, i, j in batch]), strict=True):
-                made[members[k]].append(part)
+            return plan.back(jnp.concatenate(list(map(function, few))))
+
+        for i, x in zip(members, _in_pieces(computed, own, plan.takers), strict=True):
+            made[i] = x
+    return made
+
+
+def _with_hints(
+    function: Function,
+    operands: Sequence[jax.Array],
+    kinds: Sequence[Hashable],
+    mesh: AbstractMesh | Mesh,
+    work: Work,
+) -> Arrays:
+    """What the devices make of operands that are divided in unknown ways, those of a kind alike."""
+    made = list(operands)
+    for _, members in _equal(operands, kinds):
+        own = [operands[i] for i in members]
+        hints = Hints.best(mesh, sum(map(len, own)), own[0].shape[1:], work)
+
+        def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
+            return hints.back(function(hints.there(x)))
+
+        for i, x in zip(members, _in_pieces(computed, own, hints.takers), strict=True):
+            made[i] = x
+    return made
+
+
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+def _equal(operands: Sequence[jax.Array], kinds: Sequence[Kind]) -> list[tuple[Kind, list[int]]]:
+    """Each kind with those operands that agree in it, in shape and in dtype."""
+    equal: dict[tuple[Kind, tuple[int, ...], np.dtype], list[int]] = {}
+    for i, (x, kind) in enumerate(zip(operands, kinds, strict=True)):
+        equal.setdefault((kind, x.shape[1:], np.dtype(x.dtype)), []).append(i)
+    return [(kind, members) for (kind, *_), members in equal.items()]
+
+
+def _in_pieces(function: Function, operands: Sequence[jax.Array], multiple: int) -> Arrays:
+    """function of equal operands, in batches of at most `LARGEST` elements if possible, filled up
+    with zeros to a multiple of a number of matrices."""
+    made: list[Arrays] = [[] for _ in operands]
+    most = LARGEST // math.prod(operands[0].shape[1:])
+    for batch in _pieces([len(x) for x in operands], most, multiple):
+        stacked = jnp.concatenate([operands[k][i:j] for k, i, j in batch])
+        if missing := -len(stacked) % multiple:
+            stacked = jnp.pad(stacked, ((0, missing), (0, 0), (0, 0)))
+        done = function(stacked)[: len(stacked) - missing]
+        for (k, *_), part in zip(batch, parts(done, [j - i for _, i, j in batch]), strict=True):
+            made[k].append(part)
     return [jnp.concatenate(own) for own in made]
 
 

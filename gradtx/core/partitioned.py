@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -85,9 +86,18 @@ def mesh_of(arrays: Sequence[jax.Array]) -> AbstractMesh | Mesh | None:
 
 
 def run_on_shards(
-    on_shards: OnShards, whole: Whole, batches: Arrays, others: Arrays, mesh: AbstractMesh | Mesh
+    on_shards: OnShards,
+    whole: Whole,
+    hinted: Whole,
+    batches: Arrays,
+    others: Arrays,
+    mesh: AbstractMesh | Mesh,
 ) -> Arrays:
-    """whole(batches, others) as on_shards makes it, which may send numbers between devices."""
+    """whole(batches, others) as on_shards makes it, which may send numbers between devices.
+
+    hinted: the same with constraints on how arrays are divided, for XLA for TPU, which has no
+    partitioned functions.
+    """
     made = jax.eval_shape(whole, batches, others)
 
     def divisions(specs: Sequence[PartitionSpec], sizes: Sizes) -> list[Division]:
@@ -127,7 +137,9 @@ def run_on_shards(
     rule, kept = _rule(batches, others, made)
     define: Any = run.def_partition
     define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
-    return _for_transformations(run, whole)(batches, others)
+    elsewhere = _for_transformations(run, whole)
+    results = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
+    return results
 
 
 def _rule(batches: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import jax
 from jax import lax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.norms import Norm, norm_over
 from gradtx.core.partitioned import Division, Names, Sizes, number_of
@@ -208,6 +209,56 @@ class Plan(NamedTuple):
             return x
         length = x.shape[axis] // number_of(names, self.sizes)
         return lax.dynamic_slice_in_dim(x, lax.axis_index(names) * length, length, axis)
+
+
+class Hints(NamedTuple):
+    """The same asked of XLA, where it does not say how a batch is divided.
+
+    It moves what one axis of the mesh divides in one exchange, but copies everything to every
+    device if it is to move two at once. So there is a step for each, the last one first, as it is
+    the one that may divide along with others.
+    """
+
+    mesh: AbstractMesh | Mesh
+    batch: Names
+    columns: Names
+
+    @classmethod
+    def best(cls, mesh: AbstractMesh | Mesh, n: int, shape: tuple[int, int], work: Work) -> Hints:
+        """Those of the best plan for matrices that the last axis of the mesh divides by columns,
+        and the others by rows."""
+        names = tuple(name for name in mesh.axis_names if mesh.shape[name] > 1)
+        plan = Plan.best(Division((), names[:-1], names[-1:]), mesh.shape, n, shape, work)
+        return cls(mesh, tuple(x for x in reversed(names) if x in plan.exchanged), plan.over)
+
+    @property
+    def takers(self) -> int:
+        """Among how many devices whole matrices are divided."""
+        return number_of(self.batch, self.mesh.shape)
+
+    def there(self, x: jax.Array) -> jax.Array:
+        """The batch, laid as it is to be computed on."""
+        for i in range(1, len(self.batch) + 1):
+            x = self._lying(x, self.batch[:i])
+        return self._computed(x)
+
+    def back(self, x: jax.Array) -> jax.Array:
+        """The result, laid as XLA likes."""
+        x = self._computed(x)
+        for i in reversed(range(len(self.batch) + 1)):
+            x = self._lying(x, self.batch[:i])
+        return x
+
+    def _computed(self, x: jax.Array) -> jax.Array:
+        if not self.batch + self.columns:
+            return x
+        spec = Division(self.batch, (), self.columns).spec
+        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+    def _lying(self, x: jax.Array, batch: Names) -> jax.Array:
+        free = PartitionSpec.UNCONSTRAINED
+        spec: PartitionSpec = PartitionSpec(batch or None, free, free)
+        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
 
 def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array:

@@ -65,6 +65,7 @@ def orthogonal_momentum(
             [None if x is None else _rounded(_lying(x), ns_dtype)[None] for x in leaves.values],
             *(ns_coefficients, ns_steps, eps),
             work=NEWTON_SCHULZ,
+            kinds=leaves.kinds,
         )
         return leaves.tree(
             None if y is None else _restored(y[0], x, adjust_lr_fn)

@@ -130,7 +130,7 @@ def scale_by_lmo(
         ]
         table = (STANDARD,) * int(options.get("steps", 5))
         given = (table, "frobenius", EPS_OF_MATRIX)
-        values = of_matrices(newton_schulz, leaves.values, orthogonal, *given)
+        values = of_matrices(newton_schulz, leaves, orthogonal, *given)
         return leaves.tree(
             x
             if x is None

@@ -89,12 +89,13 @@ def orthogonal_mean(b1: Decay, eps: NonNegative) -> Rule:
     def update(updates: Updates, state: OrthogonalMeanState) -> tuple[Updates, OrthogonalMeanState]:
         leaves = Leaves.of(updates)
         old = aligned_arrays(leaves, state.mu, "mars: the state's mu")
-        mu = [
+        mu = leaves.tree(
             None if g is None else running_mean(m, g, b1)
             for g, m in zip(leaves.values, old, strict=True)
-        ]
+        )
         given = ((STANDARD,) * 5, "frobenius", eps, 1 / (1 - b1))
-        made = of_matrices(newton_schulz, mu, layouts_of(None, leaves, "mars"), *given)
-        return leaves.tree(made), OrthogonalMeanState(leaves.tree(mu))
+        layouts = layouts_of(None, leaves, "mars")
+        made = of_matrices(newton_schulz, Leaves.of(mu), layouts, *given)
+        return leaves.tree(made), OrthogonalMeanState(mu)
 
     return Rule(init, update)

@@ -224,8 +224,8 @@ def scale_by_muon(
             """<m, x> x"""
             return scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
 
-        means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
-        dtypes = {real_dtype(x.dtype) for x in means if x is not None}
+        means = Leaves.of(jax.tree.map(scaled, mu, updates))
+        dtypes = {real_dtype(x.dtype) for x in means.values if x is not None}
         made = of_matrices(
             made_orthogonal,
             means,
@@ -332,28 +332,31 @@ def layouts_of(
 
 def of_matrices(
     function: Callable[..., Array],
-    arrays: Sequence[Array | None],
+    leaves: Leaves,
     layouts: Sequence[Layout | None],
     *given: Any,
     then: Callable[[Array, Array], Array] | None = None,
     work: Work = NEWTON_SCHULZ,
 ) -> list[Array | None]:
-    """Apply a function of (batch, rows, columns) to every matrix of the arrays, one batch a shape.
+    """Apply a function of (batch, rows, columns) to every matrix of the leaves, one batch a shape.
 
     The function must commute with transposition: every matrix is passed with rows <= columns, which
     makes its Gram matrix as small as possible. given, work: as for `in_batches`. then: a function
-    of its result and of the matrices, array by array.
+    of its result and of the matrices, leaf by leaf.
     """
     pieces = [
         []
         if x is None or layout is None
         else [_lying(m, s) for m, s in zip(layout.pieces(x), layout.shapes(), strict=True)]
-        for x, layout in zip(arrays, layouts, strict=True)
+        for x, layout in zip(leaves.values, layouts, strict=True)
+    ]
+    kinds = [
+        (kind, i) for kind, own in zip(leaves.kinds, pieces, strict=True) for i in range(len(own))
     ]
     every = [piece for own in pieces for piece in own]
-    made = iter(in_batches(function, every, *given, work=work))
+    made = iter(in_batches(function, every, *given, work=work, kinds=kinds))
     results: list[Array | None] = []
-    for x, layout, own in zip(arrays, layouts, pieces, strict=True):
+    for x, layout, own in zip(leaves.values, layouts, pieces, strict=True):
         if layout is None:
             results.append(x)
             continue
