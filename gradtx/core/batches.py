@@ -2,47 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AbstractMesh, Mesh
 
 from gradtx.core.opaque import opaque
+from gradtx.core.partitioned import Arrays, Division, Sizes, mesh_of, run_on_shards
+from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
 # long as the whole function runs, with what the function makes of it.
 LARGEST = 2**24
 
+# Of an array (n, ...) and of arguments that are no batches: n results.
+Function = Callable[..., jax.Array]
+
 
 def in_batches(
-    function: Callable[[jax.Array], jax.Array], operands: Sequence[jax.Array | None]
+    function: Function,
+    operands: Sequence[jax.Array | None],
+    *given: Any,
+    work: Work = DECOMPOSITION,
+    kinds: Sequence[Hashable] | None = None,
 ) -> list[jax.Array | None]:
-    """function(operand) for each operand, in one call for those whose shapes agree after the first
-    axis, or in a few if together they have more than `LARGEST` elements.
+    """function(operand, *given) for each operand, in one call for those whose shapes agree after
+    the first axis, or in a few if together they have more than `LARGEST` elements.
 
     function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
-    be concatenated; None and empty arrays are returned as they are.
+    be concatenated; None and empty arrays are returned as they are. given: trees; a function must
+    not use traced arrays but these. work: what the function does, which decides how matrices that
+    are divided among devices are computed on. kinds: those of one kind are probably divided alike;
+    None if all are.
     """
+    present = [i for i, x in enumerate(operands) if x is not None and x.size]
+    arrays = [x for i in present if (x := operands[i]) is not None]
+    leaves, structure = jax.tree.flatten(given)
+    traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
+
+    def with_given(function: Function, others: Sequence[jax.Array]) -> Function:
+        every = dict(enumerate(leaves)) | dict(zip(traced, others, strict=True))
+        again = jax.tree.unflatten(structure, every.values())
+        return lambda batch, **named: function(batch, *again, **named)
+
+    def whole(arrays: Arrays, others: Arrays) -> Arrays:
+        return _on_one_device(with_given(function, others), arrays)
+
+    def on_shards(
+        arrays: Arrays, others: Arrays, divisions: Sequence[Division], sizes: Sizes
+    ) -> Arrays:
+        return _on_a_mesh(with_given(function, others), arrays, divisions, sizes, work)
+
+    others = [leaves[i] for i in traced]
+    mesh = mesh_of(arrays)
+    if mesh is None:
+        results = whole(arrays, others)
+    else:
+        own = [None if kinds is None else kinds[i] for i in present]
+
+        def hinted(arrays: Arrays, others: Arrays) -> Arrays:
+            return _with_hints(with_given(function, others), arrays, own, mesh, work)
+
+        results = run_on_shards(on_shards, whole, hinted, arrays, others, mesh)
+    made = list(operands)
+    for i, x in zip(present, results, strict=True):
+        made[i] = x
+    return made
+
+
+def _on_one_device(function: Function, operands: Sequence[jax.Array]) -> Arrays:
     made = list(operands)
     equal: dict[tuple[tuple[int, ...], np.dtype], list[int]] = {}
     for i, x in enumerate(operands):
-        if x is not None and x.size:
-            equal.setdefault((x.shape[1:], np.dtype(x.dtype)), []).append(i)
+        equal.setdefault((x.shape[1:], np.dtype(x.dtype)), []).append(i)
     for members in [batch for own in equal.values() for batch in _divided(own, operands)]:
-        stacked = [x for i in members if (x := operands[i]) is not None]
+        stacked = [operands[i] for i in members]
         done = function(jnp.concatenate(stacked))
         for i, part in zip(members, parts(done, [len(x) for x in stacked]), strict=True):
             made[i] = part
     return made
 
 
-def _divided(members: list[int], operands: Sequence[jax.Array | None]) -> list[np.ndarray]:
+def _divided(members: list[int], operands: Sequence[jax.Array]) -> list[np.ndarray]:
     """The members of one shape in as few batches as `LARGEST` allows, of about equal lengths."""
-    size = sum(x.size for i in members if (x := operands[i]) is not None)
+    size = sum(operands[i].size for i in members)
     return np.array_split(members, min(len(members), -(-size // LARGEST)))
 
 
@@ -58,3 +109,96 @@ def parts(batch: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
         )
         for offset, length in zip(offsets, lengths, strict=True)
     ]
+
+
+# -- on the devices of a mesh ----------------------------------------------------------------------
+
+
+def _on_a_mesh(
+    function: Function,
+    shards: Sequence[jax.Array],
+    divisions: Sequence[Division],
+    sizes: Sizes,
+    work: Work,
+) -> Arrays:
+    """What a device makes of its shards of the operands: of those that are divided alike in
+    batches, which lie as the best plan says for the time of the computation."""
+    made = list(shards)
+    for division, members in _equal(shards, divisions):
+        own = [shards[i] for i in members]
+        shape = division.whole(own[0].shape[1:], sizes)
+        plan = Plan.best(division, sizes, sum(map(len, own)), shape, work)
+        named = functools.partial(function, over=plan.over) if plan.over else function
+
+        def computed(x: jax.Array, plan: Plan = plan, function: Function = named) -> jax.Array:
+            x = plan.there(x)
+            few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
+            return plan.back(jnp.concatenate(list(map(function, few))))
+
+        for i, x in zip(members, _in_pieces(computed, own, plan.takers), strict=True):
+            made[i] = x
+    return made
+
+
+def _with_hints(
+    function: Function,
+    operands: Sequence[jax.Array],
+    kinds: Sequence[Hashable],
+    mesh: AbstractMesh | Mesh,
+    work: Work,
+) -> Arrays:
+    """What the devices make of operands that are divided in unknown ways, those of a kind alike."""
+    made = list(operands)
+    for _, members in _equal(operands, kinds):
+        own = [operands[i] for i in members]
+        hints = Hints.best(mesh, sum(map(len, own)), own[0].shape[1:], work)
+
+        def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
+            return hints.back(function(hints.there(x)))
+
+        for i, x in zip(members, _in_pieces(computed, own, hints.takers), strict=True):
+            made[i] = x
+    return made
+
+
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+def _equal(operands: Sequence[jax.Array], kinds: Sequence[Kind]) -> list[tuple[Kind, list[int]]]:
+    """Each kind with those operands that agree in it, in shape and in dtype."""
+    equal: dict[tuple[Kind, tuple[int, ...], np.dtype], list[int]] = {}
+    for i, (x, kind) in enumerate(zip(operands, kinds, strict=True)):
+        equal.setdefault((kind, x.shape[1:], np.dtype(x.dtype)), []).append(i)
+    return [(kind, members) for (kind, *_), members in equal.items()]
+
+
+def _in_pieces(function: Function, operands: Sequence[jax.Array], multiple: int) -> Arrays:
+    """function of equal operands, in batches of at most `LARGEST` elements if possible, filled up
+    with zeros to a multiple of a number of matrices."""
+    made: list[Arrays] = [[] for _ in operands]
+    most = LARGEST // math.prod(operands[0].shape[1:])
+    for batch in _pieces([len(x) for x in operands], most, multiple):
+        stacked = jnp.concatenate([operands[k][i:j] for k, i, j in batch])
+        if missing := -len(stacked) % multiple:
+            stacked = jnp.pad(stacked, ((0, missing), (0, 0), (0, 0)))
+        done = function(stacked)[: len(stacked) - missing]
+        for (k, *_), part in zip(batch, parts(done, [j - i for _, i, j in batch]), strict=True):
+            made[k].append(part)
+    return [jnp.concatenate(own) for own in made]
+
+
+def _pieces(lengths: Sequence[int], most: int, multiple: int) -> list[list[tuple[int, int, int]]]:
+    """Arrays of these lengths in batches of about equal lengths, multiples of a number and if
+    possible at most `most`: for each piece which array it is of, its start and its end."""
+    total, most = sum(lengths), max(most // multiple, 1) * multiple
+    each = -(-total // -(-total // most))
+    each += -each % multiple
+    batches: list[list[tuple[int, int, int]]] = [[] for _ in range(0, total, each)]
+    place = 0
+    for k, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            end = min(length, start + each - place % each)
+            batches[place // each].append((k, start, end))
+            place, start = place + end - start, end
+    return batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,11 @@ class Leaves:
     def paths(self) -> list[str]:
         """The path of each leaf as it is printed."""
         return paths(self.tree(range(len(self.values))))
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The path of each leaf without numbers, which is that of the same leaf of other layers."""
+        return [re.sub(r"\d+", "", path) for path in self.paths]
 
     @cached_property
     def key_paths(self) -> list[KeyPath]:

@@ -15,9 +15,10 @@ from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import DType, Fraction, NonNegative, NonNegativeInt, Real
 from gradtx.core.leaves import Leaves, at, describe
-from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, times, zeros_like
+from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
+from gradtx.core.spread import NEWTON_SCHULZ, lengths, summed
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import per_tree, recipe
@@ -60,8 +61,11 @@ def orthogonal_momentum(
             ahead = jax.tree.map(lambda g, m: running_mean(m, g, momentum), updates, mu)
         leaves = Leaves.of(ahead)
         made = in_batches(
-            lambda x: _orthogonal(x, ns_coefficients, ns_steps, eps),
+            _orthogonal,
             [None if x is None else _rounded(_lying(x), ns_dtype)[None] for x in leaves.values],
+            *(ns_coefficients, ns_steps, eps),
+            work=NEWTON_SCHULZ,
+            kinds=leaves.kinds,
         )
         return leaves.tree(
             None if y is None else _restored(y[0], x, adjust_lr_fn)
@@ -97,18 +101,21 @@ def _restored(y: Array, like: Array, adjustment: Adjustment | None) -> Array:
     return times(factor, cast(y.T if rows > columns else y, like.dtype))
 
 
-def _orthogonal(x: Array, coefficients: Triple, steps: int, eps: float | Array) -> Array:
-    """Newton-Schulz on matrices (batch, rows, columns), in their dtype.
+def _orthogonal(
+    x: Array, coefficients: Triple, steps: int, eps: float | Array, *, over: Names = ()
+) -> Array:
+    """Newton-Schulz on matrices (batch, rows, columns), in their dtype. over: the axes of a mesh
+    that the columns are divided among.
 
     Matrices of norm eps and more get the norm 1. Then X <- (a I + b A + c A^2) X with A = X X^T;
     each of the three products is summed in float32 or wider and rounded once, with what is added.
     """
     wide = cast(x, jnp.promote_types(x.dtype, np.float32))
-    size = _rounded(jnp.maximum(norm_over(wide, (1, 2)).value, eps), x.dtype)
+    size = _rounded(jnp.maximum(lengths(wide, over).value, eps), x.dtype)
     x = _rounded(over_size(wide, cast(size, wide.dtype)), x.dtype)
     a, b, c = coefficients
     for _ in range(steps):
-        gram = _rounded(_product(x, x.mT), x.dtype)
+        gram = _rounded(summed(_product(x, x.mT), over), x.dtype)
         gram_update = _sum(b, gram, c, _product(gram, gram))
         x = _sum(a, x, 1, _product(gram_update, x))
     return x

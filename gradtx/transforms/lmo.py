@@ -129,9 +129,8 @@ def scale_by_lmo(
             for kind, layout in zip(kinds, layouts, strict=True)
         ]
         table = (STANDARD,) * int(options.get("steps", 5))
-        values = of_matrices(
-            lambda x: newton_schulz(x, table, "frobenius", EPS_OF_MATRIX), leaves.values, orthogonal
-        )
+        given = (table, "frobenius", EPS_OF_MATRIX)
+        values = of_matrices(newton_schulz, leaves, orthogonal, *given)
         return leaves.tree(
             x
             if x is None

@@ -86,17 +86,16 @@ def orthogonal_mean(b1: Decay, eps: NonNegative) -> Rule:
     def init(params: Params) -> OrthogonalMeanState:
         return OrthogonalMeanState(jax.tree.map(zeros_like, params))
 
-    def made_orthogonal(x: Array) -> Array:
-        return newton_schulz(x, (STANDARD,) * 5, "frobenius", eps, 1 / (1 - b1))
-
     def update(updates: Updates, state: OrthogonalMeanState) -> tuple[Updates, OrthogonalMeanState]:
         leaves = Leaves.of(updates)
         old = aligned_arrays(leaves, state.mu, "mars: the state's mu")
-        mu = [
+        mu = leaves.tree(
             None if g is None else running_mean(m, g, b1)
             for g, m in zip(leaves.values, old, strict=True)
-        ]
-        made = of_matrices(made_orthogonal, mu, layouts_of(None, leaves, "mars"))
-        return leaves.tree(made), OrthogonalMeanState(leaves.tree(mu))
+        )
+        given = ((STANDARD,) * 5, "frobenius", eps, 1 / (1 - b1))
+        layouts = layouts_of(None, leaves, "mars")
+        made = of_matrices(newton_schulz, Leaves.of(mu), layouts, *given)
+        return leaves.tree(made), OrthogonalMeanState(mu)
 
     return Rule(init, update)

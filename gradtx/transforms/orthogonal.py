@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -14,12 +14,14 @@ from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import real_dtype, real_dtype_of, widen
+from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
+from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
+from gradtx.core.spread import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import (
@@ -61,6 +63,7 @@ PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
 # Factors of a matrix's shape.
 Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
+Table = Sequence[Sequence[Scalar]]  # the coefficients of each iteration
 
 
 @dataclass(frozen=True)
@@ -211,15 +214,26 @@ def scale_by_muon(
                 ahead = ahead * now / then
             return lax.add(times(ahead, m), g)
 
-        def made_orthogonal(x: Array) -> Array:
-            return newton_schulz(x, table, preconditioning, eps, scale(real_dtype(x.dtype)))
+        def made_orthogonal(
+            x: Array, table: Table, eps: Scalar, scales: Mapping[str, Scalar], **over: Names
+        ) -> Array:
+            own = scales[str(real_dtype(x.dtype))]
+            return newton_schulz(x, table, preconditioning, eps, own, **over)
 
         def adapted(x: Array, m: Array) -> Array:
             """<m, x> x"""
             return scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
 
-        means = Leaves.of(jax.tree.map(scaled, mu, updates)).values
-        made = of_matrices(made_orthogonal, means, layouts, adapted if adaptive else None)
+        means = Leaves.of(jax.tree.map(scaled, mu, updates))
+        dtypes = {real_dtype(x.dtype) for x in means.values if x is not None}
+        made = of_matrices(
+            made_orthogonal,
+            means,
+            layouts,
+            *(table, eps, {str(dtype): scale(dtype) for dtype in dtypes}),
+            then=adapted if adaptive else None,
+            work=DECOMPOSITION if preconditioning == "spectral" else NEWTON_SCHULZ,
+        )
         return leaves.tree(made), state._replace(mu=mu)
 
     return Rule(init, update)
@@ -317,26 +331,32 @@ def layouts_of(
 
 
 def of_matrices(
-    function: Callable[[Array], Array],
-    arrays: Sequence[Array | None],
+    function: Callable[..., Array],
+    leaves: Leaves,
     layouts: Sequence[Layout | None],
+    *given: Any,
     then: Callable[[Array, Array], Array] | None = None,
+    work: Work = NEWTON_SCHULZ,
 ) -> list[Array | None]:
-    """Apply a function of (batch, rows, columns) to every matrix of the arrays, one batch a shape.
+    """Apply a function of (batch, rows, columns) to every matrix of the leaves, one batch a shape.
 
     The function must commute with transposition: every matrix is passed with rows <= columns, which
-    makes its Gram matrix as small as possible. then: a function of its result and of the matrices,
-    array by array.
+    makes its Gram matrix as small as possible. given, work: as for `in_batches`. then: a function
+    of its result and of the matrices, leaf by leaf.
     """
     pieces = [
         []
         if x is None or layout is None
         else [_lying(m, s) for m, s in zip(layout.pieces(x), layout.shapes(), strict=True)]
-        for x, layout in zip(arrays, layouts, strict=True)
+        for x, layout in zip(leaves.values, layouts, strict=True)
     ]
-    made = iter(in_batches(function, [piece for own in pieces for piece in own]))
+    kinds = [
+        (kind, i) for kind, own in zip(leaves.kinds, pieces, strict=True) for i in range(len(own))
+    ]
+    every = [piece for own in pieces for piece in own]
+    made = iter(in_batches(function, every, *given, work=work, kinds=kinds))
     results: list[Array | None] = []
-    for x, layout, own in zip(arrays, layouts, pieces, strict=True):
+    for x, layout, own in zip(leaves.values, layouts, pieces, strict=True):
         if layout is None:
             results.append(x)
             continue
@@ -357,29 +377,32 @@ def _lying(matrices: Array, shape: tuple[int, int]) -> Array:
 
 def newton_schulz(
     x: Array,
-    table: Sequence[Sequence[float | Array]],
+    table: Table,
     preconditioning: Preconditioning,
-    eps: float | Array,
-    scale: float | Array = 1,
+    eps: Scalar,
+    scale: Scalar = 1,
+    *,
+    over: Names = (),
 ) -> Array:
     """Newton-Schulz on the matrices scale * x, (batch, rows, columns).
 
-    table: the coefficients (a, b, c) of each iteration.
+    table: the coefficients (a, b, c) of each iteration. over: the axes of a mesh that the columns
+    are divided among; not with preconditioning="spectral".
     """
     eps, eps_sq = eps / scale, eps / scale**2  # relative to x, and to its Gram matrix
     if preconditioning in ("aol", "schatten"):  # these divide by squares, which must not overflow
-        inverse = 1 / norm_over(x, (1, 2)).unit
+        inverse = 1 / lengths(x, over).unit
         # In the unit of the norm; of a zero matrix that is so small that eps^2 would be infinite.
         largest = np.sqrt(np.finfo(inverse.dtype).max)
         eps_sq = jnp.square(jnp.minimum(eps * inverse, largest.astype(inverse.dtype) / 2))
         x = inverse * x
     if preconditioning == "frobenius":
-        x = over_size(x, norm_over(x, (1, 2)).value + eps)
+        x = over_size(x, lengths(x, over).value + eps)
     elif preconditioning == "spectral":
         largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
         x = over_size(x, largest + eps)
     for i, (a, b, c) in enumerate(table):
-        gram = x @ x.mT.conj()
+        gram = summed(x @ x.mT.conj(), over)
         if i == 0 and preconditioning == "aol":
             size = sqrt(jnp.maximum(jnp.sum(jnp.abs(gram), axis=2, keepdims=True), eps_sq))
             x, gram = over_size(x, size), over_size(over_size(gram, size), size.mT)

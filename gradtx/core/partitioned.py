@@ -1,0 +1,191 @@
+"""Functions that a program runs on the shards of its arrays, however these are divided.
+
+Under `jax.jit` nobody knows how an array is divided until XLA has decided, which then tells
+functions that it cannot partition by itself. In JAX's explicit mode the types of arrays say it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+# Names of axes of a mesh, of which the first divide into the largest parts, and their sizes.
+Names = tuple[str, ...]
+Sizes = Mapping[str, int]
+Arrays = list[jax.Array]
+
+_spec: Any = PartitionSpec
+
+
+class Division(NamedTuple):
+    """The axes of a mesh that divide a batch of matrices, along each of its three axes."""
+
+    batch: Names
+    rows: Names
+    columns: Names
+
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], made: Sequence[int], spec: PartitionSpec, sizes: Sizes
+    ) -> Division:
+        """As the spec of an array says, without axes by which a device would have less of it than
+        others, or of what is made of it, which has the shape `made`."""
+        divided = []
+        for n, m, given in itertools.zip_longest(shape, made, spec):
+            names = (given,) if isinstance(given, str) else given or ()
+            names = tuple(name for name in names if sizes.get(name, 1) > 1)
+            while (n != m and names) or n % number_of(names, sizes):
+                names = names[:-1]
+            divided.append(names)
+        return cls(*divided)
+
+    def whole(self, shard: tuple[int, int], sizes: Sizes) -> tuple[int, int]:
+        """The rows and columns of a matrix of which a device has a shard of this shape."""
+        rows, columns = shard
+        return rows * number_of(self.rows, sizes), columns * number_of(self.columns, sizes)
+
+    @property
+    def spec(self) -> PartitionSpec:
+        """For JAX."""
+        spec: PartitionSpec = _spec(*(names or None for names in self))
+        return spec
+
+
+def number_of(names: Names, sizes: Sizes) -> int:
+    """How many devices lie along these axes of a mesh."""
+    return math.prod(sizes[name] for name in names)
+
+
+# Of batches, and of other arrays, which every device has: a batch for each.
+Whole = Callable[[Arrays, Arrays], Arrays]
+# The same of a device's shards, of how each batch is divided, and of the sizes of the mesh's axes.
+OnShards = Callable[[Arrays, Arrays, Sequence[Division], Sizes], Arrays]
+
+
+def mesh_of(arrays: Sequence[jax.Array]) -> AbstractMesh | Mesh | None:
+    """The mesh of several devices on which the arrays of a program may be divided.
+
+    None if there is none, or one with axes of several types. In an eager step each operation is a
+    program of its own; it has none unless the types of its arrays say how they are divided.
+    """
+    meshes = {mesh for x in arrays if (mesh := jax.typeof(x).sharding.mesh).size > 1}
+    if len(meshes) != 1:
+        return None
+    (mesh,) = meshes
+    kinds = {*mesh.axis_types}
+    traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
+    return mesh if kinds == {AxisType.Explicit} or (traced and kinds == {AxisType.Auto}) else None
+
+
+def run_on_shards(
+    on_shards: OnShards,
+    whole: Whole,
+    hinted: Whole,
+    batches: Arrays,
+    others: Arrays,
+    mesh: AbstractMesh | Mesh,
+) -> Arrays:
+    """whole(batches, others) as on_shards makes it, which may send numbers between devices.
+
+    hinted: the same with constraints on how arrays are divided, for XLA for TPU, which has no
+    partitioned functions.
+    """
+    made = jax.eval_shape(whole, batches, others)
+
+    def divisions(specs: Sequence[PartitionSpec], sizes: Sizes) -> list[Division]:
+        return [
+            Division.of(x.shape, y.shape, spec, sizes)
+            for x, y, spec in zip(batches, made, specs, strict=True)
+        ]
+
+    if mesh.axis_types[0] == AxisType.Explicit:
+        divided = divisions([jax.typeof(x).sharding.spec for x in batches], mesh.shape)
+        specs = [own.spec for own in divided]
+        results: Arrays = jax.shard_map(
+            lambda batches, others: on_shards(batches, others, divided, mesh.shape),
+            mesh=mesh,
+            in_specs=(specs, [_spec()] * len(others)),
+            out_specs=specs,
+            check_vma=False,
+        )(batches, others)
+        return results
+
+    @custom_partitioning
+    def run(batches: Arrays, others: Arrays) -> Arrays:
+        return jax.jit(whole)(batches, others)
+
+    def partition(mesh: Mesh, arguments: Any, results: Any) -> Any:
+        shardings = [x.sharding for x in arguments[0]]
+        own = shardings[0].mesh if shardings else mesh
+        divided = divisions([x.spec for x in shardings], own.shape)
+        placed = [NamedSharding(own, x.spec) for x in divided]
+        copies = [NamedSharding(own, _spec()) for _ in others]
+        each = functools.partial(on_shards, divisions=divided, sizes=own.shape)
+        return own, each, placed, (placed, copies)
+
+    def infer(mesh: Mesh, arguments: Any, results: Any) -> Any:
+        return [x.sharding for x in arguments[0]]
+
+    rule, kept = _rule(batches, others, made)
+    define: Any = run.def_partition
+    define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
+    elsewhere = _for_transformations(run, whole)
+    results = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
+    return results
+
+
+def _rule(batches: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:
+    """The factors of all arguments and results, for the propagation of shardings, and those that
+    cannot be divided."""
+    whole = []
+
+    def undivided(name: str) -> str:
+        whole.append(name)
+        return name
+
+    axes = ("batch", "row", "column")
+    operands = [" ".join(f"{axis}{i}" for axis in axes) for i in range(len(batches))]
+    results = [
+        " ".join(
+            f"{axis}{i}" if n == m else undivided(f"made{axis}{i}")
+            for axis, n, m in zip(axes, x.shape, y.shape, strict=True)
+        )
+        for i, (x, y) in enumerate(zip(batches, made, strict=True))
+    ]
+    copies = [
+        " ".join(undivided(f"other{i}axis{k}") for k in range(x.ndim)) for i, x in enumerate(others)
+    ]
+    return ", ".join(operands + copies) + " -> " + ", ".join(results), tuple(whole)
+
+
+def _for_transformations(run: Whole, whole: Whole) -> Whole:
+    """run, and where it is mapped or differentiated the same as `whole`: a partitioned function can
+    be neither."""
+
+    @jax.custom_batching.custom_vmap
+    def mapped(batches: Arrays, others: Arrays) -> Arrays:
+        return run(batches, others)
+
+    @mapped.def_vmap
+    def rule(size: int, is_batched: Any, batches: Arrays, others: Arrays) -> Any:
+        axes = jax.tree.map(lambda yes: 0 if yes else None, is_batched)
+        made = jax.vmap(whole, in_axes=tuple(axes), axis_size=size)(batches, others)
+        return made, jax.tree.map(lambda _: True, made)
+
+    @jax.custom_jvp
+    def differentiated(batches: Arrays, others: Arrays) -> Arrays:
+        return mapped(batches, others)
+
+    @differentiated.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(whole, primals, tangents)
+
+    return differentiated

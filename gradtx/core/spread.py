@@ -1,0 +1,286 @@
+"""Matrices that are divided among the devices of a mesh, computed on by all of these devices.
+
+A product, a decomposition or an iteration needs whole matrices, and XLA would gather every one of
+them on every device. Here each device is sent a few whole ones, in one exchange of all with all,
+and sends back what it made of them in another. Where there are fewer matrices than devices, some
+axes of the mesh divide their columns instead. An estimate of the time decides which axes do what.
+
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import jax
+from jax import lax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from gradtx.core.norms import Norm, norm_over
+from gradtx.core.partitioned import Division, Names, Sizes, number_of
+
+
+class Work(NamedTuple):
+    """What a function of a batch of matrices does with each.
+
+    operations: how many it takes for a matrix of so many rows and columns. by_columns: whether a
+    device can do its share with some of the columns. The function is told by `over=` among which
+    axes of the mesh they are divided, and must not depend on the order of rows or columns.
+    """
+
+    operations: Callable[[float, float], float]
+    by_columns: bool = False
+
+
+# Five iterations of three products.
+NEWTON_SCHULZ = Work(lambda m, n: 5 * m**2 * (4 * n + 2 * m), by_columns=True)
+# Decompositions run at a small part of a device's speed.
+DECOMPOSITION = Work(lambda m, n: 1000 * m**2 * n)
+# How many operations a device does while it sends one number.
+_OPERATIONS_A_NUMBER = 4000
+# How many products a function by columns sums over devices.
+_SUMS = 5
+
+
+# -- what the axes of the mesh are for -------------------------------------------------------------
+
+Role = Literal["matrices", "columns", "none"]
+
+
+class Plan(NamedTuple):
+    """How a divided batch comes to lie for the time of a computation: each device has some whole
+    matrices, or columns of some.
+
+    exchanged: along these axes of the mesh the parts of a matrix are sent to one device; gathered:
+    to each; turned: those that divide the rows divide the columns instead; kept: those that divide
+    the columns, and stay. Along other axes there are copies; of these each device takes some
+    matrices (shared), some columns (cut), or all.
+    """
+
+    sizes: Sizes
+    division: Division
+    exchanged: Names
+    gathered: Names
+    turned: Names
+    kept: Names
+    shared: Names
+    cut: Names
+
+    @classmethod
+    def best(
+        cls, division: Division, sizes: Sizes, n: int, shape: tuple[int, int], work: Work
+    ) -> Plan:
+        """For n matrices of a shape, that by which they take the least time. n: those of a device,
+        if the batch is divided."""
+        names = [name for name in sizes if sizes[name] > 1 and name not in division.batch]
+        roles: tuple[Role, ...] = ("matrices", "columns", "none")
+        plans = (
+            cls.of(division, sizes, dict(zip(names, chosen, strict=True)))
+            for chosen in itertools.product(roles, repeat=len(names))
+        )
+        possible = (plan for plan in plans if plan.is_possible(shape, work))
+        return min(possible, key=lambda plan: plan.time(n, shape, work))
+
+    @classmethod
+    def of(cls, division: Division, sizes: Sizes, roles: Mapping[str, Role]) -> Plan:
+        """roles: of each axis of the mesh that does not divide the batch."""
+        _, rows, columns = division
+        copies = tuple(name for name in roles if name not in rows + columns)
+
+        def those(names: Names, role: Role) -> Names:
+            return tuple(name for name in names if roles[name] == role)
+
+        return cls(
+            sizes,
+            division,
+            exchanged=those(rows + columns, "matrices"),
+            gathered=those(rows + columns, "none"),
+            turned=those(rows, "columns"),
+            kept=those(columns, "columns"),
+            shared=those(copies, "matrices"),
+            cut=those(copies, "columns"),
+        )
+
+    @property
+    def over(self) -> Names:
+        """The axes of the mesh among which the columns are divided meanwhile."""
+        return self.turned + self.kept + self.cut
+
+    @property
+    def takers(self) -> int:
+        """Among how many devices whole matrices are divided."""
+        return number_of(self.exchanged + self.shared, self.sizes)
+
+    def is_possible(self, shape: tuple[int, int], work: Work) -> bool:
+        """Whether all devices have equally many columns, or all."""
+        return not self.over or (
+            work.by_columns and shape[1] % number_of(self.over, self.sizes) == 0
+        )
+
+    def time(self, n: int, shape: tuple[int, int], work: Work) -> float:
+        """An estimate, in operations of a device."""
+        rows, columns = shape
+        sizes, (_, *parts) = self.sizes, self.division
+        each = -(-n // self.takers)
+        stored = rows * columns / number_of(parts[0] + parts[1], sizes)
+        used = rows * columns / number_of(self.over, sizes)
+        sent = [
+            (self.exchanged, 2 * each * number_of(self.exchanged, sizes) * stored),
+            (self.shared, each * self.takers * stored),
+            (self.gathered, each * used),
+            (self.turned, 2 * each * used),
+            (self.cut, each * used * number_of(self.cut, sizes)),
+            (self.over, 2 * _SUMS * each * rows**2),
+        ]
+        return each * work.operations(
+            rows, columns / number_of(self.over, sizes)
+        ) + _OPERATIONS_A_NUMBER * sum(numbers for names, numbers in sent if names)
+
+    # -- the way there and back, on each device ----------------------------------------------------
+
+    def there(self, x: jax.Array) -> jax.Array:
+        """Of its part of the batch, as many matrices as `takers` divide, what a device computes
+        on."""
+        _, rows, columns = x.shape
+        x = self._own(x, self.shared, axis=0)
+        if self.exchanged:
+            x = _exchanged(x, self.exchanged, 0, 0)
+        if self.gathered:
+            x = lax.all_gather(x, self.gathered)
+        whole = x.reshape(*self._parts, -1, rows, columns).transpose(self._order)
+        x = whole.reshape(len(whole), -1, columns * self._in_columns)
+        if self.turned:
+            x = _exchanged(x, self.turned, 2, 1)
+        return self._own(x, self.cut, axis=2)
+
+    def back(self, x: jax.Array) -> jax.Array:
+        """The inverse, for what it made of them."""
+        if self.cut:
+            x = lax.all_gather(x, self.cut, axis=2, tiled=True)
+        if self.turned:
+            x = _exchanged(x, self.turned, 1, 2)
+        n, rows, columns = x.shape
+        rows, columns = rows // self._in_rows, columns // self._in_columns
+        sizes, order = (*self._parts, n, rows, columns), self._order
+        x = x.reshape([sizes[axis] for axis in order])
+        x = x.transpose(sorted(range(len(order)), key=order.__getitem__))
+        x = x.reshape(-1, number_of(self.exchanged, self.sizes) * n, rows, columns)
+        x = self._own(x, self.gathered, axis=0)[0]
+        if self.exchanged:
+            x = _exchanged(x, self.exchanged, 0, 0)
+        return lax.all_gather(x, self.shared, axis=0, tiled=True) if self.shared else x
+
+    @property
+    def _arriving(self) -> Names:
+        """The axes of the mesh along which parts of a matrix arrive."""
+        return self.gathered + self.exchanged
+
+    @property
+    def _parts(self) -> list[int]:
+        return [self.sizes[name] for name in self._arriving]
+
+    @property
+    def _in_rows(self) -> int:
+        return self._number_of_parts(self.division.rows)
+
+    @property
+    def _in_columns(self) -> int:
+        return self._number_of_parts(self.division.columns)
+
+    def _number_of_parts(self, names: Names) -> int:
+        return number_of(tuple(name for name in names if name in self._arriving), self.sizes)
+
+    @property
+    def _order(self) -> list[int]:
+        """Of the axes of these parts, of the batch, of rows and of columns, as a transposition to
+        the batch, the rows and the columns of whole matrices."""
+        arrived = self._arriving
+        batch = len(arrived)
+        in_rows, in_columns = (
+            [arrived.index(name) for name in names if name in arrived]
+            for names in (self.division.rows, self.division.columns)
+        )
+        return [batch, *in_rows, batch + 1, *in_columns, batch + 2]
+
+    def _own(self, x: jax.Array, names: Names, axis: int) -> jax.Array:
+        """A device's part along an axis of what all have that lie along some axes of the mesh."""
+        if not names:
+            return x
+        length = x.shape[axis] // number_of(names, self.sizes)
+        return lax.dynamic_slice_in_dim(x, lax.axis_index(names) * length, length, axis)
+
+
+class Hints(NamedTuple):
+    """The same asked of XLA, where it does not say how a batch is divided.
+
+    It moves what one axis of the mesh divides in one exchange, but copies everything to every
+    device if it is to move two at once. So there is a step for each, the last one first, as it is
+    the one that may divide along with others.
+    """
+
+    mesh: AbstractMesh | Mesh
+    batch: Names
+    columns: Names
+
+    @classmethod
+    def best(cls, mesh: AbstractMesh | Mesh, n: int, shape: tuple[int, int], work: Work) -> Hints:
+        """Those of the best plan for matrices that the last axis of the mesh divides by columns,
+        and the others by rows."""
+        names = tuple(name for name in mesh.axis_names if mesh.shape[name] > 1)
+        plan = Plan.best(Division((), names[:-1], names[-1:]), mesh.shape, n, shape, work)
+        return cls(mesh, tuple(x for x in reversed(names) if x in plan.exchanged), plan.over)
+
+    @property
+    def takers(self) -> int:
+        """Among how many devices whole matrices are divided."""
+        return number_of(self.batch, self.mesh.shape)
+
+    def there(self, x: jax.Array) -> jax.Array:
+        """The batch, laid as it is to be computed on."""
+        for i in range(1, len(self.batch) + 1):
+            x = self._lying(x, self.batch[:i])
+        return self._computed(x)
+
+    def back(self, x: jax.Array) -> jax.Array:
+        """The result, laid as XLA likes."""
+        x = self._computed(x)
+        for i in reversed(range(len(self.batch) + 1)):
+            x = self._lying(x, self.batch[:i])
+        return x
+
+    def _computed(self, x: jax.Array) -> jax.Array:
+        if not self.batch + self.columns:
+            return x
+        spec = Division(self.batch, (), self.columns).spec
+        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+    def _lying(self, x: jax.Array, batch: Names) -> jax.Array:
+        free = PartitionSpec.UNCONSTRAINED
+        spec: PartitionSpec = PartitionSpec(batch or None, free, free)
+        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+
+def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array:
+    """The parts of x along one axis sent to the devices along these axes of the mesh, and those
+    that they send joined along another."""
+    # XLA for CPU would exchange what x is concatenated of, piece by piece, in several layouts, and
+    # then refuse that.
+    x = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    made: jax.Array = lax.all_to_all(x, names, split, joined, tiled=True)
+    return made
+
+
+# -- for functions by columns ----------------------------------------------------------------------
+
+
+def summed(x: jax.Array, over: Names) -> jax.Array:
+    """The sum of what the devices along these axes of a mesh have."""
+    total: jax.Array = lax.psum(x, over) if over else x
+    return total
+
+
+def lengths(x: jax.Array, over: Names) -> Norm:
+    """The norm of each matrix, whose columns are divided among these axes of a mesh."""
+    own = norm_over(x, (1, 2))
+    return norm_over(lax.all_gather(own.value, over, axis=1, tiled=True), 1) if over else own
