@@ -2,11 +2,15 @@
 
 An array that JAX makes lies on the first device, and moves to the mesh with the first step, which
 is compiled for it once and for the next steps again.
+
+Where the axes of a mesh are explicit, an update is left to XLA all the same: `on_auto_axes`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +19,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from gradtx.core.dtypes import cast
 from gradtx.core.state import OptState, Params
+
+
+T = TypeVar("T")
 
 
 def on_the_mesh(state: OptState, params: Params) -> OptState:
@@ -56,3 +63,63 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
     never = lax.optimization_barrier(jnp.zeros((), bool))  # type: ignore[no-untyped-call]
     there = lax.stop_gradient(like if jnp.iscomplexobj(x) else like.real)
     return lax.select(jnp.broadcast_to(never, x.shape), cast(there, x.dtype), x)
+
+
+def shard_shape(x: jax.Array) -> tuple[int, ...]:
+    """The shape of what each device of a mesh holds of an array, as far as that is known: while a
+    program is traced, where the axes of the mesh are explicit."""
+    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return x.shape
+    spec = (*sharding.spec, *[None] * (x.ndim - len(sharding.spec)))
+
+    def parts(names: Any) -> int:
+        names = (names,) if isinstance(names, str) else names or ()
+        return math.prod(sharding.mesh.shape[name] for name in names)
+
+    return tuple([-(-n // parts(names)) for n, names in zip(x.shape, spec, strict=True)])
+
+
+# -- meshes with explicit axes ---------------------------------------------------------------------
+
+
+def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: Any) -> T:
+    """function(*arguments); if explicit axes of a mesh divide them, with automatic axes inside and
+    its results divided as `like`, a tree of the same structure.
+
+    What an operation on divided arrays makes may be divided in several ways, of which a program
+    with explicit axes has to choose one for each operation. The results are known here: updates
+    lie where the parameters do, and a state where it was. Functions that are given stay outside,
+    with the arrays that they close over: nothing changes if there is one.
+    """
+    mesh = _explicit_mesh(like)
+    leaves, treedef = jax.tree.flatten(arguments)
+    if mesh is None or any(map(callable, leaves)):
+        return function(*arguments)
+    traced = [isinstance(x, jax.Array) for x in leaves]
+
+    def inside(*arrays: jax.Array) -> T:
+        given = iter(arrays)
+        filled = [next(given) if is_array else x for x, is_array in zip(leaves, traced, strict=True)]
+        return function(*jax.tree.unflatten(treedef, filled))
+
+    def place(x: Any) -> NamedSharding:
+        sharding = jax.typeof(x).sharding
+        spec = sharding.spec if sharding.mesh == mesh else PartitionSpec()  # type: ignore[no-untyped-call]
+        return NamedSharding(mesh, spec)
+
+    run: Any = jax.sharding.auto_axes(inside, out_sharding=jax.tree.map(place, like))
+    made: T = run(*[x for x, is_array in zip(leaves, traced, strict=True) if is_array])
+    return made
+
+
+def _explicit_mesh(tree: Any) -> AbstractMesh | None:
+    """The mesh, of which some axes are explicit, by which arrays of a tree are divided."""
+    if not hasattr(jax.sharding, "auto_axes"):
+        return None
+    for x in jax.tree.leaves(tree):
+        if isinstance(x, jax.Array):
+            mesh = jax.typeof(x).sharding.mesh
+            if AxisType.Explicit in mesh.axis_types:
+                return mesh
+    return None
