@@ -12,6 +12,7 @@ from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
+from gradtx.core.placing import everywhere, on_auto_axes
 from gradtx.core.problem import seen_as
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
@@ -47,7 +48,8 @@ class Flatten(GradientTransformation):
         check_rounds_outside("flatten", self.parts)
 
     def _init(self, params: Params) -> OptState:
-        return self.inner._init(_vector(params))
+        vector = on_auto_axes(_vector, (params,), everywhere(params, 1))
+        return self.inner._init(vector)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections

@@ -9,7 +9,7 @@ Where the axes of a mesh are explicit, an update is left to XLA all the same: `o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import jax
@@ -30,11 +30,17 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
     if len(meshes) != 1:
         return state
     (mesh,) = meshes
-    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    explicit = AxisType.Explicit in mesh.axis_types
 
     def placed(x: Any) -> Any:
-        there = not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer)
-        return x if there or _mesh_of(x) == mesh else jax.device_put(x, replicated)
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return x
+        spec: tuple[Any, ...] = x.sharding.spec if _mesh_of(x) == mesh else ()
+        if explicit:  # in full, as JAX writes it: otherwise the second step compiles again
+            spec = (*spec, *[None] * (x.ndim - len(spec)))
+        elif _mesh_of(x) == mesh:
+            return x
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))  # type: ignore[no-untyped-call]
 
     return jax.tree.map(placed, state)
 
@@ -71,13 +77,19 @@ def shard_shape(x: jax.Array) -> tuple[int, ...]:
     sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     if not isinstance(sharding, NamedSharding):
         return x.shape
-    spec = (*sharding.spec, *[None] * (x.ndim - len(sharding.spec)))
+    spec = _full(sharding, x.ndim)
+    return tuple([-(-n // _parts(sharding, names)) for n, names in zip(x.shape, spec, strict=True)])
 
-    def parts(names: Any) -> int:
-        names = (names,) if isinstance(names, str) else names or ()
-        return math.prod(sharding.mesh.shape[name] for name in names)
 
-    return tuple([-(-n // parts(names)) for n, names in zip(x.shape, spec, strict=True)])
+def _full(sharding: NamedSharding, ndim: int) -> tuple[Any, ...]:
+    """For each axis of an array the names of the mesh's axes that divide it."""
+    return (*sharding.spec, *[None] * (ndim - len(sharding.spec)))
+
+
+def _parts(sharding: NamedSharding, names: Any) -> int:
+    """Into how many parts they divide it."""
+    names = (names,) if isinstance(names, str) else names or ()
+    return math.prod(sharding.mesh.shape[name] for name in names)
 
 
 # -- meshes with explicit axes ---------------------------------------------------------------------
@@ -85,14 +97,14 @@ def shard_shape(x: jax.Array) -> tuple[int, ...]:
 
 def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: Any) -> T:
     """function(*arguments); if explicit axes of a mesh divide them, with automatic axes inside and
-    its results divided as `like`, a tree of the same structure.
+    its results divided as `like`, a tree of the same structure, of arrays or shardings.
 
     What an operation on divided arrays makes may be divided in several ways, of which a program
     with explicit axes has to choose one for each operation. The results are known here: updates
     lie where the parameters do, and a state where it was. Functions that are given stay outside,
     with the arrays that they close over: nothing changes if there is one.
     """
-    mesh = _explicit_mesh(like)
+    mesh = explicit_mesh(like)
     leaves, treedef = jax.tree.flatten(arguments)
     if mesh is None or any(map(callable, leaves)):
         return function(*arguments)
@@ -100,11 +112,13 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
 
     def inside(*arrays: jax.Array) -> T:
         given = iter(arrays)
-        filled = [next(given) if is_array else x for x, is_array in zip(leaves, traced, strict=True)]
+        filled = [
+            next(given) if is_array else x for x, is_array in zip(leaves, traced, strict=True)
+        ]
         return function(*jax.tree.unflatten(treedef, filled))
 
     def place(x: Any) -> NamedSharding:
-        sharding = jax.typeof(x).sharding
+        sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
         spec = sharding.spec if sharding.mesh == mesh else PartitionSpec()  # type: ignore[no-untyped-call]
         return NamedSharding(mesh, spec)
 
@@ -113,13 +127,32 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
     return made
 
 
-def _explicit_mesh(tree: Any) -> AbstractMesh | None:
+def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> NamedSharding:
+    """How explicit axes of a mesh, which divide x, may divide an array of this shape whose axes are
+    these of x."""
+    sharding = jax.typeof(x).sharding
+    spec = _full(sharding, x.ndim)
+    found = [
+        spec[axis] if n % _parts(sharding, spec[axis]) == 0 else None
+        for n, axis in zip(shape, axes, strict=True)
+    ]
+    return NamedSharding(sharding.mesh, PartitionSpec(*found))  # type: ignore[no-untyped-call]
+
+
+def everywhere(tree: Any, ndim: int) -> NamedSharding | None:
+    """Where all of an array is on every device of the tree's mesh, if its axes are explicit."""
+    mesh = explicit_mesh(tree)
+    spec = PartitionSpec(*[None] * ndim)  # type: ignore[no-untyped-call]
+    return None if mesh is None else NamedSharding(mesh, spec)
+
+
+def explicit_mesh(tree: Any) -> AbstractMesh | None:
     """The mesh, of which some axes are explicit, by which arrays of a tree are divided."""
     if not hasattr(jax.sharding, "auto_axes"):
         return None
     for x in jax.tree.leaves(tree):
-        if isinstance(x, jax.Array):
-            mesh = jax.typeof(x).sharding.mesh
+        if isinstance(x, jax.Array | NamedSharding):
+            mesh = (x if isinstance(x, NamedSharding) else jax.typeof(x).sharding).mesh
             if AxisType.Explicit in mesh.axis_types:
                 return mesh
     return None

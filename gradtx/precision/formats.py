@@ -57,6 +57,11 @@ class PackedBlocks(NamedTuple):
 Stored = jax.Array | SplitFloat | Blocks | PackedBlocks
 
 
+def shapes_of(tree: Any) -> Any:
+    """Its arrays without their values, wherever they lie."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
 def is_stored(x: object) -> bool:
     """Whether x is an array in one of the formats that are not arrays themselves."""
     return isinstance(x, SplitFloat | Blocks | PackedBlocks)
@@ -87,7 +92,7 @@ class Format:
         """This format, cut as an array that is stored in it."""
         if self.code is None:
             return self
-        codes, scales = jax.eval_shape(self.code.take, stored)
+        codes, scales = jax.eval_shape(self.code.take, shapes_of(stored))
         return self._cut(cut_of(codes.shape, scales.shape))
 
     def _cut(self, cut: Cut) -> Format:

@@ -7,13 +7,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import NamedSharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core.apply import Applied
 from gradtx.core.elementwise import Constant, Function, Operand, Part, Variable, split, value_of
 from gradtx.core.leaves import path_words
+from gradtx.core.placing import divided_like, explicit_mesh, on_auto_axes
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.precision.formats import Format, Stored, format_of, is_stored
+from gradtx.precision.formats import Format, Stored, format_of, is_stored, shapes_of
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
@@ -48,7 +50,13 @@ class Storing(NamedTuple):
     def encode(self, path: KeyPath, x: jax.Array) -> Stored:
         """A leaf of the state as it is stored."""
         form = self.format(path)
-        return x if form is None else encode(form, x, self.key(path), self.step_count)
+        if form is None:
+            return x
+        run, given = partial(encode, form), (x, self.key(path), self.step_count)
+        if explicit_mesh(x) is None:
+            return run(*given)
+        like = jax.tree.map(partial(_divided_like, x), jax.eval_shape(run, *shapes_of(given)))
+        return on_auto_axes(run, given, like)
 
 
 def encode_state(state: OptState, how: Storing) -> OptState:
@@ -204,4 +212,14 @@ def _decode_leaf(form: Format, stored: Stored) -> jax.Array:
 def _decode(x: Stored) -> Stored:
     """A leaf of a stored state in float32; a leaf that is not stored, as it is."""
     form = format_of(x)
-    return x if form is None else _decode_leaf(form, x)
+    if form is None:
+        return x
+    codes, *_ = jax.tree.leaves(x)
+    return on_auto_axes(partial(_decode_leaf, form), (x,), codes)
+
+
+def _divided_like(x: jax.Array, stored: jax.ShapeDtypeStruct) -> NamedSharding:
+    """How an array that is stored for x is divided where x is by explicit axes. Its axes are those
+    of x; or it has one, in order of memory."""
+    axes = range(stored.ndim) if stored.ndim == x.ndim else [0]
+    return divided_like(x, stored.shape, axes)

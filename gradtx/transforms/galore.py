@@ -15,6 +15,7 @@ from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
+from gradtx.core.placing import divided_like, explicit_mesh, on_auto_axes
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
 from gradtx.core.step import Step
@@ -99,9 +100,7 @@ def scale_by_galore(
                 small.append(x)
             else:
                 tall = _tall(layout.split(x)[0], layout)
-                # Zeros like a slice of the parameter are placed where the parameter is.
-                directions = jnp.zeros_like(tall[:, :rank][:, : tall.shape[1]])
-                projectors.append(directions)
+                projectors.append(_zeros_beside(tall, rank))
                 few = min(rank, tall.shape[1])
                 small.append(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout))
         base = inner.init(leaves.tree(small))
@@ -139,6 +138,15 @@ def scale_by_galore(
 def _tall(matrix: Array, layout: Layout) -> Array:
     """The matrix transposed if it has more columns than rows; its own inverse."""
     return matrix if layout.rows >= layout.columns else matrix.mT
+
+
+def _zeros_beside(tall: Array, rank: int) -> Array:
+    """Zeros for the projector, like a slice of the matrix, and so placed where its rows are."""
+    few = min(rank, tall.shape[1])
+    like = None
+    if explicit_mesh(tall) is not None:
+        like = divided_like(tall, (tall.shape[0], few), (0, 1))
+    return on_auto_axes(lambda tall: jnp.zeros_like(tall[:, :few]), (tall,), like)
 
 
 def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
