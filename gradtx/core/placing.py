@@ -2,6 +2,8 @@
 
 An array that JAX makes lies on the first device, and moves to the mesh with the first step, which
 is compiled for it once and for the next steps again.
+
+Where the axes of a mesh are explicit, an update is left to XLA all the same: `on_auto_axes`.
 """
 
 from __future__ import annotations
@@ -31,11 +33,18 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
     if len(meshes) != 1:
         return state
     (mesh,) = meshes
-    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    explicit = AxisType.Explicit in mesh.axis_types
 
     def placed(x: Any) -> Any:
-        there = not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer)
-        return x if there or mesh_at(x) == mesh else jax.device_put(x, replicated)
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return x
+        there = mesh_at(x) == mesh
+        if there and not explicit:
+            return x
+        spec: tuple[Any, ...] = x.sharding.spec if there else ()
+        if explicit:  # in full, as JAX writes it: otherwise the second step compiles again
+            spec = (*spec, *[None] * (x.ndim - len(spec)))
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))  # type: ignore[no-untyped-call]
 
     return jax.tree.map(placed, state)
 
@@ -199,3 +208,20 @@ def _find_reshard() -> Any:
 
 
 _reshard: Any = _find_reshard()
+
+
+def shard_shape(x: jax.Array) -> tuple[int, ...]:
+    """The shape of what each device of a mesh holds of an array, as far as that is known: while a
+    program is traced, where the axes of the mesh are explicit."""
+    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return x.shape
+    spec = full_spec(sharding, x.ndim)
+    return tuple(
+        [-(-n // parts_of(sharding.mesh, names)) for n, names in zip(x.shape, spec, strict=True)]
+    )
+
+
+def full_spec(sharding: NamedSharding, ndim: int) -> tuple[Any, ...]:
+    """For each axis of an array the names of the mesh's axes that divide it."""
+    return (*sharding.spec, *[None] * (ndim - len(sharding.spec)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
 from gradtx.core.mask import check_pattern
 from gradtx.core.origin import StateError
+from gradtx.core.placing import shard_shape
 from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
@@ -39,7 +39,7 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
-from gradtx.precision.formats import FORMATS, FormatName
+from gradtx.precision.formats import FORMATS, Format, FormatName
 from gradtx.precision.narrow import Seed
 from gradtx.precision.stored import (
     Storing,
@@ -187,20 +187,20 @@ def _patterns(format: str | Mapping[str, str]) -> dict[str, str]:
 
 def _choose(
     patterns: Mapping[str, str], state: OptState, params: Params, min_size: int, who: str
-) -> dict[str, str]:
+) -> dict[str, Format]:
     """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
     if not moments and jax.tree.leaves(params):
         raise ValueError(
             f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )
-    found: dict[str, str] = {}
+    found: dict[str, Format] = {}
     used = set()
-    for where, label, size in moments:
+    for where, label, x in moments:
         pattern = _pattern_of(label, patterns)
         used.add(pattern)
-        if pattern is not None and size >= max(min_size, 1):
-            found[where] = patterns[pattern]
+        if pattern is not None and x.size >= max(min_size, 1):
+            found[where] = FORMATS[patterns[pattern]].divided(x.shape, shard_shape(x))
     if moments and (unused := [p for p in patterns if p not in used]):
         labels = [label for _, label, _ in moments]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
@@ -221,7 +221,7 @@ def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner)
 
     One that is not encoded may be there because of another `min_size`.
     """
-    held = formats_of(state.inner_state)
+    held = {where: form.name for where, form in formats_of(state.inner_state).items()}
     if set(held.values()) <= {patterns.get("")}:
         return
     decoded = jax.eval_shape(decode_state, state.inner_state)
@@ -245,8 +245,8 @@ def _is_narrow(where: str, inner: Inner) -> bool:
     return any(keystr(path) == where and x.dtype == jnp.bfloat16 for path, x in leaves)
 
 
-def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
-    """(path, field/leaf, size) of each array of a state that belongs to one parameter."""
+def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, jax.Array]]:
+    """(path, field/leaf, array) of each array of a state that belongs to one parameter."""
     keys = [path for path, _ in tree_flatten_with_path(params, is_leaf=lambda x: x is None)[0]]
     names = dict(zip(keys, paths(params), strict=True))
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
@@ -258,7 +258,7 @@ def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
         if found is not None and fits and wide and not _is_no_moment(state, path):
             field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
             label = "/".join(filter(None, (field, names[found[1]])))
-            yield keystr(path), label, math.prod(shape)
+            yield keystr(path), label, x
 
 
 def _is_no_moment(state: OptState, path: KeyPath) -> bool:

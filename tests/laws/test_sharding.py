@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
@@ -140,3 +140,46 @@ def test_misplaced_leaves_are_found(shardings: Any) -> None:
     params = jax.device_put(some_tree(), shardings)
     elsewhere = {**params, "w": jax.device_put(params["w"], jax.devices()[0])}
     assert len(misplaced({"mu": elsewhere}, shardings)) == 1
+
+
+# -- explicit axes ---------------------------------------------------------------------------------
+
+BLOCKS = {"w": P("data", "model"), "b": P("model"), "s": P()}
+WIDE = {"w": (8, 16), "b": (16,), "s": ()}
+
+
+@for_every(where=is_first, slow=True)
+def test_with_explicit_axes(example: Example) -> None:
+    """Where types say how a mesh divides arrays: the same numbers, compiled once, and a state that
+    stays where it was."""
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    tree = {k: jnp.asarray(RNG.uniform(0.5, 2, n), example.dtype) for k, n in WIDE.items()}
+    gradient = given(example, tree)
+
+    def after_two_steps(gradient: Any, params: Any) -> Any:
+        tx = example.make()
+        first = tx.init(params)
+        step = jax.jit(lambda state, params: gradtx.step(tx, gradient, state, params, **extra))
+        extra, state = example.extra, first
+        for _ in range(2):
+            params, state = step(state, params)
+        return params, first, state, step._cache_size()
+
+    expected, *_ = after_two_steps(gradient, tree)
+    with jax.set_mesh(mesh):
+        divided = {k: NamedSharding(mesh, spec) for k, spec in BLOCKS.items()}
+        behind = {
+            k: NamedSharding(mesh, P(*[None] * bool(example.per_example), *spec))
+            for k, spec in BLOCKS.items()
+        }
+        got, first, last, compiled = after_two_steps(
+            jax.device_put(gradient, behind), jax.device_put(tree, divided)
+        )
+    assert compiled == 1
+    assert_same(got, expected, 1e-4)
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(last), strict=True
+    ):
+        assert x.sharding.is_equivalent_to(y.sharding, x.ndim), jax.tree_util.keystr(path)
