@@ -2,8 +2,6 @@
 
 An array that JAX makes lies on the first device, and moves to the mesh with the first step, which
 is compiled for it once and for the next steps again.
-
-Where the axes of a mesh are explicit, an update is left to XLA all the same: `on_auto_axes`.
 """
 
 from __future__ import annotations
