@@ -12,6 +12,7 @@ LAYERS = [
     "gradtx.schedules",
     "gradtx.combinators",
     "gradtx.transforms",
+    "gradtx.sharding",
     "gradtx.precision",
     "gradtx.optimizers",
     "gradtx.torch",
