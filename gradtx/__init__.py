@@ -18,7 +18,7 @@ map over its numbers with `jax.vmap`, differentiate through it. Each number may 
     schedules       cosine_decay_schedule, warmup_cosine_decay_schedule, wsd_schedule, ...
     few bits        store, stochastic_rounding, kahan, master_weights
     your own        per_leaf, per_tree, recipe, schedule
-    and in          gradtx.tree, .inspection, .interop (Optax), .torch (PyTorch's conventions)
+    and in          gradtx.tree, .inspection, .interop (Optax), .sharding (many devices), .torch
 
 `help(gradtx.adamw)` tells the formula, every argument, what is kept and its bytes, and an example.
 """

@@ -176,7 +176,7 @@ _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 # How the names begin of what combines elements of an array.
 _COMBINING = (
     "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum",
-    "reduce_window", "reduce_xor", "argmax", "argmin", "cholesky", "conv_general", "cum", "dot_general",
-    "eig", "fft", "geqrf", "householder", "lu", "qr", "schur", "sort", "svd", "top_k", "approx_top_k",
-    "triangular_solve", "tridiagonal",
+    "reduce_window", "reduce_xor", "approx_top_k", "argmax", "argmin", "cholesky", "conv_general",
+    "cum", "dot_general", "eig", "fft", "geqrf", "householder", "lu", "qr", "schur", "sort", "svd",
+    "top_k", "triangular_solve", "tridiagonal",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,9 +10,9 @@ import jax
 from jax.sharding import PartitionSpec
 
 from gradtx.core.leaves import KeyPath, at, describe, shown
-from gradtx.core.manual import manual_axes
+from gradtx.core.manual import manual_axes, varies_over
 from gradtx.core.state import OptState, Params
-from gradtx.sharding.pieces import Axes, Division, Shape, whole
+from gradtx.sharding.pieces import Axes, Division, Shape, axes_of, parts, whole
 
 # A tree of PartitionSpecs like the params, or a prefix of one; None is PartitionSpec().
 Specs = Any
@@ -95,3 +96,18 @@ def _param_of(path: KeyPath, params: Layout) -> tuple[Shape, Division]:
             if (found := path[start : start + length]) in params:
                 return params[found]
     return (), ()
+
+
+def divisions_of(shape: Shape, piece: jax.Array) -> list[Division]:
+    """The divisions by which a piece of this shape, which varies over these axes, may be cut out of
+    a whole of that one."""
+    if len(piece.shape) != len(shape):
+        return []
+    axes = [name for name in manual_axes() if not varies_over(piece) or name in varies_over(piece)]
+    groups = [group for n in range(len(axes) + 1) for group in itertools.combinations(axes, n)]
+    fitting = [
+        [g for g in groups if own * parts(g) == n and (own != n or not g)]
+        for own, n in zip(piece.shape, shape, strict=True)
+    ]
+    every = itertools.product(*fitting)
+    return [d for d in every if len(axes_of(d)) == sum(map(len, d))]

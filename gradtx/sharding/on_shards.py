@@ -21,7 +21,14 @@ from gradtx.core.problem import Extra
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
-from gradtx.sharding.divisions import Layout, Specs, division_by, layout_of_state, leaves_of
+from gradtx.sharding.divisions import (
+    Layout,
+    Specs,
+    division_by,
+    divisions_of,
+    layout_of_state,
+    leaves_of,
+)
 from gradtx.sharding.pieces import Division, piece_shape, whole, whole_shape
 from gradtx.sharding.whole import call_on_pieces
 
@@ -163,16 +170,16 @@ def _layout(tx: GradientTransformation, params: Params, of_param: Divided) -> La
 
 
 def _held(layout: Layout, path: KeyPath, x: Any) -> Division:
-    """How a leaf of the state is divided: as `init` divides it, or not at all."""
+    """How a leaf of the state is divided: as `init` divides it, not at all, or in the one way that
+    its shape and the axes that it varies over allow."""
     shape, division = layout.get(path, (np.shape(x), _undivided(path, x)))
-    if np.shape(x) == piece_shape(shape, division):
-        return division
-    if np.shape(x) == shape:
-        return whole(shape)
+    found = [d for d in divisions_of(shape, x) if d == division] or divisions_of(shape, x)
+    if len(found) == 1:
+        return found[0]
     raise ValueError(
-        f"on_shards: the state{jax.tree_util.keystr(path)} is {describe(x)} here, neither all of "
-        f"{shape} nor the piece {piece_shape(shape, division)} of it that `init` makes in a "
-        "shard_map; divide it as gradtx.sharding.state_specs(tx, params, specs) says"
+        f"on_shards: the state{jax.tree_util.keystr(path)} is {describe(x)} here; it cannot be "
+        f"told which piece of {shape} that is; init makes {piece_shape(shape, division)}. Divide it "
+        "as gradtx.sharding.state_specs(tx, params, specs) says"
     )
 
 
@@ -192,13 +199,13 @@ def _check_extra(tx: GradientTransformation, extra: Extra) -> None:
     for name, x in extra.items():
         if callable(x) and tx.takes(name, extra):
             raise TypeError(
-                f"on_shards: {tx} calls {name}, a function of the parameters that one device "
-                f"holds, and would give it whole ones. Run it outside of jax.shard_map, in a "
-                "jitted function of sharded arrays"
+                f"on_shards: {tx.definition.name} calls {name}, a function of what one device holds "
+                "of the parameters, and would give it whole ones. Run it outside of jax.shard_map, "
+                "in a jitted function of sharded arrays"
             )
 
 
-@makes(OnShards)
+@makes(OnShards, name="sharding.on_shards")
 def on_shards(inner: TransformationLike, specs: Specs) -> tuple[object, ...]:
     """Inside `jax.shard_map`, run a transformation as if the arrays were whole.
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import is_inexact
-from gradtx.core.manual import each_shard, varies_over
+from gradtx.core.manual import each_shard, varies_over, varying
 from gradtx.sharding.pieces import Division, Piece, axes_of, whole_shape
 from gradtx.sharding.program import run_on_pieces
 
@@ -37,10 +37,7 @@ def call_on_pieces(
         pairs = zip(arrays, divisions, strict=True)
         # Over these axes each device has a problem of its own.
         apart = frozenset[str]().union(*(varies_over(x) - axes_of(own) for x, own in pairs))
-        return [
-            _same_over(x := p.divided(own), varies_over(x) - axes_of(own) - apart)
-            for p, own in zip(made, results, strict=True)
-        ]
+        return [_typed(p.divided(own), own, apart) for p, own in zip(made, results, strict=True)]
 
     @call.defjvp
     def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
@@ -79,12 +76,12 @@ def _inexact(chosen: Iterable[Any], arrays: Iterable[Any]) -> list[Any]:
     return [y for y, x in zip(chosen, arrays, strict=True) if is_inexact(x)]
 
 
-def _same_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    """What is the same over these mesh axes, also by its type: older versions of JAX do not see
-    that what was gathered is."""
-    if not axes:
-        return x
-    ordered = tuple(sorted(axes))
+def _typed(x: jax.Array, division: Division, apart: frozenset[str]) -> jax.Array:
+    """A result that varies, by its type, over the axes that cut it, and over no others but those in
+    `apart`: older versions of JAX do not see that what was gathered is the same everywhere."""
+    ordered = tuple(sorted(varies_over(x) - axes_of(division) - apart))
+    if not ordered:
+        return varying(x, axes_of(division))
     first = jax.numpy.where(lax.axis_index(ordered) == 0, x, jax.numpy.zeros_like(x))
     made: jax.Array = lax.psum(first, ordered)  # type: ignore[no-untyped-call]
-    return made.astype(x.dtype)
+    return varying(made.astype(x.dtype), axes_of(division))

@@ -42,7 +42,7 @@ class Maths(NamedTuple):
     def run(self, example: Example) -> Any:
         params, gradient = PARAMS, given(example, GRADS)
         state = self.init(params)
-        for factor in (1.0, -0.5):
+        for factor in (1.0, 0.5):
             scaled = jax.tree.map(lambda g, factor=factor: np.float32(factor) * g, gradient)
             updates, params, state = self.step(scaled, params, state, arrays_of(example.extra))
         return updates, params, state
@@ -90,6 +90,22 @@ def test_on_shards_equals_the_whole(example: Example, mesh: str) -> None:
     of_state = gradtx.sharding.state_specs(tx, PARAMS, specs)
     on_shards = gradtx.sharding.on_shards(tx, specs)
     got = on_mesh(on_shards, example, mesh, of_state).run(example)
+    init, step = whole(tx, example)
+    expected = Maths(jax.jit(init), jax.jit(step)).run(example)
+    assert_same(comparable(got), comparable(expected), 1e-5)
+
+
+@for_every(where=lambda e: not (e.noisy or e.coded), slow=True)
+def test_alone_it_is_right_or_refused(example: Example) -> None:
+    """Random numbers would be the same in each piece, and blocks of few bits are those of it."""
+    tx, specs = example.make(), mesh_of("8")[1]
+    of_state = gradtx.sharding.state_specs(tx, PARAMS, specs)
+    try:
+        got = on_mesh(tx, example, "8", of_state).run(example)
+    except (TypeError, ValueError) as error:
+        if "on_shards" not in str(error):
+            raise
+        return
     init, step = whole(tx, example)
     expected = Maths(jax.jit(init), jax.jit(step)).run(example)
     assert_same(comparable(got), comparable(expected), 1e-5)
