@@ -8,6 +8,7 @@ it, until a collective (`psum`) makes it the same along them. A partial result i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,16 +52,18 @@ def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
             f"each device otherwise. {_WAYS_OUT}"
         ) from error
     given = [_Value(None, shown(entries[i][0][1:])) for i in traced]
-    for value in _values(jaxpr, given, name):
-        if value.partial is not None:
-            raise _refusal(value.partial)
+    partial = _first(_values(jaxpr, given, name))
+    if partial is not None:
+        raise _refusal(partial)
     return jax.tree.unflatten(jax.tree.structure(made), jaxpr_as_fun(jaxpr)(*arrays))
 
 
 class _Partial(NamedTuple):
     """Where elements of one device's piece were combined: by which primitive of which
-    transformation, in the piece of which leaf, cut by which mesh axes."""
+    transformation, in the piece of which leaf, cut by which mesh axes. number: the smaller, the
+    earlier."""
 
+    number: int
     axes: frozenset[str]
     primitive: str
     name: str
@@ -75,6 +78,7 @@ class _Value(NamedTuple):
 
 
 _CONSTANT = _Value(None, None)
+_NUMBERS = itertools.count()
 
 
 def _refusal(partial: _Partial) -> ValueError:
@@ -149,10 +153,10 @@ def _results(equation: JaxprEqn, operands: Sequence[_Value], name: str) -> Seque
     called = next((params[key] for key in _CALLED if hasattr(params.get(key), "eqns")), None)
     if called is not None and len(getattr(called, "jaxpr", called).invars) == len(operands):
         return _values(called, operands, name)
-    partial = next((x.partial for x in operands if x.partial is not None), None)
+    partial = _first(operands)
     axes = frozenset[str]().union(*(varies_over(x.aval) for x in equation.invars))
     if partial is None and axes and primitive.startswith(_COMBINING):
-        partial = _Partial(axes, primitive, name, path or "")
+        partial = _Partial(next(_NUMBERS), axes, primitive, name, path or "")
     return [_Value(partial, path)] * count
 
 
@@ -162,8 +166,12 @@ def _with(carry: Sequence[_Value], made: Sequence[_Value]) -> list[_Value]:
 
 def _any(values: Sequence[_Value]) -> _Value:
     """A value that is made of any of these."""
-    partial = next((x.partial for x in values if x.partial is not None), None)
-    return _Value(partial, _path_of(values))
+    return _Value(_first(values), _path_of(values))
+
+
+def _first(values: Sequence[_Value]) -> _Partial | None:
+    """What the user wrote first of what made them partial."""
+    return min((x.partial for x in values if x.partial is not None), default=None)
 
 
 def _path_of(values: Sequence[_Value]) -> str | None:
