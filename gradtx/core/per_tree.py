@@ -35,6 +35,7 @@ from gradtx.core.leaves import (
     value_at,
     values_needed,
 )
+from gradtx.core.manual import named
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
 from gradtx.core.placing import factors_parted
@@ -122,7 +123,7 @@ class TreeTransformation(Ruled):
             stored, step = leaves.tree(values), Step(start())
             available = {"params": widen_tree(stored), "stored_params": stored, "step": step}
             available |= self._bound(stored, {})
-            with values_needed(name, values):
+            with values_needed(name, values), named(name):
                 own = self.init_inputs.call(init, available)
             check_uncounted(name, own, None, step.count)
             own = factors_parted(jax.tree.map(drop_weak_type, own), values)
@@ -149,7 +150,8 @@ class TreeTransformation(Ruled):
             "step": Step(count),
         } | self._bound(stored, extra, stage.applying and all(selected) and not flat.frozen)
         try:
-            result = self.inputs.call(rule.update, available, self.inputs.of(extra))
+            with named(name):
+                result = self.inputs.call(rule.update, available, self.inputs.of(extra))
         except AttributeError as error:
             if error.obj is not seen:
                 raise

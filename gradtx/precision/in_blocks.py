@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from gradtx.core.manual import each_shard
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.twice import can_run_twice, run_twice
 
@@ -24,7 +25,8 @@ def in_blocks(what: Moments, given: Given) -> Made:
 
     Jitted so that leaves of equal shape share its trace.
     """
-    return _on_platform(what, given)
+    with each_shard():
+        return _on_platform(what, given)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -14,6 +14,7 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape
+from gradtx.core.manual import each_shard
 from gradtx.precision.blocks import Cut
 from gradtx.precision.formats import Format, Stored, code_of
 from gradtx.precision.narrow import uniform
@@ -83,7 +84,9 @@ def encode(form: Format, x: jax.Array, key: jax.Array, count: jax.Array) -> Stor
         return lax.cond(count >= 0, encoded, partial(_zeros, encoded), x)
 
     x = cast(x, np.float32)
-    return lax.platform_dependent(x, cpu=materialised if form.code else encoded, default=encoded)
+    on_cpu = materialised if form.code else encoded
+    with each_shard():  # whose blocks are its own
+        return lax.platform_dependent(x, cpu=on_cpu, default=encoded)
 
 
 def dither(form: Format, key: jax.Array, shape: Shape) -> jax.Array | None:

@@ -10,7 +10,6 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.tree_util import (
     DictKey,
     GetAttrKey,
@@ -23,6 +22,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
+from gradtx.core.manual import barrier
 from gradtx.core.mask import check_pattern
 from gradtx.core.origin import StateError
 from gradtx.core.placing import shard_shape
@@ -157,7 +157,7 @@ def store(
         chosen = _choose(patterns, state, params, min_size, show(inner.transformation))
         # The first state is made of constants, which XLA would encode element by element while it
         # compiles. In update nothing is constant, and a barrier would only prevent fusion.
-        state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
+        state = barrier(state)
         return StoreState(None, encode_state(state, Storing(chosen, seed, step.count)))
 
     def update(
