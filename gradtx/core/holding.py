@@ -10,12 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.experimental import layout
+from jax.experimental.layout import with_layout_constraint
 from jax.typing import ArrayLike
 
 from gradtx.core.state import OptState
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
+
+# Its name until JAX 0.7, where Layout was another thing.
+Layout = getattr(layout, "DeviceLocalLayout", None) or layout.Layout
 
 Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
@@ -66,7 +71,7 @@ def anywhere(due: jax.Array) -> jax.Array:
     """due; under `jax.vmap`, whether any of the batch is due.
 
     A conditional on it stays one there. On `due` itself it would become a select, which runs both
-    branches in every step. What the branch makes is then to be selected by `due`.
+    branches in every step. What the branch makes is then to be selected by `here(due)`.
     """
     return due
 
@@ -74,6 +79,18 @@ def anywhere(due: jax.Array) -> jax.Array:
 @anywhere.def_vmap
 def _anywhere_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple[Any, bool]:
     return anywhere(jnp.any(due, axis=0)), False
+
+
+@custom_vmap
+def here(due: jax.Array) -> jax.Array:
+    """In a branch for `anywhere(due)`, whether this one of the batch is due: without a batch True,
+    a constant, so that a select between new state and old reads no old state."""
+    return jnp.ones_like(due)
+
+
+@here.def_vmap
+def _here_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple[Any, bool]:
+    return due, True
 
 
 def _holding(idle: Idle) -> Run:
@@ -107,7 +124,7 @@ def _by_platform(
     )
 
 
-def _conditional(
+def _either(
     run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
     return lax.cond(due, lambda old: run(old, beside), lambda old: other(old, aside), state)
@@ -122,9 +139,39 @@ def _differentiated_as_conditional(form: Form) -> Form:
     def derivative(
         run: Closed, other: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
     ) -> tuple[Any, Any]:
-        return jax.jvp(partial(_conditional, run, other), primals, tangents)
+        return jax.jvp(partial(_either, run, other), primals, tangents)
 
     return same
+
+
+def _row_major(result: Any) -> Any:
+    """A result that lies in memory as it does outside of a branch or a loop. Left to itself, XLA
+    gives it the layout in which it is made, such as a decomposition's columns, and every step, idle
+    ones too, transposes what it holds on the way in or on the way out."""
+    return jax.tree.map(_row_major_array, result)
+
+
+@custom_vmap
+def _row_major_array(x: jax.Array) -> jax.Array:
+    if x.ndim < 2:
+        return x
+    kept: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
+        x, Layout(tuple(range(x.ndim)))
+    )
+    return kept
+
+
+@_row_major_array.def_vmap
+def _row_major_batch(size: int, is_batched: list[bool], x: jax.Array) -> tuple[Any, bool]:
+    return _row_major_array(x), True  # JAX before 0.9 has no rule for the constraint itself
+
+
+@_differentiated_as_conditional
+def _conditional(
+    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
+) -> tuple[Any, OptState]:
+    """`now_and_then` as a conditional."""
+    return _either(lambda *x: _row_major(run(*x)), other, due, state, beside, aside)
 
 
 @_differentiated_as_conditional
@@ -135,7 +182,7 @@ def at_most_one_turn(
 
     def turn(carry: Any) -> Any:
         goes_on, (_, old) = carry
-        return jnp.zeros_like(goes_on), run(old, beside)
+        return jnp.zeros_like(goes_on), _row_major(run(old, beside))
 
     return lax.while_loop(lambda carry: carry[0], turn, (due, other(state, aside)))[1]
 

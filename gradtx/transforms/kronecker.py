@@ -192,7 +192,7 @@ def permuted(x: Array, orders: Matrices) -> Array:
     """x with its slices along each axis in the order given for it, None for an axis as it is."""
     for axis, order in enumerate(orders):
         if order is not None:
-            x = jnp.take(x, order, axis=axis)
+            x = jnp.take(x, order, axis=axis, mode="clip")
     return x
 
 
