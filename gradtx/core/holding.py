@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Its name until JAX 0.7, where Layout was another thing.
 Layout = getattr(layout, "DeviceLocalLayout", None) or layout.Layout
 
+T = TypeVar("T")
 Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
 # The traced arrays that a function reads besides its state, and the function of both.
@@ -93,6 +94,36 @@ def _here_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple
     return due, True
 
 
+def fenced(arrays: T) -> T:
+    """Arrays that a branch leaves as they are, but that are to be made before it.
+
+    What reads old state is made in time for the branch to write new state in its place. Without the
+    barrier XLA takes them past the conditional, and copies the state.
+    """
+    made: T = lax.optimization_barrier(arrays)  # type: ignore[no-untyped-call]
+    return made
+
+
+@custom_vmap
+def row_major(x: jax.Array) -> jax.Array:
+    """x as state lies in memory between steps, for what a decomposition or a solve makes or takes
+    now and then.
+
+    They work by columns. Left to itself, XLA gives their layout to what a branch or a loop holds,
+    and every step, idle ones too, transposes that on the way in and on the way out. Not for what is
+    divided among devices, which would be gathered, nor for what is differentiated.
+    """
+    kept: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
+        x, Layout(tuple(range(x.ndim)))
+    )
+    return kept
+
+
+@row_major.def_vmap
+def _row_major_in_a_batch(size: int, is_batched: list[bool], x: jax.Array) -> tuple[Any, bool]:
+    return row_major(x), True  # JAX before 0.9 has no rule for the constraint itself
+
+
 def _holding(idle: Idle) -> Run:
     return lambda old: (idle(old), old)
 
@@ -124,7 +155,7 @@ def _by_platform(
     )
 
 
-def _either(
+def _conditional(
     run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
     return lax.cond(due, lambda old: run(old, beside), lambda old: other(old, aside), state)
@@ -139,39 +170,9 @@ def _differentiated_as_conditional(form: Form) -> Form:
     def derivative(
         run: Closed, other: Closed, primals: tuple[Any, ...], tangents: tuple[Any, ...]
     ) -> tuple[Any, Any]:
-        return jax.jvp(partial(_either, run, other), primals, tangents)
+        return jax.jvp(partial(_conditional, run, other), primals, tangents)
 
     return same
-
-
-def _row_major(result: Any) -> Any:
-    """A result that lies in memory as it does outside of a branch or a loop. Left to itself, XLA
-    gives it the layout in which it is made, such as a decomposition's columns, and every step, idle
-    ones too, transposes what it holds on the way in or on the way out."""
-    return jax.tree.map(_row_major_array, result)
-
-
-@custom_vmap
-def _row_major_array(x: jax.Array) -> jax.Array:
-    if x.ndim < 2:
-        return x
-    kept: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
-        x, Layout(tuple(range(x.ndim)))
-    )
-    return kept
-
-
-@_row_major_array.def_vmap
-def _row_major_batch(size: int, is_batched: list[bool], x: jax.Array) -> tuple[Any, bool]:
-    return _row_major_array(x), True  # JAX before 0.9 has no rule for the constraint itself
-
-
-@_differentiated_as_conditional
-def _conditional(
-    run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
-) -> tuple[Any, OptState]:
-    """`now_and_then` as a conditional."""
-    return _either(lambda *x: _row_major(run(*x)), other, due, state, beside, aside)
 
 
 @_differentiated_as_conditional
@@ -182,7 +183,7 @@ def at_most_one_turn(
 
     def turn(carry: Any) -> Any:
         goes_on, (_, old) = carry
-        return jnp.zeros_like(goes_on), _row_major(run(old, beside))
+        return jnp.zeros_like(goes_on), run(old, beside)
 
     return lax.while_loop(lambda carry: carry[0], turn, (due, other(state, aside)))[1]
 

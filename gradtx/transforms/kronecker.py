@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import Scalar
+from gradtx.core.holding import row_major
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
 
@@ -190,7 +191,8 @@ def spectral_norm(x: Array, products: int) -> Array:
 
 def permuted(x: Array, orders: Matrices) -> Array:
     """x with its slices along each axis in the order given for it, None for an axis as it is."""
-    for axis, order in enumerate(orders):
+    # The first axis last, in whole rows: XLA:CPU moves columns by transposing twice.
+    for axis, order in reversed(list(enumerate(orders))):
         if order is not None:
             x = jnp.take(x, order, axis=axis, mode="clip")
     return x
@@ -240,11 +242,15 @@ def inverse_roots(
 
 def orthogonal(matrices: Sequence[Array]) -> list[Array]:
     """The first factor of the QR decomposition of each."""
-    return [x[0] for x in _batched(lambda x: jnp.linalg.qr(x)[0], matrices)]
+    return [x[0] for x in _batched(_orthogonal, matrices)]
+
+
+def _orthogonal(x: Array) -> Array:
+    return row_major(jnp.linalg.qr(x)[0])
 
 
 def _descending_eigenvectors(x: Array) -> Array:
-    return jnp.linalg.eigh(x)[1][:, :, ::-1]
+    return row_major(jnp.linalg.eigh(x)[1][:, :, ::-1])
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:

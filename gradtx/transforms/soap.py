@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
-from gradtx.core.holding import anywhere, here, now_and_then
+from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import root_mean_square
@@ -236,7 +236,7 @@ def _in_new_bases(
         bases, beside = state
         new = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
         pairs = zip(new, bases, strict=True)
-        return None, ([jnp.where(here(first), x, q) for x, q in pairs], beside)
+        return None, ([jnp.where(here(first), x, q) for x, q in pairs], fenced(beside))
 
     def follow(state: tuple[_Held, list[Array]]) -> tuple[None, tuple[_Held, list[Array]]]:
         held, made = state
@@ -254,7 +254,8 @@ def _in_new_bases(
             (*_moved(multiplied(mean, p), permuted(nu, own)), p)
             for mean, (_, nu, _), p, own in zip(means, held, after, order, strict=True)
         ]
-        return None, (jax.tree.map(lambda x, y: jnp.where(here(due), x, y), moved, held), made)
+        new = jax.tree.map(lambda x, y: jnp.where(here(due), x, y), moved, held)
+        return None, (new, fenced(made))
 
     held = [(leaf.mu, leaf.nu, leaf.bases) for leaf in leaves]
     _, (held, made) = now_and_then(anywhere(due), follow, lambda state: None, (held, made))
