@@ -23,7 +23,7 @@ import gradtx
 from benchmarks.compiler import CompileError, Compiler, Training
 from benchmarks.environments import make
 from benchmarks.options import command, names
-from benchmarks.parameters import Shapes, abstract, blocks, gpt2, size
+from benchmarks.parameters import Shapes, abstract, blocks, equal_leaves, gpt2, size
 from benchmarks.recipes import step_of
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, write_rows
@@ -83,8 +83,16 @@ MODERN: dict[str, Modern] = {
     "adam_mini": Modern("Adam-mini", lambda: gradtx.adam_mini(1e-3)),
     "torch_muon": Modern("gradtx.torch.muon", lambda: gradtx.torch.muon(1e-3)),
 }
-SETS: dict[str, Callable[..., Shapes]] = {"gpt2": gpt2, "blocks": blocks}
-TITLES = {"gpt2": "GPT-2", "blocks": "GPT-2's matrices"}
+
+
+def squares(layers: int = 12) -> Shapes:
+    """Matrices for which TPU's decompositions compile in seconds: of more than 256 rows they take
+    minutes for each size."""
+    return equal_leaves(8 * layers, (256, 256))
+
+
+SETS: dict[str, Callable[..., Shapes]] = {"gpt2": gpt2, "blocks": blocks, "squares": squares}
+TITLES = {"gpt2": "GPT-2", "blocks": "GPT-2's matrices", "squares": "8 matrices of 256 x 256"}
 # For matrices only.
 MATRICES = ("torch_muon",)
 
@@ -149,7 +157,7 @@ def tables(rows: Iterable[Row]) -> str:
     """A table for each set and number of layers."""
     parts: dict[str, list[list[str]]] = {}
     for row in rows:
-        title = f"{TITLES[row['set']]}, {row['layers']} layers"
+        title = f"{TITLES[row['set']]}, layers: {row['layers']}"
         parts.setdefault(title, []).append(cells(row))
     return "\n\n".join(f"{title}:\n\n{markdown_table(HEADER, own)}" for title, own in parts.items())
 
@@ -195,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     with Compiler(target, options.python or make(target.platform)) as compiler:
         facts = compiler.facts
         for name in options.recipes or MODERN:
-            if name in MATRICES and options.set != "blocks":
+            if name in MATRICES and options.set == "gpt2":
                 continue
             rows.append(measure(compiler, name, options.set, options.layers, options.limit))
             _write(path, typed, target, facts["device"], facts["versions"], rows[-1])
