@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +90,8 @@ def measure(compiler: Callable[..., Figures], name: str, step: str) -> Row:
         row[library] = None
         if library in STEPS[step].libraries:
             try:
-                figures = asdict(compiler("benchmarks.steps:on_set", library, step, name))
-                for what in ("bytes", "temporary"):
-                    figures[what] /= parameters
-                row[library] = figures
+                figures = compiler("benchmarks.steps:on_set", library, step, name)
+                row[library] = figures.per(parameters)
             except CompileError as error:
                 row[library] = {"error": str(error)}
     return row

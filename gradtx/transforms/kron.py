@@ -15,7 +15,7 @@ from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
 from gradtx.core.finite import all_finite
-from gradtx.core.holding import anywhere, now_and_then
+from gradtx.core.holding import anywhere, now_and_then, row_major
 from gradtx.core.hyperparameters import (
     Decay,
     NonNegativeInt,
@@ -209,15 +209,15 @@ def scale_by_kron(
         due = time >= number_beside(time, 1 / preconditioner_update_probability)
         bounds = [()] * len(grads) if state.bounds is None else of(state.bounds)
         held = [_Fit(*x) for x in zip(of(state.preconditioners), bounds, strict=True)]
-        key = jax.random.fold_in(jax.random.key(seed), step.count)
-        keys = [
-            jax.random.fold_in(jax.random.fold_in(key, first), second)
-            for x, path in zip(leaves.values, leaves.key_paths, strict=True)
-            if x is not None
-            for first, second in [path_words(path, "kron")]
-        ]
 
         def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:
+            key = jax.random.fold_in(jax.random.key(seed), step.count)
+            keys = [
+                jax.random.fold_in(jax.random.fold_in(key, first), second)
+                for x, path in zip(leaves.values, leaves.key_paths, strict=True)
+                if x is not None
+                for first, second in [path_words(path, "kron")]
+            ]
             balances = jax.random.uniform(key) < _BALANCED
             new = []
             for x, fit, own in zip(lax.stop_gradient(seen), old, keys, strict=True):
@@ -306,7 +306,7 @@ def _solved(q: Array | None, x: Array, axis: int) -> Array:
     if q.ndim == 1:
         flat = flat / q.conj()[:, None]
     else:
-        flat = jax.scipy.linalg.solve_triangular(q, flat, trans="C", lower=False)
+        flat = jax.scipy.linalg.solve_triangular(row_major(q), flat, trans="C", lower=False)
     return jnp.moveaxis(flat.reshape(moved.shape), 0, axis)
 
 

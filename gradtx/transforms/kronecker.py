@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import in_batches
+from gradtx.core.batches import LARGEST, in_batches
 from gradtx.core.dtypes import Scalar
+from gradtx.core.holding import row_major
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
 
@@ -190,9 +191,10 @@ def spectral_norm(x: Array, products: int) -> Array:
 
 def permuted(x: Array, orders: Matrices) -> Array:
     """x with its slices along each axis in the order given for it, None for an axis as it is."""
-    for axis, order in enumerate(orders):
+    # The first axis last, in whole rows: XLA:CPU moves columns by transposing twice.
+    for axis, order in reversed(list(enumerate(orders))):
         if order is not None:
-            x = jnp.take(x, order, axis=axis)
+            x = jnp.take(x, order, axis=axis, mode="clip")
     return x
 
 
@@ -202,7 +204,7 @@ def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
     Of a matrix of known rank only so many are determined. The others are a basis of the rest that
     is determined too: the part of the first axes that is orthogonal to them.
     """
-    found = [x[0] for x in _batched(_descending_eigenvectors, grams)]
+    found = [x[0] for x in _batched(_descending_eigenvectors, [x[None] for x in grams])]
     short = [i for i, (x, rank) in enumerate(zip(found, ranks, strict=True)) if rank < len(x)]
     whole = []
     for i in short:
@@ -229,8 +231,7 @@ def inverse_roots(
         return jnp.concatenate([vectors, values.astype(x.dtype)[:, :, None]], axis=2)
 
     roots = []
-    for x, p in zip(in_batches(decompose, matrices), exponents, strict=True):
-        assert x is not None
+    for x, p in zip(_batched(decompose, matrices), exponents, strict=True):
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
         # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
         values = plus(eps, values - jnp.minimum(values[..., :1], 0))
@@ -240,12 +241,51 @@ def inverse_roots(
 
 def orthogonal(matrices: Sequence[Array]) -> list[Array]:
     """The first factor of the QR decomposition of each."""
-    return [x[0] for x in _batched(lambda x: jnp.linalg.qr(x)[0], matrices)]
+    return [x[0] for x in _batched(_orthogonal, [x[None] for x in matrices])]
+
+
+def _orthogonal(x: Array) -> Array:
+    return row_major(jnp.linalg.qr(x)[0])
 
 
 def _descending_eigenvectors(x: Array) -> Array:
-    return jnp.linalg.eigh(x)[1][:, :, ::-1]
+    return row_major(jnp.linalg.eigh(x)[1][:, :, ::-1])
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
-    return [x for x in in_batches(function, [x[None] for x in matrices]) if x is not None]
+    """function(x) for each x, (batch, n, n), in as few calls as `in_batches` makes; on TPU in one
+    for each size, since there every call is a program of its own, and that of a large matrix takes
+    minutes to compile."""
+
+    def in_few_calls(*matrices: Array) -> list[Array]:
+        return [x for x in in_batches(function, matrices) if x is not None]
+
+    def in_one_call_a_size(*matrices: Array) -> list[Array]:
+        return _in_loops(function, matrices)
+
+    sizes = {x.shape[1:] for x in matrices}
+    if all(sum(x.size for x in matrices if x.shape[1:] == size) <= LARGEST for size in sizes):
+        return in_few_calls(*matrices)
+    made: list[Array] = lax.platform_dependent(
+        *matrices, tpu=in_one_call_a_size, default=in_few_calls
+    )
+    return made
+
+
+def _in_loops(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
+    """All of one size in a loop over batches of at most `LARGEST` elements."""
+
+    def in_a_loop(x: Array) -> Array:
+        turns = -(-len(x) // max(1, LARGEST // x[0].size))
+        padded = jnp.concatenate([x, x[: -len(x) % turns]]).reshape(turns, -1, *x.shape[1:])
+        made = lax.map(function, padded)
+        return made.reshape(-1, *made.shape[2:])[: len(x)]
+
+    made = list(matrices)
+    for kind in {(x.shape[1:], x.dtype): None for x in matrices}:
+        own = [i for i, x in enumerate(matrices) if (x.shape[1:], x.dtype) == kind]
+        results = in_a_loop(jnp.concatenate([matrices[i] for i in own]))
+        ends = itertools.accumulate(len(matrices[i]) for i in own)
+        for i, end in zip(own, ends, strict=True):
+            made[i] = results[end - len(matrices[i]) : end]
+    return made

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, cast, real_dtype
-from gradtx.core.holding import anywhere, now_and_then
+from gradtx.core.holding import anywhere, here, now_and_then
 from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import norm_over
@@ -286,7 +286,7 @@ def _renewed(
         means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in grams]
         new = inverse_roots(means, eps, exponents)
         pairs = zip(new, old, strict=True)
-        return None, [jnp.where(due, finite_or(y, x), y) for x, y in pairs]
+        return None, [jnp.where(here(due), finite_or(y, x), y) for x, y in pairs]
 
     old, structure = jax.tree.flatten(lax.stop_gradient(roots))
     new = now_and_then(anywhere(due), renew, lambda old: None, old)[1]

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
-from gradtx.core.holding import anywhere, either, now_and_then
+from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import root_mean_square
@@ -174,7 +174,9 @@ def scale_by_soap(
 
         def direction(leaf: _Leaf) -> Array:
             nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
-            u = multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
+            return multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
+
+        def scaled(u: Array) -> Array:
             if correct_bias:
                 of_mu, of_nu = (counted.bias(b, real_dtype(u.dtype)) for b in (b1, b2))
                 u = times(sqrt(of_nu) / of_mu, u)
@@ -194,7 +196,7 @@ def scale_by_soap(
         ]
         made = [direction(leaf) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
-        new = _in_new_bases(new, axes, due, first)
+        new, made = _in_new_bases(new, made, axes, due, first)
 
         def tree(values: Iterable[Any]) -> Any:
             return jax.tree.unflatten(structure, values)
@@ -202,7 +204,7 @@ def scale_by_soap(
         def shaped(arrays: Iterable[Array]) -> Updates:
             return tree(x.reshape(g.shape) for x, g in zip(arrays, grads, strict=True))
 
-        return shaped(made), state._replace(
+        return shaped(map(scaled, made)), state._replace(
             mu=shaped(leaf.mu for leaf in new),
             nu=shaped(leaf.nu for leaf in new),
             factors=tree(leaf.factors for leaf in new),
@@ -214,43 +216,61 @@ def scale_by_soap(
 
 # The moments and the bases of a leaf, which a step holds unless the bases are due.
 _Held = list[tuple[Array, Array, Matrices]]
+_Bases = list[Array]
 
 
 def _in_new_bases(
-    leaves: Sequence[_Leaf], axes: Sequence[Axes], due: Array, first: Array
-) -> list[_Leaf]:
-    """The leaves in the bases that their factors have now, if due; first: if they had none."""
+    leaves: Sequence[_Leaf], made: list[Array], axes: Sequence[Axes], due: Array, first: Array
+) -> tuple[list[_Leaf], list[Array]]:
+    """The leaves in the bases that their factors have now, if due; first: if they had none.
+
+    made: the directions from the old bases. They go through the conditional, and so come before it:
+    otherwise XLA:CPU copies the bases, to write the new ones before it reads the old ones.
+    """
     factors: list[Array] = jax.tree.leaves([lax.stop_gradient(x.factors) for x in leaves])
     ranks = [own.rank(k) for own in axes for k, has in enumerate(own.own) if has]
     if not factors:
-        return list(leaves)
+        return list(leaves), made
 
-    def start(bases: list[Array]) -> tuple[None, list[Array]]:
-        made = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
-        return None, [jnp.where(first, x, q) for x, q in zip(made, bases, strict=True)]
+    def start(state: tuple[_Bases, list[Array]]) -> tuple[None, tuple[_Bases, list[Array]]]:
+        bases, beside = state
+        new = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
+        pairs = zip(new, bases, strict=True)
+        return None, ([jnp.where(here(first), x, q) for x, q in pairs], fenced(beside))
 
-    def follow(held: _Held) -> tuple[None, _Held]:
-        bases = [lax.stop_gradient(bases) for _, _, bases in held]
-        old, structure = jax.tree.flatten(bases)
-        powers = [finite_or(q, product(f, q)) for f, q in zip(factors, old, strict=True)]
-        # By the mean square of the gradient along each direction, the largest first.
-        squares = [jnp.sum((q.conj() * p).real, axis=0) for q, p in zip(old, powers, strict=True)]
-        orders = [jnp.argsort(x, descending=True) for x in squares]
-        new = orthogonal([p[:, order] for p, order in zip(powers, orders, strict=True)])
-        new = either(anywhere(first), start, lambda bases: None, new)[1]
+    def follow(state: tuple[_Held, list[Array]]) -> tuple[None, tuple[_Held, list[Array]]]:
+        held, made = state
+        old, structure = jax.tree.flatten([lax.stop_gradient(bases) for _, _, bases in held])
+        means = [
+            multiplied(mu, adjoints(q))
+            for (mu, _, _), q in zip(held, jax.tree.unflatten(structure, old), strict=True)
+        ]
+        ordered, orders = zip(*map(_iterated, factors, old), strict=True)
+        new = orthogonal(ordered)
+        # As the directions, the means go through too: they are the last to be made from old bases.
+        _, (new, means) = now_and_then(anywhere(first), start, lambda state: None, (new, means))
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
-            (*_moved(multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own)), p)
-            for (mu, nu, _), q, p, own in zip(held, bases, after, order, strict=True)
+            (*_moved(multiplied(mean, p), permuted(nu, own)), p)
+            for mean, (_, nu, _), p, own in zip(means, held, after, order, strict=True)
         ]
-        return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), moved, held)
+        new = jax.tree.map(lambda x, y: jnp.where(here(due), x, y), moved, held)
+        return None, (new, fenced(made))
 
     held = [(leaf.mu, leaf.nu, leaf.bases) for leaf in leaves]
-    _, held = now_and_then(anywhere(due), follow, lambda held: None, held)
-    return [
-        leaf._replace(mu=mu, nu=nu, bases=bases)
-        for leaf, (mu, nu, bases) in zip(leaves, held, strict=True)
-    ]
+    _, (held, made) = now_and_then(anywhere(due), follow, lambda state: None, (held, made))
+    pairs = zip(leaves, held, strict=True)
+    return [x._replace(mu=mu, nu=nu, bases=bases) for x, (mu, nu, bases) in pairs], made
+
+
+def _iterated(factor: Array, basis: Array) -> tuple[Array, Array]:
+    """The factor times the basis, its columns by the mean square of the gradient along each, the
+    largest first, and their order; of a factor that is not finite the basis."""
+    power = product(factor, basis)
+    squares = jnp.sum((basis.conj() * power).real, axis=0)
+    finite = jnp.all(jnp.isfinite(squares))
+    order = jnp.argsort(jnp.where(finite, squares, 1), descending=True)
+    return permuted(jnp.where(finite, power, basis), (None, order)), order
 
 
 def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
