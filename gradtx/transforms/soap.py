@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
 from gradtx.core.holding import anywhere, either, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
-from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
@@ -31,6 +30,7 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Axes,
+    Gradients,
     Matrices,
     adjoints,
     eigenvectors,
@@ -180,33 +180,25 @@ def scale_by_soap(
                 u = times(sqrt(of_nu) / of_mu, u)
             return over_size(u, root_mean_square(u)) if normalize_grads else u
 
-        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_soap: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-        axes = [axes_of(g) for g in grads]
-        fields = [structure.flatten_up_to(x) for x in state[1:]]  # type: ignore[attr-defined]
+        grads = Gradients.of(updates, state.mu, "scale_by_soap")
+        axes = [axes_of(g) for g in grads.arrays]
+        fields = map(grads.beside, state[1:])
         old = [
             _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
             for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
         ]
         new = [
             next_moments(g.reshape(own.shape), leaf)
-            for g, own, leaf in zip(grads, axes, old, strict=True)
+            for g, own, leaf in zip(grads.arrays, axes, old, strict=True)
         ]
         made = [direction(leaf) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
         new = _in_new_bases(new, axes, due, first)
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
-
-        def shaped(arrays: Iterable[Array]) -> Updates:
-            return tree(x.reshape(g.shape) for x, g in zip(arrays, grads, strict=True))
-
-        return shaped(made), state._replace(
-            mu=shaped(leaf.mu for leaf in new),
-            nu=shaped(leaf.nu for leaf in new),
-            factors=tree(leaf.factors for leaf in new),
-            bases=tree(leaf.bases for leaf in new),
+        return grads.shaped(made), state._replace(
+            mu=grads.shaped(leaf.mu for leaf in new),
+            nu=grads.shaped(leaf.nu for leaf in new),
+            factors=grads.tree(leaf.factors for leaf in new),
+            bases=grads.tree(leaf.bases for leaf in new),
         )
 
     return Rule(init, update)
