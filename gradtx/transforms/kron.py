@@ -21,8 +21,9 @@ from gradtx.core.hyperparameters import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
 )
-from gradtx.core.norms import root_mean_square
+from gradtx.core.norms import rms_of
 from gradtx.core.numerics import (
     abs_sq,
     number_beside,
@@ -53,8 +54,10 @@ MemorySaveMode = Literal["one_diag", "all_diag"]
 
 # The default, made once: values of it are equal anyway.
 PROBABILITY = precond_update_prob_schedule()
-# The update's largest root mean square. Whitened, it is 1.
-_LARGEST_RMS = 1.1
+# The update's largest root mean square, which is 1 once it is white. The authors of "kron" allow
+# 1.1. Li's own code allows 2, and 10 for single elements; the authors of "procrustes" set no limit,
+# and 10 leaves their steps alone, but for those that a gradient of 1e18 would ruin a run with.
+_LARGEST_RMS: dict[Method, float] = {"kron": 1.1, "procrustes": 10.0}
 # How often the factors of an array are given equal sizes: on so many of a hundred updates.
 _BALANCED = 0.01
 # Products of a matrix in the estimate of its largest singular value.
@@ -93,13 +96,14 @@ def scale_by_kron(
     min_ndim_triangular: NonNegativeInt = 2,
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Rule:
     """Whiten the momentum by a factor for each axis, each fitted to the gradients.
 
         mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = Q_1^H Q_1 m Q_2^H Q_2                                          (for a matrix)
+        u <- u * min(1, 1.1 / rms(u))                       10 in place of 1.1 for "procrustes"
 
     The fit for method="kron", with V normal noise, Q triangular, C = A A^H of the whitened gradient
     A unfolded along an axis, and D the same of Q_1^-H V Q_2^-1:
@@ -222,10 +226,7 @@ def scale_by_kron(
 
         def direction(m: Array, fit: _Fit) -> Array:
             u = _whitened(m, fit.factors)
-            if method == "procrustes":
-                return u
-            rms = root_mean_square(u)
-            return times(_LARGEST_RMS / jnp.maximum(rms, _LARGEST_RMS), u)
+            return rms_of(u).shrinking_to(_LARGEST_RMS[method]).times(u)
 
         made = [direction(m, fit) for m, fit in zip(means, held, strict=True)]
         return grads.shaped(made), state._replace(

@@ -94,7 +94,9 @@ def scale_by_soap(
         Q_a <- qr(F_a Q_a), mu and nu into the new bases            every precondition_frequency-th
 
     The first update is zero: it makes the first factors, and Q_a their eigenvectors. So t counts
-    the updates after it.
+    the updates after it. Where a rotation leaves nothing but rounding errors of mu, in a direction
+    without gradients, nu is raised to their square, so that no step of theirs is thousands of
+    learning rates long, as it is in the code of the authors. No other direction is changed.
 
     In its eigenbasis the curvature of a matrix is closer to a diagonal one, which is what Adam
     assumes. It takes fewer steps than Adam, and each has four products of matrices more per matrix,
@@ -232,7 +234,7 @@ def _in_new_bases(
         new = either(anywhere(first), start, lambda bases: None, new)[1]
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
-            (*_moved(multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own)), p)
+            (*_moved(multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own), p), p)
             for (mu, nu, _), q, p, own in zip(held, bases, after, order, strict=True)
         ]
         return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), moved, held)
@@ -245,11 +247,16 @@ def _in_new_bases(
     ]
 
 
-def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
-    """The moments in new bases, nu at least the square of the rounding error of mu.
+def _moved(mu: Array, nu: Array, bases: Matrices) -> tuple[Array, Array]:
+    """The moments in new bases, nu at least the square of the error with which mu was rotated.
 
     Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
-    mu would be divided by its root, in steps of thousands of learning rates.
+    mu would be divided by its root, in steps of thousands of learning rates. Where nu is raised, mu
+    is nothing but that error.
     """
-    error = float(np.finfo(nu.dtype).eps) * jnp.max(jnp.abs(mu), initial=0)
+    rotated = tuple(axis for axis, q in enumerate(bases) if q is not None)
+    if not rotated:
+        return mu, nu
+    largest = jnp.max(jnp.abs(mu), axis=rotated, keepdims=True, initial=0)
+    error = float(np.finfo(nu.dtype).eps) * largest
     return mu, jnp.maximum(nu, lax.stop_gradient(cast(error * error, nu.dtype)))
