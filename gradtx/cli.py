@@ -445,8 +445,10 @@ def _list(text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     parts = _names(text)
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"must be whole numbers such as 0,1,2, got {text!r}")
+    if not parts or not all(part.isdecimal() and int(part) < 2**32 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers such as 0,1,2, below 2**32, got {text!r}"
+        )
     return list(dict.fromkeys(int(part) for part in parts))
 
 

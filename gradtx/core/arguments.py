@@ -59,7 +59,8 @@ COMMON: dict[str, str] = {
     "mask_compatible_extra_args": "hide masked leaves also in extra arguments that are structured "
     "like the updates",
     # -- random numbers --------------------------------------------------------------------------
-    "seed": "the beginning of the random numbers: the same one gives the same run",
+    "seed": "the beginning of the random numbers, a whole number in [0, 2**32): the same one gives "
+    "the same run",
     "key": "the beginning of the random numbers: a whole number or a key of `jax.random`",
     # -- PyTorch's names -------------------------------------------------------------------------
     "lr": "the learning rate: what the direction is multiplied by. The first number to tune",

@@ -157,8 +157,7 @@ def _run_line(
     try:
         held = line.composite._split(state, "")
         for link in line.requiring:
-            who = link.owner or link.transformation
-            link.transformation.check_given(who, params is not None, extra)
+            link.transformation.check_given(link.written, params is not None, extra)
         flat = FlatUpdates.of(name, updates, params)
         every, none = [True] * len(flat.values), [False] * len(flat.values)
         selections = [

@@ -36,12 +36,17 @@ class Link(NamedTuple):
     """One transformation of a line, acting on the leaves that every mask selects.
 
     masks: from the innermost to the outermost; none means all leaves. owner: the recipe whose only
-    link this is; errors use its name, since that is what the user wrote.
+    link this is or, of a transformation that no user can write, the innermost that it is in.
     """
 
     transformation: GradientTransformation
     masks: tuple[Mask, ...] = ()
     owner: GradientTransformation | None = None
+
+    @property
+    def written(self) -> GradientTransformation:
+        """What the user wrote, for errors."""
+        return self.owner or self.transformation
 
 
 class Inside(NamedTuple):

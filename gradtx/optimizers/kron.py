@@ -11,6 +11,7 @@ from gradtx.core.hyperparameters import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
 )
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
@@ -35,7 +36,7 @@ def kron(
     min_ndim_triangular: NonNegativeInt = 2,
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     independent_decay: bool = False,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
@@ -45,7 +46,7 @@ def kron(
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = -learning_rate * (Q_1^H Q_1 m Q_2^H Q_2 + weight_decay * param)   (for a matrix)
 
-    This is PSGD. The fits are told by `scale_by_kron`. It needs no decompositions and less memory
+    This is PSGD. The fits, and how long a step may be, are told by `scale_by_kron`. It needs no decompositions and less memory
     than Shampoo and SOAP, and follows curvature that changes.
 
     Args:

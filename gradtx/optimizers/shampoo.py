@@ -55,7 +55,7 @@ def shampoo(
         b3: the weight of the momentum beside the newest gradient; None means b1. Less looks ahead,
             as Nesterov's does.
         eps: a multiple of the identity that is added before the root is taken. Eigenvalues below
-            it are raised to it.
+            it, and below the rounding error of the largest, are raised to it.
         precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
             Before it the steps are those of the grafting method.

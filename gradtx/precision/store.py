@@ -19,7 +19,7 @@ from jax.tree_util import (
 )
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.hyperparameters import ByPattern
+from gradtx.core.hyperparameters import ByPattern, Seed
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths
 from gradtx.core.manual import barrier
@@ -40,7 +40,6 @@ from gradtx.core.state import (
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
 from gradtx.precision.formats import FORMATS, Format, FormatName
-from gradtx.precision.narrow import Seed
 from gradtx.precision.stored import (
     Storing,
     decode_state,

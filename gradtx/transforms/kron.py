@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,9 +21,9 @@ from gradtx.core.hyperparameters import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
 )
-from gradtx.core.leaves import Leaves, aligned_arrays, path_words
-from gradtx.core.norms import root_mean_square
+from gradtx.core.norms import rms_of
 from gradtx.core.numerics import (
     abs_sq,
     number_beside,
@@ -39,6 +38,7 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.schedules.training import precond_update_prob_schedule
 from gradtx.transforms.kronecker import (
+    Gradients,
     Matrices,
     adjoints,
     gram,
@@ -54,8 +54,10 @@ MemorySaveMode = Literal["one_diag", "all_diag"]
 
 # The default, made once: values of it are equal anyway.
 PROBABILITY = precond_update_prob_schedule()
-# The update's largest root mean square. Whitened, it is 1.
-_LARGEST_RMS = 1.1
+# The update's largest root mean square, which is 1 once it is white. The authors of "kron" allow
+# 1.1. Li's own code allows 2, and 10 for single elements; the authors of "procrustes" set no limit,
+# and 10 leaves their steps alone, but for those that a gradient of 1e18 would ruin a run with.
+_LARGEST_RMS: dict[Method, float] = {"kron": 1.1, "procrustes": 10.0}
 # How often the factors of an array are given equal sizes: on so many of a hundred updates.
 _BALANCED = 0.01
 # Products of a matrix in the estimate of its largest singular value.
@@ -76,10 +78,10 @@ class ScaleByKronState(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """The factors of one leaf and the bounds of their fits."""
+    """The factors of one leaf and the bounds of their fits, if they have any."""
 
     factors: Matrices
-    bounds: tuple[Array, ...]
+    bounds: tuple[Array, ...] | None
 
 
 @per_tree
@@ -94,13 +96,14 @@ def scale_by_kron(
     min_ndim_triangular: NonNegativeInt = 2,
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Rule:
     """Whiten the momentum by a factor for each axis, each fitted to the gradients.
 
         mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = Q_1^H Q_1 m Q_2^H Q_2                                          (for a matrix)
+        u <- u * min(1, 1.1 / rms(u))                       10 in place of 1.1 for "procrustes"
 
     The fit for method="kron", with V normal noise, Q triangular, C = A A^H of the whitened gradient
     A unfolded along an axis, and D the same of Q_1^-H V Q_2^-1:
@@ -188,42 +191,32 @@ def scale_by_kron(
         updates: Updates, state: ScaleByKronState, step: Step
     ) -> tuple[Updates, ScaleByKronState]:
         """The whitened momentum of every leaf, by factors that are fitted anew when it is due."""
-        leaves = Leaves.of(updates)
-        aligned_arrays(leaves, state.mu, "scale_by_kron: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-
-        def of(tree: Any) -> list[Any]:
-            return structure.flatten_up_to(tree)  # type: ignore[attr-defined]
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
-
-        mus = [running_mean(mu, g, b1) for mu, g in zip(of(state.mu), grads, strict=True)]
+        grads = Gradients.of(updates, state.mu, "scale_by_kron")
+        momenta = zip(grads.beside(state.mu), grads.arrays, strict=True)
+        mus = [running_mean(mu, g, b1) for mu, g in momenta]
         means = [step.debias(mu, b1).reshape(mu.shape or (1,)) for mu in mus]
         seen = means
         if not momentum_into_precond_update:
-            seen = [g.reshape(g.shape or (1,)) for g in grads]
+            seen = [g.reshape(g.shape or (1,)) for g in grads.arrays]
 
         counter = increment(state.update_counter)
         time = cast(counter, scalar_dtype())
         due = time >= number_beside(time, 1 / preconditioner_update_probability)
-        bounds = [()] * len(grads) if state.bounds is None else of(state.bounds)
-        held = [_Fit(*x) for x in zip(of(state.preconditioners), bounds, strict=True)]
+        fields = map(grads.beside, (state.preconditioners, state.bounds))
+        held = [_Fit(*x) for x in zip(*fields, strict=True)]
 
         def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:
             key = jax.random.fold_in(jax.random.key(seed), step.count)
             keys = [
                 jax.random.fold_in(jax.random.fold_in(key, first), second)
-                for x, path in zip(leaves.values, leaves.key_paths, strict=True)
-                if x is not None
-                for first, second in [path_words(path, "kron")]
+                for first, second in grads.path_words("kron")
             ]
             balances = jax.random.uniform(key) < _BALANCED
             new = []
             for x, fit, own in zip(lax.stop_gradient(seen), old, keys, strict=True):
                 if method == "kron":
                     factors = _select(balances, _balanced(fit.factors), fit.factors)
-                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), ())
+                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), None)
                 else:
                     made = _fitted(fit._replace(factors=_balanced(fit.factors)), x, precond_lr)
                 new.append(_select(due & jnp.any(x != 0) & all_finite(made), made, fit))
@@ -233,18 +226,13 @@ def scale_by_kron(
 
         def direction(m: Array, fit: _Fit) -> Array:
             u = _whitened(m, fit.factors)
-            if method == "procrustes":
-                return u
-            rms = root_mean_square(u)
-            return times(_LARGEST_RMS / jnp.maximum(rms, _LARGEST_RMS), u)
+            return rms_of(u).shrinking_to(_LARGEST_RMS[method]).times(u)
 
-        made = [
-            direction(m, fit).reshape(g.shape) for m, fit, g in zip(means, held, grads, strict=True)
-        ]
-        return tree(made), state._replace(
-            mu=tree(mus),
-            preconditioners=tree(fit.factors for fit in held),
-            bounds=None if state.bounds is None else tree(fit.bounds for fit in held),
+        made = [direction(m, fit) for m, fit in zip(means, held, strict=True)]
+        return grads.shaped(made), state._replace(
+            mu=grads.tree(mus),
+            preconditioners=grads.tree(fit.factors for fit in held),
+            bounds=grads.tree(fit.bounds for fit in held) if method == "procrustes" else None,
             update_counter=jnp.where(due, 0, counter),
         )
 
@@ -314,7 +302,7 @@ def _fitted(old: _Fit, m: Array, rate: float | Array) -> _Fit:
     """One step of the fit by products alone."""
     w = _whitened(m, old.factors)
     factors, bounds = [], []
-    for axis, (q, before) in enumerate(zip(old.factors, old.bounds, strict=True)):
+    for axis, (q, before) in enumerate(zip(old.factors, old.bounds or (), strict=True)):
         assert q is not None
         wanted = math.prod(w.shape) / w.shape[axis]
         c = _squares(w, axis, q.ndim == 1)

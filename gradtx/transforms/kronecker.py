@@ -8,24 +8,62 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import LARGEST, in_batches
 from gradtx.core.dtypes import Scalar
 from gradtx.core.holding import row_major
+from gradtx.core.leaves import Leaves, aligned_arrays, path_words
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
+from gradtx.core.state import LikeParams, Updates
 
 # An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
 
 # The default of accelerators, bfloat16 or TF32, is too coarse for what is decomposed.
 PRECISION = lax.Precision.HIGHEST
+
+
+class Gradients(NamedTuple):
+    """The arrays of a tree of gradients, beside which the fields of a state are lists."""
+
+    arrays: list[Array]
+    structure: PyTreeDef
+
+    @classmethod
+    def of(cls, updates: Updates, mu: LikeParams, where: str) -> Gradients:
+        """Raises: ValueError, with the leaf's path, unless the momentum has their shapes."""
+        aligned_arrays(Leaves.of(updates), mu, f"{where}: the state's mu")
+        return cls(*jax.tree.flatten(updates))
+
+    def beside(self, field: Any) -> list[Any]:
+        """What a field of the state holds for each array; None for each if there is no field."""
+        if field is None:
+            return [None] * len(self.arrays)
+        held: list[Any] = self.structure.flatten_up_to(field)
+        return held
+
+    def path_words(self, purpose: str) -> list[tuple[np.uint32, np.uint32]]:
+        """Two words to seed the random numbers of each array."""
+        paths = jax.tree_util.tree_flatten_with_path(self.tree(self.arrays))[0]
+        return [path_words(path, purpose) for path, _ in paths]
+
+    def tree(self, values: Iterable[Any]) -> Any:
+        """The tree of what was made for each array."""
+        return jax.tree.unflatten(self.structure, values)
+
+    def shaped(self, arrays: Iterable[Array]) -> Updates:
+        """The same, of arrays with as many elements, in the shapes of the gradients."""
+        return self.tree(x.reshape(g.shape) for x, g in zip(arrays, self.arrays, strict=True))
 
 
 class Axes(NamedTuple):
@@ -223,7 +261,9 @@ def inverse_roots(
 ) -> list[Array]:
     """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
 
-    Where an eigenvalue of A is negative, all are raised until the smallest is 0.
+    Where an eigenvalue of A is negative, all are raised until the smallest is 0. What is then less
+    than the rounding error of the largest is raised to that: along a direction that A leaves out
+    the root would else be what rounding made it, and lengthen the rounding errors of gradients.
     """
 
     def decompose(x: Array) -> Array:
@@ -235,6 +275,7 @@ def inverse_roots(
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
         # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
         values = plus(eps, values - jnp.minimum(values[..., :1], 0))
+        values = jnp.maximum(values, float(np.finfo(values.dtype).eps) * values[..., -1:])
         roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
     return roots
 

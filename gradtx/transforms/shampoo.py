@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, here, now_and_then
 from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
-from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import (
     abs_sq,
@@ -30,6 +29,7 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Blocks,
+    Gradients,
     Matrices,
     finite_or,
     gram,
@@ -95,7 +95,7 @@ def scale_by_shampoo(
         b3: the weight of the momentum beside the newest gradient; None means b1. Less looks ahead,
             as Nesterov's does.
         eps: a multiple of the identity that is added before the root is taken. Eigenvalues below
-            it are raised to it.
+            it, and below the rounding error of the largest, are raised to it.
         precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
         grafting: the method that the length of a step is taken from: "adam" divides m by the root
@@ -165,19 +165,9 @@ def scale_by_shampoo(
         updates: Updates, state: ScaleByShampooState, step: Step
     ) -> tuple[Updates, ScaleByShampooState]:
         """The direction of every leaf, block by block, by roots that are made when they are due."""
-        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_shampoo: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-
+        grads = Gradients.of(updates, state.mu, "scale_by_shampoo")
         early = step.count < start
         due = ((step.count % every == 0) & ~early) | (step.count == start)
-
-        def of(field: Any) -> list[Any]:
-            if field is None:
-                return [None] * len(grads)
-            return structure.flatten_up_to(field)  # type: ignore[attr-defined]
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
 
         def next_nu(g: Array, nu: Array) -> Array:
             square = abs_sq(g)
@@ -218,27 +208,27 @@ def scale_by_shampoo(
             lengths = norm_over(n, axes).value, norm_over(d, axes).value
             return jnp.where(early, n, over_size(d, lengths[1]) * cast(lengths[0], d.dtype))
 
-        blocks = [blocks_of(g) for g in grads]
-        mus, nus, all_factors, roots = map(of, state[1:])
-        cut = [own.split(g) for own, g in zip(blocks, grads, strict=True)]
+        blocks = [blocks_of(g) for g in grads.arrays]
+        mus, nus, all_factors, roots = map(grads.beside, state[1:])
+        cut = [own.split(g) for own, g in zip(blocks, grads.arrays, strict=True)]
         factors = [
             [next_factors(*group) for group in zip(*leaf, strict=True)]
             for leaf in zip(cut, all_factors, roots, strict=True)
         ]
         if has_nu:
-            nus = [next_nu(g, nu) for g, nu in zip(grads, nus, strict=True)]
+            nus = [next_nu(g, nu) for g, nu in zip(grads.arrays, nus, strict=True)]
         roots = _renewed(roots, factors, due, eps, exponent, _bias(b2, step))
         made = []
-        for g, mu, nu, own, matrices in zip(grads, mus, nus, blocks, roots, strict=True):
+        for g, mu, nu, own, matrices in zip(grads.arrays, mus, nus, blocks, roots, strict=True):
             m = ahead(g, mu)
             pieces = zip(own.split(m), own.split(grafted(m, nu)), matrices, strict=True)
             directions = [direction(*piece) for piece in pieces]
-            made.append(own.join(directions).reshape(g.shape) if directions else g)
-        return tree(made), state._replace(
-            mu=tree(running_mean(mu, g, b1) for g, mu in zip(grads, mus, strict=True)),
-            nu=tree(nus) if has_nu else None,
-            factors=tree(factors),
-            roots=tree(roots),
+            made.append(own.join(directions) if directions else g)
+        return grads.shaped(made), state._replace(
+            mu=grads.tree(running_mean(mu, g, b1) for g, mu in zip(grads.arrays, mus, strict=True)),
+            nu=grads.tree(nus) if has_nu else None,
+            factors=grads.tree(factors),
+            roots=grads.tree(roots),
         )
 
     return Rule(init, update)

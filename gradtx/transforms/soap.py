@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
 from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
-from gradtx.core.leaves import Leaves, aligned_arrays
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
@@ -31,6 +30,7 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Axes,
+    Gradients,
     Matrices,
     adjoints,
     eigenvectors,
@@ -94,7 +94,9 @@ def scale_by_soap(
         Q_a <- qr(F_a Q_a), mu and nu into the new bases            every precondition_frequency-th
 
     The first update is zero: it makes the first factors, and Q_a their eigenvectors. So t counts
-    the updates after it.
+    the updates after it. Where a rotation leaves nothing but rounding errors of mu, in a direction
+    without gradients, nu is raised to their square, so that no step of theirs is thousands of
+    learning rates long, as it is in the code of the authors. No other direction is changed.
 
     In its eigenbasis the curvature of a matrix is closer to a diagonal one, which is what Adam
     assumes. It takes fewer steps than Adam, and each has four products of matrices more per matrix,
@@ -182,33 +184,25 @@ def scale_by_soap(
                 u = times(sqrt(of_nu) / of_mu, u)
             return over_size(u, root_mean_square(u)) if normalize_grads else u
 
-        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_soap: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-        axes = [axes_of(g) for g in grads]
-        fields = [structure.flatten_up_to(x) for x in state[1:]]  # type: ignore[attr-defined]
+        grads = Gradients.of(updates, state.mu, "scale_by_soap")
+        axes = [axes_of(g) for g in grads.arrays]
+        fields = map(grads.beside, state[1:])
         old = [
             _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
             for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
         ]
         new = [
             next_moments(g.reshape(own.shape), leaf)
-            for g, own, leaf in zip(grads, axes, old, strict=True)
+            for g, own, leaf in zip(grads.arrays, axes, old, strict=True)
         ]
         made = [direction(leaf) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
         new, made = _in_new_bases(new, made, axes, due, first)
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
-
-        def shaped(arrays: Iterable[Array]) -> Updates:
-            return tree(x.reshape(g.shape) for x, g in zip(arrays, grads, strict=True))
-
-        return shaped(map(scaled, made)), state._replace(
-            mu=shaped(leaf.mu for leaf in new),
-            nu=shaped(leaf.nu for leaf in new),
-            factors=tree(leaf.factors for leaf in new),
-            bases=tree(leaf.bases for leaf in new),
+        return grads.shaped(map(scaled, made)), state._replace(
+            mu=grads.shaped(leaf.mu for leaf in new),
+            nu=grads.shaped(leaf.nu for leaf in new),
+            factors=grads.tree(leaf.factors for leaf in new),
+            bases=grads.tree(leaf.bases for leaf in new),
         )
 
     return Rule(init, update)
@@ -251,7 +245,7 @@ def _in_new_bases(
         _, (new, means) = now_and_then(anywhere(first), start, lambda state: None, (new, means))
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
-            (*_moved(multiplied(mean, p), permuted(nu, own)), p)
+            (*_moved(multiplied(mean, p), permuted(nu, own), p), p)
             for mean, (_, nu, _), p, own in zip(means, held, after, order, strict=True)
         ]
         new = jax.tree.map(lambda x, y: jnp.where(here(due), x, y), moved, held)
@@ -273,11 +267,16 @@ def _iterated(factor: Array, basis: Array) -> tuple[Array, Array]:
     return permuted(jnp.where(finite, power, basis), (None, order)), order
 
 
-def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
-    """The moments in new bases, nu at least the square of the rounding error of mu.
+def _moved(mu: Array, nu: Array, bases: Matrices) -> tuple[Array, Array]:
+    """The moments in new bases, nu at least the square of the error with which mu was rotated.
 
     Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
-    mu would be divided by its root, in steps of thousands of learning rates.
+    mu would be divided by its root, in steps of thousands of learning rates. Where nu is raised, mu
+    is nothing but that error.
     """
-    error = float(np.finfo(nu.dtype).eps) * jnp.max(jnp.abs(mu), initial=0)
+    rotated = tuple(axis for axis, q in enumerate(bases) if q is not None)
+    if not rotated:
+        return mu, nu
+    largest = jnp.max(jnp.abs(mu), axis=rotated, keepdims=True, initial=0)
+    error = float(np.finfo(nu.dtype).eps) * largest
     return mu, jnp.maximum(nu, lax.stop_gradient(cast(error * error, nu.dtype)))
