@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import in_batches
+from gradtx.core.batches import in_batches, undifferentiated
 from gradtx.core.dtypes import Scalar
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
@@ -229,7 +230,8 @@ def inverse_roots(
         return jnp.concatenate([vectors, values.astype(x.dtype)[:, :, None]], axis=2)
 
     roots = []
-    for x, p in zip(in_batches(decompose, matrices), exponents, strict=True):
+    made = in_batches(partial(undifferentiated, decompose), matrices)
+    for x, p in zip(made, exponents, strict=True):
         assert x is not None
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
         # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
@@ -248,4 +250,5 @@ def _descending_eigenvectors(x: Array) -> Array:
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
-    return [x for x in in_batches(function, [x[None] for x in matrices]) if x is not None]
+    made = in_batches(partial(undifferentiated, function), [x[None] for x in matrices])
+    return [x for x in made if x is not None]
