@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from gradtx.core.batches import undifferentiated
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
 from gradtx.core.holding import now_and_then
@@ -144,7 +145,10 @@ def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
     """The left singular vectors of the largest singular values if due, else the old ones."""
 
     def decompose(old: Array) -> tuple[None, Array]:
-        return None, jnp.linalg.svd(lax.stop_gradient(tall), full_matrices=False)[0][:, :rank]
+        return None, undifferentiated(singular_vectors, tall[None])[0]
+
+    def singular_vectors(x: Array) -> Array:
+        return jnp.linalg.svd(x, full_matrices=False)[0][:, :, :rank]
 
     projector: Array = now_and_then(due, decompose, lambda old: None, old)[1]
     return projector

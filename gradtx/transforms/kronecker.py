@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jax import Array, lax
 from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import LARGEST, in_batches
+from gradtx.core.batches import LARGEST, in_batches, undifferentiated
 from gradtx.core.dtypes import Scalar
 from gradtx.core.holding import row_major
 from gradtx.core.leaves import Leaves, aligned_arrays, path_words
@@ -299,7 +300,9 @@ def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> l
     minutes to compile."""
 
     def in_few_calls(*matrices: Array) -> list[Array]:
-        return [x for x in in_batches(function, matrices) if x is not None]
+        return [
+            x for x in in_batches(partial(undifferentiated, function), matrices) if x is not None
+        ]
 
     def in_one_call_a_size(*matrices: Array) -> list[Array]:
         return _in_loops(function, matrices)

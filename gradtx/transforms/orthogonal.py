@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import in_batches
+from gradtx.core.batches import in_batches, one_by_one
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
@@ -399,8 +399,8 @@ def newton_schulz(
     if preconditioning == "frobenius":
         x = over_size(x, lengths(x, over).value + eps)
     elif preconditioning == "spectral":
-        largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
-        x = over_size(x, largest + eps)
+        values = one_by_one(lambda x: jnp.linalg.svd(x, compute_uv=False), x)
+        x = over_size(x, values[:, :1, None] + eps)
     for i, (a, b, c) in enumerate(table):
         gram = summed(x @ x.mT.conj(), over)
         if i == 0 and preconditioning == "aol":
