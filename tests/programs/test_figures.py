@@ -22,7 +22,7 @@ from .steps import ALL, TREES
 TREE_OF = {"cpu": "small", "h100": "large", "v5e": "large"}
 ESSENTIAL = essential.TRANSFORMATIONS | essential.OPTIMIZERS
 # One in so many is tried: of the first arguments of the essential names, and of the rest.
-PARTS = {"cpu": (1, 64), "h100": (4, 64), "v5e": (8, 64)}
+PARTS = {"cpu": (4, 64), "h100": (4, 64), "v5e": (8, 64)}
 
 LOOP = "of a loop XLA counts the body once, whatever is done outside of it"
 
