@@ -5,7 +5,7 @@
 
 from gradtx.core.exports import export_names as _export_names
 from gradtx.sharding.sizes import *
+from gradtx.sharding.spread import *
 from gradtx.sharding.states import *
-from gradtx.sharding.zero import *
 
 _export_names(globals())

@@ -119,7 +119,7 @@ def test_the_state_stays_on_the_mesh(example: Example, mesh: str) -> None:
     assert all(len(x.sharding.device_set) == 8 for x in arrays)
     assert moved(jax.jit(tx.init)(params), state) == []
     gradient = given(example, params)
-    step = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
+    step: Any = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
     new, after = step(gradient, state, params)
     assert moved((new, after), (params, state)) == []
     step(gradient, after, new)

@@ -35,7 +35,7 @@ def on_one_device(tree: Any) -> Any:
 
 def trained(tx: Any, params: Any, steps: int = 3) -> tuple[Any, Any, int]:
     """Parameters and state after some steps, and how many programs they took."""
-    step = jax.jit(lambda grads, state, params: gradtx.step(tx, grads, state, params))
+    step: Any = jax.jit(lambda grads, state, params: gradtx.step(tx, grads, state, params))
     state, rng = tx.init(params), np.random.default_rng(1)
     for _ in range(steps):
         noise = {k: rng.normal(size=np.shape(params[k])) for k in sorted(params)}
