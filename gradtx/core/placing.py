@@ -127,10 +127,14 @@ def _array_alike(x: Any, like: Any) -> Any:
 
 def laid(x: Any, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Any:
     """x, divided over the mesh as spec says: eagerly and while a program is traced."""
+    typed = AxisType.Explicit in mesh.axis_types
+    if typed:  # of all axes, as in types
+        make: Any = PartitionSpec
+        spec = make(*spec, *[None] * (np.ndim(x) - len(spec)))
     sharding = NamedSharding(mesh, spec)
     if not isinstance(x, jax.core.Tracer):
         return jax.device_put(x, sharding)
-    if AxisType.Explicit in mesh.axis_types:
+    if typed:
         return _reshard(x, sharding)
     return lax.with_sharding_constraint(x, sharding)  # type: ignore[no-untyped-call]
 

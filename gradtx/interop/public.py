@@ -33,7 +33,7 @@ def public_names() -> Names:
     ours = {name: f for module in modules for name, f in _made(module, module.__all__)}
     # The parts of PyTorch's optimizers too: they print under these names.
     theirs = {f"torch.{name}": f for name, f in _made(torch, vars(torch))}
-    spread = {f"sharding.{name}": f for name, f in _made(sharding, sharding.__all__)}
+    spread = {f"sharding.{name}": f for name, f in _made(sharding, vars(sharding))}
     parts = (matching, MuonDimensionNumbers, GaLoreDimensionNumbers)
     return Names(MappingProxyType({**ours, **theirs, **spread, **{f.__name__: f for f in parts}}))
 

@@ -9,8 +9,8 @@ from gradtx.core.exports import export_names as _export_names
 from gradtx.sharding.on_shards import *
 from gradtx.sharding.planning import *
 from gradtx.sharding.sizes import *
+from gradtx.sharding.spread import *
 from gradtx.sharding.states import *
 from gradtx.sharding.traffic import *
-from gradtx.sharding.zero import *
 
 _export_names(globals())

@@ -20,7 +20,7 @@ from gradtx.sharding.sizes import bytes_per_device
 from gradtx.sharding.states import state_shardings
 from gradtx.sharding.targets import Target
 from gradtx.sharding.traffic import by_kind, collectives
-from gradtx.sharding.zero import zero as spread_over
+from gradtx.sharding.spread import zero as spread_over
 
 __all__ = ["Plan", "plan"]
 

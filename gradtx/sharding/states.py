@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import TransformationLike, as_transformation
 from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of, plain
-from gradtx.sharding.zero import zero as spread_over
+from gradtx.sharding.spread import zero as spread_over
 
 __all__ = ["init", "state_shardings"]
 

@@ -54,13 +54,13 @@ def comparable(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(but_errors, tree)
 
 
-@for_every(where=lambda e: not e.foreign)
+@for_every(where=lambda e: not e.foreign and not e.spreads)
 def test_init_places_the_state_with_the_params(example: Example, shardings: Any) -> None:
     state = example.make().init(jax.device_put(some_tree(), shardings))
     assert misplaced(state, shardings) == []
 
 
-@for_every(where=is_first, slow=True)
+@for_every(where=lambda e: is_first(e) and not e.spreads, slow=True)
 def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     tx, gradient, params = example.make(), given(example, some_tree()), some_tree()
 
@@ -109,7 +109,7 @@ def moved(tree: Any, expected: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@for_every(where=is_first, slow=True)
+@for_every(where=lambda e: is_first(e) and not e.spreads, slow=True)
 def test_the_state_stays_on_the_mesh(example: Example, mesh: str) -> None:
     """From init on, compiled or not; a step leaves it there, so that one program serves all."""
     params = on_mesh(mesh)
@@ -119,7 +119,7 @@ def test_the_state_stays_on_the_mesh(example: Example, mesh: str) -> None:
     assert all(len(x.sharding.device_set) == 8 for x in arrays)
     assert moved(jax.jit(tx.init)(params), state) == []
     gradient = given(example, params)
-    step = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
+    step: Any = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
     new, after = step(gradient, state, params)
     assert moved((new, after), (params, state)) == []
     step(gradient, after, new)

@@ -35,7 +35,7 @@ def on_one_device(tree: Any) -> Any:
 
 def trained(tx: Any, params: Any, steps: int = 3) -> tuple[Any, Any, int]:
     """Parameters and state after some steps, and how many programs they took."""
-    step = jax.jit(lambda grads, state, params: gradtx.step(tx, grads, state, params))
+    step: Any = jax.jit(lambda grads, state, params: gradtx.step(tx, grads, state, params))
     state, rng = tx.init(params), np.random.default_rng(1)
     for _ in range(steps):
         noise = {k: rng.normal(size=np.shape(params[k])) for k in sorted(params)}
@@ -186,7 +186,7 @@ def test_without_it_nothing_is_sent() -> None:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), ADAMW)
     found = collectives(jax.jit(tx.update), grads, tx.init(params), params)
     assert set(found) == {"all-reduce"}
-    assert found["all-reduce"] <= 3 * 4
+    assert found["all-reduce"] <= 3 * 8  # a CPU adds up in float64
 
 
 def test_it_is_a_value() -> None:
@@ -208,7 +208,7 @@ def test_explicit_axes() -> None:
         pytest.skip("this JAX has no jax.set_mesh")
     kinds = (jax.sharding.AxisType.Explicit,) * 2
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=kinds)
-    params = placed(mesh, SHARED["2x4"], SHAPES)
+    params = placed(mesh, {**SHARED["2x4"], "odd": P(None, None)}, SHAPES)  # as types write them
     tx = zero(ADAMW, params)
     with jax.set_mesh(mesh):
         got, state, programs = trained(tx, params)

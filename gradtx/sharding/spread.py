@@ -16,7 +16,7 @@ from gradtx.core.apply import Applied
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
-from gradtx.core.hyperparameters import Kind
+from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.place import Place
@@ -206,7 +206,7 @@ def _known_spec(x: Any) -> PartitionSpec | None:
 # -- what is kept of the parameters ----------------------------------------------------------------
 
 
-class Places(Kind):
+class Places(ByPattern):
     """Where parameters lie: given as arrays, as shapes or shardings, as specs or as a mesh, and
     kept as the specs by path of those that are divided."""
 
