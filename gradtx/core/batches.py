@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,18 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.sharding import AbstractMesh, Mesh
+from jax.tree_util import PyTreeDef
 
 from gradtx.core.opaque import opaque
-from gradtx.core.partitioned import Arrays, Division, Sizes, mesh_of, run_on_shards
-from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work
+from gradtx.core.partitioned import (
+    Arrays,
+    Division,
+    Sizes,
+    mesh_of,
+    run_on_known_shards,
+    run_on_shards,
+)
+from gradtx.core.spread import DECOMPOSITION, Hints, Kind, Plan, Work
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
@@ -25,6 +33,7 @@ LARGEST = 2**24
 
 # Of an array (n, ...) and of arguments that are no batches: n results.
 Function = Callable[..., jax.Array]
+Alike = TypeVar("Alike", bound=Hashable)
 
 
 def in_batches(
@@ -32,64 +41,124 @@ def in_batches(
     operands: Sequence[jax.Array | None],
     *given: Any,
     work: Work = DECOMPOSITION,
-    kinds: Sequence[Hashable] | None = None,
+    kinds: Sequence[Kind] | None = None,
 ) -> list[jax.Array | None]:
     """function(operand, *given) for each operand, in one call for those whose shapes agree after
     the first axis, or in a few if together they have more than `LARGEST` elements.
 
     function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
-    be concatenated; None and empty arrays are returned as they are. given: trees; a function must
-    not use traced arrays but these. work: what the function does, which decides how matrices that
-    are divided among devices are computed on. kinds: those of one kind are probably divided alike;
-    None if all are.
+    be concatenated; None and empty arrays are returned as they are. given: trees; the function must
+    not use traced arrays but these. work, kinds: what the function does, and what is known of the
+    operands: they decide how matrices that are divided among devices are computed on.
     """
     present = [i for i, x in enumerate(operands) if x is not None and x.size]
     arrays = [x for i in present if (x := operands[i]) is not None]
-    leaves, structure = jax.tree.flatten(given)
-    traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
-
-    def with_given(function: Function, others: Sequence[jax.Array]) -> Function:
-        every = dict(enumerate(leaves)) | dict(zip(traced, others, strict=True))
-        again = jax.tree.unflatten(structure, every.values())
-        return lambda batch, **named: function(batch, *again, **named)
-
-    def whole(arrays: Arrays, others: Arrays) -> Arrays:
-        return _on_one_device(with_given(function, others), arrays)
-
-    def on_shards(
-        arrays: Arrays, others: Arrays, divisions: Sequence[Division], sizes: Sizes
-    ) -> Arrays:
-        return _on_a_mesh(with_given(function, others), arrays, divisions, sizes, work)
-
-    others = [leaves[i] for i in traced]
+    call, others = _Call.of(function, given, work)
     mesh = mesh_of(arrays)
     if mesh is None:
-        results = whole(arrays, others)
+        results = call.whole(arrays, others)
     else:
-        own = [None if kinds is None else kinds[i] for i in present]
-
-        def hinted(arrays: Arrays, others: Arrays) -> Arrays:
-            return _with_hints(with_given(function, others), arrays, own, mesh, work)
-
-        results = run_on_shards(on_shards, whole, hinted, arrays, others, mesh)
+        own = [Kind() if kinds is None else kinds[i] for i in present]
+        unseen = functools.partial(call.unseen, kinds=own, mesh=mesh)
+        results = run_on_shards(call.on_shards, call.whole, unseen, arrays, others, mesh)
     made = list(operands)
     for i, x in zip(present, results, strict=True):
         made[i] = x
     return made
 
 
-def _on_one_device(function: Function, operands: Sequence[jax.Array]) -> Arrays:
-    made = list(operands)
-    equal: dict[tuple[tuple[int, ...], np.dtype], list[int]] = {}
-    for i, x in enumerate(operands):
-        equal.setdefault((x.shape[1:], np.dtype(x.dtype)), []).append(i)
-    for members in [batch for own in equal.values() for batch in _divided(own, operands)]:
-        stacked = [operands[i] for i in members]
-        done = function(jnp.concatenate(stacked))
-        for i, part in zip(members, parts(done, [len(x) for x in stacked]), strict=True):
-            made[i] = part
-    return made
+class _Call(NamedTuple):
+    """A function of batches and of given trees, whose arrays are passed separately: `others`."""
+
+    function: Function
+    rest: list[Any]
+    structure: PyTreeDef
+    work: Work
+
+    @classmethod
+    def of(cls, function: Function, given: Any, work: Work) -> tuple[_Call, Arrays]:
+        """The call, and the others."""
+        leaves, structure = jax.tree.flatten(given)
+        rest = [_MISSING if isinstance(x, jax.Array) else x for x in leaves]
+        return cls(function, rest, structure, work), [x for x in leaves if isinstance(x, jax.Array)]
+
+    def with_others(self, others: Arrays) -> Function:
+        """The function of a batch."""
+        left = iter(others)
+        leaves = [next(left) if x is _MISSING else x for x in self.rest]
+        given = jax.tree.unflatten(self.structure, leaves)
+        return lambda batch, **named: self.function(batch, *given, **named)
+
+    def whole(self, operands: Arrays, others: Arrays) -> Arrays:
+        """Of all operands, on one device or as XLA divides the work."""
+        made, function = list(operands), self.with_others(others)
+        for _, members in _equal(operands, [None] * len(operands)):
+            for batch in _divided(members, operands):
+                stacked = [operands[i] for i in batch]
+                done = function(jnp.concatenate(stacked))
+                for i, part in zip(batch, parts(done, [len(x) for x in stacked]), strict=True):
+                    made[i] = part
+        return made
+
+    def on_shards(
+        self, shards: Arrays, others: Arrays, divisions: Sequence[Division], sizes: Sizes
+    ) -> Arrays:
+        """What a device makes of its shards of the operands: of those that are divided alike in
+        batches, which lie as the best plan says for the time of the computation."""
+        made, function = list(shards), self.with_others(others)
+        for division, members in _equal(shards, divisions):
+            own = [shards[i] for i in members]
+            rows, columns = own[0].shape[1:]
+            shape = division.whole((rows, columns), sizes)
+            plan = Plan.best(division, sizes, sum(map(len, own)), shape, self.work)
+            named = functools.partial(function, over=plan.over) if plan.over else function
+
+            def computed(x: jax.Array, plan: Plan = plan, function: Function = named) -> jax.Array:
+                x = plan.there(x)
+                few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
+                return plan.back(jnp.concatenate(list(map(function, few))))
+
+            for i, x in zip(members, _in_pieces(computed, own, plan.takers), strict=True):
+                made[i] = x
+        return made
+
+    def unseen(
+        self,
+        operands: Arrays,
+        others: Arrays,
+        kinds: Sequence[Kind],
+        mesh: AbstractMesh | Mesh,
+    ) -> Arrays:
+        """Of operands of which it is not known how they are divided.
+
+        Whole matrices are spread over the mesh by constraints that are right in any case. Where
+        there are too few of them, operands are divided as they are expected to be.
+        """
+        made, function = list(operands), self.with_others(others)
+        for kind, members in _equal(operands, kinds):
+            own = [operands[i] for i in members]
+            division = kind.expected(own[0].shape, mesh.shape)
+            rows, columns = own[0].shape[1:]
+            number = sum(map(len, own))
+            plan = Plan.best(division, mesh.shape, number, (rows, columns), self.work)
+            if plan.over:
+                alike = [division] * len(own)
+                results = run_on_known_shards(self.on_shards, own, others, alike, mesh)
+            else:
+                hints = Hints.like(plan, mesh)
+
+                def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
+                    return hints.back(function(hints.there(x)))
+
+                results = _in_pieces(computed, own, plan.takers)
+            for i, x in zip(members, results, strict=True):
+                made[i] = x
+        return made
+
+
+# In the place of an array.
+_MISSING = object()
 
 
 def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
@@ -146,62 +215,9 @@ def parts(batch: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
     ]
 
 
-# -- on the devices of a mesh ----------------------------------------------------------------------
-
-
-def _on_a_mesh(
-    function: Function,
-    shards: Sequence[jax.Array],
-    divisions: Sequence[Division],
-    sizes: Sizes,
-    work: Work,
-) -> Arrays:
-    """What a device makes of its shards of the operands: of those that are divided alike in
-    batches, which lie as the best plan says for the time of the computation."""
-    made = list(shards)
-    for division, members in _equal(shards, divisions):
-        own = [shards[i] for i in members]
-        shape = division.whole(own[0].shape[1:], sizes)
-        plan = Plan.best(division, sizes, sum(map(len, own)), shape, work)
-        named = functools.partial(function, over=plan.over) if plan.over else function
-
-        def computed(x: jax.Array, plan: Plan = plan, function: Function = named) -> jax.Array:
-            x = plan.there(x)
-            few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
-            return plan.back(jnp.concatenate(list(map(function, few))))
-
-        for i, x in zip(members, _in_pieces(computed, own, plan.takers), strict=True):
-            made[i] = x
-    return made
-
-
-def _with_hints(
-    function: Function,
-    operands: Sequence[jax.Array],
-    kinds: Sequence[Hashable],
-    mesh: AbstractMesh | Mesh,
-    work: Work,
-) -> Arrays:
-    """What the devices make of operands that are divided in unknown ways, those of a kind alike."""
-    made = list(operands)
-    for _, members in _equal(operands, kinds):
-        own = [operands[i] for i in members]
-        hints = Hints.best(mesh, sum(map(len, own)), own[0].shape[1:], work)
-
-        def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
-            return hints.back(function(hints.there(x)))
-
-        for i, x in zip(members, _in_pieces(computed, own, hints.takers), strict=True):
-            made[i] = x
-    return made
-
-
-Kind = TypeVar("Kind", bound=Hashable)
-
-
-def _equal(operands: Sequence[jax.Array], kinds: Sequence[Kind]) -> list[tuple[Kind, list[int]]]:
+def _equal(operands: Sequence[jax.Array], kinds: Sequence[Alike]) -> list[tuple[Alike, list[int]]]:
     """Each kind with those operands that agree in it, in shape and in dtype."""
-    equal: dict[tuple[Kind, tuple[int, ...], np.dtype], list[int]] = {}
+    equal: dict[tuple[Alike, tuple[int, ...], np.dtype], list[int]] = {}
     for i, (x, kind) in enumerate(zip(operands, kinds, strict=True)):
         equal.setdefault((kind, x.shape[1:], np.dtype(x.dtype)), []).append(i)
     return [(kind, members) for (kind, *_), members in equal.items()]

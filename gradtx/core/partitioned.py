@@ -6,7 +6,6 @@ functions that it cannot partition by itself. In JAX's explicit mode the types o
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,8 @@ def run_on_shards(
 ) -> Arrays:
     """whole(batches, others) as on_shards makes it, which may send numbers between devices.
 
-    hinted: the same with constraints on how arrays are divided, for XLA for TPU, which has no
-    partitioned functions.
+    hinted: the same for XLA for TPU, which does not partition functions in this way and does not
+    say how batches are divided.
     """
     made = jax.eval_shape(whole, batches, others)
 
@@ -108,15 +107,7 @@ def run_on_shards(
 
     if mesh.axis_types[0] == AxisType.Explicit:
         divided = divisions([jax.typeof(x).sharding.spec for x in batches], mesh.shape)
-        specs = [own.spec for own in divided]
-        results: Arrays = jax.shard_map(
-            lambda batches, others: on_shards(batches, others, divided, mesh.shape),
-            mesh=mesh,
-            in_specs=(specs, [_spec()] * len(others)),
-            out_specs=specs,
-            check_vma=False,
-        )(batches, others)
-        return results
+        return run_on_known_shards(on_shards, batches, others, divided, mesh)
 
     @custom_partitioning
     def run(batches: Arrays, others: Arrays) -> Arrays:
@@ -128,7 +119,10 @@ def run_on_shards(
         divided = divisions([x.spec for x in shardings], own.shape)
         placed = [NamedSharding(own, x.spec) for x in divided]
         copies = [NamedSharding(own, _spec()) for _ in others]
-        each = functools.partial(on_shards, divisions=divided, sizes=own.shape)
+
+        def each(batches: Arrays, others: Arrays) -> Arrays:
+            return on_shards(batches, others, divided, own.shape)
+
         return own, each, placed, (placed, copies)
 
     def infer(mesh: Mesh, arguments: Any, results: Any) -> Any:
@@ -138,7 +132,26 @@ def run_on_shards(
     define: Any = run.def_partition
     define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
     elsewhere = _for_transformations(run, whole)
-    results = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
+    results: Arrays = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
+    return results
+
+
+def run_on_known_shards(
+    on_shards: OnShards,
+    batches: Arrays,
+    others: Arrays,
+    divisions: Sequence[Division],
+    mesh: AbstractMesh | Mesh,
+) -> Arrays:
+    """on_shards of batches that are divided so, or will be."""
+    specs = [own.spec for own in divisions]
+    results: Arrays = jax.shard_map(
+        lambda batches, others: on_shards(batches, others, divisions, mesh.shape),
+        mesh=mesh,
+        in_specs=(specs, [_spec()] * len(others)),
+        out_specs=specs,
+        check_vma=False,
+    )(batches, others)
     return results
 
 

@@ -10,8 +10,8 @@ axes of the mesh divide their columns instead. An estimate of the time decides w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import lax
@@ -211,54 +211,58 @@ class Plan(NamedTuple):
         return lax.dynamic_slice_in_dim(x, lax.axis_index(names) * length, length, axis)
 
 
-class Hints(NamedTuple):
-    """The same asked of XLA, where it does not say how a batch is divided.
+class Kind(NamedTuple):
+    """What can be known of an operand without being told how it is divided: those of one name are
+    probably divided alike; transposed: its rows are the columns of an array of the user's."""
 
-    It moves what one axis of the mesh divides in one exchange, but copies everything to every
-    device if it is to move two at once. So there is a step for each, the last one first, as it is
-    the one that may divide along with others.
+    name: Hashable = None
+    transposed: bool = False
+
+    def expected(self, shape: Sequence[int], sizes: Sizes) -> Division:
+        """As matrices are mostly divided: the last axis of a mesh divides columns, the other axes
+        rows."""
+        names = tuple(sizes)
+        spec: list[Names] = [names[:-1], names[-1:]]
+        rows, columns = spec[::-1] if self.transposed else spec
+        return Division.of(shape, shape, Division((), rows, columns).spec, sizes)
+
+
+class Hints(NamedTuple):
+    """A batch of whole matrices spread over axes of a mesh by constraints, where XLA does not say
+    how it is divided.
+
+    XLA moves what one axis divides in one exchange, but would copy everything to every device to
+    move two at once. So there is a step for each; the last first, since it may divide one axis of
+    an array together with others, in smaller parts than they do. Nothing is said of rows and
+    columns in between, and nothing of this reaches the arrays outside.
     """
 
     mesh: AbstractMesh | Mesh
     batch: Names
-    columns: Names
 
     @classmethod
-    def best(cls, mesh: AbstractMesh | Mesh, n: int, shape: tuple[int, int], work: Work) -> Hints:
-        """Those of the best plan for matrices that the last axis of the mesh divides by columns,
-        and the others by rows."""
-        names = tuple(name for name in mesh.axis_names if mesh.shape[name] > 1)
-        plan = Plan.best(Division((), names[:-1], names[-1:]), mesh.shape, n, shape, work)
-        return cls(mesh, tuple(x for x in reversed(names) if x in plan.exchanged), plan.over)
-
-    @property
-    def takers(self) -> int:
-        """Among how many devices whole matrices are divided."""
-        return number_of(self.batch, self.mesh.shape)
+    def like(cls, plan: Plan, mesh: AbstractMesh | Mesh) -> Hints:
+        """Spread as a plan without columns says."""
+        return cls(mesh, tuple(x for x in reversed(mesh.axis_names) if x in plan.exchanged))
 
     def there(self, x: jax.Array) -> jax.Array:
-        """The batch, laid as it is to be computed on."""
-        for i in range(1, len(self.batch) + 1):
-            x = self._lying(x, self.batch[:i])
-        return self._computed(x)
+        """The batch, each device with whole matrices."""
+        for i in range(len(self.batch) + 1):
+            x = self._lying(x, self.batch[:i], PartitionSpec.UNCONSTRAINED)
+        return self._lying(x, self.batch, None)
 
     def back(self, x: jax.Array) -> jax.Array:
-        """The result, laid as XLA likes."""
-        x = self._computed(x)
+        """The result, divided as XLA likes."""
+        x = self._lying(x, self.batch, None)
         for i in reversed(range(len(self.batch) + 1)):
-            x = self._lying(x, self.batch[:i])
+            x = self._lying(x, self.batch[:i], PartitionSpec.UNCONSTRAINED)
         return x
 
-    def _computed(self, x: jax.Array) -> jax.Array:
-        if not self.batch + self.columns:
-            return x
-        spec = Division(self.batch, (), self.columns).spec
-        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
-
-    def _lying(self, x: jax.Array, batch: Names) -> jax.Array:
-        free = PartitionSpec.UNCONSTRAINED
-        spec: PartitionSpec = PartitionSpec(batch or None, free, free)
-        return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+    def _lying(self, x: jax.Array, batch: Names, others: Any) -> jax.Array:
+        make: Any = PartitionSpec
+        sharding = NamedSharding(self.mesh, make(batch or None, others, others))
+        lying: jax.Array = jax.lax.with_sharding_constraint(x, sharding)  # type: ignore[no-untyped-call]
+        return lying
 
 
 def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array:
@@ -267,7 +271,7 @@ def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array
     # XLA for CPU would exchange what x is concatenated of, piece by piece, in several layouts, and
     # then refuse that.
     x = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
-    made: jax.Array = lax.all_to_all(x, names, split, joined, tiled=True)
+    made: jax.Array = lax.all_to_all(x, names, split, joined, tiled=True)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -276,7 +280,7 @@ def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array
 
 def summed(x: jax.Array, over: Names) -> jax.Array:
     """The sum of what the devices along these axes of a mesh have."""
-    total: jax.Array = lax.psum(x, over) if over else x
+    total: jax.Array = lax.psum(x, over) if over else x  # type: ignore[no-untyped-call]
     return total
 
 
