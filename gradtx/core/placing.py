@@ -20,7 +20,6 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from gradtx.core.dtypes import cast
 from gradtx.core.state import OptState, Params
 
-
 T = TypeVar("T")
 
 
@@ -35,11 +34,14 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
     def placed(x: Any) -> Any:
         if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
             return x
-        spec: tuple[Any, ...] = x.sharding.spec if _mesh_of(x) == mesh else ()
-        if explicit:  # in full, as JAX writes it: otherwise the second step compiles again
-            spec = (*spec, *[None] * (x.ndim - len(spec)))
-        elif _mesh_of(x) == mesh:
+        there = _mesh_of(x) == mesh
+        if there and not explicit:
             return x
+        # With explicit axes, one for each axis of x, as JAX writes it: another spelling is another
+        # type, for which the second step would compile again.
+        sharding: Any = x.sharding
+        spec = sharding.spec if there else ()
+        spec = _full(spec, x.ndim) if explicit else spec
         return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))  # type: ignore[no-untyped-call]
 
     return jax.tree.map(placed, state)
@@ -77,13 +79,13 @@ def shard_shape(x: jax.Array) -> tuple[int, ...]:
     sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     if not isinstance(sharding, NamedSharding):
         return x.shape
-    spec = _full(sharding, x.ndim)
+    spec = _full(sharding.spec, x.ndim)
     return tuple([-(-n // _parts(sharding, names)) for n, names in zip(x.shape, spec, strict=True)])
 
 
-def _full(sharding: NamedSharding, ndim: int) -> tuple[Any, ...]:
+def _full(spec: Any, ndim: int) -> tuple[Any, ...]:
     """For each axis of an array the names of the mesh's axes that divide it."""
-    return (*sharding.spec, *[None] * (ndim - len(sharding.spec)))
+    return (*spec, *[None] * (ndim - len(spec)))
 
 
 def _parts(sharding: NamedSharding, names: Any) -> int:
@@ -108,14 +110,11 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
     leaves, treedef = jax.tree.flatten(arguments)
     if mesh is None or any(map(callable, leaves)):
         return function(*arguments)
-    traced = [isinstance(x, jax.Array) for x in leaves]
+    arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array)}
 
-    def inside(*arrays: jax.Array) -> T:
-        given = iter(arrays)
-        filled = [
-            next(given) if is_array else x for x, is_array in zip(leaves, traced, strict=True)
-        ]
-        return function(*jax.tree.unflatten(treedef, filled))
+    def inside(arrays: dict[int, jax.Array]) -> T:
+        given = [arrays.get(i, x) for i, x in enumerate(leaves)]
+        return function(*jax.tree.unflatten(treedef, given))
 
     def place(x: Any) -> NamedSharding:
         sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
@@ -123,7 +122,7 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
         return NamedSharding(mesh, spec)
 
     run: Any = jax.sharding.auto_axes(inside, out_sharding=jax.tree.map(place, like))
-    made: T = run(*[x for x, is_array in zip(leaves, traced, strict=True) if is_array])
+    made: T = run(arrays)
     return made
 
 
@@ -131,7 +130,7 @@ def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> N
     """How explicit axes of a mesh, which divide x, may divide an array of this shape whose axes are
     these of x."""
     sharding = jax.typeof(x).sharding
-    spec = _full(sharding, x.ndim)
+    spec = _full(sharding.spec, x.ndim)
     found = [
         spec[axis] if n % _parts(sharding, spec[axis]) == 0 else None
         for n, axis in zip(shape, axes, strict=True)
@@ -152,7 +151,8 @@ def explicit_mesh(tree: Any) -> AbstractMesh | None:
         return None
     for x in jax.tree.leaves(tree):
         if isinstance(x, jax.Array | NamedSharding):
-            mesh = (x if isinstance(x, NamedSharding) else jax.typeof(x).sharding).mesh
+            sharding: Any = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+            mesh: AbstractMesh = sharding.mesh
             if AxisType.Explicit in mesh.axis_types:
                 return mesh
     return None
