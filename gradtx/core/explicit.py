@@ -30,14 +30,11 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
     leaves, treedef = jax.tree.flatten(arguments)
     if mesh is None or any(map(callable, leaves)):
         return function(*arguments)
-    traced = [isinstance(x, jax.Array) for x in leaves]
+    arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array)}
 
-    def inside(*arrays: jax.Array) -> T:
-        given = iter(arrays)
-        filled = [
-            next(given) if is_array else x for x, is_array in zip(leaves, traced, strict=True)
-        ]
-        return function(*jax.tree.unflatten(treedef, filled))
+    def inside(arrays: dict[int, jax.Array]) -> T:
+        given = [arrays.get(i, x) for i, x in enumerate(leaves)]
+        return function(*jax.tree.unflatten(treedef, given))
 
     def place(x: Any) -> NamedSharding:
         sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
@@ -45,7 +42,7 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
         return NamedSharding(mesh, spec)
 
     run: Any = jax.sharding.auto_axes(inside, out_sharding=jax.tree.map(place, like))
-    made: T = run(*[x for x, is_array in zip(leaves, traced, strict=True) if is_array])
+    made: T = run(arrays)
     return made
 
 
@@ -53,7 +50,7 @@ def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> N
     """How explicit axes of a mesh, which divide x, may divide an array of this shape whose axes are
     these of x."""
     sharding = jax.typeof(x).sharding
-    spec = full_spec(sharding, x.ndim)
+    spec = full_spec(sharding.spec, x.ndim)
     found = [
         spec[axis] if n % parts_of(sharding.mesh, spec[axis]) == 0 else None
         for n, axis in zip(shape, axes, strict=True)
@@ -74,7 +71,8 @@ def explicit_mesh(tree: Any) -> AbstractMesh | None:
         return None
     for x in jax.tree.leaves(tree):
         if isinstance(x, jax.Array | NamedSharding):
-            mesh = (x if isinstance(x, NamedSharding) else jax.typeof(x).sharding).mesh
+            sharding: Any = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+            mesh: AbstractMesh = sharding.mesh
             if AxisType.Explicit in mesh.axis_types:
                 return mesh
     return None

@@ -39,9 +39,11 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
         there = mesh_at(x) == mesh
         if there and not explicit:
             return x
-        spec: tuple[Any, ...] = x.sharding.spec if there else ()
-        if explicit:  # in full, as JAX writes it: otherwise the second step compiles again
-            spec = (*spec, *[None] * (x.ndim - len(spec)))
+        # With explicit axes, one for each axis of x, as JAX writes it: another spelling is another
+        # type, for which the second step would compile again.
+        sharding: Any = x.sharding
+        spec = sharding.spec if there else ()
+        spec = full_spec(spec, x.ndim) if explicit else spec
         return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))  # type: ignore[no-untyped-call]
 
     return jax.tree.map(placed, state)
@@ -218,12 +220,12 @@ def shard_shape(x: jax.Array) -> tuple[int, ...]:
     sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     if not isinstance(sharding, NamedSharding):
         return x.shape
-    spec = full_spec(sharding, x.ndim)
+    spec = full_spec(sharding.spec, x.ndim)
     return tuple(
         [-(-n // parts_of(sharding.mesh, names)) for n, names in zip(x.shape, spec, strict=True)]
     )
 
 
-def full_spec(sharding: NamedSharding, ndim: int) -> tuple[Any, ...]:
+def full_spec(spec: Any, ndim: int) -> tuple[Any, ...]:
     """For each axis of an array the names of the mesh's axes that divide it."""
-    return (*sharding.spec, *[None] * (ndim - len(sharding.spec)))
+    return (*spec, *[None] * (ndim - len(spec)))

@@ -58,7 +58,8 @@ Stored = jax.Array | SplitFloat | Blocks | PackedBlocks
 
 def shapes_of(tree: Any) -> Any:
     """Its arrays without their values, wherever they lie."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    shape: Any = jax.ShapeDtypeStruct
+    return jax.tree.map(lambda x: shape(x.shape, x.dtype), tree)
 
 
 def is_stored(x: object) -> bool:
@@ -109,9 +110,10 @@ class Format:
 class Code:
     """A code for the numbers of a block, relative to the block's scale.
 
-    size: the most there are in a block, which is a run of so many if it is not a tile.
-    encode(blocks, scales, dither) and decode(codes, scales), for scales that broadcast. Codes are integers or floats that `dtype` holds, of which `bits` are stored.
+    encode(blocks, scales, dither) and decode(codes, scales), for scales that broadcast with the
+    blocks. Codes are integers or floats that `dtype` holds, of which `bits` are stored.
     join(codes, scales) stores codes shaped like the array, and scales; take is its inverse.
+    size: how many numbers make a block, unless a tile of some shape does.
     """
 
     size: int
