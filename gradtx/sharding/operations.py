@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradtx.core.dtypes import enable_x64
 from gradtx.core.elementwise import ELEMENTWISE as OF_KERNELS
 from gradtx.core.manual import barrier, varies_over, varying
 from gradtx.sharding.pieces import (
@@ -64,8 +65,11 @@ class Operation:
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """With the settings under which it was traced: whether there are 64 bits."""
-        with self.equation.ctx.manager:
+        """With the settings under which it was traced: whether there are 64 bits, too, which older
+        versions of JAX do not keep."""
+        avals: list[Any] = [v.aval for v in (*self.equation.invars, *self.equation.outvars)]
+        wide = any(getattr(x, "dtype", None) in _WIDE for x in avals)
+        with self.equation.ctx.manager, enable_x64(True) if wide else nullcontext():
             yield
 
     def bind(self, arrays: Arrays, **changed: Any) -> list[jax.Array]:
@@ -74,6 +78,9 @@ class Operation:
         with self.context():
             made = primitive.bind(*of_one_type(arrays), **{**self.params, **changed})
         return list(made) if primitive.multiple_results else [made]
+
+
+_WIDE = tuple(map(np.dtype, (np.float64, np.complex128, np.int64, np.uint64)))
 
 
 def of_one_type(arrays: Arrays, axes: Iterable[str] = ()) -> list[jax.Array]:

@@ -23,7 +23,7 @@ STEPS = 3
 def cases() -> dict[str, Callable[[], Any]]:
     import gradtx
 
-    return {
+    found = {
         "adamw": lambda: gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10)),
         "clip": lambda: gradtx.chain(
             gradtx.clip_by_global_norm(0.5), gradtx.sgd(0.1, momentum=0.9)
@@ -33,6 +33,12 @@ def cases() -> dict[str, Callable[[], Any]]:
         "int8": lambda: gradtx.store(gradtx.adamw(0.1), "int8", min_size=1),
         "noise": lambda: gradtx.chain(gradtx.add_noise(0.1, 0.5, 1), gradtx.sgd(0.1)),
     }
+    zero = getattr(gradtx.sharding, "zero", None)
+    if zero is not None:
+        found["zero"] = lambda: zero(
+            gradtx.adamw(0.1), {"bias": ("model",), "kernel": ("data", "model")}, "data"
+        )
+    return found
 
 
 def mesh_and_specs() -> tuple[Any, dict[str, Any]]:

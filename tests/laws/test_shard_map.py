@@ -17,13 +17,17 @@ from .running import assert_same, given
 from .test_sharding import comparable
 
 RNG = np.random.default_rng(1)
-SHAPES = {"w": (16, 8), "b": (8,), "s": ()}
+SHAPES = {"w": (8, 8), "b": (8,), "s": ()}
 PARAMS = {k: np.asarray(RNG.uniform(0.5, 2, shape), np.float32) for k, shape in SHAPES.items()}
 GRADS = {k: np.asarray(RNG.uniform(-2, 2, shape), np.float32) for k, shape in SHAPES.items()}
 MESHES: dict[str, Any] = {
     "8": (((8,), ("rows",)), {"w": P("rows"), "b": P("rows"), "s": P()}),
     "2x4": (((2, 4), ("data", "model")), {"w": P("data", "model"), "b": P("model"), "s": P()}),
 }
+
+# After few steps there are directions without a gradient, in which the bases are any: rounding
+# chooses them.
+UNSTABLE = ("soap", "scale_by_soap")
 
 
 def mesh_of(name: str) -> tuple[Mesh, Any]:
@@ -42,7 +46,7 @@ class Maths(NamedTuple):
     def run(self, example: Example) -> Any:
         params, gradient = PARAMS, given(example, GRADS)
         state = self.init(params)
-        for factor in (1.0, 0.5):
+        for factor in (1.0, 0.5)[: 1 if example.name in UNSTABLE else 2]:
             scaled = jax.tree.map(lambda g, factor=factor: np.float32(factor) * g, gradient)
             updates, params, state = self.step(scaled, params, state, arrays_of(example.extra))
         return updates, params, state
@@ -88,8 +92,12 @@ def on_mesh(tx: Any, example: Example, name: str, of_state: Any) -> Maths:
 def test_on_shards_equals_the_whole(example: Example, mesh: str) -> None:
     tx, specs = example.make(), mesh_of(mesh)[1]
     of_state = gradtx.sharding.state_specs(tx, PARAMS, specs)
-    on_shards = gradtx.sharding.on_shards(tx, specs)
-    got = on_mesh(on_shards, example, mesh, of_state).run(example)
+    pieces = on_mesh(gradtx.sharding.on_shards(tx, specs), example, mesh, of_state)
+    if any(callable(x) and tx.takes(name, example.extra) for name, x in example.extra.items()):
+        with pytest.raises(TypeError, match=r"on_shards: .* calls \w+, a function of"):
+            pieces.run(example)
+        return
+    got = pieces.run(example)
     init, step = whole(tx, example)
     expected = Maths(jax.jit(init), jax.jit(step)).run(example)
     assert_same(comparable(got), comparable(expected), 1e-5)
@@ -103,7 +111,8 @@ def test_alone_it_is_right_or_refused(example: Example) -> None:
     try:
         got = on_mesh(tx, example, "8", of_state).run(example)
     except (TypeError, ValueError) as error:
-        if "on_shards" not in str(error):
+        # JAX itself refuses a state of which a piece says more than its spec.
+        if not any(word in str(error) for word in ("on_shards", "require replication")):
             raise
         return
     init, step = whole(tx, example)
