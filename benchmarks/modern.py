@@ -163,7 +163,7 @@ def tables(rows: Iterable[Row]) -> str:
 
 
 # What is shown on a page: a set and its number of layers.
-SHOWN = (("gpt2", 12), ("blocks", 1))
+SHOWN = (("gpt2", 12), ("blocks", 1), ("squares", 12))
 
 
 def side_by_side(folder: Path) -> str:
