@@ -162,6 +162,40 @@ def tables(rows: Iterable[Row]) -> str:
     return "\n\n".join(f"{title}:\n\n{markdown_table(HEADER, own)}" for title, own in parts.items())
 
 
+# What is shown on a page: a set and its number of layers.
+SHOWN = (("gpt2", 12), ("blocks", 1), ("squares", 12))
+
+
+def side_by_side(folder: Path) -> str:
+    """The results in a folder, a table for each set with a column for each target."""
+    found = [json.loads(path.read_text()) for path in sorted((folder / "modern").glob("*.json"))]
+    parts = [f"{TITLES[own[0]]}, layers: {own[1]}:\n\n{_columns(found, *own)}" for own in SHOWN]
+    versions = sorted({f"JAX {data['versions']['jax']}" for data in found})
+    return "\n\n".join([*parts, f"(`python -m benchmarks.modern`; {', '.join(versions)})"])
+
+
+def _columns(found: list[Row], parameters: str, layers: int) -> str:
+    columns: dict[str, dict[str, Row]] = {}
+    for data in found:
+        rows = [row for row in data["rows"] if (row["set"], row["layers"]) == (parameters, layers)]
+        if counted := {row["recipe"]: row for row in rows if "error" not in row}:
+            columns[data["target"]] = counted
+    body = []
+    for name, one in MODERN.items():
+        if known := [rows[name] for rows in columns.values() if name in rows]:
+            shown = [_cell(rows[name]) if name in rows else "" for rows in columns.values()]
+            body.append([one.title, f"{known[0]['state']:.1f}", *shown])
+    return markdown_table(["", "state", *columns], body)
+
+
+def _cell(row: Row) -> str:
+    """Bytes accessed, quiet / due: in the mean, and temporary ones where there are any."""
+    temporary = f" + {row['temporary']:.2g}" if row["temporary"] >= 0.05 else ""
+    if not _is_rare(row):
+        return f"{row['bytes']:.1f}{temporary}"
+    return f"{row['quiet'][0]:.0f} / {row['due'][0]:.0f}: {amortised(row):.0f}{temporary}"
+
+
 def _path(target: Target) -> Path:
     return FOLDER / "modern" / f"{target.file_name}.json"
 

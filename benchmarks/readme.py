@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, programs, quality, solve
+from benchmarks import memory, modern, programs, quality, solve
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
@@ -75,6 +75,7 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "benchmarks": _libraries,
     "programs": lambda folder: programs.side_by_side(folder, ["vector"]),
+    "modern": modern.side_by_side,
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
