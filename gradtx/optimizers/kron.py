@@ -46,8 +46,8 @@ def kron(
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = -learning_rate * (Q_1^H Q_1 m Q_2^H Q_2 + weight_decay * param)   (for a matrix)
 
-    This is PSGD. The fits, and how long a step may be, are told by `scale_by_kron`. It needs no decompositions and less memory
-    than Shampoo and SOAP, and follows curvature that changes.
+    This is PSGD. The fits, and how long a step may be, are told by `scale_by_kron`. It needs no
+    decompositions and less memory than Shampoo and SOAP, and follows curvature that changes.
 
     Args:
         method: how the factors are fitted: "kron" in the group of triangular matrices, which needs
