@@ -51,6 +51,7 @@ COMMON: dict[str, str] = {
     # -- dtypes ----------------------------------------------------------------------------------
     "mu_dtype": "the dtype in which the running mean of gradients is kept" + _DTYPE,
     "nu_dtype": "the dtype in which the running mean of squares is kept" + _DTYPE,
+    "factor_dtype": "the dtype in which the matrices of each axis are kept" + _DTYPE,
     "accumulator_dtype": "the dtype in which the running sum is kept" + _DTYPE,
     "state_dtype": "the dtype in which the state is kept" + _DTYPE,
     # -- wrappers --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import decoupled_decay
@@ -32,6 +32,7 @@ def shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    factor_dtype: DType | None = None,
     independent_decay: bool = False,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
@@ -104,6 +105,7 @@ def shampoo(
             exponent=exponent,
             merge_small_dims=merge_small_dims,
             kl=kl,
+            factor_dtype=factor_dtype,
         ),
         *decoupled_decay(
             learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay

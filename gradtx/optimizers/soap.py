@@ -62,9 +62,6 @@ def soap(
         precondition_1d: also arrays of one axis have a factor. False runs plain Adam on them.
         normalize_grads: divide the direction d of each array by its root mean square
         correct_bias: divide by the bias of the running means at their start
-        mu_dtype: the dtype in which mu is stored; None keeps float32 or wider.
-        nu_dtype: the dtype in which nu is stored; None keeps float32 or wider.
-        factor_dtype: the dtype in which factors and bases are stored; None keeps float32 or wider.
 
     State: mu and nu, 8 bytes a parameter, and for each axis of length n two matrices of n x n: for
     a square matrix 24 bytes a parameter in all.

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, now_and_then
-from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.leaves import map_leaves
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import (
     abs_sq,
@@ -31,6 +32,7 @@ from gradtx.transforms.kronecker import (
     Blocks,
     Gradients,
     Matrices,
+    factor_dtype_for,
     finite_or,
     gram,
     inverse_roots,
@@ -71,6 +73,7 @@ def scale_by_shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    factor_dtype: DType | None = None,
 ) -> Rule:
     """Multiply gradients along each axis by an inverse root of its running Gram matrix.
 
@@ -142,13 +145,16 @@ def scale_by_shampoo(
     def init(params: Params) -> ScaleByShampooState:
         def factors(x: Array) -> list[Matrices]:
             return [
-                tuple(jnp.zeros((number, n, n), x.dtype) for n in shape)
+                tuple(jnp.zeros((number, n, n), factor_dtype_for(x, factor_dtype)) for n in shape)
                 for number, shape in blocks_of(x).groups
             ]
 
         def identities(x: Array) -> list[Matrices]:
             return [
-                tuple(jnp.tile(jnp.eye(n, dtype=x.dtype), (number, 1, 1)) for n in shape)
+                tuple(
+                    jnp.tile(jnp.eye(n, dtype=factor_dtype_for(x, factor_dtype)), (number, 1, 1))
+                    for n in shape
+                )
                 for number, shape in blocks_of(x).groups
             ]
 
@@ -157,8 +163,8 @@ def scale_by_shampoo(
             count=None,
             mu=jax.tree.map(zeros_like, params),
             nu=nu,
-            factors=jax.tree.map(factors, params),
-            roots=jax.tree.map(identities, params),
+            factors=map_leaves("scale_by_shampoo", factors, params),
+            roots=map_leaves("scale_by_shampoo", identities, params),
         )
 
     def update(
