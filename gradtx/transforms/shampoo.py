@@ -101,12 +101,13 @@ def scale_by_shampoo(
             it, and below the rounding error of the largest, are raised to it.
         precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
+            Before it the steps are those of the grafting method.
         grafting: the method that the length of a step is taken from: "adam" divides m by the root
             of the running mean of g^2, "rmsprop" by that without correction of its bias, "adagrad"
             by the root of the sum, "sgd" not at all; None keeps the length of d
         grafting_b2: the decay of the second moment of the grafting method
         grafting_eps: a number added to its root
-        max_preconditioner_dim: the longest side of a block
+        max_preconditioner_dim: the longest side of the blocks that arrays are cut into
         exponent: the exponent p of the inverse root of each factor; None means 1 / (2 axes). 0.5
             whitens along each axis for itself.
         merge_small_dims: join neighbouring axes, from the last on, while their product is at most
