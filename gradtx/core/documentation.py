@@ -51,7 +51,7 @@ def document(definition: Definition[Any, Any]) -> str:
     """The docstring of its function, with a line for every argument."""
     written = inspect.cleandoc(definition.function.__doc__ or "")
     before, own, after = _sections(written)
-    described = COMMON | _elsewhere(definition, own.pop("others", ""))
+    described = COMMON | _elsewhere(definition, own.get("others", ""))
     lines = []
     for name, parameter in definition.__signature__.parameters.items():
         text = own.get(name) or described.get(name, "")
@@ -73,9 +73,8 @@ def _elsewhere(definition: Definition[Any, Any], others: str) -> dict[str, str]:
     named = re.search(r"as in `(\w+)`", others)
     if named is None:
         return {}
-    return _sections(inspect.cleandoc(definition.function.__globals__[named[1]].function.__doc__))[
-        1
-    ]
+    other = definition.function.__globals__[named[1]].function
+    return _sections(inspect.cleandoc(other.__doc__))[1]
 
 
 def _wrapped(entry: str) -> str:
