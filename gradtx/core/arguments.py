@@ -51,6 +51,8 @@ COMMON: dict[str, str] = {
     # -- dtypes ----------------------------------------------------------------------------------
     "mu_dtype": "the dtype in which the running mean of gradients is kept" + _DTYPE,
     "nu_dtype": "the dtype in which the running mean of squares is kept" + _DTYPE,
+    "factor_dtype": "the dtype in which the matrices of each axis are kept; None keeps float32 "
+    "(float64 for float64 parameters). They are decomposed in float32 or wider in any case",
     "accumulator_dtype": "the dtype in which the running sum is kept" + _DTYPE,
     "state_dtype": "the dtype in which the state is kept" + _DTYPE,
     # -- wrappers --------------------------------------------------------------------------------

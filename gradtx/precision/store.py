@@ -21,7 +21,7 @@ from jax.tree_util import (
 from gradtx.core.decorators import per_tree
 from gradtx.core.hyperparameters import ByPattern, Seed
 from gradtx.core.inner import Inner
-from gradtx.core.leaves import paths
+from gradtx.core.leaves import paths, shown
 from gradtx.core.manual import barrier
 from gradtx.core.mask import check_pattern
 from gradtx.core.origin import StateError
@@ -30,6 +30,8 @@ from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
     Count,
+    HoldsFactors,
+    HoldsParams,
     OptState,
     Params,
     Updates,
@@ -87,7 +89,10 @@ def store(
 
     A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
     path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not
-    moments: their small differences matter. Neither are the factors and bases of SOAP and Shampoo.
+    moments: their small differences matter. Neither are the factors, bases and roots of SOAP,
+    Shampoo and Kron, which an error of a percent turns away from their directions: they are stored
+    by a pattern that names their field, `{"^mu|^nu": "int8", "^factors": "bfloat16"}`, and by no
+    other.
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
@@ -124,8 +129,9 @@ def store(
         inner: the optimizer whose state is stored, gradtx's or Optax's.
         format: one of the names above for all moments, or a mapping from patterns to names,
             `{"^nu": "bfloat16", "kernel": "int8"}`. A pattern is searched for in the field's name
-            and the leaf's path together, `nu/encoder/kernel`; the first that is found decides, and
-            moments without one stay in float32.
+            and the leaf's path together, `nu/encoder/kernel`, for the factor of an axis
+            `factors/encoder/kernel/0`; the first that is found decides, and moments without one
+            stay in float32.
         seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
             Two stores in one chain need two seeds.
         min_size: moments with fewer elements stay as they are: they save little.
@@ -189,30 +195,26 @@ def _choose(
 ) -> dict[str, Format]:
     """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
-    if not moments and jax.tree.leaves(params):
+    shaped = [moment for moment in moments if not moment.is_factor]
+    if not shaped and "" in patterns and jax.tree.leaves(params):
         raise ValueError(
             f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )
     found: dict[str, Format] = {}
     used = set()
-    for where, label, x in moments:
-        pattern = _pattern_of(label, patterns)
+    for moment in moments:
+        pattern, x = moment.pattern(patterns), moment.x
         used.add(pattern)
         if pattern is not None and x.size >= max(min_size, 1):
-            found[where] = FORMATS[patterns[pattern]].divided(x.shape, shard_shape(x))
+            found[moment.where] = FORMATS[patterns[pattern]].divided(x.shape, shard_shape(x))
     if moments and (unused := [p for p in patterns if p not in used]):
-        labels = [label for _, label, _ in moments]
+        labels = [moment.label for moment in moments]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise ValueError(
             f"store: the pattern {unused[0]!r} matches no moment, or only moments that an "
             f"earlier pattern takes; the moments are: {shown}"
         )
     return found
-
-
-def _pattern_of(label: str, patterns: Mapping[str, str]) -> str | None:
-    """The first pattern found in the label of a moment."""
-    return next((pattern for pattern in patterns if re.search(pattern, label)), None)
 
 
 def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner) -> None:
@@ -225,7 +227,7 @@ def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner)
         return
     decoded = jax.eval_shape(decode_state, state.inner_state)
     moments = _moments(decoded, inner.params) if inner.params is not None else ()
-    chosen = {where: _pattern_of(label, patterns) for where, label, _ in moments}
+    chosen = {moment.where: moment.pattern(patterns) for moment in moments}
     for where, name in held.items():
         pattern = chosen.get(where)
         wanted = patterns[pattern] if pattern is not None else "float32"
@@ -244,31 +246,67 @@ def _is_narrow(where: str, inner: Inner) -> bool:
     return any(keystr(path) == where and x.dtype == jnp.bfloat16 for path, x in leaves)
 
 
-def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, jax.Array]]:
-    """(path, field/leaf, array) of each array of a state that belongs to one parameter."""
+class _Moment(NamedTuple):
+    """An array of a state that belongs to one parameter.
+
+    where: its path in the state, as `keystr` prints it; field, leaf: the parts of its label.
+    """
+
+    where: str
+    field: str
+    leaf: str
+    x: jax.Array
+    is_factor: bool
+
+    @property
+    def label(self) -> str:
+        """What patterns are searched for in."""
+        return "/".join(filter(None, (self.field, self.leaf)))
+
+    def pattern(self, patterns: Mapping[str, str]) -> str | None:
+        """The first pattern that is found in the label; of a factor, only thanks to its field."""
+        for pattern in patterns:
+            if re.search(pattern, self.label) and not (
+                self.is_factor and re.search(pattern, self.leaf)
+            ):
+                return pattern
+        return None
+
+
+def _moments(state: OptState, params: Params) -> Iterator[_Moment]:
+    """The moments of a state, and its factors."""
     keys = [path for path, _ in tree_flatten_with_path(params, is_leaf=lambda x: x is None)[0]]
     names = dict(zip(keys, paths(params), strict=True))
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
     for path, x in tree_flatten_with_path(state)[0]:
         shape = np.shape(x)
-        found = next(_parts(path, shapes), None)
+        mark, end = _marked_field(state, path)
+        is_factor = mark is HoldsFactors
+        # After the parameter of a factor comes which of its factors it is.
+        parts = _parts(path, shapes, range(end, end + 1) if is_factor else None)
+        found = next(parts, None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
-        fits = found is not None and shapes[found[1]] == shape and shape
-        if found is not None and fits and wide and not _is_no_moment(state, path):
-            field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
-            label = "/".join(filter(None, (field, names[found[1]])))
-            yield keystr(path), label, x
+        if found is None or not wide or not shape or mark is HoldsParams:
+            continue
+        before, own = found
+        if is_factor or shapes[own] == shape:
+            field = next((str(k.name) for k in reversed(before) if hasattr(k, "name")), "")
+            which = shown(path[end + len(own) :]) if is_factor else ""
+            leaf = "/".join(filter(None, (names[own], which)))
+            yield _Moment(keystr(path), field, leaf, x, is_factor)
 
 
-def _is_no_moment(state: OptState, path: KeyPath) -> bool:
-    """Whether a leaf of the state lies in a field of past parameters or of factors."""
+def _marked_field(state: OptState, path: KeyPath) -> tuple[type | None, int]:
+    """What the field of past parameters or of factors is that a leaf of the state lies in, if it
+    lies in one, and where in its path that field ends."""
     node = state
     for depth, key in enumerate(path, 1):
         attribute = key.name if isinstance(key, GetAttrKey) else ""
-        if is_named_tuple(node) and attribute in (
-            fields_of_past_params(type(node)) | fields_of_factors(type(node))
-        ):
-            return True
+        if is_named_tuple(node):
+            if attribute in fields_of_past_params(type(node)):
+                return HoldsParams, depth
+            if attribute in fields_of_factors(type(node)):
+                return HoldsFactors, depth
         if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
             break
         match key:
@@ -280,15 +318,15 @@ def _is_no_moment(state: OptState, path: KeyPath) -> bool:
                 node = node[key.key]
             case _:
                 break  # a user's own pytree node, whose fields are not annotated
-    return False
+    return None, 0
 
 
 def _parts(
-    path: KeyPath, shapes: Mapping[KeyPath, tuple[int, ...]]
+    path: KeyPath, shapes: Mapping[KeyPath, tuple[int, ...]], starts: range | None = None
 ) -> Iterator[tuple[KeyPath, KeyPath]]:
     """The paths of parameters that occur in the path of a leaf of the state, longest first, each
-    with what comes before it: (before, parameter)."""
+    with what comes before it: (before, parameter). starts: where they may begin."""
     for n in sorted({len(known) for known in shapes}, reverse=True):
-        for start in range(len(path) - n, -1, -1):
+        for start in range(len(path) - n, -1, -1) if starts is None else starts:
             if path[start : start + n] in shapes:
                 yield path[:start], path[start : start + n]

@@ -17,10 +17,10 @@ from gradtx.core.training_step import step
 from gradtx.core.transformation import TransformationLike
 from gradtx.sharding.layout import layout_of
 from gradtx.sharding.sizes import bytes_per_device
+from gradtx.sharding.spread import zero as spread_over
 from gradtx.sharding.states import state_shardings
 from gradtx.sharding.targets import Target
 from gradtx.sharding.traffic import by_kind, collectives
-from gradtx.sharding.spread import zero as spread_over
 
 __all__ = ["Plan", "plan"]
 

@@ -11,7 +11,7 @@ from jax import Array
 from gradtx.core.batches import undifferentiated
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
-from gradtx.core.holding import now_and_then
+from gradtx.core.holding import anywhere, now_and_then
 from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
@@ -47,7 +47,8 @@ def scale_by_galore(
 ) -> Rule:
     """Run an optimizer on the projection of each matrix onto its top singular directions.
 
-        P <- the first `rank` left singular vectors of G         on every update_proj_gap-th step
+        P <- the first `rank` left singular vectors of G         on every update_proj_gap-th step,
+                                                                 and on the first with a gradient
         u  = scale * P base_optimizer(P^T G)
 
     for matrices with at least as many rows as columns; for the others P holds right singular
@@ -142,15 +143,21 @@ def _tall(matrix: Array, layout: Layout) -> Array:
 
 
 def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
-    """The left singular vectors of the largest singular values if due, else the old ones."""
+    """The left singular vectors of the largest singular values if due, else the old ones.
+
+    They are due too where there are none yet: a leaf may get its first gradient between two steps
+    on which they are made anew.
+    """
+    due = due | ~jnp.any(old != 0)
 
     def decompose(old: Array) -> tuple[None, Array]:
-        return None, undifferentiated(singular_vectors, tall[None])[0]
+        new = undifferentiated(singular_vectors, tall[None])[0]
+        return None, jnp.where(due, new, old)
 
     def singular_vectors(x: Array) -> Array:
         return jnp.linalg.svd(x, full_matrices=False)[0][:, :, :rank]
 
-    projector: Array = now_and_then(due, decompose, lambda old: None, old)[1]
+    projector: Array = now_and_then(anywhere(due), decompose, lambda old: None, old)[1]
     return projector
 
 

@@ -20,7 +20,7 @@ from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import LARGEST, in_batches, undifferentiated
-from gradtx.core.dtypes import Scalar
+from gradtx.core.dtypes import Scalar, complex_dtype
 from gradtx.core.holding import row_major
 from gradtx.core.leaves import Leaves, aligned_arrays, path_words
 from gradtx.core.norms import norm
@@ -95,6 +95,13 @@ class Axes(NamedTuple):
         """The largest rank that the Gram matrix of one array can have."""
         n = self.shape[axis]
         return min(n, math.prod(self.shape) // n)
+
+
+def factor_dtype_for(x: Array, given: DTypeLike | None) -> DTypeLike:
+    """The dtype of matrices for the axes of an array, if that of real ones is given."""
+    if given is None:
+        return x.dtype
+    return complex_dtype(given) if jnp.iscomplexobj(x) else given
 
 
 def merged(shape: Sequence[int], longest: int, *, backwards: bool = False) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, here, now_and_then
-from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.leaves import map_leaves
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import (
     abs_sq,
@@ -31,6 +32,7 @@ from gradtx.transforms.kronecker import (
     Blocks,
     Gradients,
     Matrices,
+    factor_dtype_for,
     finite_or,
     gram,
     inverse_roots,
@@ -71,6 +73,7 @@ def scale_by_shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    factor_dtype: DType | None = None,
 ) -> Rule:
     """Multiply gradients along each axis by an inverse root of its running Gram matrix.
 
@@ -98,12 +101,13 @@ def scale_by_shampoo(
             it, and below the rounding error of the largest, are raised to it.
         precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
+            Before it the steps are those of the grafting method.
         grafting: the method that the length of a step is taken from: "adam" divides m by the root
             of the running mean of g^2, "rmsprop" by that without correction of its bias, "adagrad"
             by the root of the sum, "sgd" not at all; None keeps the length of d
         grafting_b2: the decay of the second moment of the grafting method
         grafting_eps: a number added to its root
-        max_preconditioner_dim: the longest side of a block
+        max_preconditioner_dim: the longest side of the blocks that arrays are cut into
         exponent: the exponent p of the inverse root of each factor; None means 1 / (2 axes). 0.5
             whitens along each axis for itself.
         merge_small_dims: join neighbouring axes, from the last on, while their product is at most
@@ -142,13 +146,16 @@ def scale_by_shampoo(
     def init(params: Params) -> ScaleByShampooState:
         def factors(x: Array) -> list[Matrices]:
             return [
-                tuple(jnp.zeros((number, n, n), x.dtype) for n in shape)
+                tuple(jnp.zeros((number, n, n), factor_dtype_for(x, factor_dtype)) for n in shape)
                 for number, shape in blocks_of(x).groups
             ]
 
         def identities(x: Array) -> list[Matrices]:
             return [
-                tuple(jnp.tile(jnp.eye(n, dtype=x.dtype), (number, 1, 1)) for n in shape)
+                tuple(
+                    jnp.tile(jnp.eye(n, dtype=factor_dtype_for(x, factor_dtype)), (number, 1, 1))
+                    for n in shape
+                )
                 for number, shape in blocks_of(x).groups
             ]
 
@@ -157,8 +164,8 @@ def scale_by_shampoo(
             count=None,
             mu=jax.tree.map(zeros_like, params),
             nu=nu,
-            factors=jax.tree.map(factors, params),
-            roots=jax.tree.map(identities, params),
+            factors=map_leaves("scale_by_shampoo", factors, params),
+            roots=map_leaves("scale_by_shampoo", identities, params),
         )
 
     def update(

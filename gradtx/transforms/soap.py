@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
 from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
+from gradtx.core.leaves import map_leaves
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
@@ -34,6 +36,7 @@ from gradtx.transforms.kronecker import (
     Matrices,
     adjoints,
     eigenvectors,
+    factor_dtype_for,
     finite_or,
     gram,
     multiplied,
@@ -114,10 +117,6 @@ def scale_by_soap(
         precondition_1d: also arrays of one axis have a factor. False runs plain Adam on them.
         normalize_grads: divide the update of each array by its root mean square
         correct_bias: divide by the bias of the running means at their start
-        mu_dtype: the dtype in which mu is stored; None keeps float32 or wider.
-        nu_dtype: the dtype in which nu is stored; None keeps float32 or wider.
-        factor_dtype: the dtype in which factors and bases are stored; None keeps float32 or wider.
-            They are decomposed in float32 in any case.
 
     State: mu and nu, 8 bytes a parameter, and for each axis of length n two matrices of n x n: for
     a square matrix 24 bytes a parameter in all.
@@ -145,13 +144,14 @@ def scale_by_soap(
         return Axes.of(x.shape, max_precond_dim, merge=merge_dims, vectors=precondition_1d)
 
     def init(params: Params) -> ScaleBySoapState:
+        made = partial(map_leaves, "scale_by_soap", tree=params)
         # A leaf that is new in a run, whose count goes on, runs Adam until the bases are due.
         return ScaleBySoapState(
             count=None,
-            mu=jax.tree.map(lambda x: zeros_like(x, mu_dtype), params),
-            nu=jax.tree.map(lambda x: real_full_like(x, 0, nu_dtype), params),
-            factors=jax.tree.map(lambda x: axes_of(x).zeros(factor_dtype or x.dtype), params),
-            bases=jax.tree.map(lambda x: axes_of(x).identities(factor_dtype or x.dtype), params),
+            mu=made(lambda x: zeros_like(x, mu_dtype)),
+            nu=made(lambda x: real_full_like(x, 0, nu_dtype)),
+            factors=made(lambda x: axes_of(x).zeros(factor_dtype_for(x, factor_dtype))),
+            bases=made(lambda x: axes_of(x).identities(factor_dtype_for(x, factor_dtype))),
         )
 
     def update(
