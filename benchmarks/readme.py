@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, modern, programs, quality, solve
+from benchmarks import authors, curves, memory, modern, programs, quality, solve
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
@@ -78,6 +78,8 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "modern": modern.side_by_side,
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
+    "curves": lambda folder: _written(folder, "quality/curves", curves.table),
+    "authors": lambda folder: _written(folder, "quality/authors", authors.table),
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
 }
 
