@@ -49,7 +49,7 @@ def for_every(
 
 def parts(example: Example) -> int:
     """On one of how many like this one a law is tried."""
-    return (8 if id(example) in _ESSENTIAL else 24) * (1 if is_first(example) else 8)
+    return (12 if id(example) in _ESSENTIAL else 36) * (1 if is_first(example) else 8)
 
 
 def is_first(example: Example) -> bool:
