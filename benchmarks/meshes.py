@@ -14,6 +14,7 @@ explicit   all of this where types say how arrays are divided (``AxisType.Explic
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -42,8 +43,7 @@ class Trial:
         import numpy as np
         from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-        from tests.laws.running import given
-
+        given = importlib.import_module("tests.laws.running").given
         axes = ("data", "model")[: len(sizes)]
         kind = AxisType.Explicit if explicit else AxisType.Auto
         mesh = jax.make_mesh(sizes, axes, axis_types=(kind,) * len(sizes))
@@ -173,12 +173,10 @@ def part(names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of some examples, in a process of its own."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax
+    jax: Any = importlib.import_module("jax")
 
-    from tests.laws.registry import EXAMPLES
-
-    rows = []
-    for example in EXAMPLES:
+    rows: list[dict[str, Any]] = []
+    for example in importlib.import_module("tests.laws.registry").EXAMPLES:
         if str(example) in names:
             for mesh, sizes in MESHES.items():
                 rows.append({"example": str(example), "mesh": mesh} | cells(example, sizes))
@@ -213,11 +211,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.show:
         rows = json.loads(options.json.read_text())["rows"]
     else:
-        from tests.laws.registry import EXAMPLES
-
         chosen = [
             str(example)
-            for example in EXAMPLES
+            for example in importlib.import_module("tests.laws.registry").EXAMPLES
             if (options.only or "") in str(example) and not example.narrow_params
         ]
         parts = [chosen[i :: 4 * options.processes] for i in range(4 * options.processes)]
@@ -229,7 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{len(rows)} of {2 * len(chosen)}", file=sys.stderr)
         rows.sort(key=lambda row: (row["example"], row["mesh"]))
         given = sys.argv[1:] if arguments is None else arguments
-        facts = {"command": shlex.join(["python", "-m", "benchmarks.meshes", *given])}
+        facts: dict[str, Any] = {
+            "command": shlex.join(["python", "-m", "benchmarks.meshes", *given])
+        }
         facts |= {"versions": library_versions()}
         options.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
     print(table(rows))
