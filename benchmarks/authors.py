@@ -262,8 +262,8 @@ def main() -> None:
     print(table(rows))
     pinned = "taskset -c 0 " if cores() == 1 else ""
     command = (
-        f"{pinned}python -m benchmarks.authors CHECKOUTS --width {options.width} --layers {options.layers}"
-        f" --periods {options.periods} --period {options.period}"
+        f"{pinned}python -m benchmarks.authors CHECKOUTS --width {options.width}"
+        f" --layers {options.layers} --periods {options.periods} --period {options.period}"
     )
     about = f"the matrices of {options.layers} block of GPT-2 of width {options.width}"
     versions = library_versions() | {"torch": torch.__version__}
