@@ -107,7 +107,7 @@ def pytest_runtest_teardown() -> None:
     which Linux allows a process 65,530, and XLA aborts where there are no more."""
     if next(_finished) % 200 or not _MAPPINGS.exists():
         return
-    if _MAPPINGS.read_bytes().count(b"\n") > 40_000:
+    if _MAPPINGS.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
 
 
