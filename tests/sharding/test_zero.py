@@ -80,8 +80,10 @@ def test_only_the_state_lies_elsewhere(name: str, mesh: str) -> None:
     tx, plain = MADE[name](params)
     got, state, programs = trained(tx, params)
     expected, _, _ = trained(plain, on_one_device(params))
+    # Blocks of int8 lie inside of the parts, and so are others than those of the whole.
+    error = 2e-3 if name == "few bits" else 2e-6
     for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(mine, theirs, rtol=error, atol=error)
     assert same_places(got, params) == []
     assert same_places(state, state_shardings(tx, params)) == []
     assert same_places(jax.jit(tx.init)(params), state) == []
