@@ -95,6 +95,17 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
     return lax.select(jnp.broadcast_to(never, x.shape), cast(there, x.dtype), x)
 
 
+def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x, of the shape of `like`, where that lies, if it lies on a mesh of several devices: XLA might
+    divide otherwise what it has made of parts of it."""
+    mesh = jax.typeof(like).sharding.mesh
+    if mesh.size <= 1 or mesh.axis_types != (AxisType.Auto,) * len(mesh.axis_types):
+        return x
+    if isinstance(x, jax.core.Tracer) or isinstance(like, jax.core.Tracer):
+        return alike(x, like)
+    return x if x.sharding == like.sharding else jax.device_put(x, like.sharding)
+
+
 def seen_alike(x: jax.Array, like: jax.Array) -> jax.Array:
     """The same where it can be seen that there is a mesh, and x as it is elsewhere."""
     return x if mesh_of_types(like) is None else alike(x, like)

@@ -207,6 +207,13 @@ LARGEST_RUN = 256
 _SMALLEST_TILE = 32
 
 
+def is_whole(cut: Cut, devices: int) -> bool:
+    """Whether so many devices hold whole blocks however they divide the array evenly."""
+    if devices <= 1 or isinstance(cut, Tiles):
+        return True
+    return cut.rows == cut.shape and cut.rows[-1] % (devices * cut.size) == 0
+
+
 def _are_whole(runs: Runs, shard: Shape) -> bool:
     """Whether each device that holds a shard holds whole runs, as it does of a row that is not
     divided."""

@@ -14,8 +14,10 @@ from gradtx.core.apply import Applied
 from gradtx.core.elementwise import Constant, Function, Operand, Part, Variable, split, value_of
 from gradtx.core.explicit import divided_like, explicit_mesh, on_auto_axes
 from gradtx.core.leaves import path_words
+from gradtx.core.placing import kept_like
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.precision.formats import Format, Stored, format_of, is_stored, shapes_of
+from gradtx.precision.blocks import is_whole
+from gradtx.precision.formats import Format, Stored, code_of, format_of, is_stored, shapes_of
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
@@ -54,7 +56,7 @@ class Storing(NamedTuple):
             return x
         run, given = partial(encode, form), (x, self.key(path), self.step_count)
         if explicit_mesh(x) is None:
-            return run(*given)
+            return jax.tree.map(lambda y: kept_like(y, x) if y.shape == x.shape else y, run(*given))
         like = jax.tree.map(partial(_divided_like, x), jax.eval_shape(run, *shapes_of(given)))
         return on_auto_axes(run, given, like)
 
@@ -122,6 +124,7 @@ def _update_in_parts(
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.tree.unflatten(treedef, given))
     function = Function(jaxpr, chosen)
     held = {function.inputs[i]: _Held(*leaves[i]) for i in chosen}
+    stored = {path: x for path, x in held.values()}
 
     outputs = [
         (path[1:] if path[0].idx == 1 else None, x)
@@ -154,12 +157,25 @@ def _update_in_parts(
 
     def result(path: KeyPath | None, x: Operand) -> Stored:
         if path in made:
-            return made[path]
+            return _kept(made[path], stored[path])
         value = value_of(x, values)
-        return value if path is None else how.encode(path, value)
+        if path is None:
+            return value
+        new = how.encode(path, value)
+        return _kept(new, stored[path]) if path in stored else new
 
     results = [result(path, x) for path, x in outputs]
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+def _kept(new: Stored, old: Stored) -> Stored:
+    """A new moment where the old one lies, which XLA would leave if devices share blocks."""
+    code = code_of(format_of(old))
+    if code is None:
+        return new
+    devices = max(jax.typeof(x).sharding.mesh.size for x in jax.tree.leaves(old))
+    codes, _ = jax.eval_shape(code.take, shapes_of(old))
+    return new if is_whole(code.cut(codes.shape), devices) else jax.tree.map(kept_like, new, old)
 
 
 class _Held(NamedTuple):
