@@ -169,13 +169,19 @@ def _update_in_parts(
 
 
 def _kept(new: Stored, old: Stored) -> Stored:
-    """A new moment where the old one lies, which XLA would leave if devices share blocks."""
+    """A new moment where the old one lies. XLA would leave the codes if devices share blocks, and
+    scales, which are small, in any case."""
     code = code_of(format_of(old))
     if code is None:
         return new
     devices = max(jax.typeof(x).sharding.mesh.size for x in jax.tree.leaves(old))
     codes, _ = jax.eval_shape(code.take, shapes_of(old))
-    return new if is_whole(code.cut(codes.shape), devices) else jax.tree.map(kept_like, new, old)
+    whole = is_whole(code.cut(codes.shape), devices)
+
+    def kept(x: jax.Array, before: jax.Array) -> jax.Array:
+        return x if whole and x.shape == codes.shape else kept_like(x, before)
+
+    return jax.tree.map(kept, new, old)
 
 
 class _Held(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core.state import OptState, Params
@@ -89,7 +90,17 @@ def init(
     """
     layout = layout_of("init", params)
     made = _made("init", tx, layout, zero)
-    return jax.jit(made, out_shardings=_shardings(layout, made))(params)
+    shardings = _shardings(layout, made)
+    if _sees_shards(layout, made):
+        return jax.device_put(made(params), shardings)
+    return jax.jit(made, out_shardings=shardings)(params)
+
+
+def _sees_shards(layout: Layout, init: Callable[[Params], OptState]) -> bool:
+    """Whether the shapes of a state depend on how the params are divided, as blocks of `store` do,
+    which is not seen while a program is traced."""
+    seen, unseen = _typed(layout, init), jax.eval_shape(init, layout.shapes(layout.mesh))
+    return seen is not None and jax.tree.map(jnp.shape, seen) != jax.tree.map(jnp.shape, unseen)
 
 
 def _made(
@@ -104,18 +115,25 @@ def _made(
 
 def _shardings(layout: Layout, init: Callable[[Params], OptState]) -> Shardings:
     """The shardings of init(params), for params of a layout."""
+    typed = _typed(layout, init)
+    if typed is None:
+        compiled = jax.jit(init).lower(layout.shapes(layout.mesh)).compile()
+        return jax.tree.map(lambda found: _on_mesh(layout.mesh, found), compiled.output_shardings)
+    return jax.tree.map(lambda x: _on_mesh(layout.mesh, x.sharding), typed)
+
+
+def _typed(layout: Layout, init: Callable[[Params], OptState]) -> OptState | None:
+    """The shapes of init(params), with types that say how they are divided. None where some
+    operation has no rule for types, if there are devices, so that XLA can be asked instead."""
     typed = explicit(layout.mesh)
     try:
         with _using(typed):
             state: OptState = jax.eval_shape(init, layout.shapes(typed))
     except Exception as error:
-        # Some operations are without a rule for types; where there are devices, XLA's choice is.
         if type(error).__name__ != "ShardingTypeError" or isinstance(layout.mesh, AbstractMesh):
             raise
-        compiled = jax.jit(init).lower(layout.shapes(layout.mesh)).compile()
-        state = compiled.output_shardings
-        return jax.tree.map(lambda found: _on_mesh(layout.mesh, found), state)
-    return jax.tree.map(lambda x: _on_mesh(layout.mesh, x.sharding), state)
+        return None
+    return state
 
 
 def _on_mesh(mesh: AnyMesh, found: Any) -> NamedSharding:
