@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +20,6 @@ from gradtx.core.partitioned import (
     Division,
     Sizes,
     mesh_of,
-    run_on_known_shards,
     run_on_shards,
 )
 from gradtx.core.spread import DECOMPOSITION, Hints, Kind, Plan, Work
@@ -119,7 +117,8 @@ class _Call(NamedTuple):
                 few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
                 return plan.back(jnp.concatenate(list(map(function, few))))
 
-            for i, x in zip(members, _in_pieces(computed, own, plan.takers), strict=True):
+            most = LARGEST // (rows * columns)
+            for i, x in zip(members, _in_pieces(computed, own, most, plan.takers), strict=True):
                 made[i] = x
         return made
 
@@ -130,11 +129,8 @@ class _Call(NamedTuple):
         kinds: Sequence[Kind],
         mesh: AbstractMesh | Mesh,
     ) -> Arrays:
-        """Of operands of which it is not known how they are divided.
-
-        Whole matrices are spread over the mesh by constraints that are right in any case. Where
-        there are too few of them, operands are divided as they are expected to be.
-        """
+        """Of operands of which it is not known how they are divided: those of a kind in batches,
+        laid by constraints as would be best if they were divided as expected."""
         made, function = list(operands), self.with_others(others)
         for kind, members in _equal(operands, kinds):
             own = [operands[i] for i in members]
@@ -142,17 +138,13 @@ class _Call(NamedTuple):
             rows, columns = own[0].shape[1:]
             number = sum(map(len, own))
             plan = Plan.best(division, mesh.shape, number, (rows, columns), self.work)
-            if plan.over:
-                alike = [division] * len(own)
-                results = run_on_known_shards(self.on_shards, own, others, alike, mesh)
-            else:
-                hints = Hints.like(plan, mesh)
+            hints = Hints.like(plan, mesh)
 
-                def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
-                    return hints.back(function(hints.there(x)))
+            def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
+                return hints.back(function(hints.there(x)))
 
-                results = _in_pieces(computed, own, plan.takers)
-            for i, x in zip(members, results, strict=True):
+            most = LARGEST * mesh.size // (rows * columns)
+            for i, x in zip(members, _in_pieces(computed, own, most, plan.takers), strict=True):
                 made[i] = x
         return made
 
@@ -223,11 +215,12 @@ def _equal(operands: Sequence[jax.Array], kinds: Sequence[Alike]) -> list[tuple[
     return [(kind, members) for (kind, *_), members in equal.items()]
 
 
-def _in_pieces(function: Function, operands: Sequence[jax.Array], multiple: int) -> Arrays:
-    """function of equal operands, in batches of at most `LARGEST` elements if possible, filled up
-    with zeros to a multiple of a number of matrices."""
+def _in_pieces(
+    function: Function, operands: Sequence[jax.Array], most: int, multiple: int
+) -> Arrays:
+    """function of equal operands, in batches of at most so many matrices if possible, filled up
+    with zeros to a multiple of a number of them."""
     made: list[Arrays] = [[] for _ in operands]
-    most = LARGEST // math.prod(operands[0].shape[1:])
     for batch in _pieces([len(x) for x in operands], most, multiple):
         stacked = jnp.concatenate([operands[k][i:j] for k, i, j in batch])
         if missing := -len(stacked) % multiple:

@@ -107,7 +107,15 @@ def run_on_shards(
 
     if mesh.axis_types[0] == AxisType.Explicit:
         divided = divisions([jax.typeof(x).sharding.spec for x in batches], mesh.shape)
-        return run_on_known_shards(on_shards, batches, others, divided, mesh)
+        specs = [own.spec for own in divided]
+        known: Arrays = jax.shard_map(
+            lambda batches, others: on_shards(batches, others, divided, mesh.shape),
+            mesh=mesh,
+            in_specs=(specs, [_spec()] * len(others)),
+            out_specs=specs,
+            check_vma=False,
+        )(batches, others)
+        return known
 
     @custom_partitioning
     def run(batches: Arrays, others: Arrays) -> Arrays:
@@ -133,25 +141,6 @@ def run_on_shards(
     define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
     elsewhere = _for_transformations(run, whole)
     results: Arrays = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
-    return results
-
-
-def run_on_known_shards(
-    on_shards: OnShards,
-    batches: Arrays,
-    others: Arrays,
-    divisions: Sequence[Division],
-    mesh: AbstractMesh | Mesh,
-) -> Arrays:
-    """on_shards of batches that are divided so, or will be."""
-    specs = [own.spec for own in divisions]
-    results: Arrays = jax.shard_map(
-        lambda batches, others: on_shards(batches, others, divisions, mesh.shape),
-        mesh=mesh,
-        in_specs=(specs, [_spec()] * len(others)),
-        out_specs=specs,
-        check_vma=False,
-    )(batches, others)
     return results
 
 

@@ -228,41 +228,47 @@ class Kind(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """A batch of whole matrices spread over axes of a mesh by constraints, where XLA does not say
-    how it is divided.
+    """A plan carried out by XLA, as constraints, where it does not say how a batch is divided.
 
-    XLA moves what one axis divides in one exchange, but would copy everything to every device to
-    move two at once. So there is a step for each; the last first, since it may divide one axis of
-    an array together with others, in smaller parts than they do. Nothing is said of rows and
-    columns in between, and nothing of this reaches the arrays outside.
+    XLA moves what one axis of the mesh divides in one exchange, but would copy everything to every
+    device to move two at once. So there is a step for each; the last first, since it may divide one
+    axis of an array together with others, in smaller parts than they do. The steps leave rows and
+    columns to XLA, so that they are right however these are divided.
     """
 
     mesh: AbstractMesh | Mesh
     batch: Names
+    plan: Plan
 
     @classmethod
     def like(cls, plan: Plan, mesh: AbstractMesh | Mesh) -> Hints:
-        """Spread as a plan without columns says."""
-        return cls(mesh, tuple(x for x in reversed(mesh.axis_names) if x in plan.exchanged))
+        """For a plan of a batch that is divided as expected."""
+        batch = tuple(name for name in reversed(mesh.axis_names) if name in plan.exchanged)
+        return cls(mesh, batch, plan)
 
     def there(self, x: jax.Array) -> jax.Array:
-        """The batch, each device with whole matrices."""
+        """The batch, laid as the plan says."""
         for i in range(len(self.batch) + 1):
-            x = self._lying(x, self.batch[:i], PartitionSpec.UNCONSTRAINED)
-        return self._lying(x, self.batch, None)
+            x = self._lying(x, self.batch[:i], *_FREE)
+        return self._lying(x, self.batch, (), self.plan.over)
 
     def back(self, x: jax.Array) -> jax.Array:
         """The result, divided as XLA likes."""
-        x = self._lying(x, self.batch, None)
-        for i in reversed(range(len(self.batch) + 1)):
-            x = self._lying(x, self.batch[:i], PartitionSpec.UNCONSTRAINED)
+        x = self._lying(x, self.batch, (), self.plan.over)
+        if self.plan.turned:
+            x = self._lying(x, self.batch, self.plan.turned, self.plan.kept)
+        for i in reversed(range(len(self.batch))):
+            x = self._lying(x, self.batch[:i], *_FREE)
         return x
 
-    def _lying(self, x: jax.Array, batch: Names, others: Any) -> jax.Array:
+    def _lying(self, x: jax.Array, *axes: Any) -> jax.Array:
         make: Any = PartitionSpec
-        sharding = NamedSharding(self.mesh, make(batch or None, others, others))
+        sharding = NamedSharding(self.mesh, make(*(names or None for names in axes)))
         lying: jax.Array = jax.lax.with_sharding_constraint(x, sharding)  # type: ignore[no-untyped-call]
         return lying
+
+
+_FREE = (PartitionSpec.UNCONSTRAINED, PartitionSpec.UNCONSTRAINED)
 
 
 def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array:
