@@ -618,3 +618,19 @@ def test_an_average_of_other_shapes_is_refused(function: Any) -> None:
         function({"a": jnp.ones((2, 3))}, {"a": jnp.ones(3)}, *rest)
     absent = {"a": None, "b": jnp.ones(2)}
     assert function(absent, {"a": jnp.ones(3), "b": jnp.ones(2)}, *rest)["a"] is None
+
+
+@pytest.mark.parametrize(
+    ("tx", "name"),
+    [
+        (gradtx.adamw(1e-3, independent_decay=True), "adamw"),
+        (gradtx.chain(gradtx.clip(1.0), gradtx.lion(1e-3, independent_decay=True)), "lion"),
+        (gradtx.hyperball(gradtx.identity(), 1e-3), "hyperball"),
+        (gradtx.adamw(1e-3), "add_decayed_weights"),
+    ],
+    ids=["adamw", "lion", "hyperball", "decay"],
+)
+def test_what_needs_the_parameters_is_named_as_the_user_wrote_it(tx: Any, name: str) -> None:
+    grads = jnp.ones(2)
+    with pytest.raises(ValueError, match=rf"^{name}\(.*\) needs the parameters"):
+        tx.update(grads, tx.init(grads))

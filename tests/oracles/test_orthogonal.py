@@ -316,6 +316,17 @@ def test_galore_goes_on_with_optax_placeholders() -> None:
         gradtx.scale_by_galore(2).update(params, wrong)
 
 
+def test_galore_projects_a_leaf_whose_first_gradient_comes_late() -> None:
+    tx = gradtx.scale_by_galore(10, 100, base_optimizer=gradtx.identity())
+    params = {"a": jnp.ones((6, 4)), "b": jnp.ones((6, 4))}
+    state = tx.init(params)
+    _, state = tx.update(params | {"b": None}, state)
+    late = jnp.asarray(GRADS["square"][0])[:6, :4]
+    late = {"a": params["a"], "b": jnp.resize(late, (6, 4))}
+    updates, state = tx.update(late, state)
+    assert_close(updates["b"], late["b"], 1e-4, what="b")
+
+
 # -- complex arrays as pairs ----------------------------------------------------------------------
 
 
