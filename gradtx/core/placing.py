@@ -96,8 +96,8 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """x, of the shape of `like`, where that lies, if it lies on a mesh of several devices: XLA might
-    divide otherwise what it has made of parts of it."""
+    """x, of the shape of `like`, where that lies on a mesh of several devices: XLA might divide
+    otherwise what it has made of parts of it."""
     mesh = jax.typeof(like).sharding.mesh
     if mesh.size <= 1 or mesh.axis_types != (AxisType.Auto,) * len(mesh.axis_types):
         return x
