@@ -18,7 +18,7 @@ from gradtx.core.transformation import TransformationLike
 from gradtx.sharding.layout import layout_of
 from gradtx.sharding.sizes import bytes_per_device
 from gradtx.sharding.spread import zero as spread_over
-from gradtx.sharding.states import state_shardings
+from gradtx.sharding.states import state_shapes
 from gradtx.sharding.targets import Target
 from gradtx.sharding.traffic import by_kind, collectives
 
@@ -92,16 +92,14 @@ def plan(
         >>> round(made.state / made.params, 2)
         2.0
 
-    See also: `state_shardings`, `zero`.
+    See also: `state_shapes`, `zero`.
     """
     mesh = layout_of("plan", params).mesh
     if target is not None:
         mesh = _mesh_on(target, mesh)
         params = jax.tree.map(lambda x: _placed(x, NamedSharding(mesh, x.sharding.spec)), params)
     whole = tx if zero is None else spread_over(tx, params, zero)
-    state = jax.tree.map(
-        _placed, jax.eval_shape(whole.init, params), state_shardings(whole, params)
-    )
+    state = state_shapes(whole, params)
     made = Plan(
         optimizer=tx,
         mesh=dict(mesh.shape),

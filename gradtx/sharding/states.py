@@ -15,7 +15,7 @@ from gradtx.core.transformation import TransformationLike, as_transformation
 from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of, plain
 from gradtx.sharding.spread import zero as spread_over
 
-__all__ = ["init", "state_shardings"]
+__all__ = ["init", "state_shapes", "state_shardings"]
 
 
 def state_shardings(
@@ -54,11 +54,50 @@ def state_shardings(
         >>> found[0].mu["w"].spec[0], found[0].count.is_fully_replicated
         ('data', True)
 
-    See also: `init`, `zero`, `bytes_per_device`, `replicated`.
+    See also: `state_shapes`, `init`, `zero`, `bytes_per_device`, `replicated`.
     """
     where = "state_shardings"
     layout = layout_of(where, params, shardings)
-    return _shardings(layout, _made(where, tx, layout, zero))
+    return _shardings(_shapes(layout, _made(where, tx, layout, zero)))
+
+
+def state_shapes(
+    tx: TransformationLike,
+    params: Params,
+    shardings: Shardings | None = None,
+    *,
+    zero: str | tuple[str, ...] | None = None,
+) -> OptState:
+    """Say what the state of an optimizer is and where it lies, without making it.
+
+    It is what `jax.eval_shape(tx.init, params)` says, with shardings: what a checkpoint is restored
+    into. The two have the same shapes, unless `store` cuts an array into smaller blocks because a
+    mesh divides it, which `jax.eval_shape` does not see.
+
+    Args:
+        tx: a transformation, gradtx's or Optax's.
+        params: the parameters on their mesh, or their shapes, as for `state_shardings`.
+        shardings: how the parameters will lie, a tree of NamedShardings like params; None means as
+            they do.
+        zero: the axis of the mesh to spread the state over, or several; None spreads nothing.
+
+    Returns: a tree of `jax.ShapeDtypeStruct`s with shardings, structured like `tx.init(params)`.
+
+    Raises: what `state_shardings` raises.
+
+    Example:
+        >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
+        >>> rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        >>> params = {"w": jax.ShapeDtypeStruct((64, 2), jnp.float32, sharding=rows)}
+        >>> mu = gradtx.sharding.state_shapes(gradtx.adam(1e-3), params)[0].mu["w"]
+        >>> print(mu.shape, mu.sharding.spec)
+        (64, 2) P('data',)
+
+    See also: `state_shardings`, `bytes_per_device`.
+    """
+    where = "state_shapes"
+    layout = layout_of(where, params, shardings)
+    return _shapes(layout, _made(where, tx, layout, zero))
 
 
 def init(
@@ -90,17 +129,11 @@ def init(
     """
     layout = layout_of("init", params)
     made = _made("init", tx, layout, zero)
-    shardings = _shardings(layout, made)
-    if _sees_shards(layout, made):
-        return jax.device_put(made(params), shardings)
-    return jax.jit(made, out_shardings=shardings)(params)
-
-
-def _sees_shards(layout: Layout, init: Callable[[Params], OptState]) -> bool:
-    """Whether the shapes of a state depend on how the params are divided, as blocks of `store` do,
-    which is not seen while a program is traced."""
-    seen, unseen = _typed(layout, init), jax.eval_shape(init, layout.shapes(layout.mesh))
-    return seen is not None and jax.tree.map(jnp.shape, seen) != jax.tree.map(jnp.shape, unseen)
+    shapes = _shapes(layout, made)
+    if jax.tree.map(jnp.shape, shapes) != jax.tree.map(jnp.shape, jax.eval_shape(made, params)):
+        # Blocks of `store`: compiled, init does not see how the params are divided.
+        return jax.device_put(made(params), _shardings(shapes))
+    return jax.jit(made, out_shardings=_shardings(shapes))(params)
 
 
 def _made(
@@ -113,32 +146,36 @@ def _made(
     return spread_over(transformation, layout.shapes(layout.mesh), axis).init
 
 
-def _shardings(layout: Layout, init: Callable[[Params], OptState]) -> Shardings:
-    """The shardings of init(params), for params of a layout."""
-    typed = _typed(layout, init)
-    if typed is None:
-        compiled = jax.jit(init).lower(layout.shapes(layout.mesh)).compile()
-        return jax.tree.map(lambda found: _on_mesh(layout.mesh, found), compiled.output_shardings)
-    return jax.tree.map(lambda x: _on_mesh(layout.mesh, x.sharding), typed)
+def _shardings(state: OptState) -> Shardings:
+    return jax.tree.map(lambda x: x.sharding, state)
 
 
-def _typed(layout: Layout, init: Callable[[Params], OptState]) -> OptState | None:
-    """The shapes of init(params), with types that say how they are divided. None where some
-    operation has no rule for types, if there are devices, so that XLA can be asked instead."""
+def _shapes(layout: Layout, init: Callable[[Params], OptState]) -> OptState:
+    """The shapes and shardings of init(params), for params of a layout."""
     typed = explicit(layout.mesh)
     try:
         with _using(typed):
             state: OptState = jax.eval_shape(init, layout.shapes(typed))
+        found = [x.sharding for x in jax.tree.leaves(state)]
     except Exception as error:
+        # Some operations are without a rule for types; where there are devices, XLA's choice is.
         if type(error).__name__ != "ShardingTypeError" or isinstance(layout.mesh, AbstractMesh):
             raise
-        return None
-    return state
+        shapes = layout.shapes(layout.mesh)
+        state = jax.eval_shape(init, shapes)
+        found = jax.tree.leaves(jax.jit(init).lower(shapes).compile().output_shardings)
+    leaves, structure = jax.tree.flatten(state)
+    made = [_on_mesh(layout.mesh, x, own) for x, own in zip(leaves, found, strict=True)]
+    return jax.tree.unflatten(structure, made)
 
 
-def _on_mesh(mesh: AnyMesh, found: Any) -> NamedSharding:
+def _on_mesh(mesh: AnyMesh, x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    """The shape of x, divided on the mesh as that sharding says."""
     make: Any = PartitionSpec
-    return NamedSharding(mesh, make(*plain(found.spec if isinstance(found, NamedSharding) else ())))
+    spec = make(*plain(sharding.spec if isinstance(sharding, NamedSharding) else ()))
+    shaped: Any = jax.ShapeDtypeStruct
+    made: jax.ShapeDtypeStruct = shaped(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+    return made
 
 
 def explicit(mesh: Any) -> AbstractMesh:
