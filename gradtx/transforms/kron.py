@@ -158,21 +158,22 @@ def scale_by_kron(
         long = shape[axis] > max_size_triangular or shape[axis] == 1
         return bool(saved) or long or len(shape) < min_ndim_triangular
 
+    def factors_of(x: Array) -> tuple[tuple[int, ...], ...]:
+        """The shape of the factor of each axis."""
+        shape = x.shape or (1,)
+        return tuple(
+            (n,) if is_diagonal(shape, axis) else (n, n) for axis, n in enumerate(shape) if x.size
+        )
+
     def init(params: Params) -> ScaleByKronState:
-        def identity(x: Array, axis: int) -> Array:
-            if x.ndim == 1:  # placed where the parameter is
-                return (
-                    jnp.ones_like(x) if is_diagonal(x.shape, 0) else jnp.eye(len(x), dtype=x.dtype)
-                )
-            shape = x.shape or (1,)
-            make = jnp.ones if is_diagonal(shape, axis) else jnp.eye
-            return make(shape[axis], dtype=x.dtype)
+        def identity(x: Array, shape: tuple[int, ...]) -> Array:
+            if x.ndim == len(shape) == 1:
+                return jnp.ones_like(x)  # placed where the parameter is
+            return (jnp.ones if len(shape) == 1 else jnp.eye)(shape[0], dtype=x.dtype)
 
         def identities(x: Array) -> Matrices:
-            if not x.size:
-                return ()
             scale = precond_init_scale ** (1 / max(x.ndim, 1))
-            return tuple(times(scale, identity(x, axis)) for axis in range(max(x.ndim, 1)))
+            return tuple(times(scale, identity(x, shape)) for shape in factors_of(x))
 
         def zeros(x: Array) -> tuple[Array, ...]:
             if not x.ndim:
@@ -202,7 +203,12 @@ def scale_by_kron(
         counter = increment(state.update_counter)
         time = cast(counter, scalar_dtype())
         due = time >= number_beside(time, 1 / preconditioner_update_probability)
-        fields = map(grads.beside, (state.preconditioners, state.bounds))
+        shapes = [factors_of(g) for g in grads.arrays]
+        bounds = [tuple(() for _ in own) if method == "procrustes" else None for own in shapes]
+        fields = (
+            grads.fitting(state.preconditioners, "preconditioners", shapes),
+            grads.fitting(state.bounds, "bounds", bounds),
+        )
         held = [_Fit(*x) for x in zip(*fields, strict=True)]
 
         def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from gradtx.core.batches import LARGEST, in_batches, undifferentiated
 from gradtx.core.dtypes import Scalar, complex_dtype
 from gradtx.core.holding import row_major
-from gradtx.core.leaves import Leaves, aligned_arrays, path_words
+from gradtx.core.leaves import Leaves, aligned_arrays, at, path_words
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
 from gradtx.core.state import LikeParams, Updates
@@ -35,16 +35,20 @@ PRECISION = lax.Precision.HIGHEST
 
 
 class Gradients(NamedTuple):
-    """The arrays of a tree of gradients, beside which the fields of a state are lists."""
+    """The arrays of a tree of gradients, beside which the fields of a state are lists.
+
+    where: the transformation, for errors.
+    """
 
     arrays: list[Array]
     structure: PyTreeDef
+    where: str
 
     @classmethod
     def of(cls, updates: Updates, mu: LikeParams, where: str) -> Gradients:
         """Raises: ValueError, with the leaf's path, unless the momentum has their shapes."""
         aligned_arrays(Leaves.of(updates), mu, f"{where}: the state's mu")
-        return cls(*jax.tree.flatten(updates))
+        return cls(*jax.tree.flatten(updates), where)
 
     def beside(self, field: Any) -> list[Any]:
         """What a field of the state holds for each array; None for each if there is no field."""
@@ -57,6 +61,21 @@ class Gradients(NamedTuple):
         """Two words to seed the random numbers of each array."""
         paths = jax.tree_util.tree_flatten_with_path(self.tree(self.arrays))[0]
         return [path_words(path, purpose) for path, _ in paths]
+
+    def fitting(self, field: Any, name: str, shapes: Iterable[Any]) -> list[Any]:
+        """The same for a field whose arrays have these shapes, or which has none where it is None.
+
+        Raises: ValueError, with the leaf's path, for a state that other arguments have made.
+        """
+        held, paths = self.beside(field), Leaves.of(self.tree(self.arrays)).paths
+        for x, wanted, path in zip(held, shapes, paths, strict=True):
+            found = jax.tree.map(np.shape, x)
+            if found != wanted:
+                raise ValueError(
+                    f"{self.where}: {at(path)}: the shapes of the state's {name} are {found}, not "
+                    f"{wanted}; was the state made with other arguments?"
+                )
+        return held
 
     def tree(self, values: Iterable[Any]) -> Any:
         """The tree of what was made for each array."""
@@ -82,10 +101,14 @@ class Axes(NamedTuple):
         # A matrix of one element would only change a sign, and change it back.
         return cls(shape, tuple(enough and 1 < n <= longest for n in shape))
 
+    @property
+    def matrices(self) -> tuple[tuple[int, int] | None, ...]:
+        """The shape of the matrix of each axis that has one."""
+        return tuple((n, n) if own else None for n, own in zip(self.shape, self.own, strict=True))
+
     def zeros(self, dtype: DTypeLike) -> Matrices:
         """A matrix of zeros for each axis that has one."""
-        pairs = zip(self.shape, self.own, strict=True)
-        return tuple(jnp.zeros((n, n), dtype) if own else None for n, own in pairs)
+        return tuple(None if shape is None else jnp.zeros(shape, dtype) for shape in self.matrices)
 
     def identities(self, dtype: DTypeLike) -> Matrices:
         """The identity for each axis that has a matrix."""
@@ -146,6 +169,11 @@ class Blocks(NamedTuple):
             for group in itertools.product(*self.pieces)
             if 0 not in self.shape
         ]
+
+    @property
+    def matrices(self) -> list[tuple[tuple[int, int, int], ...]]:
+        """For each group the shapes of the matrices of all its blocks, one for each axis."""
+        return [tuple((number, n, n) for n in shape) for number, shape in self.groups]
 
     def split(self, x: Array) -> list[Array]:
         """The groups, (number, *shape of a block) each."""

@@ -145,18 +145,14 @@ def scale_by_shampoo(
 
     def init(params: Params) -> ScaleByShampooState:
         def factors(x: Array) -> list[Matrices]:
-            return [
-                tuple(jnp.zeros((number, n, n), factor_dtype_for(x, factor_dtype)) for n in shape)
-                for number, shape in blocks_of(x).groups
-            ]
+            dtype = factor_dtype_for(x, factor_dtype)
+            return [tuple(jnp.zeros(n, dtype) for n in group) for group in blocks_of(x).matrices]
 
         def identities(x: Array) -> list[Matrices]:
+            dtype = factor_dtype_for(x, factor_dtype)
             return [
-                tuple(
-                    jnp.tile(jnp.eye(n, dtype=factor_dtype_for(x, factor_dtype)), (number, 1, 1))
-                    for n in shape
-                )
-                for number, shape in blocks_of(x).groups
+                tuple(jnp.tile(jnp.eye(n, dtype=dtype), (number, 1, 1)) for number, n, _ in group)
+                for group in blocks_of(x).matrices
             ]
 
         nu = jax.tree.map(lambda x: real_full_like(x, 0), params) if has_nu else None
@@ -216,7 +212,10 @@ def scale_by_shampoo(
             return jnp.where(early, n, over_size(d, lengths[1]) * cast(lengths[0], d.dtype))
 
         blocks = [blocks_of(g) for g in grads.arrays]
-        mus, nus, all_factors, roots = map(grads.beside, state[1:])
+        mus, shapes = grads.beside(state.mu), [own.matrices for own in blocks]
+        nus = grads.fitting(state.nu, "nu", [g.shape if has_nu else None for g in grads.arrays])
+        all_factors = grads.fitting(state.factors, "factors", shapes)
+        roots = grads.fitting(state.roots, "roots", shapes)
         cut = [own.split(g) for own, g in zip(blocks, grads.arrays, strict=True)]
         factors = [
             [next_factors(*group) for group in zip(*leaf, strict=True)]

@@ -186,7 +186,12 @@ def scale_by_soap(
 
         grads = Gradients.of(updates, state.mu, "scale_by_soap")
         axes = [axes_of(g) for g in grads.arrays]
-        fields = map(grads.beside, state[1:])
+        shapes = [own.matrices for own in axes]
+        fields = [
+            *map(grads.beside, (state.mu, state.nu)),
+            grads.fitting(state.factors, "factors", shapes),
+            grads.fitting(state.bases, "bases", shapes),
+        ]
         old = [
             _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
             for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
