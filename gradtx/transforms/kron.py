@@ -293,15 +293,27 @@ def _fitted_to_noise(factors: Matrices, g: Array, key: Array, rate: float | Arra
 
 
 def _solved(q: Array | None, x: Array, axis: int) -> Array:
-    """y with Q^H y = x along an axis, for a triangular or diagonal Q."""
+    """y with Q^H y = x along an axis, for an upper triangular or diagonal Q.
+
+    Solvers take their matrices by columns, as arrays are that lie by rows and are seen transposed:
+    so nothing is copied into another order if the axis is the first or the last.
+    """
     assert q is not None
-    moved = jnp.moveaxis(x, axis, 0)
-    flat = moved.reshape(len(q), -1)
     if q.ndim == 1:
-        flat = flat / q.conj()[:, None]
-    else:
-        flat = jax.scipy.linalg.solve_triangular(row_major(q), flat, trans="C", lower=False)
-    return jnp.moveaxis(flat.reshape(moved.shape), 0, axis)
+        return x / q.conj().reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+    by_columns = row_major(q).mT
+    if axis == 0:
+        right_hand_sides = x.reshape(len(q), -1).mT
+        y = lax.linalg.triangular_solve(
+            by_columns, right_hand_sides, lower=True, transpose_a=True, conjugate_a=True
+        )
+        return y.mT.reshape(x.shape)
+    moved = jnp.moveaxis(x, axis, -1)
+    right_hand_sides = moved.reshape(-1, len(q)).mT
+    y = lax.linalg.triangular_solve(
+        by_columns, right_hand_sides, left_side=True, lower=True, conjugate_a=True
+    )
+    return jnp.moveaxis(y.mT.reshape(moved.shape), -1, axis)
 
 
 def _fitted(old: _Fit, m: Array, rate: float | Array) -> _Fit:
