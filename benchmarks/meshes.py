@@ -49,7 +49,9 @@ class Trial:
         mesh = jax.make_mesh(sizes, axes, axis_types=(kind,) * len(sizes))
         rng = np.random.default_rng(0)
         shapes = {"w": (8, 16), "b": (16,), "s": ()}
-        specs: Any = {"w": (*axes, None)[:2], "b": axes[-1:], "s": ()}
+        # As JAX itself spells them: another spelling is another place or type to it.
+        rows = (*axes, None)[:2] if explicit else axes
+        specs: Any = {"w": rows, "b": axes[-1:], "s": ()}
 
         def draw(low: float) -> Any:
             return {k: np.asarray(rng.uniform(low, 2, s), np.float32) for k, s in shapes.items()}
