@@ -16,7 +16,15 @@ from gradtx.core.leaves import path_words
 from gradtx.core.placing import divided_like, explicit_mesh, kept_like, on_auto_axes
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.precision.blocks import is_whole
-from gradtx.precision.formats import Format, Stored, code_of, format_of, is_stored, shapes_of
+from gradtx.precision.formats import (
+    FORMATS,
+    Format,
+    Stored,
+    code_of,
+    format_of,
+    is_stored,
+    shapes_of,
+)
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
@@ -169,12 +177,14 @@ def _update_in_parts(
 
 def _kept(new: Stored, old: Stored) -> Stored:
     """A new moment where the old one lies, which XLA would leave if devices share blocks."""
-    code = code_of(format_of(old))
-    if code is None:
-        return new
-    devices = max(jax.typeof(x).sharding.mesh.size for x in jax.tree.leaves(old))
+    form = format_of(old)
+    code = code_of(form)
+    if form is None or code is None or form != FORMATS[form.name]:
+        return new  # not in blocks, or in such as were made for the shards
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(old)]
+    most = max((n for mesh in meshes for n in mesh.axis_sizes), default=1)
     codes, _ = jax.eval_shape(code.take, shapes_of(old))
-    return new if is_whole(code.cut(codes.shape), devices) else jax.tree.map(kept_like, new, old)
+    return new if is_whole(code.cut(codes.shape), most) else jax.tree.map(kept_like, new, old)
 
 
 class _Held(NamedTuple):
