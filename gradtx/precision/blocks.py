@@ -207,11 +207,11 @@ LARGEST_RUN = 256
 _SMALLEST_TILE = 32
 
 
-def is_whole(cut: Cut, devices: int) -> bool:
-    """Whether so many devices hold whole blocks however they divide the array evenly."""
-    if devices <= 1 or isinstance(cut, Tiles):
+def is_whole(cut: Cut, parts: int) -> bool:
+    """Whether blocks stay whole if any axis of the array is divided into so many parts."""
+    if parts == 1 or isinstance(cut, Tiles):
         return True
-    return cut.rows == cut.shape and cut.rows[-1] % (devices * cut.size) == 0
+    return cut.rows == cut.shape and cut.rows[-1] % (parts * cut.size) == 0
 
 
 def _are_whole(runs: Runs, shard: Shape) -> bool:

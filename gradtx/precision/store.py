@@ -96,10 +96,15 @@ def store(
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
-    becomes NaN as a whole. Blocks lie along the last axis, and the last of a row may be shorter, so
-    that none straddles the shards of other axes; where that axis is shorter than a block, they
-    follow the order of memory, and XLA moves parts of them between devices. The random bits depend
+    becomes NaN as a whole. Blocks lie along the last axis, and the last of a row may be shorter;
+    where that axis is shorter than a block, they follow the order of memory. The random bits depend
     on the seed, the step and the path in the state, so that each moment of a parameter has its own.
+
+    On a mesh, init cuts smaller blocks, runs or tiles of 32 numbers at least, where devices would
+    share one: a step then needs nothing of other devices. It sees how the mesh divides a parameter
+    that is given as an array or, under `jax.jit` too, if the axes of the mesh are explicit. Under
+    `jax.jit` with automatic axes it does not, and the state is cut as on one device. The shapes of
+    a state say how it is cut, and any may be given to update; `migrate` brings it to another cut.
 
     What `inner` computes element by element runs where the blocks are, so that no moment is stored
     in float32 on the way. Bytes that an AdamW step accesses per float32 parameter, by the programs

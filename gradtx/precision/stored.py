@@ -17,7 +17,15 @@ from gradtx.core.leaves import path_words
 from gradtx.core.placing import kept_like
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.precision.blocks import is_whole
-from gradtx.precision.formats import Format, Stored, code_of, format_of, is_stored, shapes_of
+from gradtx.precision.formats import (
+    FORMATS,
+    Format,
+    Stored,
+    code_of,
+    format_of,
+    is_stored,
+    shapes_of,
+)
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
@@ -169,17 +177,19 @@ def _update_in_parts(
 
 
 def _kept(new: Stored, old: Stored) -> Stored:
-    """A new moment where the old one lies. XLA would leave the codes if devices share blocks, and
-    scales, which are small, in any case."""
-    code = code_of(format_of(old))
-    if code is None:
+    """A new moment where the old one lies. XLA would leave codes if devices share blocks, which
+    those do not that were made for the shards, and it may leave scales in any case."""
+    form = format_of(old)
+    code = code_of(form)
+    if form is None or code is None:
         return new
-    devices = max(jax.typeof(x).sharding.mesh.size for x in jax.tree.leaves(old))
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(old)]
+    most = max((n for mesh in meshes for n in mesh.axis_sizes), default=1)
     codes, _ = jax.eval_shape(code.take, shapes_of(old))
-    whole = is_whole(code.cut(codes.shape), devices)
+    stays = form != FORMATS[form.name] or is_whole(code.cut(codes.shape), most)
 
     def kept(x: jax.Array, before: jax.Array) -> jax.Array:
-        return x if whole and x.shape == codes.shape else kept_like(x, before)
+        return x if stays and x.shape == codes.shape else kept_like(x, before)
 
     return jax.tree.map(kept, new, old)
 
