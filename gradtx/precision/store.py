@@ -200,8 +200,8 @@ def _choose(
 ) -> dict[str, Format]:
     """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
-    shaped = [moment for moment in moments if not moment.is_factor]
-    if not shaped and "" in patterns and jax.tree.leaves(params):
+    sought = [x for x in moments if not x.is_factor] if "" in patterns else moments
+    if not sought and jax.tree.leaves(params):
         raise ValueError(
             f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )

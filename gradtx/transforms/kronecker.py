@@ -67,8 +67,9 @@ class Gradients(NamedTuple):
 
         Raises: ValueError, with the leaf's path, for a state that other arguments have made.
         """
-        held, paths = self.beside(field), Leaves.of(self.tree(self.arrays)).paths
-        for x, wanted, path in zip(held, shapes, paths, strict=True):
+        leaves, held = Leaves.of(self.tree(self.arrays)), self.beside(field)
+        there = (path for path, x in zip(leaves.paths, leaves.values, strict=True) if x is not None)
+        for x, wanted, path in zip(held, shapes, there, strict=True):
             found = jax.tree.map(np.shape, x)
             if found != wanted:
                 raise ValueError(

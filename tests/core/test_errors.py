@@ -648,6 +648,6 @@ def test_what_needs_the_parameters_is_named_as_the_user_wrote_it(tx: Any, name: 
     ids=["soap", "blocks", "grafting", "kron", "method"],
 )
 def test_factors_that_other_arguments_have_made_are_named(tx: Any, other: Any, field: str) -> None:
-    params = {"w": jnp.ones((4, 4))}
+    params = {"absent": None, "w": jnp.ones((4, 4))}
     with pytest.raises(ValueError, match=rf"at w: the shapes of the state's {field} are .*, not "):
         tx.update(params, other.init(params), params)
