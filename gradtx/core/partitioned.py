@@ -97,7 +97,8 @@ def run_on_shards(
     hinted: the same for XLA for TPU, which does not partition functions in this way and does not
     say how batches are divided.
     """
-    untyped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (batches, others))
+    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped
+    untyped = jax.tree.map(lambda x: shaped(x.shape, x.dtype), (batches, others))
     made = jax.eval_shape(whole, *untyped)
 
     def divisions(specs: Sequence[PartitionSpec], sizes: Sizes) -> list[Division]:
