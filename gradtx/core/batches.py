@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ from gradtx.core.partitioned import (
     mesh_of,
     run_on_shards,
 )
-from gradtx.core.spread import DECOMPOSITION, Hints, Kind, Plan, Work
+from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work, expected
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
@@ -39,7 +40,7 @@ def in_batches(
     operands: Sequence[jax.Array | None],
     *given: Any,
     work: Work = DECOMPOSITION,
-    kinds: Sequence[Kind] | None = None,
+    kinds: Sequence[Hashable] | None = None,
 ) -> list[jax.Array | None]:
     """function(operand, *given) for each operand, in one call for those whose shapes agree after
     the first axis, or in a few if together they have more than `LARGEST` elements.
@@ -47,8 +48,8 @@ def in_batches(
     function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
     be concatenated; None and empty arrays are returned as they are. given: trees; the function must
-    not use traced arrays but these. work, kinds: what the function does, and what is known of the
-    operands: they decide how matrices that are divided among devices are computed on.
+    not use traced arrays but these. work: what the function does, which decides how matrices that
+    are divided among devices are computed on. kinds: those of one kind are probably divided alike.
     """
     present = [i for i, x in enumerate(operands) if x is not None and x.size]
     arrays = [x for i in present if (x := operands[i]) is not None]
@@ -57,7 +58,7 @@ def in_batches(
     if mesh is None:
         results = call.whole(arrays, others)
     else:
-        own = [Kind() if kinds is None else kinds[i] for i in present]
+        own = [None if kinds is None else kinds[i] for i in present]
         unseen = functools.partial(call.unseen, kinds=own, mesh=mesh)
         results = run_on_shards(call.on_shards, call.whole, unseen, arrays, others, mesh)
     made = list(operands)
@@ -126,15 +127,16 @@ class _Call(NamedTuple):
         self,
         operands: Arrays,
         others: Arrays,
-        kinds: Sequence[Kind],
+        kinds: Sequence[Hashable],
         mesh: AbstractMesh | Mesh,
     ) -> Arrays:
         """Of operands of which it is not known how they are divided: those of a kind in batches,
         laid by constraints as would be best if they were divided as expected."""
         made, function = list(operands), self.with_others(others)
-        for kind, members in _equal(operands, kinds):
+        ((width, _),) = Counter(n for x in operands for n in x.shape[1:]).most_common(1)
+        for _, members in _equal(operands, kinds):
             own = [operands[i] for i in members]
-            division = kind.expected(own[0].shape, mesh.shape)
+            division = expected(own[0].shape, width, mesh.shape)
             rows, columns = own[0].shape[1:]
             number = sum(map(len, own))
             plan = Plan.best(division, mesh.shape, number, (rows, columns), self.work)

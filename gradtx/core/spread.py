@@ -10,7 +10,7 @@ axes of the mesh divide their columns instead. An estimate of the time decides w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -211,20 +211,13 @@ class Plan(NamedTuple):
         return lax.dynamic_slice_in_dim(x, lax.axis_index(names) * length, length, axis)
 
 
-class Kind(NamedTuple):
-    """What can be known of an operand without being told how it is divided: those of one name are
-    probably divided alike; transposed: its rows are the columns of an array of the user's."""
-
-    name: Hashable = None
-    transposed: bool = False
-
-    def expected(self, shape: Sequence[int], sizes: Sizes) -> Division:
-        """As matrices are mostly divided: the last axis of a mesh divides columns, the other axes
-        rows."""
-        names = tuple(sizes)
-        spec: list[Names] = [names[:-1], names[-1:]]
-        rows, columns = spec[::-1] if self.transposed else spec
-        return Division.of(shape, shape, Division((), rows, columns).spec, sizes)
+def expected(shape: Sequence[int], width: int, sizes: Sizes) -> Division:
+    """How a batch of matrices is probably divided: along the last axis of the mesh on the side that
+    is not as long as most are, the width of the model, along the others on the other side."""
+    *others, last = sizes
+    sides: tuple[Names, Names] = (tuple(others), (last,))
+    rows, columns = sides[::-1] if shape[1] != width == shape[2] else sides
+    return Division.of(shape, shape, Division((), rows, columns).spec, sizes)
 
 
 class Hints(NamedTuple):

@@ -18,7 +18,7 @@ from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.numerics import over_size, running_mean, times, zeros_like
 from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
-from gradtx.core.spread import NEWTON_SCHULZ, Kind, lengths, summed
+from gradtx.core.spread import NEWTON_SCHULZ, lengths, summed
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import per_tree, recipe
@@ -65,10 +65,7 @@ def orthogonal_momentum(
             [None if x is None else _rounded(_lying(x), ns_dtype)[None] for x in leaves.values],
             *(ns_coefficients, ns_steps, eps),
             work=NEWTON_SCHULZ,
-            kinds=[
-                Kind(kind, x is not None and x.shape[0] > x.shape[1])
-                for kind, x in zip(leaves.kinds, leaves.values, strict=True)
-            ],
+            kinds=leaves.kinds,
         )
         return leaves.tree(
             None if y is None else _restored(y[0], x, adjust_lr_fn)

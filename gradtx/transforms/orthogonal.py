@@ -21,7 +21,7 @@ from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
-from gradtx.core.spread import DECOMPOSITION, NEWTON_SCHULZ, Kind, Work, lengths, summed
+from gradtx.core.spread import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import (
@@ -351,10 +351,10 @@ def of_matrices(
         for x, layout in zip(leaves.values, layouts, strict=True)
     ]
     kinds = [
-        Kind((kind, i), rows > columns)
+        (kind, i)
         for kind, layout in zip(leaves.kinds, layouts, strict=True)
         if layout is not None
-        for i, (rows, columns) in enumerate(layout.shapes())
+        for i, _ in enumerate(layout.shapes())
     ]
     every = [piece for own in pieces for piece in own]
     made = iter(in_batches(function, every, *given, work=work, kinds=kinds))
