@@ -74,7 +74,7 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """x, of the shape of `like`, where that lies, if it lies on a mesh of several devices: XLA might
+    """x, of the shape of `like`, where that lies if it is on a mesh of several devices: XLA might
     divide otherwise what it has made of parts of it."""
     mesh = jax.typeof(like).sharding.mesh
     if mesh.size <= 1 or mesh.axis_types != (AxisType.Auto,) * len(mesh.axis_types):

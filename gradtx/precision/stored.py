@@ -131,7 +131,7 @@ def _update_in_parts(
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.tree.unflatten(treedef, given))
     function = Function(jaxpr, chosen)
     held = {function.inputs[i]: _Held(*leaves[i]) for i in chosen}
-    stored = {path: x for path, x in held.values()}
+    stored = {one.path: one.stored for one in held.values()}
 
     outputs = [
         (path[1:] if path[0].idx == 1 else None, x)
