@@ -197,6 +197,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table(["mesh", "examples", *CHECKS, "cells"], lines)
 
 
+def written(folder: Path) -> str:
+    """The table of the results in a folder, with the command that made them."""
+    path = folder / RESULTS.name
+    if not path.exists():
+        return "No results yet: `python -m benchmarks.meshes`."
+    data = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    return f"{table(data['rows'])}\n\n(`{data['command']}`; {versions})"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Try everything and write the results, or print those that are there."""
     parser = argparse.ArgumentParser(

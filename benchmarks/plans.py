@@ -83,6 +83,16 @@ def table(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def written(folder: Path) -> str:
+    """The table of the results in a folder, with the command that made them."""
+    path = folder / RESULTS.name
+    if not path.exists():
+        return "No results yet: `python -m benchmarks.plans`."
+    data = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    return f"{table(data['rows'])}\n\n(`{data['command']}`; {versions})"
+
+
 def _cells(row: Row) -> list[str]:
     made = Plan(**{name: row[name] for name in row if name != "case"})
     sizes = (made.params, made.grads, made.state, made.temporary or 0)
