@@ -112,7 +112,7 @@ def replaced(text: str, folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write the tables or, with --check, say whether they match the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
-    parser.add_argument(
+    parser.add_argument("--page", type=Path, help="the file to write; default: all with tables")
         "--page", type=Path, help="the file to write; default: all that have tables"
     )
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of results")

@@ -99,15 +99,17 @@ def _use_kept_programs(yes: bool) -> None:
 
 
 _finished = itertools.count(1)
-_MAPPINGS = Path("/proc/self/maps")
+_PROCESS = Path("/proc/self")
 
 
 def pytest_runtest_teardown() -> None:
-    """Forget what was compiled, before it is too much: with all that JAX keeps of it, some 3 GB at
-    6,000 memory mappings. Linux allows a process 65,530, and XLA aborts where there are no more."""
-    if next(_finished) % 200 or not _MAPPINGS.exists():
+    """Forget what was compiled, before it is too much: at 4 GB, or at a tenth of the 65,530 memory
+    mappings that Linux allows a process, without which XLA aborts."""
+    if next(_finished) % 200 or not _PROCESS.exists():
         return
-    if _MAPPINGS.read_bytes().count(b"\n") > 6_000:
+    pages = int((_PROCESS / "statm").read_text().split()[1])
+    mappings = (_PROCESS / "maps").read_bytes().count(b"\n")
+    if pages * os.sysconf("SC_PAGE_SIZE") > 4e9 or mappings > 6_500:
         jax.clear_caches()
 
 
