@@ -64,7 +64,8 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     data = json.loads(path.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     about = f"{data['task']}. " if "task" in data else ""
-    where = f"{data['device']['processor']}, {data['device']['cores']} cores"
+    cores = data["device"]["cores"]
+    where = f"{data['device']['processor']}, {cores} core{'s' if cores > 1 else ''}"
     parts = [table(data["rows"]), f"({about}`{data['command']}`; {where}; {versions})"]
     if path.with_suffix(".png").exists():
         parts.append(f"![{path.stem}](../benchmarks/results/{name}.png)")
