@@ -191,7 +191,7 @@ def compare(name: str, shapes: Shapes, periods: int, period: int) -> dict[str, A
     """The times of one optimizer, step by step in turn."""
     pair = PAIRS[name]
     params, grads = draw(shapes, 0), [draw(shapes, seed) for seed in range(1, GRADIENTS + 1)]
-    sides: list[Ours | Theirs] = [
+    sides: list[Callable[[int], float]] = [
         Ours(pair.ours(period), params, grads),
         Theirs(lambda tensors: pair.theirs(tensors, period), params, grads),
     ]

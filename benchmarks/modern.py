@@ -27,8 +27,8 @@ from benchmarks.parameters import Shapes, abstract, blocks, equal_leaves, gpt2, 
 from benchmarks.recipes import step_of
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, write_rows
-from benchmarks.targets import EXAMPLES, Target
 from gradtx import GradientTransformation
+from gradtx.sharding.targets import EXAMPLES, Target
 
 Row = dict[str, Any]
 

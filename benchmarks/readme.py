@@ -64,7 +64,8 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     data = json.loads(path.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     about = f"{data['task']}. " if "task" in data else ""
-    where = f"{data['device']['processor']}, {data['device']['cores']} cores"
+    cores = data["device"]["cores"]
+    where = f"{data['device']['processor']}, {cores} core{'s' if cores > 1 else ''}"
     parts = [table(data["rows"]), f"({about}`{data['command']}`; {where}; {versions})"]
     if path.with_suffix(".png").exists():
         parts.append(f"![{path.stem}](../benchmarks/results/{name}.png)")
@@ -113,8 +114,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the tables or, with --check, say whether they match the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
     parser.add_argument("--page", type=Path, help="the file to write; default: all with tables")
-        "--page", type=Path, help="the file to write; default: all that have tables"
-    )
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of results")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if they differ")
     options = parser.parse_args(arguments)

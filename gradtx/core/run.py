@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.tree_util import GetAttrKey, keystr
 
-from gradtx.core.explicit import on_auto_axes
+from gradtx.core.explicit import explicit_mesh, on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.origin import StateError, in_classes_of, located_in
 from gradtx.core.place import Place, check_places
@@ -105,6 +105,8 @@ def update(
         flat, new = _run(tx, *given, rounded=rounded)
         return flat.result(), new
 
+    if explicit_mesh(updates) is None:
+        return run(tx, updates, state, params, extra)
     alike = jax.tree.structure(updates) == jax.tree.structure(params)  # type: ignore[operator]
     like = (params if alike else updates, state)
     return on_auto_axes(run, (tx, updates, state, params, extra), like)
@@ -124,6 +126,8 @@ def step(
         flat, new = _run(tx, *given, applying=True)
         return flat.applied_to(params), new
 
+    if explicit_mesh(updates) is None:
+        return run(tx, updates, state, params, extra)
     return on_auto_axes(run, (tx, updates, state, params, extra), (params, state))
 
 

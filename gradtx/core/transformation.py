@@ -16,7 +16,7 @@ from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.kinship import KinOfOptax
-from gradtx.core.manual import named
+from gradtx.core.manual import manual_axes, named
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
@@ -83,7 +83,9 @@ class GradientTransformation(KinOfOptax, Value):
         params may be `ShapeDtypeStruct`s if no rule computes with their values. Raises: TypeError
         if one does, and, with the leaf's path, for a leaf that is not a floating array.
         """
-        return whole_sums(self.definition.name, partial(run.init, self), params)
+        if manual_axes():
+            return whole_sums(self.definition.name, partial(run.init, self), params)
+        return run.init(self, params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
@@ -97,15 +99,19 @@ class GradientTransformation(KinOfOptax, Value):
         """
         if extra:
             check_known(self, lambda name: self.takes(name, extra), extra)
-        update = partial(run.update, self)
-        return whole_sums(self.definition.name, update, updates, state, params, extra)
+        if manual_axes():
+            update = partial(run.update, self)
+            return whole_sums(self.definition.name, update, updates, state, params, extra)
+        return run.update(self, updates, state, params, extra)
 
     def _step(
         self, updates: Updates, state: OptState, params: Params, extra: Extra
     ) -> tuple[Params, OptState]:
         """`gradtx.step`: the params after the update, and the new state."""
-        step = partial(run.step, self)
-        return whole_sums(self.definition.name, step, updates, state, params, extra)
+        if manual_axes():
+            step = partial(run.step, self)
+            return whole_sums(self.definition.name, step, updates, state, params, extra)
+        return run.step(self, updates, state, params, extra)
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:

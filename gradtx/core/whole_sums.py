@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from gradtx.core.leaves import at, shown
-from gradtx.core.manual import EACH_SHARD, SCOPE, manual_axes, varies_over
+from gradtx.core.manual import EACH_SHARD, SCOPE, varies_over
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 
 def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
-    """function(*trees), with an error where it would return what is summed over pieces of arrays.
+    """function(*trees), inside `jax.shard_map`, with an error where it would return what is summed
+    over pieces of arrays.
 
     name: that of the transformation, if it is not known which part of it sums.
     """
-    if not manual_axes():
-        return function(*trees)
     entries, treedef = jax.tree_util.tree_flatten_with_path(trees)
     leaves = [x for _, x in entries]
     traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]

@@ -65,9 +65,13 @@ def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -
     leaves to one of these. complete: whether a pattern that gets no leaf is an error.
     """
     tree = given(leaves.tree(leaves.values)) if is_function(given) else given
-    if by_pattern(tree) and tree.keys() != _names(leaves):
-        found = first_matching(tuple(tree), leaves.paths, where, complete=complete)
-        numbers = [None if pattern is None else tree[pattern] for pattern in found]
+    if by_pattern(tree):
+        names = _names(leaves)
+        if set(names) <= tree.keys():
+            found: Sequence[Any] = names
+        else:
+            found = first_matching(tuple(tree), leaves.paths, where, complete=complete)
+        numbers = [None if key is None else tree[key] for key in found]
         return [None if own is None else Axes.of(own) for own in numbers]
     try:
         spread = jax.tree.map(Axes.of, tree, is_leaf=_is_numbers)
@@ -90,10 +94,9 @@ def by_pattern(given: object) -> TypeGuard[Mapping[str, Any]]:
     )
 
 
-def _names(leaves: Leaves) -> set[object]:
-    """The keys of the leaves' tree, if it is a mapping."""
-    tree = leaves.tree(leaves.values)
-    return set(tree) if isinstance(tree, Mapping) else set()
+def _names(leaves: Leaves) -> list[object]:
+    """For each leaf, the key under which it lies in the tree, if that is a mapping."""
+    return [getattr(path[0], "key", None) if path else None for path in leaves.key_paths]
 
 
 @dataclass(frozen=True)

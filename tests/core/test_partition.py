@@ -66,7 +66,7 @@ def test_other_leaves_and_frozen_groups_allocate_nothing() -> None:
             ["bais", "."],
             "the pattern 'bais' gets no leaf .no match.; the paths are: enc",
         ),
-        ([".", "bias"], "the pattern 'bias' gets no leaf .earlier patterns take all that it"),
+        ([".", "bias"], "the pattern 'bias' gets no leaf .all it matches is taken by earlier"),
     ],
 )
 def test_patterns_that_do_not_cover_or_do_nothing(patterns: list[str], message: str) -> None:

@@ -64,7 +64,7 @@ def test_unknown_names_of_many_get_the_nearest_and_what_lists_all(capsys, words,
     [
         ("compare --steps 0", "positive whole number, got '0'"),
         ("compare --steps many", "positive whole number, got 'many'"),
-        ("compare --seeds a", "whole numbers such as 0,1,2, got 'a'"),
+        ("compare --seeds a", "whole numbers such as 0,1,2, below 2**32, got 'a'"),
         ("compare --optimizers ,", "no optimizer named"),
         ("compare --out picture.txt", ".png"),
         ("compare --out nowhere/picture.png", "there is no folder"),

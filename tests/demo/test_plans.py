@@ -23,10 +23,10 @@ def test_a_row_for_each_optimizer(capsys):
 def test_five_optimizers_by_default_and_the_state_spread(capsys):
     assert main([*LLAMA, "--layout", "tensor", "--zero", "data", "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
-    assert "layout tensor, state over data too, not compiled" in out
+    assert "layout tensor, state over data too, not compiled" in " ".join(out.split())
     assert all(name in out for name in ("adamw", "lion", "adafactor", "muon", "int8"))
-    muon = next(line for line in out.splitlines() if line.startswith("muon"))
-    adamw = next(line for line in out.splitlines() if line.startswith("adamw"))
+    muon = next(line for line in out.splitlines() if "muon" in line)
+    adamw = next(line for line in out.splitlines() if line.strip().startswith("adamw"))
     # Half of AdamW's but for what is no hidden matrix.
     assert int(muon.split()[3]) < 0.6 * int(adamw.split()[3])
 
