@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from gradtx.core.dtypes import (
 )
 from gradtx.core.leaf_states import Row, leaf_state, row_of
 from gradtx.core.leaves import describe
-from gradtx.core.manual import named
+from gradtx.core.manual import manual_axes, named
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import INSTEAD, show_class, show_state
 from gradtx.core.problem import Extra
@@ -170,9 +171,12 @@ def _update_leaf(
     dtype = compute_dtype(grad.dtype, stored)
     update = cast(grad, dtype)
     given = {"param": None if param is None else cast(param, dtype), "leaf": Leaf(stored, words)}
+    # Asked once: nothing is named outside of `jax.shard_map`.
+    scope = named if manual_axes() else nullcontext
     new_rows = []
     for spec, own, row in zip(specs, shared, rows, strict=True):
-        update, new_row = _apply(spec, own, dtype, update, row, given)
+        with scope(spec.definition.name):
+            update, new_row = _apply(spec, own, dtype, update, row, given)
         new_rows.append(new_row)
     return update if dtype == out_dtype else cast(update, out_dtype), new_rows
 
@@ -196,8 +200,7 @@ def _apply(
     if "step" in spec.inputs.names:
         available["step"] = Step(shared.count, biases)
     try:
-        with named(name):
-            result = spec.inputs.call(rule.update, available, shared.extra)
+        result = spec.inputs.call(rule.update, available, shared.extra)
     except AttributeError as error:
         problem = _misses_state(error, grad, row, state)
         if problem is None:

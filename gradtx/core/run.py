@@ -161,7 +161,8 @@ def _run_line(
     try:
         held = line.composite._split(state, "")
         for link in line.requiring:
-            link.transformation.check_given(link.written, params is not None, extra)
+            written = link.owner or link.transformation
+            link.transformation.check_given(written, params is not None, extra)
         flat = FlatUpdates.of(name, updates, params)
         every, none = [True] * len(flat.values), [False] * len(flat.values)
         selections = [
