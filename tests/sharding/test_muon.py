@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +38,7 @@ def mesh_of(name: str, kind: AxisType = AxisType.Auto) -> Mesh:
     return Mesh(grid, tuple(sizes), axis_types=(kind,) * len(sizes))
 
 
-def some(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Any]:
+def some(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
 
@@ -137,7 +137,13 @@ def expected(name: str) -> Any:
 
 
 # Three of a kind, one that lies the other way, and one by itself.
-LEAVES = {"a": (16, 32), "b": (16, 32), "c": (16, 32), "t": (32, 16), "d": (32, 32)}
+LEAVES: dict[str, tuple[int, ...]] = {
+    "a": (16, 32),
+    "b": (16, 32),
+    "c": (16, 32),
+    "t": (32, 16),
+    "d": (32, 32),
+}
 TRANSFORMATIONS: dict[str, Any] = {
     "muon": gradtx.muon(0.1),
     "scale_by_muon": gradtx.scale_by_muon(),
