@@ -88,9 +88,9 @@ def test_collectives(shapes: Any, spec: Any, number: int, share: float) -> None:
     mesh, specs = mesh_of("2x4"), dict.fromkeys(shapes, spec)
     stacked = len(next(iter(shapes.values()))) == 3
     tx = gradtx.scale_by_muon(weight_dimension_numbers=STACK if stacked else None)
+    shaped: Any = jax.ShapeDtypeStruct  # untyped too
     placed = {
-        k: jax.ShapeDtypeStruct(s, jnp.float32, sharding=NamedSharding(mesh, specs[k]))
-        for k, s in shapes.items()
+        k: shaped(s, jnp.float32, sharding=NamedSharding(mesh, specs[k])) for k, s in shapes.items()
     }
     state = jax.eval_shape(tx.init, placed)._replace(mu=placed)
     program = step_of(tx).lower(placed, state, placed).compile()
