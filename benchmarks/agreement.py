@@ -97,13 +97,13 @@ def agreements(
     """Of every optimizer, in the `seconds` that are left."""
     places = (device, jax.devices("cpu")[0])
     work = {
-        (name, place): partial(compiled, check, where)
+        (name, where): partial(compiled, check, where)
         for name, check in CHECKS.items()
-        for place, where in enumerate(places)
+        for where in places
     }
     trainers = side_by_side(work, seconds())
     for name, check in CHECKS.items():
-        both = [trainers[name, place] for place in range(2)]
+        both = [trainers[name, where] for where in places]
         error = next((x for x in both if isinstance(x, Exception)), None)
         if error is None and seconds() <= 0:
             error = TimeoutError("no time left")

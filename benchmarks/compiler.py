@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from benchmarks.hlo import tally
 from benchmarks.recipes import Step
 from benchmarks.results import library_versions
-from benchmarks.targets import ENVIRONMENT, Target
 from gradtx import OptState, Params, Updates
+from gradtx.sharding.targets import ENVIRONMENT, Target
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,13 +47,28 @@ class Training(NamedTuple):
 class Figures:
     """What a program does in one call, on all devices together.
 
-    bytes: accessed. temporary: bytes. kernels, collectives: on each device.
+    bytes: accessed. temporary: bytes. kernels, collectives: on each device. quiet, due: bytes and
+    kernels of a step in which nothing is due that happens now and then, and of one in which it is.
+    seconds: to compile it, which is no exact figure.
     """
 
     bytes: float
     temporary: float
     kernels: int
     collectives: dict[str, int]
+    quiet: tuple[float, int]
+    due: tuple[float, int]
+    seconds: float = field(compare=False)
+
+    def per(self, parameters: int) -> dict[str, Any]:
+        """The fields by name, bytes for each parameter."""
+        found = asdict(self)
+        for name in ("bytes", "temporary"):
+            found[name] /= parameters
+        for name in ("quiet", "due"):
+            size, kernels = found[name]
+            found[name] = [size / parameters, kernels]
+        return found
 
 
 class CompileError(Exception):
@@ -102,7 +118,9 @@ class Compiler:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([function, *arguments]) + "\n")
         self.process.stdin.flush()
-        return Figures(**self._answer())
+        answer = self._answer()
+        quiet, due = (tuple(answer.pop(path)) for path in ("quiet", "due"))
+        return Figures(**answer, quiet=quiet, due=due)
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -152,9 +170,13 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
     )
     kept = jax.tree.map(lambda x: x.sharding, (params, state))
     jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=kept)
-    traced = jitted.trace(params, state, grads)
-    compiled = traced.lower(lowering_platforms=(target.platform,)).compile()
-    counted, cost = tally(compiled.as_text() or ""), compiled.cost_analysis()
+    lowered = jitted.trace(params, state, grads).lower(lowering_platforms=(target.platform,))
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    text, cost = compiled.as_text() or "", compiled.cost_analysis()
+    counted, *paths = (tally(text, due) for due in (None, 0, 1))
+    quiet, due = ((path.bytes * len(devices), path.kernels) for path in paths)
     # For CPU XLA counts itself. For GPU it says nothing, and for TPU it knows nothing of kernels
     # that are not its own and counts fast memory like the main one.
     size = cost["bytes accessed"] if target.platform == "cpu" else counted.bytes
@@ -164,6 +186,9 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
         temporary * len(devices),
         counted.kernels,
         dict(counted.collectives),
+        quiet,
+        due,
+        round(seconds, 1),
     )
 
 

@@ -41,7 +41,7 @@ import jax
 from benchmarks.agreement import STEPS
 from benchmarks.budget import NOT_REACHED, Batch, Budget, DeviceResults, Effort, Run, planned
 from benchmarks.measure import QUEUED, Pace, copy_bandwidth, plain_copy_bandwidth
-from benchmarks.options import command
+from benchmarks.options import command, names
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES, Recipe
 from benchmarks.report import headline, stroke, text_table
@@ -71,6 +71,7 @@ PLAN: tuple[Batch, ...] = (
     ("resnet50", (*FIRST, *OWN, "lamb")),
     ("matrices", ("lamb", "muon", *OWN)),
 )
+SETS = tuple(dict.fromkeys(name for name, _ in PLAN))
 
 
 class Goal(NamedTuple):
@@ -94,7 +95,7 @@ EFFORT = Effort(QUEUED, seconds=3.0)
 DRY_EFFORT = Effort(Pace(0.001, each=False), seconds=0.0)
 
 
-def start(device: jax.Device, typed: str, dry: bool) -> DeviceResults:
+def start(device: jax.Device, typed: str, dry: bool, plan: Sequence[Batch]) -> DeviceResults:
     """Results without cases: the device and its copy bandwidth."""
     elements, rounds = (2**18, 3) if dry else (2**28, 10)
     copies = {
@@ -104,7 +105,7 @@ def start(device: jax.Device, typed: str, dry: bool) -> DeviceResults:
     facts, versions = device_facts(device), library_versions()
     results = DeviceResults(facts, versions, now(), [typed], dry, 0.0, *max(copies.values()))
     results.copies = {kind: median for kind, (median, _) in copies.items()}
-    results.left_out = dict.fromkeys(planned(PLAN), NOT_REACHED)
+    results.left_out = dict.fromkeys(planned(plan), NOT_REACHED)
     return results
 
 
@@ -205,12 +206,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("--dry", action="store_true", help="on the CPU, with tiny sizes: whether all of it works")
+    add("--sets", type=names("sets", SETS), default=SETS, help=f"of {','.join(SETS)}; default: all")
     add("--minutes", type=float, default=8.0, help="at most; default: 8")
     add("--json", type=Path, help="default: benchmarks/results/device/; dry: nowhere")
     options = parser.parse_args(arguments)
     budget = Budget(60 * options.minutes)
     device = _device(options.dry)
-    results = start(device, command("benchmarks.device", arguments), options.dry)
+    plan = [batch for batch in PLAN if batch[0] in options.sets]
+    results = start(device, command("benchmarks.device", arguments), options.dry, plan)
     path = options.json or (None if options.dry else FOLDER / "device" / results.file_name)
 
     def done(what: str) -> None:
@@ -223,7 +226,7 @@ def main(arguments: Sequence[str]) -> int:
         results.write(path)
     effort = DRY_EFFORT if options.dry else EFFORT
     with jax.default_device(device):
-        Run(results, HERE, device, budget, effort, done).run(PLAN)
+        Run(results, HERE, device, budget, effort, done).run(plan)
     print(report(results))
     bad = [case for case in results.cases if case.error is not None]
     return int(bool(bad) or not all(agreement.good for agreement in results.agreements))

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.targets import Platform
+from gradtx.sharding.targets import Platform
 
 VARIABLES: dict[Platform, str] = {"cuda": "GRADTX_H100_PYTHON", "tpu": "GRADTX_TPU_PYTHON"}
 MAKE: dict[Platform, str] = {

@@ -84,24 +84,41 @@ class Tally:
         self.collectives += other.collectives
 
 
-def tally(hlo: str) -> Tally:
-    """Count what an optimized program runs."""
-    computations, entry = _computations(hlo)
-    found: dict[str, Tally] = {}
+def tally(hlo: str, due: int | None = None) -> Tally:
+    """Count what an optimized program runs: all of it, or one path through its branches.
 
-    def of(name: str) -> Tally:
-        if name not in found:
-            found[name] = total = Tally()
+    due: of conditionals inside of one another, how many take their dearest branch; those inside of
+    these take their cheapest. So with 0 nothing is due that a step only does now and then, and with
+    1 it is, but nothing that is rarer still. A loop of at most one turn is a conditional too.
+    """
+    computations, entry = _computations(hlo)
+    found: dict[tuple[str, int], Tally] = {}
+
+    def of(name: str, inside: int) -> Tally:
+        if (name, inside) not in found:
+            found[name, inside] = total = Tally()
             body = computations.get(name, {})
             for instruction in body.values():
-                if instruction.opcode in _COMPOSITE:
-                    for called in instruction.called:
-                        total.add(of(called))
-                else:
-                    total.add(_own(instruction, body, computations))
-        return found[name]
+                for part in parts(instruction, body, inside):
+                    total.add(part)
+        return found[name, inside]
 
-    return of(entry)
+    def parts(one: Instruction, body: Computation, inside: int) -> list[Tally]:
+        if one.opcode not in _COMPOSITE:
+            return [_own(one, body, computations)]
+        if due is None or not is_conditional(one):
+            return [of(called, inside) for called in one.called]
+        branches = [of(called, inside + 1) for called in one.called]
+        pick = max if inside < due else min
+        return [pick(branches, key=lambda branch: (branch.bytes, branch.kernels))]
+
+    def is_conditional(one: Instruction) -> bool:
+        """A loop that asks only whether a flag is set, which its one turn clears, is one of its
+        body and of its condition, which is nothing."""
+        idle = one.opcode == "while" and not of(one.called[0], 0).kernels
+        return one.opcode == "conditional" or idle
+
+    return of(entry, 0)
 
 
 def _own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,19 @@ from benchmarks.program import count_equations
 from benchmarks.recipes import Optimizer, Recipe, Step, step_of
 from benchmarks.results import CaseResult, Side
 from gradtx import Params, Updates
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def now() -> float:
+    """The seconds of the processor where there is one core, which other programs hardly change,
+    otherwise those of the clock."""
+    return time.process_time() if cores() == 1 else time.perf_counter()
 
 
 @dataclass

@@ -16,7 +16,17 @@ from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline as facts
 from benchmarks.results import FOLDER, CaseResult, Ratio, Results
-from gradtx.demo.figures import INK, MUTED, PALETTE, headline, new_figure, quiet, save
+from gradtx.demo.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    End,
+    headline,
+    label_ends,
+    new_figure,
+    quiet,
+    save,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,6 +157,60 @@ def draw_quality(rows: list[dict[str, Any]], task: str, path: Path) -> None:
     save(figure, path)
 
 
+# -- loss against steps and time -----------------------------------------------------------------
+
+
+def smooth(curves: np.ndarray) -> np.ndarray:
+    """[runs, points] -> running means over a twentieth of the points."""
+    window = max(1, curves.shape[1] // 20)
+    sums = np.cumsum(curves, axis=1)
+    sums[:, window:] -= sums[:, :-window].copy()
+    return np.asarray(sums / np.minimum(np.arange(1, curves.shape[1] + 1), window))
+
+
+def seconds_at(row: dict[str, Any], part: np.ndarray | float) -> np.ndarray:
+    """The seconds that a part of a run takes."""
+    ends = np.cumsum([0.0, *row["chunk_s"]])
+    return np.interp(part, np.linspace(0, 1, len(ends)), ends)
+
+
+def draw_curves(kept: dict[str, Any], path: Path) -> None:
+    """The loss against steps, and against seconds: the mean and the range of the runs."""
+    rows, cores = kept["rows"], kept["device"]["cores"]
+    figure = new_figure("benchmarks", 11.0, 5.8)
+    by_step, by_time = figure.subplots(1, 2, sharey=True)
+    every = [smooth(np.asarray(row["curves"])) for row in rows]
+    ends = [
+        End(row["optimizer"], float(own.mean(0)[-1]), color)
+        for row, own, color in zip(rows, every, PALETTE, strict=False)
+    ]
+    for axes, title in ((by_step, "against steps"), (by_time, "against time")):
+        quiet(axes, title)
+        axes.axhline(ends[0].y, color=MUTED, linewidth=0.9, dashes=(4, 3), zorder=1)
+    for row, own, end in zip(rows, every, ends, strict=True):
+        part = np.arange(1, own.shape[1] + 1) / own.shape[1]
+        seconds = seconds_at(row, part)
+        for axes, x in ((by_step, row["steps"] * part), (by_time, seconds)):
+            axes.plot(x, own.mean(0), color=end.color, linewidth=1.8, zorder=3)
+            axes.fill_between(x, own.min(0), own.max(0), color=end.color, alpha=0.15, lw=0)
+        by_time.plot(seconds[-1], end.y, "o", color=end.color, markersize=5, zorder=4)
+    by_step.set_xlim(0, rows[0]["steps"])
+    by_time.set_xlim(left=0)
+    by_step.set_ylim(min(own.min() for own in every) - 0.05, 1.35 * max(end.y for end in ends))
+    by_step.set_xlabel("steps", color=MUTED)
+    by_time.set_xlabel("seconds of one core" if cores == 1 else "seconds", color=MUTED)
+    by_step.set_ylabel("training loss, nats a character", color=MUTED)
+    label_ends(by_time, ends)
+    headline(
+        figure,
+        "One small transformer, five optimizers",
+        f"{kept['task']}; {rows[0]['steps']} steps. Lines: mean over "
+        f"{len(rows[0]['losses'])} seeds, shaded: their range; each at the best of five learning "
+        "rates. Dashed: where AdamW ends. A model this small says little about large ones.",
+    )
+    save(figure, path)
+
+
 def main() -> None:
     """Draw the committed results."""
     for path in sorted(FOLDER.glob("*.json")):
@@ -154,6 +218,8 @@ def main() -> None:
     path = FOLDER / "precision/quality.json"
     kept = json.loads(path.read_text())
     draw_quality(kept["rows"], kept["task"], path.with_suffix(".png"))
+    path = FOLDER / "quality/curves.json"
+    draw_curves(json.loads(path.read_text()), path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

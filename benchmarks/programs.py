@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from benchmarks.recipes import LIBRARIES
 from benchmarks.report import markdown_table, stroke
 from benchmarks.results import FOLDER, write_rows
 from benchmarks.steps import STEPS
-from benchmarks.targets import EXAMPLES, Target
+from gradtx.sharding.targets import EXAMPLES, Target
 
 HEADER = ["parameters", "step", "bytes", "floor", "temporary", "kernels", "collectives"]
 
@@ -91,10 +90,8 @@ def measure(compiler: Callable[..., Figures], name: str, step: str) -> Row:
         row[library] = None
         if library in STEPS[step].libraries:
             try:
-                figures = asdict(compiler("benchmarks.steps:on_set", library, step, name))
-                for what in ("bytes", "temporary"):
-                    figures[what] /= parameters
-                row[library] = figures
+                figures = compiler("benchmarks.steps:on_set", library, step, name)
+                row[library] = figures.per(parameters)
             except CompileError as error:
                 row[library] = {"error": str(error)}
     return row

@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/performance.md``: ``python -m benchmarks.readme``."""
+"""Write the tables of the documentation: ``python -m benchmarks.readme``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, programs, quality, solve
+from benchmarks import authors, curves, memory, meshes, modern, plans, programs, quality, solve
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
 from benchmarks.results import FOLDER, Results, newest
 
-PAGE = Path("docs/performance.md")
+PAGES = [Path("docs") / name for name in ("performance.md", "many-devices.md", "planning.md")]
 NONE_YET = "No results yet: `{}`."
 
 
@@ -75,8 +75,13 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "benchmarks": _libraries,
     "programs": lambda folder: programs.side_by_side(folder, ["vector"]),
+    "modern": modern.side_by_side,
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
+    "curves": lambda folder: _written(folder, "quality/curves", curves.table),
+    "authors": lambda folder: _written(folder, "quality/authors", authors.table),
+    "plans": plans.written,
+    "meshes": meshes.written,
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
 }
 
@@ -107,21 +112,29 @@ def replaced(text: str, folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write the tables or, with --check, say whether they match the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
-    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
+    parser.add_argument("--page", type=Path, help="the file to write; default: all with tables")
+        "--page", type=Path, help="the file to write; default: all that have tables"
+    )
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of results")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if they differ")
     options = parser.parse_args(arguments)
-    text = options.page.read_text()
+    pages = PAGES if options.page is None else [options.page]
+    return max(_rewrite(page, options.results, options.check) for page in pages)
+
+
+def _rewrite(page: Path, results: Path, check: bool) -> int:
+    """The exit code: 1 for a page that was to be checked and differs, 2 for one without tables."""
+    text = page.read_text()
     try:
-        new = replaced(text, options.results)
+        new = replaced(text, results)
     except ValueError as error:
-        print(f"{options.page}: {error}", file=sys.stderr)
+        print(f"{page}: {error}", file=sys.stderr)
         return 2
-    if options.check:
+    if check:
         if new != text:
-            print(f"{options.page}: not what {options.results.name} gives", file=sys.stderr)
+            print(f"{page}: not what {results.name} gives", file=sys.stderr)
         return int(new != text)
-    options.page.write_text(new)
+    page.write_text(new)
     return 0
 
 

@@ -18,7 +18,7 @@ map over its numbers with `jax.vmap`, differentiate through it. Each number may 
     schedules       cosine_decay_schedule, warmup_cosine_decay_schedule, wsd_schedule, ...
     few bits        store, stochastic_rounding, kahan, master_weights
     your own        per_leaf, per_tree, recipe, schedule
-    and in          gradtx.tree, .inspection, .interop (Optax), .torch (PyTorch's conventions)
+    and in          gradtx.tree, .inspection, .interop (Optax), .sharding (many devices), .torch
 
 `help(gradtx.adamw)` tells the formula, every argument, what is kept and its bytes, and an example.
 """
@@ -86,6 +86,7 @@ from gradtx.tree.spectral import *
 if _TYPE_CHECKING:
     from gradtx import contrib as contrib
     from gradtx import inspection as inspection
+    from gradtx import sharding as sharding
     from gradtx import torch as torch
     from gradtx import tree_utils as tree_utils
     from gradtx.inspection.hyperparams import hyperparams as hyperparams
@@ -96,7 +97,7 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Imported when they are used; the last two are for `import gradtx as optax`.
-_LATER = ("inspection", "torch", "contrib", "tree_utils")
+_LATER = ("inspection", "sharding", "torch", "contrib", "tree_utils")
 _OF_INSPECTION = ("ParseError", "hyperparams", "parse", "report")
 
 _export_names(globals(), "interop", "schedules", "tree", *_LATER, *_OF_INSPECTION)

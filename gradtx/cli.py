@@ -1,4 +1,4 @@
-"""The ``gradtx`` command: compare, landscape, describe, schedule, plot.
+"""The ``gradtx`` command: compare, landscape, describe, schedule, plot, plan.
 
 This file parses arguments. Each subcommand hands them to the module that does the work, which is
 imported only then. A request that cannot be met is one line on standard error and exit code 2; two
@@ -25,6 +25,7 @@ examples:
   gradtx schedule warmup_cosine_decay_schedule init_value=0 peak_value=0.1 \\
       warmup_steps=20 decay_steps=200
   gradtx plot run.jsonl
+  gradtx plan --model llama-70b --mesh data=64,model=16 --optimizer adamw
 """
 
 
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_describe(commands)
     _add_schedule(commands)
     _add_plot(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -323,6 +325,79 @@ def _plot(arguments: argparse.Namespace) -> None:
     runs.plot_run(arguments.log, arguments.out or arguments.log.with_suffix(".png"))
 
 
+# ------------------------------------------------------------------------------- plan
+
+
+def _add_plan(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="say what optimizers need on each device of a mesh that need not be there",
+        description=(
+            "Say what a training step of optimizers needs on each device of a mesh, which need\n"
+            "not be there: the bytes of parameters, gradients and state, and, with a target, the\n"
+            "temporary bytes and collectives of the program that the target's compiler makes.\n"
+            "It needs libtpu for a TPU, and for an H100 jax-cuda12-plugin, jax-cuda12-pjrt and\n"
+            "nvidia-cuda-nvcc-cu12, and no accelerator.\n\n"
+            "Layers are stacked. The layout says how matrices lie: replicated, divided over the\n"
+            "axis model (tensor), or over model and data (full). The gradients lie as the\n"
+            "parameters. What the model itself needs is not counted."
+        ),
+        epilog=(
+            "examples:\n  gradtx plan --model llama-8b --mesh data=16 --layout replicated "
+            "--zero data\n"
+            "  gradtx plan --model llama-70b --mesh data=64,model=16 --target v5p:8x8x16 \\\n"
+            "      --optimizer adamw --optimizer 'chain(clip_by_global_norm(1.0), lion(1e-4))'"
+        ),
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="llama-1b, llama-8b, llama-70b, llama-405b"
+    )
+    parser.add_argument(
+        "--mesh",
+        required=True,
+        type=_axes,
+        metavar="AXIS=N,...",
+        help="the axes data and model, and how many devices each has",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("replicated", "tensor", "full"),
+        default="full",
+        help="default: full",
+    )
+    parser.add_argument(
+        "--optimizer",
+        action="append",
+        metavar="NAME",
+        help="a name, or a construction; may be given again (default: adamw, lion, adafactor, muon "
+        "and adamw with a state of int8)",
+    )
+    parser.add_argument(
+        "--zero", metavar="AXIS", help="spread the state over this axis too, as ZeRO-1 does"
+    )
+    parser.add_argument(
+        "--target", metavar="DEVICES", help="h100x8, v5e:4x4, v5p:8x8x16 and the like"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", help="of the parameters and gradients (default: float32)"
+    )
+    parser.set_defaults(run=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from gradtx.demo import plans
+
+    plans.show_plan(
+        arguments.model,
+        arguments.mesh,
+        arguments.layout,
+        arguments.optimizer,
+        arguments.zero,
+        arguments.target,
+        arguments.dtype,
+    )
+
+
 # -------------------------------------------------------------------------- arguments
 
 
@@ -370,9 +445,18 @@ def _list(text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     parts = _names(text)
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"must be whole numbers such as 0,1,2, got {text!r}")
+    if not parts or not all(part.isdecimal() and int(part) < 2**32 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers such as 0,1,2, below 2**32, got {text!r}"
+        )
     return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _axes(text: str) -> list[tuple[str, int]]:
+    pairs = [part.partition("=") for part in _names(text)]
+    if not pairs or not all(name and n.isdecimal() and int(n) for name, _, n in pairs):
+        raise argparse.ArgumentTypeError(f"must be axes such as data=8,model=4, got {text!r}")
+    return [(name, int(n)) for name, _, n in pairs]
 
 
 def _names(text: str) -> list[str]:

@@ -1,12 +1,14 @@
 """Settings that every test shares."""
 
 import datetime
+import gc
 import itertools
+import math
 import os
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +99,17 @@ def _use_kept_programs(yes: bool) -> None:
 
 
 _finished = itertools.count(1)
+_PROCESS = Path("/proc/self")
 
 
 def pytest_runtest_teardown() -> None:
-    """Forget what was compiled, every thousand tests: each program is a few memory mappings, of
-    which Linux allows a process 65,530, and XLA aborts where there are no more."""
-    if next(_finished) % 1000 == 0:
+    """Forget what was compiled, before it is too much: at 4 GB, or at a tenth of the 65,530 memory
+    mappings that Linux allows a process, without which XLA aborts."""
+    if next(_finished) % 200 or not _PROCESS.exists():
+        return
+    pages = int((_PROCESS / "statm").read_text().split()[1])
+    mappings = (_PROCESS / "maps").read_bytes().count(b"\n")
+    if pages * os.sysconf("SC_PAGE_SIZE") > 4e9 or mappings > 6_500:
         jax.clear_caches()
 
 
@@ -111,38 +118,56 @@ def pytest_runtest_teardown() -> None:
 _SEED = "GRADTX_TESTS_SEED"
 
 
-# Where a third of each test's parameters is tried; of the laws, `one_in` says how many.
+# Where of the parameters of a test one in so many is tried, if no mark `one_in` says how many.
+_PARTS = 10
 _IN_PART = (
-    *(f"tests/{name}/" for name in ("core", "golden", "houses", "interop", "oracles", "precision")),
-    *("tests/docs/test_notebooks", "tests/laws/test_schedule", "tests/programs/test_logged"),
+    *(f"tests/{name}/" for name in ("core", "docs", "golden", "houses", "interop", "oracles")),
+    *(f"tests/{name}/" for name in ("precision", "programs")),
+    *("tests/demo/test_command", "tests/demo/test_cli.py::test_a_schedule_is_drawn"),
+    *("tests/laws/test_help.py::test_its_example_runs", "tests/laws/test_schedule"),
 )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Tens of thousands of tests are no garbage: it is not looked for while they are made, nor
+    among them afterwards."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what is not drawn, of what is `one_in` so many and of the parameters of a test:
-    others every day."""
-    by_test: dict[str, list[pytest.Item]] = {}
+    """Mark as slow what is not drawn: others every day, and at least one of each test.
+
+    The tests of a file get the same parameters, as far as they can: they share what they compile.
+    """
+    by_test: dict[str, list[tuple[pytest.Item, int]]] = {}
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid}: give it ids that are the same in every worker")
-        parts = [mark.args[0] for mark in item.iter_markers("one_in")]
-        if parts and not _is_drawn(item.nodeid, max(parts)):
+        if (parts := _one_in(item)) > 1 and not item.get_closest_marker("slow"):
+            by_test.setdefault(item.nodeid.partition("[")[0], []).append((item, parts))
+    for of_test in by_test.values():
+        share = math.ceil(sum(1 / parts for _, parts in of_test))
+        for item, _ in sorted(of_test, key=lambda pair: _turn(*pair))[share:]:
             item.add_marker(pytest.mark.slow)
-        elif not parts and item.nodeid.startswith(_IN_PART):
-            by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for test, of_test in by_test.items():
-        drawn = _seeded(test).sample(of_test, -(-len(of_test) // 3))
-        for item in of_test:
-            if item not in drawn:
-                item.add_marker(pytest.mark.slow)
 
 
-def _is_drawn(name: str, parts: int) -> bool:
-    return _seeded(name).randrange(parts) == 0
+def _one_in(item: pytest.Item) -> int:
+    """Of how many like this one the day tries one."""
+    marked = [mark.args[0] for mark in item.iter_markers("one_in")]
+    return max(marked, default=_PARTS if item.nodeid.startswith(_IN_PART) else 1)
 
 
-def _seeded(name: str) -> random.Random:
-    return random.Random(f"{os.environ[_SEED]} {name}")
+def _turn(item: pytest.Item, parts: int) -> float:
+    """The lowest are drawn; what is one in many is rarely low."""
+    test, _, parameters = item.nodeid.partition("[")
+    file, _, _ = test.partition("::")
+    return random.Random(f"{os.environ[_SEED]} {file} {parameters}").expovariate(1 / parts)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -153,11 +178,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 # -- which worker tries them ---------------------------------------------------------------------
 
+_TARGETS = ("h100", "v5e", "cpu")  # each with a compiler that takes long to start
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: one worker for all that is tried on one example of the laws, for all tests of one
-    program, and for all parameters of one test elsewhere, so that what they have in common is
+    """With `-n`: one worker for all that is tried on one example of the laws, for all programs of
+    one target, and for all parameters of one test elsewhere, so that what they have in common is
     compiled, or run, once."""
     if config.option.dist != "load":
         return None
@@ -168,6 +195,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             test, _, parameters = nodeid.partition("[")
             if test.startswith(("tests/benchmarks/", "tests/demo/")):
                 return test.partition("::")[0]
+            if test.startswith("tests/programs/"):
+                return next((name for name in _TARGETS if name in parameters), test)
             return parameters if parameters and test.startswith("tests/laws/") else test
 
     return ByExample(config, log)

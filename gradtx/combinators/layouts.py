@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.explicit import everywhere, on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
@@ -47,7 +48,8 @@ class Flatten(GradientTransformation):
         check_rounds_outside("flatten", self.parts)
 
     def _init(self, params: Params) -> OptState:
-        return self.inner._init(_vector(params))
+        vector = on_auto_axes(_vector, (params,), everywhere(params, 1))
+        return self.inner._init(vector)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections

@@ -51,6 +51,8 @@ COMMON: dict[str, str] = {
     # -- dtypes ----------------------------------------------------------------------------------
     "mu_dtype": "the dtype in which the running mean of gradients is kept" + _DTYPE,
     "nu_dtype": "the dtype in which the running mean of squares is kept" + _DTYPE,
+    "factor_dtype": "the dtype in which the matrices of each axis are kept; None keeps float32 "
+    "(float64 for float64 parameters). They are decomposed in float32 or wider in any case",
     "accumulator_dtype": "the dtype in which the running sum is kept" + _DTYPE,
     "state_dtype": "the dtype in which the state is kept" + _DTYPE,
     # -- wrappers --------------------------------------------------------------------------------
@@ -59,7 +61,8 @@ COMMON: dict[str, str] = {
     "mask_compatible_extra_args": "hide masked leaves also in extra arguments that are structured "
     "like the updates",
     # -- random numbers --------------------------------------------------------------------------
-    "seed": "the beginning of the random numbers: the same one gives the same run",
+    "seed": "the beginning of the random numbers, a whole number in [0, 2**32): the same one gives "
+    "the same run",
     "key": "the beginning of the random numbers: a whole number or a key of `jax.random`",
     # -- PyTorch's names -------------------------------------------------------------------------
     "lr": "the learning rate: what the direction is multiplied by. The first number to tune",

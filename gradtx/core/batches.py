@@ -1,4 +1,4 @@
-"""One call of an expensive function for many leaves of equal shape."""
+"""One call of an expensive function for many leaves of equal shape, and how it takes them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.sharding import AbstractMesh, Mesh
 from jax.tree_util import PyTreeDef
 
@@ -152,6 +153,40 @@ class _Call(NamedTuple):
 
 # In the place of an array.
 _MISSING = object()
+
+
+def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
+    """function(batch), which calls LAPACK, on CPU with one element of the batch at a time.
+
+    jaxlib divides a batch among the threads of XLA, and has one of these threads wait for them: as
+    many such calls at once as there are threads wait forever. It does not divide a single matrix.
+    """
+
+    def in_turn(x: jax.Array) -> jax.Array:
+        made: jax.Array = lax.map(lambda matrix: function(matrix[None])[0], x)
+        return made
+
+    if len(batch) < 2:
+        return function(batch)
+    made: jax.Array = lax.platform_dependent(batch, cpu=in_turn, default=function)
+    return made
+
+
+def undifferentiated(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
+    """`one_by_one` also under `jax.vmap`, where batches of batches are a longer one. Derivatives
+    treat the result as a constant."""
+
+    @custom_vmap
+    def run(x: jax.Array) -> jax.Array:
+        return one_by_one(function, x)
+
+    @run.def_vmap
+    def run_longer(size: int, is_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+        made = run(x.reshape(-1, *x.shape[2:]))
+        return made.reshape(size, -1, *made.shape[1:]), True
+
+    made: jax.Array = run(lax.stop_gradient(batch))
+    return made
 
 
 def _divided(members: list[int], operands: Sequence[jax.Array]) -> list[np.ndarray]:

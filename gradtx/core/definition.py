@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -122,6 +123,12 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
                     f"{self.name}: an argument cannot be called {name!r}: that is an attribute of "
                     f"every {self.value_class.__name__}. Call it {name}_ or something else"
                 )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the file that it is written in does not export it."""
+        exported = getattr(sys.modules.get(self.function.__module__), "__all__", None)
+        return exported is not None and self.name not in exported
 
     def is_number(self, name: str) -> bool:
         """Whether this argument is a number, or a tree of numbers."""

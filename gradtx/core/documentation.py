@@ -1,7 +1,9 @@
 """What `help` shows of a definition: its docstring with a line for every argument, and its types.
 
 An author describes under `Args:` what is particular to a definition. What means the same in many
-is described in `arguments` once, and put in between, in the order of the signature.
+is described in `arguments` once, and put in between, in the order of the signature. A recipe whose
+arguments are mostly those of one of its parts says so, "others: as in `scale_by_kron`", and gets
+what is described there.
 """
 
 from __future__ import annotations
@@ -49,9 +51,10 @@ def document(definition: Definition[Any, Any]) -> str:
     """The docstring of its function, with a line for every argument."""
     written = inspect.cleandoc(definition.function.__doc__ or "")
     before, own, after = _sections(written)
+    described = COMMON | _elsewhere(definition, own.get("others", ""))
     lines = []
     for name, parameter in definition.__signature__.parameters.items():
-        text = own.get(name) or COMMON.get(name, "")
+        text = own.get(name) or described.get(name, "")
         text += "." if re.search(r"[\w)`]$", text) else ""
         kind = definition.parameters[name]
         said = _range(kind, parameter)
@@ -63,6 +66,15 @@ def document(definition: Definition[Any, Any]) -> str:
     parts = [before, f"Args:\n{arguments}", after]
     text = "\n\n".join(part for part in parts if part)
     return text if before else "\n" + text  # the first line's indent tells nothing of the others
+
+
+def _elsewhere(definition: Definition[Any, Any], others: str) -> dict[str, str]:
+    """What the definition that "as in `name`" names, one of the file's names, says of arguments."""
+    named = re.search(r"as in `(\w+)`", others)
+    if named is None:
+        return {}
+    other = definition.function.__globals__[named[1]].function
+    return _sections(inspect.cleandoc(other.__doc__))[1]
 
 
 def _wrapped(entry: str) -> str:

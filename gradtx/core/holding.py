@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.experimental import layout
+from jax.experimental.layout import with_layout_constraint
 from jax.typing import ArrayLike
 
 from gradtx.core.state import OptState
@@ -17,6 +19,10 @@ from gradtx.core.state import OptState
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
+# Its name until JAX 0.7, where Layout was another thing.
+Layout = getattr(layout, "DeviceLocalLayout", None) or layout.Layout
+
+T = TypeVar("T")
 Run = Callable[[OptState], tuple[Any, OptState]]
 Idle = Callable[[OptState], Any]
 # The traced arrays that a function reads besides its state, and the function of both.
@@ -66,7 +72,7 @@ def anywhere(due: jax.Array) -> jax.Array:
     """due; under `jax.vmap`, whether any of the batch is due.
 
     A conditional on it stays one there. On `due` itself it would become a select, which runs both
-    branches in every step. What the branch makes is then to be selected by `due`.
+    branches in every step. What the branch makes is then to be selected by `here(due)`.
     """
     return due
 
@@ -74,6 +80,48 @@ def anywhere(due: jax.Array) -> jax.Array:
 @anywhere.def_vmap
 def _anywhere_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple[Any, bool]:
     return anywhere(jnp.any(due, axis=0)), False
+
+
+@custom_vmap
+def here(due: jax.Array) -> jax.Array:
+    """In a branch for `anywhere(due)`, whether this one of the batch is due: without a batch True,
+    a constant, so that a select between new state and old reads no old state."""
+    return jnp.ones_like(due)
+
+
+@here.def_vmap
+def _here_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple[Any, bool]:
+    return due, True
+
+
+def fenced(arrays: T) -> T:
+    """Arrays that a branch leaves as they are, but that are to be made before it.
+
+    What reads old state is made in time for the branch to write new state in its place. Without the
+    barrier XLA takes them past the conditional, and copies the state.
+    """
+    made: T = lax.optimization_barrier(arrays)  # type: ignore[no-untyped-call]
+    return made
+
+
+@custom_vmap
+def row_major(x: jax.Array) -> jax.Array:
+    """x as state lies in memory between steps, for what a decomposition or a solve makes or takes
+    now and then.
+
+    They work by columns. Left to itself, XLA gives their layout to what a branch or a loop holds,
+    and every step, idle ones too, transposes that on the way in and on the way out. Not for what is
+    divided among devices, which would be gathered, nor for what is differentiated.
+    """
+    kept: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
+        x, Layout(tuple(range(x.ndim)))
+    )
+    return kept
+
+
+@row_major.def_vmap
+def _row_major_in_a_batch(size: int, is_batched: list[bool], x: jax.Array) -> tuple[Any, bool]:
+    return row_major(x), True  # JAX before 0.9 has no rule for the constraint itself
 
 
 def _holding(idle: Idle) -> Run:

@@ -191,6 +191,25 @@ class ByPattern(Kind):
 
 
 @dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number, known when the program is traced: a size, a period."""
+
+    text: str
+    accepts: Callable[[int], bool]
+
+    def convert(self, where: str, value: Any) -> int:
+        """A Python int."""
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if whole and self.accepts(int(value)):
+            return int(value)
+        raise ValueError(f"{where} must be a whole number {self.text}, got {show(value)}")
+
+
+# One 32-bit word: larger seeds would share the random numbers of a smaller one.
+_SEED = Whole("in [0, 2**32)", lambda n: 0 <= n < 2**32)
+
+
+@dataclass(frozen=True)
 class KeyKind(Kind):
     """The beginning of random numbers: a whole number, or a key as `jax.random` makes it."""
 
@@ -199,7 +218,9 @@ class KeyKind(Kind):
     def convert(self, where: str, value: Any) -> Any:
         """A whole number, or the two words of a key."""
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            return int(value)
+            if not _SEED.accepts(int(value)):
+                raise ValueError(f"{where} must be a whole number {_SEED.text}, got {show(value)}")
+            return int(value) if value < 2**31 else np.uint32(value)  # what JAX makes an array of
         dtype = getattr(value, "dtype", None)
         if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return jax.random.key_data(value)
@@ -238,21 +259,6 @@ class OneOf(Kind):
             return value
         known = ", ".join(map(repr, self.words))
         raise ValueError(f"{where} must be one of {known}, got {show(value)}")
-
-
-@dataclass(frozen=True)
-class Whole(Kind):
-    """A whole number, known when the program is traced: a size, a period."""
-
-    text: str
-    accepts: Callable[[int], bool]
-
-    def convert(self, where: str, value: Any) -> int:
-        """A Python int."""
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if whole and self.accepts(int(value)):
-            return int(value)
-        raise ValueError(f"{where} must be a whole number {self.text}, got {show(value)}")
 
 
 @dataclass(frozen=True)
@@ -296,6 +302,7 @@ PositiveSteps = Annotated[
 ]
 PositiveInt = Annotated[int, Whole(">= 1", lambda n: n >= 1)]
 NonNegativeInt = Annotated[int, Whole(">= 0", lambda n: n >= 0)]
+Seed = Annotated[int, _SEED]
 RandomKey = Annotated[int | jax.Array | NumPyLike, KeyKind()]
 DType = Annotated[DTypeLike, DTypeKind()]
 

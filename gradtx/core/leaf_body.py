@@ -32,6 +32,7 @@ from gradtx.core.dtypes import (
 )
 from gradtx.core.leaf_states import Row, leaf_state, row_of
 from gradtx.core.leaves import describe
+from gradtx.core.manual import named
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import INSTEAD, show_class, show_state
 from gradtx.core.problem import Extra
@@ -195,7 +196,8 @@ def _apply(
     if "step" in spec.inputs.names:
         available["step"] = Step(shared.count, biases)
     try:
-        result = spec.inputs.call(rule.update, available, shared.extra)
+        with named(name):
+            result = spec.inputs.call(rule.update, available, shared.extra)
     except AttributeError as error:
         problem = _misses_state(error, grad, row, state)
         if problem is None:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.dtypes import Scalar, cast, complex_dtype, real_dtype
-from gradtx.core.placing import alike
+from gradtx.core.placing import alike, seen_alike
 
 
 def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
@@ -56,7 +56,8 @@ def zeros_like_result(function: Callable[[jax.Array], Any], param: jax.Array) ->
     """A tree of zeros, shaped and placed like function(param)."""
     if isinstance(param, jax.ShapeDtypeStruct):
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, param))
-    return jax.tree.map(jnp.zeros_like, function(param))
+    like = function(param)
+    return jax.tree.map(lambda x: seen_alike(jnp.zeros_like(x), x), like)
 
 
 def abs_sq(x: jax.Array) -> jax.Array:

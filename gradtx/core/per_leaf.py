@@ -34,6 +34,7 @@ from gradtx.core.leaves import (
     path_words,
     values_needed,
 )
+from gradtx.core.manual import named
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import StateError
 from gradtx.core.place import Place
@@ -116,7 +117,7 @@ class LeafTransformation(Ruled):
             available = {"param": cast(param, dtype), "step": step, "leaf": leaf}
             where = f"{name}: {at('' if i is None else leaves.paths[i])} ({describe(param)})"
             try:
-                with values_needed(where, [param]):
+                with values_needed(where, [param]), named(name):
                     own = self.init_inputs.call(init_in(dtype), available)
             except ValueError as error:
                 if type(error) is not ValueError:
@@ -229,7 +230,8 @@ def _bind(
             available["updates"] = flat.tree(selected)
             available["params"] = flat.params_tree(selected)
         precompute: Any = spec.rule(spec.numbers(traced, flat.widest_real_dtype)).precompute
-        precomputed = tx.precompute_inputs.call(precompute, available)
+        with named(tx.definition.name):
+            precomputed = tx.precompute_inputs.call(precompute, available)
     seen = flat.visible(tx.inputs.of(extra), link.masks) if extra else extra
     if spec.state_class is EmptyState:
         states = LeafStates(EmptyState, [()] * len(flat.values))

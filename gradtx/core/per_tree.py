@@ -35,8 +35,10 @@ from gradtx.core.leaves import (
     value_at,
     values_needed,
 )
+from gradtx.core.manual import named
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
+from gradtx.core.placing import factors_parted
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
@@ -121,10 +123,10 @@ class TreeTransformation(Ruled):
             stored, step = leaves.tree(values), Step(start())
             available = {"params": widen_tree(stored), "stored_params": stored, "step": step}
             available |= self._bound(stored, {})
-            with values_needed(name, values):
+            with values_needed(name, values), named(name):
                 own = self.init_inputs.call(init, available)
             check_uncounted(name, own, None, step.count)
-            own = jax.tree.map(drop_weak_type, own)
+            own = factors_parted(jax.tree.map(drop_weak_type, own), values)
         return first_state(own, counted=self.counted)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
@@ -148,7 +150,8 @@ class TreeTransformation(Ruled):
             "step": Step(count),
         } | self._bound(stored, extra, stage.applying and all(selected) and not flat.frozen)
         try:
-            result = self.inputs.call(rule.update, available, self.inputs.of(extra))
+            with named(name):
+                result = self.inputs.call(rule.update, available, self.inputs.of(extra))
         except AttributeError as error:
             if error.obj is not seen:
                 raise
@@ -165,7 +168,7 @@ class TreeTransformation(Ruled):
         if self.keeps_nothing:
             return flat, [state]
         check_uncounted(name, new, seen, count)
-        new = in_classes_of(own, with_unseen(own, new, tree))
+        new = factors_parted(in_classes_of(own, with_unseen(own, new, tree)), flat.values)
         return flat, [join_count(count, state, _like(own, new, name))]
 
 

@@ -37,23 +37,23 @@ def check_places(
     before: list[GradientTransformation | None] = [None] * len(paths)
     last: list[GradientTransformation | None] = [None] * len(paths)
     for link, selected in zip(links, selections, strict=True):
-        tx = link.owner or link.transformation
+        tx, written = link.transformation, link.written
         for i, chosen in enumerate(selected):
             if not chosen:
                 continue
             if last[i] is not None:
                 raise ValueError(
-                    f"{name}: {at(paths[i])}: {tx} comes after {last[i]}, which rounds the "
+                    f"{name}: {at(paths[i])}: {written} comes after {last[i]}, which rounds the "
                     "parameter and must come last"
                 )
             if Place.FIRST in tx.place and before[i] is not None:
                 raise ValueError(
-                    f"{name}: {at(paths[i])}: {tx} comes after {before[i]}; it takes the "
+                    f"{name}: {at(paths[i])}: {written} comes after {before[i]}; it takes the "
                     "gradients of single examples and must come first"
                 )
             if not tx.passes_examples:
-                before[i] = tx
+                before[i] = written
                 examples[i] = examples[i] or Place.FIRST in tx.place
             if Place.LAST in tx.place:
-                last[i] = tx
+                last[i] = written
     return examples, any(x is not None for x in last)

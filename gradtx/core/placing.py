@@ -6,40 +6,77 @@ is compiled for it once and for the next steps again.
 
 from __future__ import annotations
 
+import importlib
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.dtypes import cast
-from gradtx.core.state import OptState, Params
+from gradtx.core.state import OptState, Params, fields_of_factors, is_named_tuple
 
 
 def on_the_mesh(state: OptState, params: Params) -> OptState:
     """The state with a copy of what lies elsewhere on every device of the params' mesh."""
-    meshes = {mesh for x in jax.tree.leaves(params) if (mesh := _mesh_of(x)) is not None}
+    leaves = jax.tree.leaves(params)
+    traced = next((x for x in leaves if mesh_of_types(x) is not None), None)
+    if traced is not None:
+        return _in_its_program(state, traced)
+    meshes = {mesh for x in leaves if (mesh := mesh_at(x)) is not None}
     if len(meshes) != 1:
         return state
     (mesh,) = meshes
-    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    explicit = AxisType.Explicit in mesh.axis_types
 
     def placed(x: Any) -> Any:
-        there = not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer)
-        return x if there or _mesh_of(x) == mesh else jax.device_put(x, replicated)
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return x
+        there = mesh_at(x) == mesh
+        if there and not explicit:
+            return x
+        # With explicit axes, one for each axis of x, as JAX writes it: another spelling is another
+        # type, for which the second step would compile again.
+        sharding: Any = x.sharding
+        spec = sharding.spec if there else ()
+        spec = full_spec(spec, x.ndim) if explicit else spec
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))  # type: ignore[no-untyped-call]
 
     return jax.tree.map(placed, state)
 
 
-def _mesh_of(x: Any) -> Mesh | AbstractMesh | None:
-    """The mesh of several devices that an array lies on."""
-    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
-        return None
-    sharding = x.sharding
-    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
+def _in_its_program(state: OptState, param: jax.Array) -> OptState:
+    """The state, made by a program that needs the parameter: `jit` leaves out what is not needed,
+    and one that needs nothing of a mesh runs on one device."""
+    leaves, treedef = jax.tree.flatten(state)
+    if not leaves:
+        return state
+    barrier: Any = lax.optimization_barrier
+    leaves[0], _ = barrier((leaves[0], lax.stop_gradient(param)))
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def mesh_at(x: Any) -> Mesh | AbstractMesh | None:
+    """The mesh of several devices that an array lies on, as far as it can be seen."""
+    if isinstance(x, jax.core.Tracer):
+        return mesh_of_types(x)
+    sharding = getattr(x, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
         return None
     return sharding.mesh
+
+
+def mesh_of_types(x: Any) -> AbstractMesh | None:
+    """The mesh of several devices that the type of a traced array names, whoever divides over it:
+    an argument of `jit` has that of the array that was given. None if it names none."""
+    if not isinstance(x, jax.core.Tracer):
+        return None
+    mesh: AbstractMesh = jax.typeof(x).sharding.mesh
+    return None if mesh.empty or mesh.size == 1 else mesh
 
 
 def alike(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -56,3 +93,150 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
     never = lax.optimization_barrier(jnp.zeros((), bool))  # type: ignore[no-untyped-call]
     there = lax.stop_gradient(like if jnp.iscomplexobj(x) else like.real)
     return lax.select(jnp.broadcast_to(never, x.shape), cast(there, x.dtype), x)
+
+
+def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x, of the shape of `like`, where that lies on a mesh of several devices: XLA might divide
+    otherwise what it has made of parts of it."""
+    mesh = jax.typeof(like).sharding.mesh
+    if mesh.size <= 1 or mesh.axis_types != (AxisType.Auto,) * len(mesh.axis_types):
+        return x
+    if isinstance(x, jax.core.Tracer) or isinstance(like, jax.core.Tracer):
+        return alike(x, like)
+    return x if x.sharding == like.sharding else jax.device_put(x, like.sharding)
+
+
+def seen_alike(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The same where it can be seen that there is a mesh, and x as it is elsewhere."""
+    return x if mesh_of_types(like) is None else alike(x, like)
+
+
+def trees_alike(state: OptState, params: Params) -> OptState:
+    """The state, of another library's init, with each tree in it that is like the params where they
+    lie, also while a program is traced."""
+    leaves, treedef = jax.tree.flatten(params)
+    if not any(mesh_of_types(x) is not None for x in leaves):
+        return state
+
+    def is_like(tree: Any) -> bool:
+        found, structure = jax.tree.flatten(tree)
+        same: Any = structure
+        return same == treedef and all(
+            np.shape(x) == np.shape(y) for x, y in zip(found, leaves, strict=True)
+        )
+
+    def laid_out(tree: Any) -> Any:
+        return jax.tree.map(_array_alike, tree, params) if is_like(tree) else tree
+
+    return jax.tree.map(laid_out, state, is_leaf=is_like)
+
+
+def _array_alike(x: Any, like: Any) -> Any:
+    return seen_alike(jnp.asarray(x), like) if hasattr(x, "dtype") else x
+
+
+# -- dividing arrays -------------------------------------------------------------------------------
+
+
+def laid(x: Any, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Any:
+    """x, divided over the mesh as spec says: eagerly and while a program is traced."""
+    typed = AxisType.Explicit in mesh.axis_types
+    if typed:  # of all axes, as in types
+        make: Any = PartitionSpec
+        spec = make(*spec, *[None] * (np.ndim(x) - len(spec)))
+    sharding = NamedSharding(mesh, spec)
+    if not isinstance(x, jax.core.Tracer):
+        return jax.device_put(x, sharding)
+    if typed:
+        return _reshard(x, sharding)
+    return lax.with_sharding_constraint(x, sharding)  # type: ignore[no-untyped-call]
+
+
+def axes_of(names: Any) -> tuple[str, ...]:
+    """The axes of a mesh over which one axis of an array is divided: an element of its spec."""
+    if names is None or names is PartitionSpec.UNCONSTRAINED:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def parts_of(mesh: Mesh | AbstractMesh, names: Any) -> int:
+    """Into how many parts an element of a spec cuts an axis."""
+    return math.prod(mesh.shape[name] for name in axes_of(names))
+
+
+def spread(
+    mesh: Mesh | AbstractMesh, spec: PartitionSpec, shape: tuple[int, ...], axes: tuple[str, ...]
+) -> PartitionSpec:
+    """The spec divided over these axes of the mesh too, those that it does not use yet: of the
+    array's own axes the longest, first among those that are whole. As it is if none divides."""
+    used = {name for names in spec for name in axes_of(names)}
+    more = tuple(name for name in axes if name not in used)
+    number = math.prod(mesh.shape[name] for name in more)
+    given = [*spec, *[None] * (len(shape) - len(spec))]
+    lengths = [n // parts_of(mesh, names) for n, names in zip(shape, given, strict=True)]
+    fitting = [i for i, n in enumerate(lengths) if n and n % number == 0]
+    if number == 1 or not fitting:
+        return spec
+    chosen = max(fitting, key=lambda i: (given[i] is None, lengths[i], -i))
+    together = (*axes_of(given[chosen]), *more)
+    given[chosen] = together[0] if len(together) == 1 else together
+    while given[-1] is None:  # as JAX writes them
+        given.pop()
+    make: Any = PartitionSpec
+    made: PartitionSpec = make(*given)
+    return made
+
+
+def parted(x: Any, like: Any) -> Any:
+    """x, not shaped like a parameter, divided over the whole mesh that `like` lies on, if it is a
+    matrix; a vector is on every device.
+
+    Its shape alone decides how, so that it lies after a step where it lay before: XLA would divide
+    it as it divides what it is made of, and compile the next step for that again.
+    """
+    mesh = mesh_at(like)
+    if mesh is None or len({*mesh.axis_types}) > 1 or AxisType.Manual in mesh.axis_types:
+        return x
+    make: Any = PartitionSpec
+    spec: PartitionSpec = make()
+    if np.ndim(x) > 1:
+        for axis, _ in sorted(mesh.shape.items(), key=lambda item: -item[1]):
+            spec = spread(mesh, spec, np.shape(x), (axis,))
+    return laid(x, mesh, spec)
+
+
+def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:
+    """A rule's state with its factors divided over the mesh that some of `like` lie on."""
+    names = fields_of_factors(type(own)) if is_named_tuple(own) else ()
+    place = next((x for x in like if mesh_at(x) is not None), None)
+    if place is None or not names:
+        return own
+    whole = {name: jax.tree.map(lambda x: parted(x, place), getattr(own, name)) for name in names}
+    return own._replace(**whole)
+
+
+def _find_reshard() -> Any:
+    found = getattr(jax.sharding, "reshard", None)
+    if found is None:  # its place until JAX 0.7
+        found = importlib.import_module("jax.experimental.shard").reshard
+    return found
+
+
+_reshard: Any = _find_reshard()
+
+
+def shard_shape(x: jax.Array) -> tuple[int, ...]:
+    """The shape of what each device of a mesh holds of an array, as far as that is known: while a
+    program is traced, where the axes of the mesh are explicit."""
+    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return x.shape
+    spec = full_spec(sharding.spec, x.ndim)
+    return tuple(
+        [-(-n // parts_of(sharding.mesh, names)) for n, names in zip(x.shape, spec, strict=True)]
+    )
+
+
+def full_spec(spec: Any, ndim: int) -> tuple[Any, ...]:
+    """For each axis of an array the names of the mesh's axes that divide it."""
+    return (*spec, *[None] * (ndim - len(spec)))

@@ -186,3 +186,8 @@ def _values(label: str, argument: Any) -> Iterator[tuple[str, Construction]]:
 def a_or_an(noun: str) -> str:
     """A noun with its article."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -32,7 +32,12 @@ class Recipe(GradientTransformation):
     @cached_property
     def _links(self) -> tuple[Link, ...]:
         links = self.body._links
-        return (links[0]._replace(owner=self),) if len(links) == 1 else links
+        if len(links) == 1:
+            return (links[0]._replace(owner=self),)
+        return tuple(
+            link._replace(owner=self) if link.written.definition.is_private else link
+            for link in links
+        )
 
     @cached_property
     def _composite(self) -> GradientTransformation:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.tree_util import GetAttrKey, keystr
 
+from gradtx.core.explicit import on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.origin import StateError, in_classes_of, located_in
 from gradtx.core.place import Place, check_places
@@ -99,8 +100,14 @@ def update(
     rounded: bool = True,
 ) -> tuple[Updates, OptState]:
     """One update. A wrapper passes `rounded=False`: the updates then stay in float32 or wider."""
-    flat, new = _run(tx, updates, state, params, extra, rounded=rounded)
-    return flat.result(), new
+
+    def run(tx: GradientTransformation, *given: Any) -> tuple[Updates, OptState]:
+        flat, new = _run(tx, *given, rounded=rounded)
+        return flat.result(), new
+
+    alike = jax.tree.structure(updates) == jax.tree.structure(params)  # type: ignore[operator]
+    like = (params if alike else updates, state)
+    return on_auto_axes(run, (tx, updates, state, params, extra), like)
 
 
 def step(
@@ -111,8 +118,13 @@ def step(
     extra: Extra,
 ) -> tuple[Params, OptState]:
     """One update, added to the params."""
-    flat, new = _run(tx, updates, state, params, extra, applying=True)
-    return flat.applied_to(params), new
+
+    def run(tx: GradientTransformation, *given: Any) -> tuple[Params, OptState]:
+        _, _, params, _ = given
+        flat, new = _run(tx, *given, applying=True)
+        return flat.applied_to(params), new
+
+    return on_auto_axes(run, (tx, updates, state, params, extra), (params, state))
 
 
 def _run(
@@ -145,8 +157,7 @@ def _run_line(
     try:
         held = line.composite._split(state, "")
         for link in line.requiring:
-            who = link.owner or link.transformation
-            link.transformation.check_given(who, params is not None, extra)
+            link.transformation.check_given(link.written, params is not None, extra)
         flat = FlatUpdates.of(name, updates, params)
         every, none = [True] * len(flat.values), [False] * len(flat.values)
         selections = [

@@ -28,7 +28,9 @@ def step(
 
     and some transformations do it in less memory traffic. The micro-batches of `accumulate` that
     take no step do not touch the parameters, and on TPU `store` writes the parameters from the
-    kernel that reads its state. Under `jax.jit`, donate state and params.
+    kernel that reads its state. Under `jax.jit`, donate params and state, of a function that takes
+    them in this order, as they are returned: JAX gives a donated buffer to the first result of its
+    shape, and in another order XLA copies on GPU what it could overwrite.
 
     Args:
         tx: a transformation, gradtx's or Optax's.

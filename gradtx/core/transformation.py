@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import jax
@@ -16,14 +16,17 @@ from gradtx.core.dtypes import cast, is_inexact, widen_tree
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.kinship import KinOfOptax
+from gradtx.core.manual import named
 from gradtx.core.mask import Mask
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
+from gradtx.core.placing import trees_alike
 from gradtx.core.printing import show
 from gradtx.core.problem import Extra, accepted, check_known
 from gradtx.core.run import Line, Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.value import Value
+from gradtx.core.whole_sums import whole_sums
 
 InitFn = Callable[[Params], OptState]
 UpdateFn = Callable[..., tuple[Updates, OptState]]
@@ -33,12 +36,17 @@ class Link(NamedTuple):
     """One transformation of a line, acting on the leaves that every mask selects.
 
     masks: from the innermost to the outermost; none means all leaves. owner: the recipe whose only
-    link this is; errors use its name, since that is what the user wrote.
+    link this is or, of a transformation that no user can write, the innermost that it is in.
     """
 
     transformation: GradientTransformation
     masks: tuple[Mask, ...] = ()
     owner: GradientTransformation | None = None
+
+    @property
+    def written(self) -> GradientTransformation:
+        """What the user wrote, for errors."""
+        return self.owner or self.transformation
 
 
 class Inside(NamedTuple):
@@ -75,7 +83,7 @@ class GradientTransformation(KinOfOptax, Value):
         params may be `ShapeDtypeStruct`s if no rule computes with their values. Raises: TypeError
         if one does, and, with the leaf's path, for a leaf that is not a floating array.
         """
-        return run.init(self, params)
+        return whole_sums(self.definition.name, partial(run.init, self), params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
@@ -89,13 +97,15 @@ class GradientTransformation(KinOfOptax, Value):
         """
         if extra:
             check_known(self, lambda name: self.takes(name, extra), extra)
-        return run.update(self, updates, state, params, extra)
+        update = partial(run.update, self)
+        return whole_sums(self.definition.name, update, updates, state, params, extra)
 
     def _step(
         self, updates: Updates, state: OptState, params: Params, extra: Extra
     ) -> tuple[Params, OptState]:
         """`gradtx.step`: the params after the update, and the new state."""
-        return run.step(self, updates, state, params, extra)
+        step = partial(run.step, self)
+        return whole_sums(self.definition.name, step, updates, state, params, extra)
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
@@ -200,7 +210,9 @@ class GradientTransformation(KinOfOptax, Value):
 
     def _init(self, params: Params) -> OptState:
         # In float32 or wider, as its updates and params will be.
-        return self.arguments["init"](widen_tree(params))
+        wide = widen_tree(params)
+        with named(self.definition.name):
+            return trees_alike(self.arguments["init"](wide), wide)
 
     def _joins(self, before: GradientTransformation) -> bool:
         """Whether it runs in the same stage as the link before it."""
@@ -211,7 +223,8 @@ class GradientTransformation(KinOfOptax, Value):
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
         flat, function = flat.widened(), self.arguments["update"]
         given = flat.visible(accepted(function, stage.extra), link.masks)
-        updates, new = function(flat.tree(selected), state, flat.params_tree(selected), **given)
+        with named(self.definition.name):
+            updates, new = function(flat.tree(selected), state, flat.params_tree(selected), **given)
         return flat.put(updates, selected, show(self)), [in_dtypes_of(state, new)]
 
     def _text(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from gradtx.core.printing import plural
 from gradtx.demo import naming
 from gradtx.demo.curves import comparison_picture
 from gradtx.demo.extras import load
@@ -16,7 +17,7 @@ from gradtx.demo.figures import ready_to_draw
 from gradtx.demo.findings import findings
 from gradtx.demo.optimizers import OPTIMIZERS, pick
 from gradtx.demo.tasks import TASKS, make_task
-from gradtx.demo.terminal import console, plural, progress_bar, table_of
+from gradtx.demo.terminal import console, progress_bar, table_of
 from gradtx.demo.trials import Plan, refuse_untrainable, trial
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradtx.demo.terminal import plural
+from gradtx.core.printing import plural
 from gradtx.demo.trials import Trial
 
 _SAME = 1e-4  # relative differences up to this are rounding

@@ -88,8 +88,3 @@ def _spread(values: np.ndarray, style: str) -> str:
     """The mean over seeds, with the standard deviation when there are several."""
     mean = style.format(values.mean())
     return mean if len(values) == 1 else f"{mean} ± {style.format(values.std(ddof=1))}"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from gradtx.demo.optimizers import Optimizer, Recipe
 from gradtx.demo.tasks import Task
 from gradtx.demo.training import Chunk, Trainer, check, relative_difference
 
+T = TypeVar("T")
 Report = Callable[[str, int], None]  # (what is running, steps done since the last report)
 
 
@@ -70,7 +72,7 @@ def trial(recipe: Recipe, plan: Plan, optax: ModuleType | None) -> Trial:
         trainers.append(_trainer(recipe.name, twin, optax, plan))
     runs: list[list[Chunk]] = [[] for _ in trainers]
     for seed in plan.seeds:
-        for chunks in _in_turn([trainer.run(seed) for trainer in trainers]):
+        for chunks in in_turn([trainer.run(seed) for trainer in trainers]):
             for run, chunk in zip(runs, chunks, strict=True):
                 run.append(chunk)
                 plan.report(recipe.name, len(chunk.losses))
@@ -106,7 +108,7 @@ def _trainer(name: str, tx: Optimizer, library: ModuleType, plan: Plan) -> Train
     return Trainer(plan.task, tx, library, plan.steps)
 
 
-def _in_turn(runs: Sequence[Iterator[Chunk]]) -> Iterator[list[Chunk]]:
+def in_turn(runs: Sequence[Iterator[T]]) -> Iterator[list[T]]:
     """The next chunk of each run; the run that goes first changes."""
     for turn in itertools.count():
         order = range(len(runs))[:: 1 if turn % 2 else -1]

@@ -12,7 +12,7 @@ import numpy as np
 from gradtx.core.counts import start
 from gradtx.core.dtypes import cast, drop_weak_type, is_inexact, is_random_key
 from gradtx.core.leaves import KeyPath, describe, path_words
-from gradtx.precision.formats import is_stored, name_of
+from gradtx.precision.formats import format_of, is_stored, name_of
 from gradtx.precision.moments import encode
 from gradtx.precision.narrow import key_of
 from gradtx.precision.stored import decode_state
@@ -64,14 +64,14 @@ class Carrier:
 
     def carried(self, old: Any, new: Any, path: KeyPath) -> Any:
         """The old value as `new` is: its format, dtype and, where it has none yet, place."""
-        if is_stored(old) and name_of(old) == name_of(new):
+        if is_stored(old) and format_of(old) == format_of(new):
             return jax.tree.map(self._placed, old, new)
         if is_stored(old):
             old = decode_state(old)
-        name = name_of(new) if is_stored(new) or path in self.at_random else None
-        if name is not None and name_of(old) != name:
+        form = format_of(new) if is_stored(new) or path in self.at_random else None
+        if form is not None and format_of(old) != form:
             words = path_words(path, "migrate")
-            old = encode(name, jnp.asarray(old), key_of(0, *words), start())
+            old = encode(form, jnp.asarray(old), key_of(0, *words), start())
         return jax.tree.map(self._placed, old, new)
 
     def _placed(self, x: Any, new: Any) -> Any:

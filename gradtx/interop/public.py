@@ -27,14 +27,15 @@ FUNCTIONS.update({f.__name__: f for f in (fourth_root, global_norm, skip_not_fin
 @functools.cache
 def public_names() -> Names:
     """Whatever a text may call, by name: definitions, and functions that return their values."""
-    from gradtx import torch  # imported when it is used
+    from gradtx import sharding, torch  # imported when they are used
 
     modules = (combinators, optimizers, precision, schedules, transforms, optax_names)
     ours = {name: f for module in modules for name, f in _made(module, module.__all__)}
     # The parts of PyTorch's optimizers too: they print under these names.
     theirs = {f"torch.{name}": f for name, f in _made(torch, vars(torch))}
+    spread = {f"sharding.{name}": f for name, f in _made(sharding, vars(sharding))}
     parts = (matching, MuonDimensionNumbers, GaLoreDimensionNumbers)
-    return Names(MappingProxyType({**ours, **theirs, **{f.__name__: f for f in parts}}))
+    return Names(MappingProxyType({**ours, **theirs, **spread, **{f.__name__: f for f in parts}}))
 
 
 def only_in_data() -> dict[str, Any]:

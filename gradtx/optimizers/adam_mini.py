@@ -42,12 +42,7 @@ def adam_mini(
         })
 
     Args:
-        blocks: a mapping from path patterns to what shares a second moment: each of the "rows" (the
-            indices of the first axis) or of the "columns" (of the last axis); each of a number of
-            groups of neighbouring rows, 8, or columns, ("columns", 8); the "whole" array; or
-            nothing, "elements", as in Adam. The first pattern that is found in a leaf's path
-            decides. Leaves without one, or all if it is None, are taken by rows if they are
-            matrices and whole otherwise
+        others: as in `scale_by_adam_mini`
 
     State: mu, 4 bytes a parameter, and nu, 4 bytes a block; a group of leaves for each kind of
     block.

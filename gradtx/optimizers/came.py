@@ -44,11 +44,7 @@ def came(
     rate (1e-4, 2e-4) with warm-up.
 
     Args:
-        b3: the decay of the running mean of squared residuals. It reaches back farther than b2
-        eps: a tiny number added to every squared gradient, so that no mean is 0
-        eps_instability: a small number added to every squared residual, which bounds steps that
-            hardly vary
-        clip_threshold: the largest root mean square of a divided gradient
+        others: as in `scale_by_came`
 
     State: mu, 4 bytes a parameter; of matrices R and C of V and U, 8 bytes a row and a column; of
     vectors V, 4 bytes a parameter more.

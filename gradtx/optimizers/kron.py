@@ -11,6 +11,7 @@ from gradtx.core.hyperparameters import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
 )
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
@@ -35,7 +36,7 @@ def kron(
     min_ndim_triangular: NonNegativeInt = 2,
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     independent_decay: bool = False,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
@@ -45,22 +46,11 @@ def kron(
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = -learning_rate * (Q_1^H Q_1 m Q_2^H Q_2 + weight_decay * param)   (for a matrix)
 
-    This is PSGD. The fits are told by `scale_by_kron`. It needs no decompositions and less memory
-    than Shampoo and SOAP, and follows curvature that changes.
+    This is PSGD. The fits, and how long a step may be, are told by `scale_by_kron`. It needs no
+    decompositions and less memory than Shampoo and SOAP, and follows curvature that changes.
 
     Args:
-        method: how the factors are fitted: "kron" in the group of triangular matrices, which needs
-            random numbers and solves of triangular systems; "procrustes" by products alone
-        preconditioner_update_probability: the share of updates in which the factors are fitted, a
-            number or a schedule. They are due whenever as many updates have passed as its inverse.
-        precond_lr: the learning rate of the fits
-        precond_init_scale: the first preconditioner is this multiple of the identity
-        max_size_triangular: longer axes have diagonal factors
-        min_ndim_triangular: arrays of fewer axes have diagonal factors
-        memory_save_mode: "one_diag" gives the longest axis of every array a diagonal factor,
-            "all_diag" all axes
-        momentum_into_precond_update: fit to the momentum; False fits to the gradient
-        seed: the beginning of the random numbers, with the path of the leaf and the count
+        others: as in `scale_by_kron`
 
     State: mu, 4 bytes a parameter, and for each axis of length n a matrix of n x n or a vector: for
     a square matrix 12 bytes a parameter in all.

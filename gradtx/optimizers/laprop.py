@@ -40,10 +40,7 @@ def laprop(
     rate.
 
     Args:
-        b1: the decay of the running mean of divided gradients, which reaches back about 1 / (1 -
-            b1) steps. Any b1 goes with any b2
-        amsgrad: divide by the root of the largest second moment so far, so that gradients which a
-            large one has shortened stay short; 4 more bytes a parameter
+        others: as in `scale_by_laprop`
 
     State: mu and nu, 8 bytes a parameter; with amsgrad nu_max too, 12.
 

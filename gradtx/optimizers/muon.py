@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from gradtx.combinators.chain import chain
@@ -16,7 +15,7 @@ from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import decoupled_decay
-from gradtx.transforms.matrix_axes import Split, axes_of
+from gradtx.transforms.matrix_axes import Numbering, Split, axes_of
 from gradtx.transforms.orthogonal import (
     STANDARD,
     Coefficients,
@@ -25,7 +24,6 @@ from gradtx.transforms.orthogonal import (
     scale_by_muon,
     scale_by_shape,
 )
-from gradtx.tree.types import Tree
 
 __all__ = ["muon"]
 
@@ -49,7 +47,7 @@ def muon(
     adam_eps_root: NonNegative = 0.0,
     adam_weight_decay: NonNegative = 0.0,
     adam_learning_rate: NonNegative | None = None,
-    muon_weight_dimension_numbers: str | matching | Tree | Callable[[Params], Tree] | None = None,
+    muon_weight_dimension_numbers: str | matching | Numbering = None,
     consistent_rms: NonNegative | None = None,
     nu_dtype: DType | None = None,
     independent_decay: bool = False,
@@ -104,10 +102,11 @@ def muon(
         adam_learning_rate: the length of AdamW's steps; None means learning_rate. Usually shorter
             than Muon's, unless consistent_rms is given
         muon_weight_dimension_numbers: which arrays are matrices. A path pattern such as "kernel" or
-            ~matching("embedding|head") selects among the arrays of two axes; a tree of
-            `MuonDimensionNumbers` like the params, or a function from params to one, also says
-            which axes are rows and columns. The other arrays, and those with None, go to AdamW.
-            None means that all arrays of two axes are matrices
+            ~matching("embedding|head") selects among the arrays of two axes; a mapping
+            from path patterns to `MuonDimensionNumbers`, a tree of them like the params, or a
+            function from params to one, also says which axes are rows and columns: those of layers
+            stacked in one array are {"layers": MuonDimensionNumbers(1, 2)}. The other arrays, and
+            those with None, go to AdamW. None means that all arrays of two axes are matrices
         consistent_rms: the root mean square of every step of a matrix; with 0.2, Adam's learning
             rates can be reused. None scales steps up by sqrt(columns / rows) if there are more
             columns than rows
@@ -146,7 +145,7 @@ def muon(
     "aol": https://arxiv.org/abs/2512.04632; "schatten": https://arxiv.org/abs/2506.10935
     """
     which = muon_weight_dimension_numbers
-    numbers = None if _is_pattern(which) else which  # what a pattern selects has two axes
+    numbers = without_pattern(which)
     matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -195,6 +194,11 @@ def with_adamw(
     return partition({"muon": matrices, "adam": rest}, functools.partial(_labels, which))
 
 
+def without_pattern(which: Any) -> Any:
+    """The dimension numbers of the arrays that `which` selects: a pattern selects matrices."""
+    return None if _is_pattern(which) else which
+
+
 def _is_pattern(which: object) -> bool:
     return isinstance(which, str | matching)
 
@@ -205,7 +209,7 @@ def _labels(which: Any, params: Params) -> Params:
     if which is None or _is_pattern(which):
         are_matrices = [x is not None and x.ndim == 2 for x in leaves.values]
     else:
-        axes = axes_of(which, leaves, "muon")
+        axes = axes_of(which, leaves, "muon", complete=True)
         are_matrices = [own is not None for own in axes]
     if _is_pattern(which):
         selected = Mask(which).select(leaves, "muon")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt
-from gradtx.core.mask import MaskLike
-from gradtx.core.state import Params
+from gradtx.core.mask import MaskLike, matching
 from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import adamw
-from gradtx.optimizers.muon import with_adamw
+from gradtx.optimizers.muon import with_adamw, without_pattern
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.matrix_axes import Split
+from gradtx.transforms.matrix_axes import Numbering, Split
 from gradtx.transforms.neuron_norm import normalize_neurons
 from gradtx.transforms.orthogonal import (
     STANDARD,
@@ -23,7 +20,6 @@ from gradtx.transforms.orthogonal import (
     scale_by_shape,
 )
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.types import Tree
 
 __all__ = ["normuon"]
 
@@ -49,7 +45,7 @@ def normuon(
     adam_b2: Decay = 0.999,
     adam_weight_decay: NonNegative = 0.0,
     adam_learning_rate: NonNegative | None = None,
-    muon_weight_dimension_numbers: Tree | Callable[[Params], Tree] | None = None,
+    muon_weight_dimension_numbers: str | matching | Numbering = None,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
     """Take Muon's steps with neurons evened out, and AdamW's steps for arrays that are no matrices.
@@ -109,7 +105,8 @@ def normuon(
 
     References: Li et al., 2025, https://arxiv.org/abs/2510.05491
     """
-    numbers = muon_weight_dimension_numbers
+    which = muon_weight_dimension_numbers
+    numbers = without_pattern(which)
     matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -136,4 +133,4 @@ def normuon(
         weight_decay=adam_weight_decay,
         nesterov=nesterov,
     )
-    return with_adamw(matrices, rest, numbers)
+    return with_adamw(matrices, rest, which)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
 from gradtx.core.hyperparameters import NonNegative, PositiveFraction
-from gradtx.core.state import Params
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.lmo import Norm, average, scale_by_lmo
-from gradtx.transforms.matrix_axes import MuonDimensionNumbers
+from gradtx.transforms.matrix_axes import Numbering
 from gradtx.transforms.scaling import scale as scale_by
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.types import Tree
 
 __all__ = ["scion"]
 
@@ -27,7 +25,7 @@ def scion(
     scale: NonNegative = 1.0,
     unconstrained: bool = False,
     norm_kwargs: Mapping[str, object] | None = None,
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
 ) -> GradientTransformation:
     """Step towards the point of a norm's ball that is farthest against the running mean.
 
@@ -50,9 +48,8 @@ def scion(
         scale: the radius of the ball: steps are learning_rate * scale long in the norm
         unconstrained: leave out the pull towards 0, so that there is no ball
         norm_kwargs: options of the norm, such as {"max": True}; see `scale_by_lmo`
-        weight_dimension_numbers: which axes of arrays are inputs and outputs: a tree of
-            `MuonDimensionNumbers` like the params, or a function from params to one; None means
-            that matrices are (inputs, outputs)
+        weight_dimension_numbers: which axes of arrays are inputs and outputs, as in
+            `scale_by_muon`; None means that matrices are (inputs, outputs)
 
     State: m, 4 bytes a parameter.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradtx.combinators.chain import chain
 from gradtx.core.decorators import recipe
-from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
 from gradtx.core.mask import MaskLike
 from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import decoupled_decay
@@ -32,6 +32,7 @@ def shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    factor_dtype: DType | None = None,
     independent_decay: bool = False,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
@@ -51,25 +52,7 @@ def shampoo(
     precondition_frequency where matrices are large.
 
     Args:
-        b2: the decay of the factors F_a; 1 sums them, as AdaGrad does.
-        b3: the weight of the momentum beside the newest gradient; None means b1. Less looks ahead,
-            as Nesterov's does.
-        eps: a multiple of the identity that is added before the root is taken. Eigenvalues below
-            it are raised to it.
-        precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
-        start_preconditioning_step: the first step with roots; None means precondition_frequency.
-            Before it the steps are those of the grafting method.
-        grafting: the method that the length of a step is taken from: "adam", "rmsprop", which does
-            not correct the bias of its mean, "adagrad", "sgd"; None keeps the length of d
-        grafting_b2: the decay of the second moment of the grafting method
-        grafting_eps: a number added to its root
-        max_preconditioner_dim: the longest side of the blocks that arrays are cut into
-        exponent: the exponent p of the inverse root of each factor; None means 1 / (2 axes). 0.5
-            whitens along each axis for itself.
-        merge_small_dims: join neighbouring axes, from the last on, while their product is at most
-            max_preconditioner_dim. A matrix that is small enough is then one vector.
-        kl: make the Gram matrix of an axis of the gradient whitened along the others by the last
-            roots, which fits the factors as a minimum of the Kullback-Leibler divergence
+        others: as in `scale_by_shampoo`
 
     State: mu and nu, 8 bytes a parameter, and for each axis of a block of length n two matrices of
     n x n: for a square matrix that is one block 24 bytes a parameter in all.
@@ -104,6 +87,7 @@ def shampoo(
             exponent=exponent,
             merge_small_dims=merge_small_dims,
             kl=kl,
+            factor_dtype=factor_dtype,
         ),
         *decoupled_decay(
             learning_rate, weight_decay, mask, independent_decay, cautious_weight_decay

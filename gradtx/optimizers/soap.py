@@ -51,20 +51,9 @@ def soap(
     decays the parameters.
 
     Args:
-        shampoo_beta: the decay of the factors F_a; None means b2.
-        eps: a number added to the root of nu, before the correction of its bias
-        precondition_frequency: after how many updates the bases follow the factors. Larger is
-            cheaper, and the bases are staler.
         max_precond_dim: axes that are longer are not rotated, such as the vocabulary of an
             embedding. Smaller saves memory and time.
-        merge_dims: join neighbouring axes, from the first on, while their product is at most
-            max_precond_dim. It is meant for kernels of convolutions.
-        precondition_1d: also arrays of one axis have a factor. False runs plain Adam on them.
-        normalize_grads: divide the direction d of each array by its root mean square
-        correct_bias: divide by the bias of the running means at their start
-        mu_dtype: the dtype in which mu is stored; None keeps float32 or wider.
-        nu_dtype: the dtype in which nu is stored; None keeps float32 or wider.
-        factor_dtype: the dtype in which factors and bases are stored; None keeps float32 or wider.
+        others: as in `scale_by_soap`
 
     State: mu and nu, 8 bytes a parameter, and for each axis of length n two matrices of n x n: for
     a square matrix 24 bytes a parameter in all.

@@ -7,8 +7,8 @@ https://arxiv.org/abs/2309.01507 (four bits, a second moment without zero).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx.precision.blocks import Cut
+from gradtx.core.elementwise import Shape
+from gradtx.precision.blocks import Cut, Runs, Tiles, cut_for, cut_of
 from gradtx.precision.narrow import round_to
 
 __all__ = ["Blocks", "PackedBlocks", "SplitFloat"]
@@ -32,7 +33,8 @@ class SplitFloat(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Codes shaped like the array, and a float32 scale per block.
+    """Codes shaped like the array, and a float32 scale per block, shaped like the blocks' numbers
+    along the axes of the array, or of the array as one row.
 
     The scale of a block without negative numbers is stored with a minus sign: the codes of such a
     block have no sign bit and no zero.
@@ -54,6 +56,12 @@ class PackedBlocks(NamedTuple):
 Stored = jax.Array | SplitFloat | Blocks | PackedBlocks
 
 
+def shapes_of(tree: Any) -> Any:
+    """Its arrays without their values, wherever they lie."""
+    shape: Any = jax.ShapeDtypeStruct
+    return jax.tree.map(lambda x: shape(x.shape, x.dtype), tree)
+
+
 def is_stored(x: object) -> bool:
     """Whether x is an array in one of the formats that are not arrays themselves."""
     return isinstance(x, SplitFloat | Blocks | PackedBlocks)
@@ -67,20 +75,45 @@ class Format:
     to nearest and takes None. code: that of its blocks, if it has blocks.
     """
 
+    name: str
     encode: Callable[[jax.Array, jax.Array | None], Stored]
     decode: Callable[[Any], jax.Array]
     bits: int = 0
     code: Code | None = None
+
+    def divided(self, shape: Shape, shard: Shape, size: int | None = None) -> Format:
+        """This format for an array of which each device holds a shard: with blocks that lie inside
+        of shards, if it has any. size: of a block; None for the format's own."""
+        if self.code is None:
+            return self
+        return self._cut(cut_for(shape, shard, size or self.code.size))
+
+    def like(self, stored: Any) -> Format:
+        """This format, cut as an array that is stored in it."""
+        if self.code is None:
+            return self
+        codes, scales = jax.eval_shape(self.code.take, shapes_of(stored))
+        return self._cut(cut_of(codes.shape, scales.shape))
+
+    def _cut(self, cut: Cut) -> Format:
+        return self._in(cut.size, None) if isinstance(cut, Runs) else self._in(0, cut.tile)
+
+    @cache  # noqa: B019  (of the few formats that there are)
+    def _in(self, size: int, tile: Shape | None) -> Format:
+        code = self.code
+        if code is None or size == code.size:
+            return self
+        return replace(code, size=size or code.size, tile=tile).format(self.name, self.bits)
 
 
 @dataclass(frozen=True)
 class Code:
     """A code for the numbers of a block, relative to the block's scale.
 
-    encode(blocks, scales, dither) and decode(codes, scales), for blocks (..., size) and scales
-    (..., 1). Codes are integers or floats that `dtype` holds, of which `bits` are stored.
-    join(codes, scales) stores codes shaped like the array, and scales without the last axis; take
-    is its inverse.
+    encode(blocks, scales, dither) and decode(codes, scales), for scales that broadcast with the
+    blocks. Codes are integers or floats that `dtype` holds, of which `bits` are stored.
+    join(codes, scales) stores codes shaped like the array, and scales; take is its inverse.
+    size: how many numbers make a block, unless a tile of some shape does.
     """
 
     size: int
@@ -89,30 +122,35 @@ class Code:
     decode: Callable[[jax.Array, jax.Array], jax.Array]
     join: Callable[[jax.Array, jax.Array], Stored]
     take: Callable[[Any], tuple[jax.Array, jax.Array]]
+    tile: Shape | None = None
+
+    def cut(self, shape: Shape) -> Cut:
+        """An array of a shape in blocks."""
+        return Tiles(shape, self.tile) if self.tile else Runs(shape, self.size)
 
     @property
     def bits(self) -> int:
         """Of a code."""
         return 4 if self.dtype == jnp.uint4 else 8
 
-    def format(self, bits: int) -> Format:
+    def format(self, name: str, bits: int) -> Format:
         """The format that stores an array in this code."""
 
         def encode(x: jax.Array, dither: jax.Array | None) -> Stored:
-            cut = Cut(x.shape, self.size)
+            cut = self.cut(x.shape)
             inside = x.reshape(cut.inside)
             scales = cut.scales_of(inside)
             dither = None if dither is None else dither.reshape(cut.inside)
             codes = self.encode(inside, cut.spread(scales), dither).astype(self.dtype)
-            return self.join(codes.reshape(x.shape), lax.squeeze(scales, (-1,)))
+            return self.join(codes.reshape(x.shape), cut.stored(scales))
 
         def decode(stored: Stored) -> jax.Array:
             codes, scales = self.take(stored)
-            cut = Cut(codes.shape, self.size)
-            x = self.decode(codes.reshape(cut.inside), cut.spread(scales[..., None]))
+            cut = self.cut(codes.shape)
+            x = self.decode(codes.reshape(cut.inside), cut.spread(cut.broadcast(scales)))
             return x.reshape(codes.shape)
 
-        return Format(encode, decode, bits, self)
+        return Format(name, encode, decode, bits, self)
 
 
 # -- bfloat16 with one more byte -----------------------------------------------------------------
@@ -266,28 +304,40 @@ FormatName = Literal["bfloat16", "bfloat16+8", "float8", "int8", "int4"]
 
 FORMATS: dict[str, Format] = {
     "bfloat16": Format(
-        lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16), _widen, bits=16
+        "bfloat16",
+        lambda x, dither: round_to(x, jnp.bfloat16, dither).astype(jnp.bfloat16),
+        _widen,
+        bits=16,
     ),
-    "bfloat16+8": Format(_encode_split, _decode_split),
-    "float8": _CODES["float8"].format(bits=20),
-    "int8": _CODES["int8"].format(bits=16),
-    "int4": _CODES["int4"].format(bits=16),
+    "bfloat16+8": Format("bfloat16+8", _encode_split, _decode_split),
+    "float8": _CODES["float8"].format("float8", bits=20),
+    "int8": _CODES["int8"].format("int8", bits=16),
+    "int4": _CODES["int4"].format("int4", bits=16),
 }
 
 
-def code_of(name: str | None) -> Code | None:
-    """The code of a format that has blocks; None for another, and for what is not stored."""
-    return FORMATS[name].code if name else None
+def format_of(x: object) -> Format | None:
+    """The format in which a leaf of a state is stored, None for a plain array."""
+    match x:
+        case SplitFloat():
+            name = "bfloat16+8"
+        case Blocks():
+            name = "float8" if x.codes.dtype == _FLOAT8 else "int8"
+        case PackedBlocks():
+            name = "int4"
+        case _:
+            if getattr(x, "dtype", None) != jnp.bfloat16:
+                return None
+            name = "bfloat16"
+    return FORMATS[name].like(x)
 
 
 def name_of(x: object) -> str | None:
-    """The name of the format in which a leaf of a state is stored, None for a plain array."""
-    match x:
-        case SplitFloat():
-            return "bfloat16+8"
-        case Blocks():
-            return "float8" if x.codes.dtype == _FLOAT8 else "int8"
-        case PackedBlocks():
-            return "int4"
-        case _:
-            return "bfloat16" if getattr(x, "dtype", None) == jnp.bfloat16 else None
+    """Its name."""
+    form = format_of(x)
+    return form.name if form else None
+
+
+def code_of(form: Format | None) -> Code | None:
+    """The code of a format that has blocks; None for another, and for what is not stored."""
+    return form.code if form else None

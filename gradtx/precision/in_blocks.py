@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from gradtx.core.manual import each_shard
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.twice import can_run_twice, run_twice
 
@@ -24,7 +25,8 @@ def in_blocks(what: Moments, given: Given) -> Made:
 
     Jitted so that leaves of equal shape share its trace.
     """
-    return _on_platform(what, given)
+    with each_shard():
+        return _on_platform(what, given)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -43,6 +45,14 @@ def _is_divided(x: jax.Array) -> bool:
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
+def _is_on_a_mesh(given: Given) -> bool:
+    """Whether arrays lie on a mesh of several devices, outside of a `jax.shard_map`."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return not manual and any(
+        jax.typeof(x).sharding.mesh.size > 1 for x in jax.tree.leaves(given.arrays)
+    )
+
+
 def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
     """The form for TPU, if there is one."""
     # Pallas takes longer to import than all of gradtx.
@@ -52,7 +62,9 @@ def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
     if not can_run_in_kernel(what, given):
         return None
     # Only a process that has TPUs can tell their compiler how to divide a kernel.
-    return partial(run_on_shards if jax.default_backend() == "tpu" else run_in_kernel, what)
+    if jax.default_backend() == "tpu":
+        return partial(run_on_shards, what)
+    return None if _is_on_a_mesh(given) else partial(run_in_kernel, what)
 
 
 @_on_platform.defjvp

@@ -27,8 +27,8 @@ from jax.extend.core import JaxprEqn
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Shape
-from gradtx.precision.blocks import scales_of
-from gradtx.precision.formats import FORMATS, Code, SplitFloat, code_of
+from gradtx.precision.blocks import Runs, scales_of
+from gradtx.precision.formats import Code, Format, SplitFloat, code_of
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.narrow import noise
 
@@ -49,17 +49,21 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
     """Whether the leaf can be cut into tiles and holds numbers that a TPU computes with, and XLA
     would not fuse it all by itself, as it does with bfloat16."""
     shape = what.part.shape
-    if not {*what.reads, *what.makes} - {None, "bfloat16"}:
+    forms = [form for form in (*what.reads, *what.makes) if form]
+    if all(form.name == "bfloat16" for form in forms):
         return False
     if not given.arrays or not shape or not 0 < math.prod(stretches(shape)) < _EXACT:
         return False
     fits = shape[-1] >= WIDTH or _is_vector(shape)
-    halved = any(code and code.bits < 8 for code in map(code_of, what.reads + what.makes))
+    codes = [code for form in forms if (code := form.code)]
+    if not all(isinstance(cut, Runs) and WIDTH % cut.size == 0 for cut in what.cuts):
+        return False
+    halved = any(code.bits < 8 for code in codes)
     if not fits or (halved and shape[-1] % 2):
         return False
     decoded = [
-        jax.eval_shape(FORMATS[name].decode, x) if name else x
-        for name, x in zip(what.reads, given.arrays, strict=True)
+        jax.eval_shape(form.decode, x) if form else x
+        for form, x in zip(what.reads, given.arrays, strict=True)
     ]
     jaxpr = jax.make_jaxpr(what.part)(decoded, given.scalars)
     return all(map(_has_kernel_form, jaxpr.eqns))
@@ -110,28 +114,28 @@ def run_in_kernel(
     made = jax.eval_shape(partial(after_another, local), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
-    tiling = Tiling.of(shape, [(name, jax.tree.leaves(x)) for name, x in inputs + outputs])
-    arrays = [y for name, x in inputs for y in tiling.lay(name, x)]
+    tiling = Tiling.of(shape, [(form, jax.tree.leaves(x)) for form, x in inputs + outputs])
+    arrays = [y for form, x in inputs for y in tiling.lay(form, x)]
     arrays += [] if numbers is None else [tiling.lay_by_block(numbers, WIDTH)]
     scalars = [_in_memory(x) for x in given.scalars]
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
-    shapes = [y for name, x in outputs for y in jax.eval_shape(partial(tiling.lay, name), x)]
+    shapes = [y for form, x in outputs for y in jax.eval_shape(partial(tiling.lay, form), x)]
 
     def run_on(band: Band, refs: Sequence[Any]) -> None:
         inside = iter(refs)
         known = [_from_memory(next(inside), x) for x in given.scalars]
         keys = iter([_key(next(inside)) for _ in given.keys])
         pieces = [
-            _read(name, [next(inside) for _ in tiling.tiles(name)], band) for name, _ in inputs
+            _read(form, [next(inside) for _ in tiling.tiles(form)], band) for form, _ in inputs
         ]
         number = band.number() if numbers is None else band.column(next(inside), WIDTH, 0)
         column = lax.broadcasted_iota(np.int32, (BAND, WIDTH), 1)
         index = _index(part.shape, number, column).astype(np.uint32)
         piece = (BAND, WIDTH), partial(_position, part.shape, number, column)
-        for (name, _), x in zip(outputs, part(pieces, known, piece), strict=True):
-            bits = FORMATS[name].bits if name else 0
+        for (form, _), x in zip(outputs, part(pieces, known, piece), strict=True):
+            bits = form.bits if form else 0
             dither = noise(next(keys), index, bits) if bits else None
-            _write(name, [next(inside) for _ in tiling.tiles(name)], x, dither, band)
+            _write(form, [next(inside) for _ in tiling.tiles(form)], x, dither, band)
 
     def kernel(*refs: Any) -> None:
         tile = pl.program_id(0), pl.program_id(1)
@@ -141,10 +145,10 @@ def run_in_kernel(
 
         lax.fori_loop(0, tiling.rows // BAND, turn, None)
 
-    specs = [tile for name, _ in inputs for tile in tiling.tiles(name)]
+    specs = [tile for form, _ in inputs for tile in tiling.tiles(form)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
     in_specs += [] if numbers is None else [tiling.tile_by_block(WIDTH)]
-    out_specs = [tile for name, _ in outputs for tile in tiling.tiles(name)]
+    out_specs = [tile for form, _ in outputs for tile in tiling.tiles(form)]
     results = pl.pallas_call(
         kernel,
         grid=tiling.grid,
@@ -156,7 +160,7 @@ def run_in_kernel(
     )(*scalars, *arrays)
     left = iter(results)
     whole = [
-        tiling.restore(name, x, [next(left) for _ in tiling.tiles(name)]) for name, x in outputs
+        tiling.restore(form, x, [next(left) for _ in tiling.tiles(form)]) for form, x in outputs
     ]
     return whole[: len(what.makes)], whole[len(what.makes) :]
 
@@ -223,7 +227,7 @@ class Tiling(NamedTuple):
     is_vector: bool
 
     @classmethod
-    def of(cls, shape: Shape, stored: Sequence[tuple[str | None, Sequence[Any]]]) -> Tiling:
+    def of(cls, shape: Shape, stored: Sequence[tuple[Format | None, Sequence[Any]]]) -> Tiling:
         """Tiles of as many rows as may be, for arrays stored for a leaf in formats. Two of each
         are in memory: one is worked on while the next is fetched."""
         is_vector = _is_vector(shape)
@@ -231,8 +235,8 @@ class Tiling(NamedTuple):
         width = WIDTH if is_vector else length
         height = pl.cdiv(math.prod(shape), width)
         row = 0.0  # bytes of a row of tiles
-        for name, arrays in stored:
-            scales = 1 if code_of(name) else 0
+        for form, arrays in stored:
+            scales = 1 if code_of(form) else 0
             tiled = sum(x.size * x.dtype.itemsize for x in arrays[: len(arrays) - scales])
             row += tiled / height * WIDTH / width + scales * arrays[-1].size * 4 / height
         most = max(min(ROWS, int(MEMORY / (2 * row))) // _LANES, 1) * _LANES
@@ -244,7 +248,7 @@ class Tiling(NamedTuple):
         """The numbers of tiles."""
         return pl.cdiv(self.height, self.rows), pl.cdiv(self.width, WIDTH)
 
-    def tiles(self, name: str | None) -> list[pl.BlockSpec]:
+    def tiles(self, form: Format | None) -> list[pl.BlockSpec]:
         """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
 
         def tile(columns: int) -> pl.BlockSpec:
@@ -253,9 +257,9 @@ class Tiling(NamedTuple):
                 rows, columns = rows * columns // _LANES, _LANES
             return pl.BlockSpec((rows, columns), lambda i, j: (i, j))
 
-        code = code_of(name)
+        code = code_of(form)
         if code is None:
-            return [tile(WIDTH)] * number_of_arrays(name)
+            return [tile(WIDTH)] * number_of_arrays(form)
         codes = tile(WIDTH * code.bits // 8)
         return [codes, self.tile_by_block(code.size)]
 
@@ -283,9 +287,9 @@ class Tiling(NamedTuple):
         missing = number - in_row, -columns.shape[1] % self.in_column(size)
         return jnp.pad(columns, [(0, n) for n in missing])
 
-    def lay(self, name: str | None, stored: Any) -> list[jax.Array]:
+    def lay(self, form: Format | None, stored: Any) -> list[jax.Array]:
         """Those arrays, as they are cut."""
-        arrays, code = jax.tree.leaves(stored), code_of(name)
+        arrays, code = jax.tree.leaves(stored), code_of(form)
 
         def whole(x: jax.Array, bits: int = 8) -> jax.Array:
             if not self.is_vector:
@@ -299,10 +303,10 @@ class Tiling(NamedTuple):
         codes, scales = arrays
         return [whole(codes, code.bits), self.lay_by_block(scales, code.size)]
 
-    def restore(self, name: str | None, like: Any, arrays: Sequence[jax.Array]) -> Any:
+    def restore(self, form: Format | None, like: Any, arrays: Sequence[jax.Array]) -> Any:
         """The inverse of `lay`."""
         leaves, treedef = jax.tree.flatten(like)
-        arrays, code = list(arrays), code_of(name)
+        arrays, code = list(arrays), code_of(form)
         if code:
             in_row = 1 if self.is_vector else pl.cdiv(self.width, code.size)
             arrays[-1] = arrays[-1][:in_row, : leaves[-1].size // in_row].T
@@ -376,24 +380,24 @@ class Band(NamedTuple):
         return jnp.concatenate(blocks, axis=1).reshape(BAND, WIDTH)
 
 
-def number_of_arrays(name: str | None) -> int:
+def number_of_arrays(form: Format | None) -> int:
     """How many arrays are stored for a leaf in a format."""
-    return 2 if code_of(name) or name == "bfloat16+8" else 1
+    return 2 if code_of(form) or (form and form.name == "bfloat16+8") else 1
 
 
 def _aliases(what: Moments, before: int) -> dict[int, int]:
     """By the number of an operand, of which so many come before the arrays, the number of the
     result that takes its memory."""
 
-    def firsts(names: Sequence[str | None], first: int) -> list[range]:
+    def firsts(forms: Sequence[Format | None], first: int) -> list[range]:
         numbers = []
-        for name in names:
-            numbers.append(range(first, first + number_of_arrays(name)))
+        for form in forms:
+            numbers.append(range(first, first + number_of_arrays(form)))
             first = numbers[-1].stop
         return numbers
 
-    names = [*what.makes, *[None] * (len(what.replaces) - len(what.makes))]
-    reads, makes = firsts(what.reads, before), firsts(names, 0)
+    forms = [*what.makes, *[None] * (len(what.replaces) - len(what.makes))]
+    reads, makes = firsts(what.reads, before), firsts(forms, 0)
     pairs = [
         (reads[i], made) for i, made in zip(what.replaces, makes, strict=True) if i is not None
     ]
@@ -420,13 +424,13 @@ def _key(ref: Any) -> tuple[jax.Array, jax.Array]:
 # -- bands of tiles --------------------------------------------------------------------------------
 
 
-def _read(name: str | None, refs: Sequence[Any], band: Band) -> jax.Array:
+def _read(form: Format | None, refs: Sequence[Any], band: Band) -> jax.Array:
     """A band of a leaf, decoded."""
-    code = code_of(name)
+    code = code_of(form)
     if code is None:
         values = [ref[band.part(ref.shape[0]), :].reshape(BAND, WIDTH) for ref in refs]
         whole = SplitFloat(*values) if len(values) > 1 else values[0]
-        return FORMATS[name].decode(whole) if name else values[0]
+        return form.decode(whole) if form else values[0]
     codes, scales = refs[0][band.part(refs[0].shape[0]), :].reshape(BAND, -1), refs[1]
     codes = _unpack(codes) if code.bits == 4 else codes
     columns = enumerate(band.blocks(code, codes))
@@ -434,12 +438,12 @@ def _read(name: str | None, refs: Sequence[Any], band: Band) -> jax.Array:
 
 
 def _write(
-    name: str | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, band: Band
+    form: Format | None, refs: Sequence[Any], x: jax.Array, dither: jax.Array | None, band: Band
 ) -> None:
     """Encode a band."""
-    code = code_of(name)
+    code = code_of(form)
     if code is None:
-        stored = FORMATS[name].encode(cast(x, np.float32), dither) if name else x
+        stored = form.encode(cast(x, np.float32), dither) if form else x
         for ref, value in zip(refs, jax.tree.leaves(stored), strict=True):
             ref[band.part(ref.shape[0]), :] = value.reshape(-1, ref.shape[1])
         return

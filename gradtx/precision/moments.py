@@ -14,7 +14,9 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape
-from gradtx.precision.formats import FORMATS, Stored
+from gradtx.core.manual import each_shard
+from gradtx.precision.blocks import Cut
+from gradtx.precision.formats import Format, Stored, code_of
 from gradtx.precision.narrow import uniform
 
 
@@ -28,16 +30,16 @@ class Moments:
     """
 
     part: Part
-    reads: tuple[str | None, ...]
-    makes: tuple[str, ...]
+    reads: tuple[Format | None, ...]
+    makes: tuple[Format, ...]
     replaces: tuple[int | None, ...]
     kernel: bool
 
     @property
-    def block_sizes(self) -> set[int]:
-        """Those of its formats that have blocks."""
-        codes = [FORMATS[name].code for name in (*self.reads, *self.makes) if name]
-        return {code.size for code in codes if code}
+    def cuts(self) -> set[Cut]:
+        """How its formats that have blocks cut the leaf."""
+        codes = map(code_of, (*self.reads, *self.makes))
+        return {code.cut(self.part.shape) for code in codes if code}
 
 
 class Given(NamedTuple):
@@ -59,22 +61,21 @@ Made = tuple[list[Stored], list[jax.Array]]
 def after_another(what: Moments, given: Given) -> Made:
     """The plain form: decode the moments, run the part, encode what it made."""
     pairs = zip(what.reads, given.arrays, strict=True)
-    decoded: list[Any] = [FORMATS[name].decode(x) if name else x for name, x in pairs]
+    decoded: list[Any] = [form.decode(x) if form else x for form, x in pairs]
     made = what.part(decoded, given.scalars)
     moments = zip(what.makes, made, given.keys, strict=False)
-    return [encode(name, x, key, given.step_count) for name, x, key in moments], made[
+    return [encode(form, x, key, given.step_count) for form, x, key in moments], made[
         len(what.makes) :
     ]
 
 
 # Jitted so that, eagerly, it is compiled once.
 @partial(jax.jit, static_argnums=0)
-def encode(name: str, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
+def encode(form: Format, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
     """A moment in its format."""
-    form = FORMATS[name]
 
     def encoded(x: jax.Array) -> Stored:
-        return form.encode(x, dither(name, key, x.shape))
+        return form.encode(x, dither(form, key, x.shape))
 
     def materialised(x: jax.Array) -> Stored:
         # XLA for CPU would recompute the new moment from the old codes wherever it is used, and
@@ -83,14 +84,15 @@ def encode(name: str, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
         return lax.cond(count >= 0, encoded, partial(_zeros, encoded), x)
 
     x = cast(x, np.float32)
-    return lax.platform_dependent(x, cpu=materialised if form.code else encoded, default=encoded)
+    on_cpu = materialised if form.code else encoded
+    with each_shard():  # whose blocks are its own
+        return lax.platform_dependent(x, cpu=on_cpu, default=encoded)
 
 
-def dither(name: str, key: jax.Array, shape: Shape) -> jax.Array | None:
+def dither(form: Format, key: jax.Array, shape: Shape) -> jax.Array | None:
     """The random numbers with which a moment is rounded to its format; None for one that rounds to
     nearest."""
-    bits = FORMATS[name].bits
-    return uniform(key, shape, bits) if bits else None
+    return uniform(key, shape, form.bits) if form.bits else None
 
 
 def _zeros(function: Callable[[jax.Array], Stored], x: jax.Array) -> Stored:

@@ -6,15 +6,11 @@ stochastically, and XLA may remove it from a program where excess precision is a
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
-
-from gradtx.core.hyperparameters import Whole
 
 # Below 2^-100 the grid gets no finer, since float32 itself would underflow.
 _SMALLEST_EXPONENT = -100
@@ -91,10 +87,6 @@ def _mix(x: jax.Array, key: ArrayLike = 0) -> jax.Array:
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D) ^ jnp.uint32(key)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
     return x ^ (x >> np.uint32(16))
-
-
-# One 32-bit word: larger seeds would share the random bits of a smaller one.
-Seed = Annotated[int, Whole("in [0, 2**32)", lambda n: 0 <= n < 2**32)]
 
 
 def key_of(seed: int, *parts: ArrayLike) -> jax.Array:

@@ -19,6 +19,7 @@ import numpy as np
 from gradtx.combinators.masked import masked
 from gradtx.core.decorators import per_leaf, per_tree, recipe
 from gradtx.core.dtypes import cast
+from gradtx.core.hyperparameters import Seed
 from gradtx.core.inner import Inner
 from gradtx.core.leaf_body import Leaf
 from gradtx.core.numerics import zeros_like
@@ -27,7 +28,7 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import OptState, Params, PastParams, Updates
 from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation, TransformationLike
-from gradtx.precision.narrow import Seed, dither_bits, is_narrow, key_of, round_to, uniform
+from gradtx.precision.narrow import dither_bits, is_narrow, key_of, round_to, uniform
 
 __all__ = ["KahanState", "MasterWeightsState", "kahan", "master_weights", "stochastic_rounding"]
 

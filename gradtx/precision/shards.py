@@ -17,6 +17,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.elementwise import Shape
+from gradtx.precision.formats import FORMATS
 from gradtx.precision.kernel import WIDTH, numbers_of, run_in_kernel, stretches
 from gradtx.precision.moments import Given, Made, Moments, after_another
 
@@ -29,7 +30,9 @@ def run_on_shards(what: Moments, given: Given, interpret: bool = False) -> Made:
     kernel: Kernel = functools.partial(run_in_kernel, what, interpret=interpret)
     if jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes:
         return kernel(given)  # a whole leaf, or a shard of it in a shard_map
-    if len(stretches(what.part.shape)) != len(what.part.shape):
+    forms = [form for form in (*what.reads, *what.makes) if form]
+    smaller = any(form != FORMATS[form.name] for form in forms)  # so that shards hold whole ones
+    if smaller or len(stretches(what.part.shape)) != len(what.part.shape):
         return after_another(what, given)
 
     # A partitioned function cannot be batched; under `vmap` it is the bare kernel.

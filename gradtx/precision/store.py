@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.tree_util import (
     DictKey,
     GetAttrKey,
@@ -21,15 +19,19 @@ from jax.tree_util import (
 )
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.hyperparameters import ByPattern
+from gradtx.core.hyperparameters import ByPattern, Seed
 from gradtx.core.inner import Inner
-from gradtx.core.leaves import paths
+from gradtx.core.leaves import paths, shown
+from gradtx.core.manual import barrier
 from gradtx.core.mask import check_pattern
 from gradtx.core.origin import StateError
+from gradtx.core.placing import shard_shape
 from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (
     Count,
+    HoldsFactors,
+    HoldsParams,
     OptState,
     Params,
     Updates,
@@ -39,8 +41,7 @@ from gradtx.core.state import (
 )
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
-from gradtx.precision.formats import FORMATS, FormatName
-from gradtx.precision.narrow import Seed
+from gradtx.precision.formats import FORMATS, Format, FormatName
 from gradtx.precision.stored import (
     Storing,
     decode_state,
@@ -88,14 +89,22 @@ def store(
 
     A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
     path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not
-    moments: their small differences matter. Neither are the factors and bases of SOAP and Shampoo.
+    moments: their small differences matter. Neither are the factors, bases and roots of SOAP,
+    Shampoo and Kron, which an error of a percent turns away from their directions: they are stored
+    by a pattern that names their field, `{"^mu|^nu": "int8", "^factors": "bfloat16"}`, and by no
+    other.
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
-    becomes NaN as a whole. Blocks lie along the last axis, and the last of a row may be shorter, so
-    that none straddles the shards of other axes; where that axis is shorter than a block, they
-    follow the order of memory, and XLA moves parts of them between devices. The random bits depend
+    becomes NaN as a whole. Blocks lie along the last axis, and the last of a row may be shorter;
+    where that axis is shorter than a block, they follow the order of memory. The random bits depend
     on the seed, the step and the path in the state, so that each moment of a parameter has its own.
+
+    On a mesh, init cuts smaller blocks, runs or tiles of 32 numbers at least, where devices would
+    share one: a step then needs nothing of other devices. It sees how the mesh divides a parameter
+    that is given as an array or, under `jax.jit` too, if the axes of the mesh are explicit. Under
+    `jax.jit` with automatic axes it does not, and the state is cut as on one device. The shapes of
+    a state say how it is cut, and any may be given to update; `migrate` brings it to another cut.
 
     What `inner` computes element by element runs where the blocks are, so that no moment is stored
     in float32 on the way. Bytes that an AdamW step accesses per float32 parameter, by the programs
@@ -125,8 +134,9 @@ def store(
         inner: the optimizer whose state is stored, gradtx's or Optax's.
         format: one of the names above for all moments, or a mapping from patterns to names,
             `{"^nu": "bfloat16", "kernel": "int8"}`. A pattern is searched for in the field's name
-            and the leaf's path together, `nu/encoder/kernel`; the first that is found decides, and
-            moments without one stay in float32.
+            and the leaf's path together, `nu/encoder/kernel`, for the factor of an axis
+            `factors/encoder/kernel/0`; the first that is found decides, and moments without one
+            stay in float32.
         seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
             Two stores in one chain need two seeds.
         min_size: moments with fewer elements stay as they are: they save little.
@@ -157,7 +167,7 @@ def store(
         chosen = _choose(patterns, state, params, min_size, show(inner.transformation))
         # The first state is made of constants, which XLA would encode element by element while it
         # compiles. In update nothing is constant, and a barrier would only prevent fusion.
-        state = lax.optimization_barrier(state)  # type: ignore[no-untyped-call]
+        state = barrier(state)
         return StoreState(None, encode_state(state, Storing(chosen, seed, step.count)))
 
     def update(
@@ -187,22 +197,23 @@ def _patterns(format: str | Mapping[str, str]) -> dict[str, str]:
 
 def _choose(
     patterns: Mapping[str, str], state: OptState, params: Params, min_size: int, who: str
-) -> dict[str, str]:
+) -> dict[str, Format]:
     """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
-    if not moments and jax.tree.leaves(params):
+    sought = [x for x in moments if not x.is_factor] if "" in patterns else moments
+    if not sought and jax.tree.leaves(params):
         raise ValueError(
             f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
         )
-    found: dict[str, str] = {}
+    found: dict[str, Format] = {}
     used = set()
-    for where, label, size in moments:
-        pattern = _pattern_of(label, patterns)
+    for moment in moments:
+        pattern, x = moment.pattern(patterns), moment.x
         used.add(pattern)
-        if pattern is not None and size >= max(min_size, 1):
-            found[where] = patterns[pattern]
+        if pattern is not None and x.size >= max(min_size, 1):
+            found[moment.where] = FORMATS[patterns[pattern]].divided(x.shape, shard_shape(x))
     if moments and (unused := [p for p in patterns if p not in used]):
-        labels = [label for _, label, _ in moments]
+        labels = [moment.label for moment in moments]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise ValueError(
             f"store: the pattern {unused[0]!r} matches no moment, or only moments that an "
@@ -211,22 +222,17 @@ def _choose(
     return found
 
 
-def _pattern_of(label: str, patterns: Mapping[str, str]) -> str | None:
-    """The first pattern found in the label of a moment."""
-    return next((pattern for pattern in patterns if re.search(pattern, label)), None)
-
-
 def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner) -> None:
     """Refuse a state with a moment in another format than the patterns say.
 
     One that is not encoded may be there because of another `min_size`.
     """
-    held = formats_of(state.inner_state)
+    held = {where: form.name for where, form in formats_of(state.inner_state).items()}
     if set(held.values()) <= {patterns.get("")}:
         return
     decoded = jax.eval_shape(decode_state, state.inner_state)
     moments = _moments(decoded, inner.params) if inner.params is not None else ()
-    chosen = {where: _pattern_of(label, patterns) for where, label, _ in moments}
+    chosen = {moment.where: moment.pattern(patterns) for moment in moments}
     for where, name in held.items():
         pattern = chosen.get(where)
         wanted = patterns[pattern] if pattern is not None else "float32"
@@ -245,31 +251,67 @@ def _is_narrow(where: str, inner: Inner) -> bool:
     return any(keystr(path) == where and x.dtype == jnp.bfloat16 for path, x in leaves)
 
 
-def _moments(state: OptState, params: Params) -> Iterator[tuple[str, str, int]]:
-    """(path, field/leaf, size) of each array of a state that belongs to one parameter."""
+class _Moment(NamedTuple):
+    """An array of a state that belongs to one parameter.
+
+    where: its path in the state, as `keystr` prints it; field, leaf: the parts of its label.
+    """
+
+    where: str
+    field: str
+    leaf: str
+    x: jax.Array
+    is_factor: bool
+
+    @property
+    def label(self) -> str:
+        """What patterns are searched for in."""
+        return "/".join(filter(None, (self.field, self.leaf)))
+
+    def pattern(self, patterns: Mapping[str, str]) -> str | None:
+        """The first pattern that is found in the label; of a factor, only thanks to its field."""
+        for pattern in patterns:
+            if re.search(pattern, self.label) and not (
+                self.is_factor and re.search(pattern, self.leaf)
+            ):
+                return pattern
+        return None
+
+
+def _moments(state: OptState, params: Params) -> Iterator[_Moment]:
+    """The moments of a state, and its factors."""
     keys = [path for path, _ in tree_flatten_with_path(params, is_leaf=lambda x: x is None)[0]]
     names = dict(zip(keys, paths(params), strict=True))
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
     for path, x in tree_flatten_with_path(state)[0]:
         shape = np.shape(x)
-        found = next(_parts(path, shapes), None)
+        mark, end = _marked_field(state, path)
+        is_factor = mark is HoldsFactors
+        # After the parameter of a factor comes which of its factors it is.
+        parts = _parts(path, shapes, range(end, end + 1) if is_factor else None)
+        found = next(parts, None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
-        fits = found is not None and shapes[found[1]] == shape and shape
-        if found is not None and fits and wide and not _is_no_moment(state, path):
-            field = next((str(k.name) for k in reversed(found[0]) if hasattr(k, "name")), "")
-            label = "/".join(filter(None, (field, names[found[1]])))
-            yield keystr(path), label, math.prod(shape)
+        if found is None or not wide or not shape or mark is HoldsParams:
+            continue
+        before, own = found
+        if is_factor or shapes[own] == shape:
+            field = next((str(k.name) for k in reversed(before) if hasattr(k, "name")), "")
+            which = shown(path[end + len(own) :]) if is_factor else ""
+            leaf = "/".join(filter(None, (names[own], which)))
+            yield _Moment(keystr(path), field, leaf, x, is_factor)
 
 
-def _is_no_moment(state: OptState, path: KeyPath) -> bool:
-    """Whether a leaf of the state lies in a field of past parameters or of factors."""
+def _marked_field(state: OptState, path: KeyPath) -> tuple[type | None, int]:
+    """What the field of past parameters or of factors is that a leaf of the state lies in, if it
+    lies in one, and where in its path that field ends."""
     node = state
     for depth, key in enumerate(path, 1):
         attribute = key.name if isinstance(key, GetAttrKey) else ""
-        if is_named_tuple(node) and attribute in (
-            fields_of_past_params(type(node)) | fields_of_factors(type(node))
-        ):
-            return True
+        if is_named_tuple(node):
+            if attribute in fields_of_past_params(type(node)):
+                return HoldsParams, depth
+            if attribute in fields_of_factors(type(node)):
+                return HoldsFactors, depth
         if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
             break
         match key:
@@ -281,15 +323,15 @@ def _is_no_moment(state: OptState, path: KeyPath) -> bool:
                 node = node[key.key]
             case _:
                 break  # a user's own pytree node, whose fields are not annotated
-    return False
+    return None, 0
 
 
 def _parts(
-    path: KeyPath, shapes: Mapping[KeyPath, tuple[int, ...]]
+    path: KeyPath, shapes: Mapping[KeyPath, tuple[int, ...]], starts: range | None = None
 ) -> Iterator[tuple[KeyPath, KeyPath]]:
     """The paths of parameters that occur in the path of a leaf of the state, longest first, each
-    with what comes before it: (before, parameter)."""
+    with what comes before it: (before, parameter). starts: where they may begin."""
     for n in sorted({len(known) for known in shapes}, reverse=True):
-        for start in range(len(path) - n, -1, -1):
+        for start in range(len(path) - n, -1, -1) if starts is None else starts:
             if path[start : start + n] in shapes:
                 yield path[:start], path[start : start + n]

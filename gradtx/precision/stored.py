@@ -7,13 +7,25 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import NamedSharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core.apply import Applied
 from gradtx.core.elementwise import Constant, Function, Operand, Part, Variable, split, value_of
+from gradtx.core.explicit import divided_like, explicit_mesh, on_auto_axes
 from gradtx.core.leaves import path_words
+from gradtx.core.placing import kept_like
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.precision.formats import FORMATS, Stored, is_stored, name_of
+from gradtx.precision.blocks import is_whole
+from gradtx.precision.formats import (
+    FORMATS,
+    Format,
+    Stored,
+    code_of,
+    format_of,
+    is_stored,
+    shapes_of,
+)
 from gradtx.precision.in_blocks import in_blocks
 from gradtx.precision.moments import Given, Moments, encode
 from gradtx.precision.narrow import key_of
@@ -31,14 +43,14 @@ class Storing(NamedTuple):
     bits of a leaf are made. kernel: whether a kernel may update it.
     """
 
-    formats: Mapping[str, str]
+    formats: Mapping[str, Format]
     seed: int
     # Of the step, an int32 scalar; `count` would clash with a tuple's.
     step_count: jax.Array
     kernel: bool = True
 
-    def format(self, path: KeyPath) -> str | None:
-        """The name of the format of a leaf, if it is stored."""
+    def format(self, path: KeyPath) -> Format | None:
+        """The format of a leaf, if it is stored."""
         return self.formats.get(keystr(path))
 
     def key(self, path: KeyPath) -> jax.Array:
@@ -47,8 +59,14 @@ class Storing(NamedTuple):
 
     def encode(self, path: KeyPath, x: jax.Array) -> Stored:
         """A leaf of the state as it is stored."""
-        name = self.format(path)
-        return x if name is None else encode(name, x, self.key(path), self.step_count)
+        form = self.format(path)
+        if form is None:
+            return x
+        run, given = partial(encode, form), (x, self.key(path), self.step_count)
+        if explicit_mesh(x) is None:
+            return jax.tree.map(lambda y: kept_like(y, x) if y.shape == x.shape else y, run(*given))
+        like = jax.tree.map(partial(_divided_like, x), jax.eval_shape(run, *shapes_of(given)))
+        return on_auto_axes(run, given, like)
 
 
 def encode_state(state: OptState, how: Storing) -> OptState:
@@ -81,10 +99,10 @@ def decode_state(state: OptState) -> OptState:
     return jax.tree.map(_decode, state, is_leaf=is_stored)
 
 
-def formats_of(state: OptState) -> dict[str, str]:
+def formats_of(state: OptState) -> dict[str, Format]:
     """The formats of the stored leaves of a state, by path."""
     leaves = tree_flatten_with_path(state, is_leaf=is_stored)[0]
-    return {keystr(path): name for path, x in leaves if (name := name_of(x))}
+    return {keystr(path): form for path, x in leaves if (form := format_of(x))}
 
 
 def update_stored(
@@ -114,6 +132,7 @@ def _update_in_parts(
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.tree.unflatten(treedef, given))
     function = Function(jaxpr, chosen)
     held = {function.inputs[i]: _Held(*leaves[i]) for i in chosen}
+    stored = dict(held.values())
 
     outputs = [
         (path[1:] if path[0].idx == 1 else None, x)
@@ -146,12 +165,33 @@ def _update_in_parts(
 
     def result(path: KeyPath | None, x: Operand) -> Stored:
         if path in made:
-            return made[path]
+            return _kept(made[path], stored[path])
         value = value_of(x, values)
-        return value if path is None else how.encode(path, value)
+        if path is None:
+            return value
+        new = how.encode(path, value)
+        return _kept(new, stored[path]) if path in stored else new
 
     results = [result(path, x) for path, x in outputs]
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+def _kept(new: Stored, old: Stored) -> Stored:
+    """A new moment where the old one lies. XLA would leave codes if devices share blocks, which
+    those do not that were made for the shards, and it may leave scales in any case."""
+    form = format_of(old)
+    code = code_of(form)
+    if form is None or code is None:
+        return new
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(old)]
+    most = max((n for mesh in meshes for n in mesh.axis_sizes), default=1)
+    codes, _ = jax.eval_shape(code.take, shapes_of(old))
+    stays = form != FORMATS[form.name] or is_whole(code.cut(codes.shape), most)
+
+    def kept(x: jax.Array, before: jax.Array) -> jax.Array:
+        return x if stays and x.shape == codes.shape else kept_like(x, before)
+
+    return jax.tree.map(kept, new, old)
 
 
 class _Held(NamedTuple):
@@ -180,8 +220,8 @@ def _run_part(
     takes = [*paths, *[id(overwrites[x]) if x in overwrites else None for x in rest]]
     what = Moments(
         part,
-        reads=tuple([name_of(held[x].stored) if x in held else None for x in part.arrays]),
-        makes=tuple([name for path in paths if (name := how.format(path))]),
+        reads=tuple([format_of(held[x].stored) if x in held else None for x in part.arrays]),
+        makes=tuple([form for path in paths if (form := how.format(path))]),
         replaces=tuple([places.get(take) for take in takes]),
         kernel=how.kernel,
     )
@@ -197,11 +237,21 @@ def _run_part(
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode_leaf(name: str, stored: Stored) -> jax.Array:
-    return FORMATS[name].decode(stored)
+def _decode_leaf(form: Format, stored: Stored) -> jax.Array:
+    return form.decode(stored)
 
 
 def _decode(x: Stored) -> Stored:
     """A leaf of a stored state in float32; a leaf that is not stored, as it is."""
-    name = name_of(x)
-    return x if name is None else _decode_leaf(name, x)
+    form = format_of(x)
+    if form is None:
+        return x
+    codes, *_ = jax.tree.leaves(x)
+    return on_auto_axes(partial(_decode_leaf, form), (x,), codes)
+
+
+def _divided_like(x: jax.Array, stored: jax.ShapeDtypeStruct) -> NamedSharding:
+    """How an array that is stored for x is divided where x is by explicit axes. Its axes are those
+    of x; or it has one, in order of memory."""
+    axes = range(stored.ndim) if stored.ndim == x.ndim else [0]
+    return divided_like(x, stored.shape, axes)

@@ -18,21 +18,20 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape, Variable
-from gradtx.precision.blocks import Cut, scales_of
-from gradtx.precision.formats import FORMATS, Stored, code_of
+from gradtx.precision.blocks import Cut
+from gradtx.precision.formats import Format, Stored, code_of
 from gradtx.precision.moments import Given, Made, Moments, dither
 
 
 def can_run_twice(what: Moments, given: Given) -> bool:
-    """Whether some moment is in blocks, all of one size."""
-    return len(what.block_sizes) == 1 and math.prod(what.part.shape) > 0
+    """Whether some moment is in blocks, and the leaf is cut into them in one way."""
+    return len(what.cuts) == 1 and math.prod(what.part.shape) > 0
 
 
 def run_twice(what: Moments, given: Given) -> Made:
     """The new moments, stored, and what else the part makes. The barrier keeps XLA from merging the
     two runs."""
-    part, (size,) = what.part, what.block_sizes
-    cut = Cut(part.shape, size)
+    part, (cut,) = what.part, what.cuts
     formats = dict(zip(part.arrays, what.reads, strict=True))
     scalars = dict(zip(part.scalars, given.scalars, strict=True))
     pairs = zip(part.arrays, given.arrays, strict=True)
@@ -45,48 +44,48 @@ def run_twice(what: Moments, given: Given) -> Made:
         return [cast(x, np.float32) for x in made[: part.wanted]] + made[part.wanted :]
 
     first = part.making(
-        [x for x, name in zip(part.makes, what.makes, strict=False) if code_of(name)]
+        [x for x, form in zip(part.makes, what.makes, strict=False) if code_of(form)]
     )
     new = run(first, pieces, cut.blocks)
-    scales = [scales_of(x, keeps_nan=True, filled=cut.filled()) for x in new]
+    scales = [cut.of_blocks(x, keeps_nan=True) for x in new]
     stored = {x: pieces[x] for x in first.arrays if formats[x]}
     barrier: Any = lax.optimization_barrier
     stored, scales = barrier((stored, scales))
     made = run(part, pieces | stored, cut.inside)
     known = iter(scales)
     moments = [
-        _encode(cut, name, x, next(known) if code_of(name) else None, dither(name, key, x.shape))
-        for name, x, key in zip(what.makes, made, given.keys, strict=False)
+        _encode(cut, form, x, next(known) if code_of(form) else None, dither(form, key, x.shape))
+        for form, x, key in zip(what.makes, made, given.keys, strict=False)
     ]
     return moments, [x.reshape(part.shape) for x in made[part.wanted :]]
 
 
-def _pieces(cut: Cut, name: str | None, x: Any) -> Any:
+def _pieces(cut: Cut, form: Format | None, x: Any) -> Any:
     """An array, stored or not, in the shape inside; codes with their scales."""
-    code = code_of(name)
+    code = code_of(form)
     if code is None:
         return jax.tree.map(lambda x: x.reshape(cut.inside), x)
     codes, scales = code.take(x)
-    return codes.reshape(cut.inside), scales[..., None]
+    return codes.reshape(cut.inside), cut.broadcast(scales)
 
 
-def _decode(cut: Cut, inside: Shape, name: str | None, pieces: Any) -> jax.Array:
+def _decode(cut: Cut, inside: Shape, form: Format | None, pieces: Any) -> jax.Array:
     """What `_pieces` made, in float32, and in the shape inside or of the blocks."""
-    code = code_of(name)
+    code = code_of(form)
     shaped = cut.padded if inside == cut.blocks else lambda x: x
     if code is None:
         x = jax.tree.map(shaped, pieces)
-        return FORMATS[name].decode(x) if name else x
+        return form.decode(x) if form else x
     codes, scales = pieces
     return code.decode(shaped(codes), scales if inside == cut.blocks else cut.spread(scales))
 
 
 def _encode(
-    cut: Cut, name: str, x: jax.Array, scales: jax.Array | None, dither: jax.Array | None
+    cut: Cut, form: Format, x: jax.Array, scales: jax.Array | None, dither: jax.Array | None
 ) -> Stored:
     """A moment in its format, in the shape of the leaf."""
-    code = code_of(name)
+    code = code_of(form)
     if code is None or scales is None:
-        return jax.tree.map(lambda x: x.reshape(cut.shape), FORMATS[name].encode(x, dither))
+        return jax.tree.map(lambda x: x.reshape(cut.shape), form.encode(x, dither))
     codes = code.encode(x, cut.spread(scales), dither).astype(code.dtype)
-    return code.join(codes.reshape(cut.shape), lax.squeeze(scales, (-1,)))
+    return code.join(codes.reshape(cut.shape), cut.stored(scales))

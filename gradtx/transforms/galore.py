@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from gradtx.core.batches import undifferentiated
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
-from gradtx.core.holding import now_and_then
+from gradtx.core.holding import anywhere, now_and_then
 from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
 from gradtx.core.numerics import times
+from gradtx.core.placing import parted
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
 from gradtx.core.step import Step
@@ -45,7 +47,8 @@ def scale_by_galore(
 ) -> Rule:
     """Run an optimizer on the projection of each matrix onto its top singular directions.
 
-        P <- the first `rank` left singular vectors of G         on every update_proj_gap-th step
+        P <- the first `rank` left singular vectors of G         on every update_proj_gap-th step,
+                                                                 and on the first with a gradient
         u  = scale * P base_optimizer(P^T G)
 
     for matrices with at least as many rows as columns; for the others P holds right singular
@@ -99,11 +102,9 @@ def scale_by_galore(
                 small.append(x)
             else:
                 tall = _tall(layout.split(x)[0], layout)
-                # Zeros like a slice of the parameter are placed where the parameter is.
-                directions = jnp.zeros_like(tall[:, :rank][:, : tall.shape[1]])
-                projectors.append(directions)
                 few = min(rank, tall.shape[1])
-                small.append(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout))
+                projectors.append(parted(jnp.zeros((tall.shape[0], few), x.dtype), x))
+                small.append(parted(_tall(jnp.zeros((few, tall.shape[1]), x.dtype), layout), x))
         base = inner.init(leaves.tree(small))
         return GaLoreState(count=None, base_optimizer_state=base, projector=leaves.tree(projectors))
 
@@ -122,7 +123,7 @@ def scale_by_galore(
             if layout is not None:
                 tall = _tall(layout.split(x)[0], layout)
                 projectors[i] = p = _projector(due, tall, widen(old[i], x.dtype), rank)
-                small[i] = _tall(p.mT.conj() @ tall, layout)
+                small[i] = parted(_tall(p.mT.conj() @ tall, layout), x)
         made, base = Inner(inner, None, extra)(leaves.tree(small), state.base_optimizer_state)
         results = align(leaves, made, "scale_by_galore: what base_optimizer returned")
         for i, layout in enumerate(layouts):
@@ -142,12 +143,21 @@ def _tall(matrix: Array, layout: Layout) -> Array:
 
 
 def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
-    """The left singular vectors of the largest singular values if due, else the old ones."""
+    """The left singular vectors of the largest singular values if due, else the old ones.
+
+    They are due too where there are none yet: a leaf may get its first gradient between two steps
+    on which they are made anew.
+    """
+    due = due | ~jnp.any(old != 0)
 
     def decompose(old: Array) -> tuple[None, Array]:
-        return None, jnp.linalg.svd(lax.stop_gradient(tall), full_matrices=False)[0][:, :rank]
+        new = undifferentiated(singular_vectors, tall[None])[0]
+        return None, jnp.where(due, new, old)
 
-    projector: Array = now_and_then(due, decompose, lambda old: None, old)[1]
+    def singular_vectors(x: Array) -> Array:
+        return jnp.linalg.svd(x, full_matrices=False)[0][:, :, :rank]
+
+    projector: Array = now_and_then(anywhere(due), decompose, lambda old: None, old)[1]
     return projector
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,16 +14,16 @@ from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
 from gradtx.core.finite import all_finite
-from gradtx.core.holding import anywhere, now_and_then
+from gradtx.core.holding import anywhere, now_and_then, row_major
 from gradtx.core.hyperparameters import (
     Decay,
     NonNegativeInt,
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
 )
-from gradtx.core.leaves import Leaves, aligned_arrays, path_words
-from gradtx.core.norms import root_mean_square
+from gradtx.core.norms import rms_of
 from gradtx.core.numerics import (
     abs_sq,
     number_beside,
@@ -39,6 +38,7 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.schedules.training import precond_update_prob_schedule
 from gradtx.transforms.kronecker import (
+    Gradients,
     Matrices,
     adjoints,
     gram,
@@ -54,8 +54,10 @@ MemorySaveMode = Literal["one_diag", "all_diag"]
 
 # The default, made once: values of it are equal anyway.
 PROBABILITY = precond_update_prob_schedule()
-# The update's largest root mean square. Whitened, it is 1.
-_LARGEST_RMS = 1.1
+# The update's largest root mean square, which is 1 once it is white. The authors of "kron" allow
+# 1.1. Li's own code allows 2, and 10 for single elements; the authors of "procrustes" set no limit,
+# and 10 leaves their steps alone, but for those that a gradient of 1e18 would ruin a run with.
+_LARGEST_RMS: dict[Method, float] = {"kron": 1.1, "procrustes": 10.0}
 # How often the factors of an array are given equal sizes: on so many of a hundred updates.
 _BALANCED = 0.01
 # Products of a matrix in the estimate of its largest singular value.
@@ -76,10 +78,10 @@ class ScaleByKronState(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """The factors of one leaf and the bounds of their fits."""
+    """The factors of one leaf and the bounds of their fits, if they have any."""
 
     factors: Matrices
-    bounds: tuple[Array, ...]
+    bounds: tuple[Array, ...] | None
 
 
 @per_tree
@@ -94,13 +96,14 @@ def scale_by_kron(
     min_ndim_triangular: NonNegativeInt = 2,
     memory_save_mode: MemorySaveMode | None = None,
     momentum_into_precond_update: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Rule:
     """Whiten the momentum by a factor for each axis, each fitted to the gradients.
 
         mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = Q_1^H Q_1 m Q_2^H Q_2                                          (for a matrix)
+        u <- u * min(1, 1.1 / rms(u))                       10 in place of 1.1 for "procrustes"
 
     The fit for method="kron", with V normal noise, Q triangular, C = A A^H of the whitened gradient
     A unfolded along an axis, and D the same of Q_1^-H V Q_2^-1:
@@ -155,21 +158,22 @@ def scale_by_kron(
         long = shape[axis] > max_size_triangular or shape[axis] == 1
         return bool(saved) or long or len(shape) < min_ndim_triangular
 
+    def factors_of(x: Array) -> tuple[tuple[int, ...], ...]:
+        """The shape of the factor of each axis."""
+        shape = x.shape or (1,)
+        return tuple(
+            (n,) if is_diagonal(shape, axis) else (n, n) for axis, n in enumerate(shape) if x.size
+        )
+
     def init(params: Params) -> ScaleByKronState:
-        def identity(x: Array, axis: int) -> Array:
-            if x.ndim == 1:  # placed where the parameter is
-                return (
-                    jnp.ones_like(x) if is_diagonal(x.shape, 0) else jnp.eye(len(x), dtype=x.dtype)
-                )
-            shape = x.shape or (1,)
-            make = jnp.ones if is_diagonal(shape, axis) else jnp.eye
-            return make(shape[axis], dtype=x.dtype)
+        def identity(x: Array, shape: tuple[int, ...]) -> Array:
+            if x.ndim == len(shape) == 1:
+                return jnp.ones_like(x)  # placed where the parameter is
+            return (jnp.ones if len(shape) == 1 else jnp.eye)(shape[0], dtype=x.dtype)
 
         def identities(x: Array) -> Matrices:
-            if not x.size:
-                return ()
             scale = precond_init_scale ** (1 / max(x.ndim, 1))
-            return tuple(times(scale, identity(x, axis)) for axis in range(max(x.ndim, 1)))
+            return tuple(times(scale, identity(x, shape)) for shape in factors_of(x))
 
         def zeros(x: Array) -> tuple[Array, ...]:
             if not x.ndim:
@@ -188,42 +192,37 @@ def scale_by_kron(
         updates: Updates, state: ScaleByKronState, step: Step
     ) -> tuple[Updates, ScaleByKronState]:
         """The whitened momentum of every leaf, by factors that are fitted anew when it is due."""
-        leaves = Leaves.of(updates)
-        aligned_arrays(leaves, state.mu, "scale_by_kron: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-
-        def of(tree: Any) -> list[Any]:
-            return structure.flatten_up_to(tree)  # type: ignore[attr-defined]
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
-
-        mus = [running_mean(mu, g, b1) for mu, g in zip(of(state.mu), grads, strict=True)]
+        grads = Gradients.of(updates, state.mu, "scale_by_kron")
+        momenta = zip(grads.beside(state.mu), grads.arrays, strict=True)
+        mus = [running_mean(mu, g, b1) for mu, g in momenta]
         means = [step.debias(mu, b1).reshape(mu.shape or (1,)) for mu in mus]
         seen = means
         if not momentum_into_precond_update:
-            seen = [g.reshape(g.shape or (1,)) for g in grads]
+            seen = [g.reshape(g.shape or (1,)) for g in grads.arrays]
 
         counter = increment(state.update_counter)
         time = cast(counter, scalar_dtype())
         due = time >= number_beside(time, 1 / preconditioner_update_probability)
-        bounds = [()] * len(grads) if state.bounds is None else of(state.bounds)
-        held = [_Fit(*x) for x in zip(of(state.preconditioners), bounds, strict=True)]
-        key = jax.random.fold_in(jax.random.key(seed), step.count)
-        keys = [
-            jax.random.fold_in(jax.random.fold_in(key, first), second)
-            for x, path in zip(leaves.values, leaves.key_paths, strict=True)
-            if x is not None
-            for first, second in [path_words(path, "kron")]
-        ]
+        shapes = [factors_of(g) for g in grads.arrays]
+        bounds = [tuple(() for _ in own) if method == "procrustes" else None for own in shapes]
+        fields = (
+            grads.fitting(state.preconditioners, "preconditioners", shapes),
+            grads.fitting(state.bounds, "bounds", bounds),
+        )
+        held = [_Fit(*x) for x in zip(*fields, strict=True)]
 
         def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:
+            key = jax.random.fold_in(jax.random.key(seed), step.count)
+            keys = [
+                jax.random.fold_in(jax.random.fold_in(key, first), second)
+                for first, second in grads.path_words("kron")
+            ]
             balances = jax.random.uniform(key) < _BALANCED
             new = []
             for x, fit, own in zip(lax.stop_gradient(seen), old, keys, strict=True):
                 if method == "kron":
                     factors = _select(balances, _balanced(fit.factors), fit.factors)
-                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), ())
+                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), None)
                 else:
                     made = _fitted(fit._replace(factors=_balanced(fit.factors)), x, precond_lr)
                 new.append(_select(due & jnp.any(x != 0) & all_finite(made), made, fit))
@@ -233,18 +232,13 @@ def scale_by_kron(
 
         def direction(m: Array, fit: _Fit) -> Array:
             u = _whitened(m, fit.factors)
-            if method == "procrustes":
-                return u
-            rms = root_mean_square(u)
-            return times(_LARGEST_RMS / jnp.maximum(rms, _LARGEST_RMS), u)
+            return rms_of(u).shrinking_to(_LARGEST_RMS[method]).times(u)
 
-        made = [
-            direction(m, fit).reshape(g.shape) for m, fit, g in zip(means, held, grads, strict=True)
-        ]
-        return tree(made), state._replace(
-            mu=tree(mus),
-            preconditioners=tree(fit.factors for fit in held),
-            bounds=None if state.bounds is None else tree(fit.bounds for fit in held),
+        made = [direction(m, fit) for m, fit in zip(means, held, strict=True)]
+        return grads.shaped(made), state._replace(
+            mu=grads.tree(mus),
+            preconditioners=grads.tree(fit.factors for fit in held),
+            bounds=grads.tree(fit.bounds for fit in held) if method == "procrustes" else None,
             update_counter=jnp.where(due, 0, counter),
         )
 
@@ -299,22 +293,34 @@ def _fitted_to_noise(factors: Matrices, g: Array, key: Array, rate: float | Arra
 
 
 def _solved(q: Array | None, x: Array, axis: int) -> Array:
-    """y with Q^H y = x along an axis, for a triangular or diagonal Q."""
+    """y with Q^H y = x along an axis, for an upper triangular or diagonal Q.
+
+    Solvers take their matrices by columns, as arrays are that lie by rows and are seen transposed:
+    so nothing is copied into another order if the axis is the first or the last.
+    """
     assert q is not None
-    moved = jnp.moveaxis(x, axis, 0)
-    flat = moved.reshape(len(q), -1)
     if q.ndim == 1:
-        flat = flat / q.conj()[:, None]
-    else:
-        flat = jax.scipy.linalg.solve_triangular(q, flat, trans="C", lower=False)
-    return jnp.moveaxis(flat.reshape(moved.shape), 0, axis)
+        return x / q.conj().reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+    by_columns = row_major(q).mT
+    if axis == 0:
+        right_hand_sides = x.reshape(len(q), -1).mT
+        y = lax.linalg.triangular_solve(
+            by_columns, right_hand_sides, lower=True, transpose_a=True, conjugate_a=True
+        )
+        return y.mT.reshape(x.shape)
+    moved = jnp.moveaxis(x, axis, -1)
+    right_hand_sides = moved.reshape(-1, len(q)).mT
+    y = lax.linalg.triangular_solve(
+        by_columns, right_hand_sides, left_side=True, lower=True, conjugate_a=True
+    )
+    return jnp.moveaxis(y.mT.reshape(moved.shape), -1, axis)
 
 
 def _fitted(old: _Fit, m: Array, rate: float | Array) -> _Fit:
     """One step of the fit by products alone."""
     w = _whitened(m, old.factors)
     factors, bounds = [], []
-    for axis, (q, before) in enumerate(zip(old.factors, old.bounds, strict=True)):
+    for axis, (q, before) in enumerate(zip(old.factors, old.bounds or (), strict=True)):
         assert q is not None
         wanted = math.prod(w.shape) / w.shape[axis]
         c = _squares(w, axis, q.ndim == 1)

@@ -8,23 +8,83 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import in_batches
-from gradtx.core.dtypes import Scalar
+from gradtx.core.batches import LARGEST, in_batches, undifferentiated
+from gradtx.core.dtypes import Scalar, complex_dtype
+from gradtx.core.holding import row_major
+from gradtx.core.leaves import Leaves, aligned_arrays, at, path_words
 from gradtx.core.norms import norm
 from gradtx.core.numerics import abs_sq, over_size, plus
+from gradtx.core.state import LikeParams, Updates
 
 # An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
 
 # The default of accelerators, bfloat16 or TF32, is too coarse for what is decomposed.
 PRECISION = lax.Precision.HIGHEST
+
+
+class Gradients(NamedTuple):
+    """The arrays of a tree of gradients, beside which the fields of a state are lists.
+
+    where: the transformation, for errors.
+    """
+
+    arrays: list[Array]
+    structure: PyTreeDef
+    where: str
+
+    @classmethod
+    def of(cls, updates: Updates, mu: LikeParams, where: str) -> Gradients:
+        """Raises: ValueError, with the leaf's path, unless the momentum has their shapes."""
+        aligned_arrays(Leaves.of(updates), mu, f"{where}: the state's mu")
+        return cls(*jax.tree.flatten(updates), where)
+
+    def beside(self, field: Any) -> list[Any]:
+        """What a field of the state holds for each array; None for each if there is no field."""
+        if field is None:
+            return [None] * len(self.arrays)
+        held: list[Any] = self.structure.flatten_up_to(field)
+        return held
+
+    def path_words(self, purpose: str) -> list[tuple[np.uint32, np.uint32]]:
+        """Two words to seed the random numbers of each array."""
+        paths = jax.tree_util.tree_flatten_with_path(self.tree(self.arrays))[0]
+        return [path_words(path, purpose) for path, _ in paths]
+
+    def fitting(self, field: Any, name: str, shapes: Iterable[Any]) -> list[Any]:
+        """The same for a field whose arrays have these shapes, or which has none where it is None.
+
+        Raises: ValueError, with the leaf's path, for a state that other arguments have made.
+        """
+        leaves, held = Leaves.of(self.tree(self.arrays)), self.beside(field)
+        there = (path for path, x in zip(leaves.paths, leaves.values, strict=True) if x is not None)
+        for x, wanted, path in zip(held, shapes, there, strict=True):
+            found = jax.tree.map(np.shape, x)
+            if found != wanted:
+                raise ValueError(
+                    f"{self.where}: {at(path)}: the shapes of the state's {name} are {found}, not "
+                    f"{wanted}; was the state made with other arguments?"
+                )
+        return held
+
+    def tree(self, values: Iterable[Any]) -> Any:
+        """The tree of what was made for each array."""
+        return jax.tree.unflatten(self.structure, values)
+
+    def shaped(self, arrays: Iterable[Array]) -> Updates:
+        """The same, of arrays with as many elements, in the shapes of the gradients."""
+        return self.tree(x.reshape(g.shape) for x, g in zip(arrays, self.arrays, strict=True))
 
 
 class Axes(NamedTuple):
@@ -42,10 +102,14 @@ class Axes(NamedTuple):
         # A matrix of one element would only change a sign, and change it back.
         return cls(shape, tuple(enough and 1 < n <= longest for n in shape))
 
+    @property
+    def matrices(self) -> tuple[tuple[int, int] | None, ...]:
+        """The shape of the matrix of each axis that has one."""
+        return tuple((n, n) if own else None for n, own in zip(self.shape, self.own, strict=True))
+
     def zeros(self, dtype: DTypeLike) -> Matrices:
         """A matrix of zeros for each axis that has one."""
-        pairs = zip(self.shape, self.own, strict=True)
-        return tuple(jnp.zeros((n, n), dtype) if own else None for n, own in pairs)
+        return tuple(None if shape is None else jnp.zeros(shape, dtype) for shape in self.matrices)
 
     def identities(self, dtype: DTypeLike) -> Matrices:
         """The identity for each axis that has a matrix."""
@@ -55,6 +119,13 @@ class Axes(NamedTuple):
         """The largest rank that the Gram matrix of one array can have."""
         n = self.shape[axis]
         return min(n, math.prod(self.shape) // n)
+
+
+def factor_dtype_for(x: Array, given: DTypeLike | None) -> DTypeLike:
+    """The dtype of matrices for the axes of an array, if that of real ones is given."""
+    if given is None:
+        return x.dtype
+    return complex_dtype(given) if jnp.iscomplexobj(x) else given
 
 
 def merged(shape: Sequence[int], longest: int, *, backwards: bool = False) -> tuple[int, ...]:
@@ -99,6 +170,11 @@ class Blocks(NamedTuple):
             for group in itertools.product(*self.pieces)
             if 0 not in self.shape
         ]
+
+    @property
+    def matrices(self) -> list[tuple[tuple[int, int, int], ...]]:
+        """For each group the shapes of the matrices of all its blocks, one for each axis."""
+        return [tuple((number, n, n) for n in shape) for number, shape in self.groups]
 
     def split(self, x: Array) -> list[Array]:
         """The groups, (number, *shape of a block) each."""
@@ -190,9 +266,10 @@ def spectral_norm(x: Array, products: int) -> Array:
 
 def permuted(x: Array, orders: Matrices) -> Array:
     """x with its slices along each axis in the order given for it, None for an axis as it is."""
-    for axis, order in enumerate(orders):
+    # The first axis last, in whole rows: XLA:CPU moves columns by transposing twice.
+    for axis, order in reversed(list(enumerate(orders))):
         if order is not None:
-            x = jnp.take(x, order, axis=axis)
+            x = jnp.take(x, order, axis=axis, mode="clip")
     return x
 
 
@@ -202,7 +279,7 @@ def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
     Of a matrix of known rank only so many are determined. The others are a basis of the rest that
     is determined too: the part of the first axes that is orthogonal to them.
     """
-    found = [x[0] for x in _batched(_descending_eigenvectors, grams)]
+    found = [x[0] for x in _batched(_descending_eigenvectors, [x[None] for x in grams])]
     short = [i for i, (x, rank) in enumerate(zip(found, ranks, strict=True)) if rank < len(x)]
     whole = []
     for i in short:
@@ -221,7 +298,9 @@ def inverse_roots(
 ) -> list[Array]:
     """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
 
-    Where an eigenvalue of A is negative, all are raised until the smallest is 0.
+    Where an eigenvalue of A is negative, all are raised until the smallest is 0. What is then less
+    than the rounding error of the largest is raised to that: along a direction that A leaves out
+    the root would else be what rounding made it, and lengthen the rounding errors of gradients.
     """
 
     def decompose(x: Array) -> Array:
@@ -229,23 +308,64 @@ def inverse_roots(
         return jnp.concatenate([vectors, values.astype(x.dtype)[:, :, None]], axis=2)
 
     roots = []
-    for x, p in zip(in_batches(decompose, matrices), exponents, strict=True):
-        assert x is not None
+    for x, p in zip(_batched(decompose, matrices), exponents, strict=True):
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
         # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
         values = plus(eps, values - jnp.minimum(values[..., :1], 0))
+        values = jnp.maximum(values, float(np.finfo(values.dtype).eps) * values[..., -1:])
         roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
     return roots
 
 
 def orthogonal(matrices: Sequence[Array]) -> list[Array]:
     """The first factor of the QR decomposition of each."""
-    return [x[0] for x in _batched(lambda x: jnp.linalg.qr(x)[0], matrices)]
+    return [x[0] for x in _batched(_orthogonal, [x[None] for x in matrices])]
+
+
+def _orthogonal(x: Array) -> Array:
+    return row_major(jnp.linalg.qr(x)[0])
 
 
 def _descending_eigenvectors(x: Array) -> Array:
-    return jnp.linalg.eigh(x)[1][:, :, ::-1]
+    return row_major(jnp.linalg.eigh(x)[1][:, :, ::-1])
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
-    return [x for x in in_batches(function, [x[None] for x in matrices]) if x is not None]
+    """function(x) for each x, (batch, n, n), in as few calls as `in_batches` makes; on TPU in one
+    for each size, since there every call is a program of its own, and that of a large matrix takes
+    minutes to compile."""
+
+    def in_few_calls(*matrices: Array) -> list[Array]:
+        return [
+            x for x in in_batches(partial(undifferentiated, function), matrices) if x is not None
+        ]
+
+    def in_one_call_a_size(*matrices: Array) -> list[Array]:
+        return _in_loops(function, matrices)
+
+    sizes = {x.shape[1:] for x in matrices}
+    if all(sum(x.size for x in matrices if x.shape[1:] == size) <= LARGEST for size in sizes):
+        return in_few_calls(*matrices)
+    made: list[Array] = lax.platform_dependent(
+        *matrices, tpu=in_one_call_a_size, default=in_few_calls
+    )
+    return made
+
+
+def _in_loops(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
+    """All of one size in a loop over batches of at most `LARGEST` elements."""
+
+    def in_a_loop(x: Array) -> Array:
+        turns = -(-len(x) // max(1, LARGEST // x[0].size))
+        padded = jnp.concatenate([x, x[: -len(x) % turns]]).reshape(turns, -1, *x.shape[1:])
+        made = lax.map(function, padded)
+        return made.reshape(-1, *made.shape[2:])[: len(x)]
+
+    made = list(matrices)
+    for kind in {(x.shape[1:], x.dtype): None for x in matrices}:
+        own = [i for i, x in enumerate(matrices) if (x.shape[1:], x.dtype) == kind]
+        results = in_a_loop(jnp.concatenate([matrices[i] for i in own]))
+        ends = itertools.accumulate(len(matrices[i]) for i in own)
+        for i, end in zip(own, ends, strict=True):
+            made[i] = results[end - len(matrices[i]) : end]
+    return made

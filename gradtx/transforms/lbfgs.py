@@ -14,6 +14,7 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.hyperparameters import PositiveInt
 from gradtx.core.norms import norm_of
+from gradtx.core.placing import seen_alike
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 from gradtx.core.step import Step
@@ -123,7 +124,11 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
 
 def _memory(params: Params, size: int) -> Params:
     """Zeros of shape (size, *parameter shape), for the last `size` differences."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.zeros_like(x), (size, *x.shape)), params)
+
+    def zeros(x: Array) -> Array:
+        return jnp.broadcast_to(seen_alike(jnp.zeros_like(x), x), (size, *x.shape))
+
+    return jax.tree.map(zeros, params)
 
 
 def _zero_if(condition: Array, x: Updates) -> Updates:

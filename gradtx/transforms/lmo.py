@@ -14,9 +14,9 @@ from gradtx.core.leaves import Leaves, at
 from gradtx.core.norms import norm_over, rms_of
 from gradtx.core.numerics import plus, running_mean, times, zeros_like
 from gradtx.core.rule import Rule
-from gradtx.core.state import Params, Updates
-from gradtx.transforms.matrix_axes import Axes, Layout, MuonDimensionNumbers, axes_of
-from gradtx.transforms.orthogonal import STANDARD, Tree, newton_schulz, of_matrices
+from gradtx.core.state import Updates
+from gradtx.transforms.matrix_axes import Axes, Layout, Numbering, axes_of
+from gradtx.transforms.orthogonal import STANDARD, newton_schulz, of_matrices
 
 __all__ = ["ScionState", "scale_by_lmo"]
 
@@ -60,7 +60,7 @@ def scale_by_lmo(
     norm: Norm = "auto",
     *,
     norm_kwargs: Mapping[str, object] | None = None,
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
 ) -> Callable[..., Updates]:
     """Replace each array by the point of a unit ball that is farthest in its direction.
 

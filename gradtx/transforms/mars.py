@@ -16,7 +16,7 @@ from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.transforms.orthogonal import STANDARD, layouts_of, newton_schulz, of_matrices
 
-__all__ = ["MarsState", "scale_by_mars_correction"]
+__all__ = ["MarsMeanState", "MarsState", "scale_by_mars_correction"]
 
 
 class MarsState(NamedTuple):
@@ -73,7 +73,7 @@ def scale_by_mars_correction(
     return Rule(init, update)
 
 
-class OrthogonalMeanState(NamedTuple):
+class MarsMeanState(NamedTuple):
     """The running mean of the updates, a tree like the params."""
 
     mu: LikeParams
@@ -83,10 +83,10 @@ class OrthogonalMeanState(NamedTuple):
 def orthogonal_mean(b1: Decay, eps: NonNegative) -> Rule:
     """mu <- b1 * mu + (1 - b1) * g;  u = newton_schulz(mu), with eps beside ||mu|| / (1 - b1)"""
 
-    def init(params: Params) -> OrthogonalMeanState:
-        return OrthogonalMeanState(jax.tree.map(zeros_like, params))
+    def init(params: Params) -> MarsMeanState:
+        return MarsMeanState(jax.tree.map(zeros_like, params))
 
-    def update(updates: Updates, state: OrthogonalMeanState) -> tuple[Updates, OrthogonalMeanState]:
+    def update(updates: Updates, state: MarsMeanState) -> tuple[Updates, MarsMeanState]:
         leaves = Leaves.of(updates)
         old = aligned_arrays(leaves, state.mu, "mars: the state's mu")
         mu = leaves.tree(
@@ -96,6 +96,6 @@ def orthogonal_mean(b1: Decay, eps: NonNegative) -> Rule:
         given = ((STANDARD,) * 5, "frobenius", eps, 1 / (1 - b1))
         layouts = layouts_of(None, leaves, "mars")
         made = of_matrices(newton_schulz, Leaves.of(mu), layouts, *given)
-        return leaves.tree(made), OrthogonalMeanState(mu)
+        return leaves.tree(made), MarsMeanState(mu)
 
     return Rule(init, update)

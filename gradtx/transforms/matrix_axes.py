@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple, TypeGuard
 
@@ -13,6 +13,8 @@ from jax import Array, lax
 from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix, first_matching
+from gradtx.core.state import Params
+from gradtx.tree.types import Tree
 
 __all__ = ["GaLoreDimensionNumbers", "MuonDimensionNumbers"]
 
@@ -55,21 +57,64 @@ def _is_numbers(x: object) -> TypeGuard[MuonDimensionNumbers | GaLoreDimensionNu
     return isinstance(x, MuonDimensionNumbers | GaLoreDimensionNumbers)
 
 
-def axes_of(given: Any, leaves: Leaves, where: str) -> list[Axes | None]:
+def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -> list[Axes | None]:
     """The axes of each leaf, or None.
 
-    given: dimension numbers for all leaves; a tree of them, or of None, like the leaves' or a
-    prefix of it; or a function from the tree of the leaves to such a tree.
+    given: dimension numbers for all leaves; a mapping from path patterns to them, or to None; a
+    tree of them, or of None, like the leaves' or a prefix of it; or a function from the tree of the
+    leaves to one of these. complete: whether a pattern that gets no leaf is an error.
     """
     tree = given(leaves.tree(leaves.values)) if is_function(given) else given
+    if by_pattern(tree) and tree.keys() != _names(leaves):
+        found = first_matching(tuple(tree), leaves.paths, where, complete=complete)
+        numbers = [None if pattern is None else tree[pattern] for pattern in found]
+        return [None if own is None else Axes.of(own) for own in numbers]
     try:
         spread = jax.tree.map(Axes.of, tree, is_leaf=_is_numbers)
         return broadcast_prefix(spread, leaves)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"{where}: the dimension numbers do not fit the tree: {error}. They are one value for "
-            "all arrays, a tree of them like the params, or a function that makes one"
+            "all arrays, a mapping from path patterns to them, a tree of them like the params, or "
+            "a function that makes one"
         ) from error
+
+
+def by_pattern(given: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether dimension numbers may be given by path pattern, rather than by a deeper tree."""
+    return (
+        isinstance(given, Mapping)
+        and bool(given)
+        and all(isinstance(key, str) for key in given)
+        and all(x is None or _is_numbers(x) for x in given.values())
+    )
+
+
+def _names(leaves: Leaves) -> set[object]:
+    """The keys of the leaves' tree, if it is a mapping."""
+    tree = leaves.tree(leaves.values)
+    return set(tree) if isinstance(tree, Mapping) else set()
+
+
+@dataclass(frozen=True)
+class NumbersKind(ByPattern):
+    """Which arrays are matrices, and their rows and columns."""
+
+    def convert(self, where: str, value: Any) -> Any:
+        """Patterns in their order; anything else as it is."""
+        return super().convert(where, value) if by_pattern(value) else value
+
+
+# Dimension numbers of all arrays; or by path pattern; or a tree of them, or of None, like the
+# params; or a function that makes one.
+Numbering = Annotated[
+    MuonDimensionNumbers
+    | Mapping[str, MuonDimensionNumbers | None]
+    | Tree
+    | Callable[[Params], Tree]
+    | None,
+    NumbersKind(),
+]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -15,8 +14,8 @@ from gradtx.core.norms import norm_over
 from gradtx.core.numerics import abs_sq, plus, running_mean, sqrt, zeros_like_result
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
-from gradtx.transforms.matrix_axes import Layout, MuonDimensionNumbers, Split
-from gradtx.transforms.orthogonal import Tree, layouts_of
+from gradtx.transforms.matrix_axes import Layout, Numbering, Split
+from gradtx.transforms.orthogonal import layouts_of
 
 __all__ = ["NeuronState", "normalize_neurons"]
 
@@ -32,7 +31,7 @@ def normalize_neurons(
     b2: Decay = 0.95,
     eps: NonNegative = 1e-10,
     *,
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
     split_outputs: Split = None,
 ) -> Rule:
     """Even out the columns of every matrix, and keep the matrix's norm.

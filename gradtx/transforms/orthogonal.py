@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from gradtx.core.batches import in_batches
+from gradtx.core.batches import in_batches, one_by_one
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
@@ -27,7 +27,7 @@ from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import (
     Axes,
     Layout,
-    MuonDimensionNumbers,
+    Numbering,
     Split,
     axes_of,
     widths_of,
@@ -63,7 +63,6 @@ PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
 # Factors of a matrix's shape.
 Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
-Tree = Any  # of dimension numbers, like the params
 Table = Sequence[Sequence[Scalar]]  # the coefficients of each iteration
 
 
@@ -109,7 +108,7 @@ def scale_by_muon(
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
     bias_correction: bool = True,
     split_outputs: Split = None,
 ) -> Rule:
@@ -147,8 +146,9 @@ def scale_by_muon(
             divides by the largest singular value, which is exact but slow; "aol" and "schatten"
             rescale within the first iteration, by the row sums of |A| and by the norm of A
         weight_dimension_numbers: which axes are rows and which columns: `MuonDimensionNumbers` for
-            all arrays, a tree of them like the params (or a prefix of one), or a function from
-            params to such a tree; by default every array must be a matrix
+            all arrays, a mapping from path patterns to them, {"layers": MuonDimensionNumbers(1,
+            2)}, a tree of them like the params (or a prefix of one), or a function from params to
+            such a tree; by default every array must be a matrix
         bias_correction: divide mu by 1 - beta^t, and look ahead as Adam does. Without it, as in
             Jordan's code and PyTorch's, the newest gradient counts less at first: the two
             directions differ by several percent in the first steps
@@ -249,7 +249,7 @@ def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | N
 
 @per_tree
 def scale_by_shape(
-    weight_dimension_numbers: MuonDimensionNumbers | Tree | Callable[[Params], Tree] | None = None,
+    weight_dimension_numbers: Numbering = None,
     consistent_rms: NonNegative | None = None,
     *,
     scale: Scaling = "width",
@@ -402,8 +402,8 @@ def newton_schulz(
     if preconditioning == "frobenius":
         x = over_size(x, lengths(x, over).value + eps)
     elif preconditioning == "spectral":
-        largest = jnp.linalg.svd(x, compute_uv=False)[:, :1, None]
-        x = over_size(x, largest + eps)
+        values = one_by_one(lambda x: jnp.linalg.svd(x, compute_uv=False), x)
+        x = over_size(x, values[:, :1, None] + eps)
     for i, (a, b, c) in enumerate(table):
         gram = summed(x @ x.mT.conj(), over)
         if i == 0 and preconditioning == "aol":

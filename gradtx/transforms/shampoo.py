@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from jax.typing import DTypeLike
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, cast, real_dtype
-from gradtx.core.holding import anywhere, now_and_then
-from gradtx.core.hyperparameters import Decay, Fraction, NonNegative, Positive, PositiveInt
-from gradtx.core.leaves import Leaves, aligned_arrays
+from gradtx.core.holding import anywhere, here, now_and_then
+from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
+from gradtx.core.leaves import map_leaves
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import (
     abs_sq,
@@ -30,7 +30,9 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Blocks,
+    Gradients,
     Matrices,
+    factor_dtype_for,
     finite_or,
     gram,
     inverse_roots,
@@ -71,6 +73,7 @@ def scale_by_shampoo(
     exponent: Positive | None = None,
     merge_small_dims: bool = True,
     kl: bool = False,
+    factor_dtype: DType | None = None,
 ) -> Rule:
     """Multiply gradients along each axis by an inverse root of its running Gram matrix.
 
@@ -95,15 +98,16 @@ def scale_by_shampoo(
         b3: the weight of the momentum beside the newest gradient; None means b1. Less looks ahead,
             as Nesterov's does.
         eps: a multiple of the identity that is added before the root is taken. Eigenvalues below
-            it are raised to it.
+            it, and below the rounding error of the largest, are raised to it.
         precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
+            Before it the steps are those of the grafting method.
         grafting: the method that the length of a step is taken from: "adam" divides m by the root
             of the running mean of g^2, "rmsprop" by that without correction of its bias, "adagrad"
             by the root of the sum, "sgd" not at all; None keeps the length of d
         grafting_b2: the decay of the second moment of the grafting method
         grafting_eps: a number added to its root
-        max_preconditioner_dim: the longest side of a block
+        max_preconditioner_dim: the longest side of the blocks that arrays are cut into
         exponent: the exponent p of the inverse root of each factor; None means 1 / (2 axes). 0.5
             whitens along each axis for itself.
         merge_small_dims: join neighbouring axes, from the last on, while their product is at most
@@ -141,15 +145,14 @@ def scale_by_shampoo(
 
     def init(params: Params) -> ScaleByShampooState:
         def factors(x: Array) -> list[Matrices]:
-            return [
-                tuple(jnp.zeros((number, n, n), x.dtype) for n in shape)
-                for number, shape in blocks_of(x).groups
-            ]
+            dtype = factor_dtype_for(x, factor_dtype)
+            return [tuple(jnp.zeros(n, dtype) for n in group) for group in blocks_of(x).matrices]
 
         def identities(x: Array) -> list[Matrices]:
+            dtype = factor_dtype_for(x, factor_dtype)
             return [
-                tuple(jnp.tile(jnp.eye(n, dtype=x.dtype), (number, 1, 1)) for n in shape)
-                for number, shape in blocks_of(x).groups
+                tuple(jnp.tile(jnp.eye(n, dtype=dtype), (number, 1, 1)) for number, n, _ in group)
+                for group in blocks_of(x).matrices
             ]
 
         nu = jax.tree.map(lambda x: real_full_like(x, 0), params) if has_nu else None
@@ -157,27 +160,17 @@ def scale_by_shampoo(
             count=None,
             mu=jax.tree.map(zeros_like, params),
             nu=nu,
-            factors=jax.tree.map(factors, params),
-            roots=jax.tree.map(identities, params),
+            factors=map_leaves("scale_by_shampoo", factors, params),
+            roots=map_leaves("scale_by_shampoo", identities, params),
         )
 
     def update(
         updates: Updates, state: ScaleByShampooState, step: Step
     ) -> tuple[Updates, ScaleByShampooState]:
         """The direction of every leaf, block by block, by roots that are made when they are due."""
-        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_shampoo: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-
+        grads = Gradients.of(updates, state.mu, "scale_by_shampoo")
         early = step.count < start
         due = ((step.count % every == 0) & ~early) | (step.count == start)
-
-        def of(field: Any) -> list[Any]:
-            if field is None:
-                return [None] * len(grads)
-            return structure.flatten_up_to(field)  # type: ignore[attr-defined]
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
 
         def next_nu(g: Array, nu: Array) -> Array:
             square = abs_sq(g)
@@ -218,27 +211,30 @@ def scale_by_shampoo(
             lengths = norm_over(n, axes).value, norm_over(d, axes).value
             return jnp.where(early, n, over_size(d, lengths[1]) * cast(lengths[0], d.dtype))
 
-        blocks = [blocks_of(g) for g in grads]
-        mus, nus, all_factors, roots = map(of, state[1:])
-        cut = [own.split(g) for own, g in zip(blocks, grads, strict=True)]
+        blocks = [blocks_of(g) for g in grads.arrays]
+        mus, shapes = grads.beside(state.mu), [own.matrices for own in blocks]
+        nus = grads.fitting(state.nu, "nu", [g.shape if has_nu else None for g in grads.arrays])
+        all_factors = grads.fitting(state.factors, "factors", shapes)
+        roots = grads.fitting(state.roots, "roots", shapes)
+        cut = [own.split(g) for own, g in zip(blocks, grads.arrays, strict=True)]
         factors = [
             [next_factors(*group) for group in zip(*leaf, strict=True)]
             for leaf in zip(cut, all_factors, roots, strict=True)
         ]
         if has_nu:
-            nus = [next_nu(g, nu) for g, nu in zip(grads, nus, strict=True)]
+            nus = [next_nu(g, nu) for g, nu in zip(grads.arrays, nus, strict=True)]
         roots = _renewed(roots, factors, due, eps, exponent, _bias(b2, step))
         made = []
-        for g, mu, nu, own, matrices in zip(grads, mus, nus, blocks, roots, strict=True):
+        for g, mu, nu, own, matrices in zip(grads.arrays, mus, nus, blocks, roots, strict=True):
             m = ahead(g, mu)
             pieces = zip(own.split(m), own.split(grafted(m, nu)), matrices, strict=True)
             directions = [direction(*piece) for piece in pieces]
-            made.append(own.join(directions).reshape(g.shape) if directions else g)
-        return tree(made), state._replace(
-            mu=tree(running_mean(mu, g, b1) for g, mu in zip(grads, mus, strict=True)),
-            nu=tree(nus) if has_nu else None,
-            factors=tree(factors),
-            roots=tree(roots),
+            made.append(own.join(directions) if directions else g)
+        return grads.shaped(made), state._replace(
+            mu=grads.tree(running_mean(mu, g, b1) for g, mu in zip(grads.arrays, mus, strict=True)),
+            nu=grads.tree(nus) if has_nu else None,
+            factors=grads.tree(factors),
+            roots=grads.tree(roots),
         )
 
     return Rule(init, update)
@@ -286,7 +282,7 @@ def _renewed(
         means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in grams]
         new = inverse_roots(means, eps, exponents)
         pairs = zip(new, old, strict=True)
-        return None, [jnp.where(due, finite_or(y, x), y) for x, y in pairs]
+        return None, [jnp.where(here(due), finite_or(y, x), y) for x, y in pairs]
 
     old, structure = jax.tree.flatten(lax.stop_gradient(roots))
     new = now_and_then(anywhere(due), renew, lambda old: None, old)[1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,9 @@ from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, real_dtype
-from gradtx.core.holding import anywhere, either, now_and_then
+from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
-from gradtx.core.leaves import Leaves, aligned_arrays
+from gradtx.core.leaves import map_leaves
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
@@ -31,9 +32,11 @@ from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Axes,
+    Gradients,
     Matrices,
     adjoints,
     eigenvectors,
+    factor_dtype_for,
     finite_or,
     gram,
     multiplied,
@@ -94,7 +97,9 @@ def scale_by_soap(
         Q_a <- qr(F_a Q_a), mu and nu into the new bases            every precondition_frequency-th
 
     The first update is zero: it makes the first factors, and Q_a their eigenvectors. So t counts
-    the updates after it.
+    the updates after it. Where a rotation leaves nothing but rounding errors of mu, in a direction
+    without gradients, nu is raised to their square, so that no step of theirs is thousands of
+    learning rates long, as it is in the code of the authors. No other direction is changed.
 
     In its eigenbasis the curvature of a matrix is closer to a diagonal one, which is what Adam
     assumes. It takes fewer steps than Adam, and each has four products of matrices more per matrix,
@@ -112,10 +117,6 @@ def scale_by_soap(
         precondition_1d: also arrays of one axis have a factor. False runs plain Adam on them.
         normalize_grads: divide the update of each array by its root mean square
         correct_bias: divide by the bias of the running means at their start
-        mu_dtype: the dtype in which mu is stored; None keeps float32 or wider.
-        nu_dtype: the dtype in which nu is stored; None keeps float32 or wider.
-        factor_dtype: the dtype in which factors and bases are stored; None keeps float32 or wider.
-            They are decomposed in float32 in any case.
 
     State: mu and nu, 8 bytes a parameter, and for each axis of length n two matrices of n x n: for
     a square matrix 24 bytes a parameter in all.
@@ -143,13 +144,14 @@ def scale_by_soap(
         return Axes.of(x.shape, max_precond_dim, merge=merge_dims, vectors=precondition_1d)
 
     def init(params: Params) -> ScaleBySoapState:
+        made = partial(map_leaves, "scale_by_soap", tree=params)
         # A leaf that is new in a run, whose count goes on, runs Adam until the bases are due.
         return ScaleBySoapState(
             count=None,
-            mu=jax.tree.map(lambda x: zeros_like(x, mu_dtype), params),
-            nu=jax.tree.map(lambda x: real_full_like(x, 0, nu_dtype), params),
-            factors=jax.tree.map(lambda x: axes_of(x).zeros(factor_dtype or x.dtype), params),
-            bases=jax.tree.map(lambda x: axes_of(x).identities(factor_dtype or x.dtype), params),
+            mu=made(lambda x: zeros_like(x, mu_dtype)),
+            nu=made(lambda x: real_full_like(x, 0, nu_dtype)),
+            factors=made(lambda x: axes_of(x).zeros(factor_dtype_for(x, factor_dtype))),
+            bases=made(lambda x: axes_of(x).identities(factor_dtype_for(x, factor_dtype))),
         )
 
     def update(
@@ -174,39 +176,38 @@ def scale_by_soap(
 
         def direction(leaf: _Leaf) -> Array:
             nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
-            u = multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
+            return multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
+
+        def scaled(u: Array) -> Array:
             if correct_bias:
                 of_mu, of_nu = (counted.bias(b, real_dtype(u.dtype)) for b in (b1, b2))
                 u = times(sqrt(of_nu) / of_mu, u)
             return over_size(u, root_mean_square(u)) if normalize_grads else u
 
-        aligned_arrays(Leaves.of(updates), state.mu, "scale_by_soap: the state's mu")
-        grads, structure = jax.tree.flatten(updates)
-        axes = [axes_of(g) for g in grads]
-        fields = [structure.flatten_up_to(x) for x in state[1:]]  # type: ignore[attr-defined]
+        grads = Gradients.of(updates, state.mu, "scale_by_soap")
+        axes = [axes_of(g) for g in grads.arrays]
+        shapes = [own.matrices for own in axes]
+        fields = [
+            *map(grads.beside, (state.mu, state.nu)),
+            grads.fitting(state.factors, "factors", shapes),
+            grads.fitting(state.bases, "bases", shapes),
+        ]
         old = [
             _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
             for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
         ]
         new = [
             next_moments(g.reshape(own.shape), leaf)
-            for g, own, leaf in zip(grads, axes, old, strict=True)
+            for g, own, leaf in zip(grads.arrays, axes, old, strict=True)
         ]
         made = [direction(leaf) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
-        new = _in_new_bases(new, axes, due, first)
-
-        def tree(values: Iterable[Any]) -> Any:
-            return jax.tree.unflatten(structure, values)
-
-        def shaped(arrays: Iterable[Array]) -> Updates:
-            return tree(x.reshape(g.shape) for x, g in zip(arrays, grads, strict=True))
-
-        return shaped(made), state._replace(
-            mu=shaped(leaf.mu for leaf in new),
-            nu=shaped(leaf.nu for leaf in new),
-            factors=tree(leaf.factors for leaf in new),
-            bases=tree(leaf.bases for leaf in new),
+        new, made = _in_new_bases(new, made, axes, due, first)
+        return grads.shaped(map(scaled, made)), state._replace(
+            mu=grads.shaped(leaf.mu for leaf in new),
+            nu=grads.shaped(leaf.nu for leaf in new),
+            factors=grads.tree(leaf.factors for leaf in new),
+            bases=grads.tree(leaf.bases for leaf in new),
         )
 
     return Rule(init, update)
@@ -214,50 +215,73 @@ def scale_by_soap(
 
 # The moments and the bases of a leaf, which a step holds unless the bases are due.
 _Held = list[tuple[Array, Array, Matrices]]
+_Bases = list[Array]
 
 
 def _in_new_bases(
-    leaves: Sequence[_Leaf], axes: Sequence[Axes], due: Array, first: Array
-) -> list[_Leaf]:
-    """The leaves in the bases that their factors have now, if due; first: if they had none."""
+    leaves: Sequence[_Leaf], made: list[Array], axes: Sequence[Axes], due: Array, first: Array
+) -> tuple[list[_Leaf], list[Array]]:
+    """The leaves in the bases that their factors have now, if due; first: if they had none.
+
+    made: the directions from the old bases. They go through the conditional, and so come before it:
+    otherwise XLA:CPU copies the bases, to write the new ones before it reads the old ones.
+    """
     factors: list[Array] = jax.tree.leaves([lax.stop_gradient(x.factors) for x in leaves])
     ranks = [own.rank(k) for own in axes for k, has in enumerate(own.own) if has]
     if not factors:
-        return list(leaves)
+        return list(leaves), made
 
-    def start(bases: list[Array]) -> tuple[None, list[Array]]:
-        made = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
-        return None, [jnp.where(first, x, q) for x, q in zip(made, bases, strict=True)]
+    def start(state: tuple[_Bases, list[Array]]) -> tuple[None, tuple[_Bases, list[Array]]]:
+        bases, beside = state
+        new = eigenvectors([finite_or(jnp.zeros_like(f), f) for f in factors], ranks)
+        pairs = zip(new, bases, strict=True)
+        return None, ([jnp.where(here(first), x, q) for x, q in pairs], fenced(beside))
 
-    def follow(held: _Held) -> tuple[None, _Held]:
-        bases = [lax.stop_gradient(bases) for _, _, bases in held]
-        old, structure = jax.tree.flatten(bases)
-        powers = [finite_or(q, product(f, q)) for f, q in zip(factors, old, strict=True)]
-        # By the mean square of the gradient along each direction, the largest first.
-        squares = [jnp.sum((q.conj() * p).real, axis=0) for q, p in zip(old, powers, strict=True)]
-        orders = [jnp.argsort(x, descending=True) for x in squares]
-        new = orthogonal([p[:, order] for p, order in zip(powers, orders, strict=True)])
-        new = either(anywhere(first), start, lambda bases: None, new)[1]
+    def follow(state: tuple[_Held, list[Array]]) -> tuple[None, tuple[_Held, list[Array]]]:
+        held, made = state
+        old, structure = jax.tree.flatten([lax.stop_gradient(bases) for _, _, bases in held])
+        means = [
+            multiplied(mu, adjoints(q))
+            for (mu, _, _), q in zip(held, jax.tree.unflatten(structure, old), strict=True)
+        ]
+        ordered, orders = zip(*map(_iterated, factors, old), strict=True)
+        new = orthogonal(ordered)
+        # As the directions, the means go through too: they are the last to be made from old bases.
+        _, (new, means) = now_and_then(anywhere(first), start, lambda state: None, (new, means))
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
-            (*_moved(multiplied(multiplied(mu, adjoints(q)), p), permuted(nu, own)), p)
-            for (mu, nu, _), q, p, own in zip(held, bases, after, order, strict=True)
+            (*_moved(multiplied(mean, p), permuted(nu, own), p), p)
+            for mean, (_, nu, _), p, own in zip(means, held, after, order, strict=True)
         ]
-        return None, jax.tree.map(lambda x, y: jnp.where(due, x, y), moved, held)
+        new = jax.tree.map(lambda x, y: jnp.where(here(due), x, y), moved, held)
+        return None, (new, fenced(made))
 
     held = [(leaf.mu, leaf.nu, leaf.bases) for leaf in leaves]
-    _, held = now_and_then(anywhere(due), follow, lambda held: None, held)
-    return [
-        leaf._replace(mu=mu, nu=nu, bases=bases)
-        for leaf, (mu, nu, bases) in zip(leaves, held, strict=True)
-    ]
+    _, (held, made) = now_and_then(anywhere(due), follow, lambda state: None, (held, made))
+    pairs = zip(leaves, held, strict=True)
+    return [x._replace(mu=mu, nu=nu, bases=bases) for x, (mu, nu, bases) in pairs], made
 
 
-def _moved(mu: Array, nu: Array) -> tuple[Array, Array]:
-    """The moments in new bases, nu at least the square of the rounding error of mu.
+def _iterated(factor: Array, basis: Array) -> tuple[Array, Array]:
+    """The factor times the basis, its columns by the mean square of the gradient along each, the
+    largest first, and their order; of a factor that is not finite the basis."""
+    power = product(factor, basis)
+    squares = jnp.sum((basis.conj() * power).real, axis=0)
+    finite = jnp.all(jnp.isfinite(squares))
+    order = jnp.argsort(jnp.where(finite, squares, 1), descending=True)
+    return permuted(jnp.where(finite, power, basis), (None, order)), order
+
+
+def _moved(mu: Array, nu: Array, bases: Matrices) -> tuple[Array, Array]:
+    """The moments in new bases, nu at least the square of the error with which mu was rotated.
 
     Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
-    mu would be divided by its root, in steps of thousands of learning rates.
+    mu would be divided by its root, in steps of thousands of learning rates. Where nu is raised, mu
+    is nothing but that error.
     """
-    error = float(np.finfo(nu.dtype).eps) * jnp.max(jnp.abs(mu), initial=0)
+    rotated = tuple(axis for axis, q in enumerate(bases) if q is not None)
+    if not rotated:
+        return mu, nu
+    largest = jnp.max(jnp.abs(mu), axis=rotated, keepdims=True, initial=0)
+    error = float(np.finfo(nu.dtype).eps) * largest
     return mu, jnp.maximum(nu, lax.stop_gradient(cast(error * error, nu.dtype)))

@@ -8,6 +8,7 @@ from jax import Array
 from gradtx.core.decorators import per_leaf
 from gradtx.core.hyperparameters import Decay, NonNegative
 from gradtx.core.numerics import abs_sq, divide_by_rms, real_full_like, running_mean, times
+from gradtx.core.placing import seen_alike
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState
@@ -54,7 +55,7 @@ def scale_by_yogi(
     """
 
     def init(param: Array) -> ScaleByAdamState:
-        mu = jnp.full_like(param, initial_accumulator_value)
+        mu = seen_alike(jnp.full_like(param, initial_accumulator_value), param)
         nu = real_full_like(param, initial_accumulator_value)
         return ScaleByAdamState(count=None, mu=mu, nu=nu)
 

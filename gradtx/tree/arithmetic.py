@@ -15,6 +15,7 @@ from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import compute_dtype
 from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import abs_sq
+from gradtx.core.placing import seen_alike
 from gradtx.tree.types import Tree
 
 __all__ = [
@@ -259,7 +260,7 @@ def zeros_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:
 
     See also: `gradtx.zeros_like`, for one array and its state, `tree.ones_like`, `tree.full_like`.
     """
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+    return jax.tree.map(lambda x: seen_alike(jnp.zeros_like(x, dtype=dtype), x), tree)
 
 
 def ones_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:

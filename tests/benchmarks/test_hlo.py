@@ -56,6 +56,54 @@ def test_calls_and_every_branch_count():
     assert not counted.collectives
 
 
+def test_one_path_through_the_branches():
+    quiet, due = (tally(BRANCHES, due=levels) for levels in (0, 1))
+    assert (quiet.kernels, quiet.bytes) == (2, 24 + 24 + 64)
+    assert due == tally(BRANCHES)
+
+
+NESTED = """\
+HloModule jit_f, is_scheduled=true
+
+%rare (r: f32[3]) -> f32[3] {
+  %r = f32[3]{0} parameter(0)
+  ROOT %r.2 = f32[3]{0} negate(%r)
+}
+
+%never (n: f32[3]) -> f32[3] {
+  ROOT %n = f32[3]{0} parameter(0)
+}
+
+%turn (s: (pred[], f32[3])) -> (pred[], f32[3]) {
+  %s = (pred[], f32[3]{0}) parameter(0)
+  %done = pred[] constant(false)
+  %x.1 = f32[3]{0} get-tuple-element(%s), index=1
+  %x.2 = f32[3]{0} add(%x.1, %x.1)
+  %x.3 = f32[3]{0} conditional(%done, %x.2, %x.2), true_computation=%rare, false_computation=%never
+  ROOT %t.1 = (pred[], f32[3]{0}) tuple(%done, %x.3)
+}
+
+%goes_on (s.3: (pred[], f32[3])) -> pred[] {
+  %s.3 = (pred[], f32[3]{0}) parameter(0)
+  ROOT %flag = pred[] get-tuple-element(%s.3), index=0
+}
+
+ENTRY %main (x: f32[3], due: pred[]) -> f32[3] {
+  %x = f32[3]{0} parameter(0)
+  %due = pred[] parameter(1)
+  %t = (pred[], f32[3]{0}) tuple(%due, %x)
+  %w = (pred[], f32[3]{0}) while(%t), condition=%goes_on, body=%turn
+  ROOT %y = f32[3]{0} get-tuple-element(%w), index=1
+}
+"""
+
+
+def test_a_loop_of_at_most_one_turn_is_a_branch_and_what_is_rarer_lies_inside():
+    assert [tally(NESTED, due=levels).kernels for levels in (0, 1, 2)] == [0, 1, 2]
+    # A loop that counts its turns is none: it runs in every step.
+    assert tally(LOOP, due=0) == tally(LOOP)
+
+
 LOOP = """\
 HloModule jit_f, is_scheduled=true
 

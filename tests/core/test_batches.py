@@ -1,5 +1,7 @@
 """Equal shapes as one batch: the same numbers, in fewer products."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,3 +99,46 @@ def test_operands_may_hold_several_and_none() -> None:
     assert calls == [(3, 3), (1, 4)]
     assert [None if x is None else x.shape for x in made] == [(2, 3), None, (0, 3), (1, 3), (1, 4)]
     np.testing.assert_array_equal(made[3], 4 * jnp.ones((1, 3)))
+
+
+LAPACK = re.compile(r"@lapack_\w+\(.*: \(tensor<(\d+)x")
+DECOMPOSING: dict[str, Callable[[Any], Any]] = {
+    "soap": lambda rate: gradtx.soap(rate),
+    "shampoo": lambda rate: gradtx.shampoo(rate, merge_small_dims=False),
+    "galore": lambda rate: gradtx.chain(
+        gradtx.scale_by_galore(rank=4), gradtx.scale_by_learning_rate(rate)
+    ),
+    "muon": lambda rate: gradtx.muon(rate, preconditioning="spectral"),
+}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is LAPACK on CPU alone")
+@pytest.mark.parametrize(
+    ("name", "swept"), [*((name, False) for name in DECOMPOSING), ("soap", True), ("shampoo", True)]
+)
+def test_lapack_has_one_matrix_at_a_time(name: str, swept: bool) -> None:
+    """Two calls with batches wait for each other forever where XLA has two threads."""
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(8, 12), (8, 8)] * 2]
+
+    def step(rate: Any, grads: Any) -> Any:
+        tx = DECOMPOSING[name](rate)
+        return tx.update(grads, tx.init(grads), grads)
+
+    rates = jax.ShapeDtypeStruct((3,) if swept else (), jnp.float32)
+    program = jax.jit(jax.vmap(step, (0, None)) if swept else step).lower(rates, params).as_text()
+    lengths = LAPACK.findall(program)
+    assert lengths
+    assert set(lengths) == {"1"}
+
+
+def test_decompositions_of_a_batch_are_those_of_its_matrices() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 5))
+
+    def function(matrices: jax.Array) -> jax.Array:
+        return jnp.linalg.qr(matrices)[0]
+
+    wanted = [[np.linalg.qr(matrix)[0] for matrix in batch] for batch in np.asarray(x)]
+    made = jax.vmap(lambda batch: batches.undifferentiated(function, batch))(x)
+    np.testing.assert_allclose(made, wanted, atol=1e-5)
+    slope = jax.grad(lambda x: jnp.sum(batches.undifferentiated(function, x)))(x[0])
+    assert not np.any(slope)

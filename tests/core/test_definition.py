@@ -343,3 +343,13 @@ def test_an_attribute_error_in_a_definition_is_its_own() -> None:
     tx = misspelt_maths(0.1)
     with pytest.raises(AttributeError, match=r"'jax\.numpy' has no attribute 'typo'"):
         tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))
+
+
+def test_a_recipe_may_leave_the_description_of_arguments_to_a_part() -> None:
+    assert "as in `scale_by_shampoo`" not in gradtx.shampoo.__doc__
+    for name in ("grafting", "kl", "max_preconditioner_dim"):
+        of_part = gradtx.scale_by_shampoo.__doc__.split(f"    {name} (")[1].split("\n    ")[1]
+        assert of_part in gradtx.shampoo.__doc__
+    # What the recipe says itself comes first.
+    assert "vocabulary" in gradtx.soap.__doc__
+    assert "vocabulary" not in gradtx.scale_by_soap.__doc__

@@ -618,3 +618,36 @@ def test_an_average_of_other_shapes_is_refused(function: Any) -> None:
         function({"a": jnp.ones((2, 3))}, {"a": jnp.ones(3)}, *rest)
     absent = {"a": None, "b": jnp.ones(2)}
     assert function(absent, {"a": jnp.ones(3), "b": jnp.ones(2)}, *rest)["a"] is None
+
+
+@pytest.mark.parametrize(
+    ("tx", "name"),
+    [
+        (gradtx.adamw(1e-3, independent_decay=True), "adamw"),
+        (gradtx.chain(gradtx.clip(1.0), gradtx.lion(1e-3, independent_decay=True)), "lion"),
+        (gradtx.hyperball(gradtx.identity(), 1e-3), "hyperball"),
+        (gradtx.adamw(1e-3), "add_decayed_weights"),
+    ],
+    ids=["adamw", "lion", "hyperball", "decay"],
+)
+def test_what_needs_the_parameters_is_named_as_the_user_wrote_it(tx: Any, name: str) -> None:
+    grads = jnp.ones(2)
+    with pytest.raises(ValueError, match=rf"^{name}\(.*\) needs the parameters"):
+        tx.update(grads, tx.init(grads))
+
+
+@pytest.mark.parametrize(
+    ("tx", "other", "field"),
+    [
+        (gradtx.soap(max_precond_dim=3), gradtx.soap(), "factors"),
+        (gradtx.shampoo(max_preconditioner_dim=2), gradtx.shampoo(), "factors"),
+        (gradtx.shampoo(grafting=None), gradtx.shampoo(), "nu"),
+        (gradtx.kron(memory_save_mode="all_diag"), gradtx.kron(), "preconditioners"),
+        (gradtx.kron(method="procrustes"), gradtx.kron(), "bounds"),
+    ],
+    ids=["soap", "blocks", "grafting", "kron", "method"],
+)
+def test_factors_that_other_arguments_have_made_are_named(tx: Any, other: Any, field: str) -> None:
+    params = {"absent": None, "w": jnp.ones((4, 4))}
+    with pytest.raises(ValueError, match=rf"at w: the shapes of the state's {field} are .*, not "):
+        tx.update(params, other.init(params), params)

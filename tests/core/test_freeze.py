@@ -122,7 +122,6 @@ GUARDS: Any = {
 }
 
 
-@pytest.mark.one_in(3)
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("frozen", FROZEN_FIRST)
 def test_a_nan_in_the_gradient_of_a_frozen_leaf_skips_nothing(frozen: str, guard: str) -> None:
@@ -172,7 +171,6 @@ PLACES: Any = {
 }
 
 
-@pytest.mark.one_in(3)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", SEARCHES_AND_DISTANCES)
 def test_a_rule_of_the_whole_tree_sees_what_is_not_frozen(name: str, place: str) -> None:

@@ -121,3 +121,33 @@ def test_a_rule_of_ones_own_is_given_both_words() -> None:
         updates, _ = run(params, own().init(params))
         for keys, x in jax.tree_util.tree_leaves_with_path(updates):
             np.testing.assert_array_equal(x, np.asarray(path_words(keys), np.float32))
+
+
+SEEDED: dict[str, Any] = {
+    "add_noise": lambda seed: gradtx.add_noise(0.1, 0.5, key=seed),
+    "noisy_sgd": lambda seed: gradtx.noisy_sgd(0.1, seed=seed),
+    "kron": lambda seed: gradtx.kron(seed=seed, preconditioner_update_probability=1.0),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_every_seed_counts_or_is_refused(name: str) -> None:
+    make, grads = SEEDED[name], jnp.array([[1.0, 2.0], [3.0, -5.0]])
+
+    made = [
+        np.asarray(second_of(make(seed), grads)) for seed in (0, 1, 2**31 - 1, 2**31, 2**32 - 1)
+    ]
+    assert len({x.tobytes() for x in made}) == len(made)
+    # The value may be an argument of a program, whose whole numbers are of 32 bits.
+    np.testing.assert_allclose(jax.jit(second_of)(make(2**31), grads), made[3], rtol=1e-5)
+    for seed in (-1, 2**32, 2**40):
+        with pytest.raises(
+            ValueError, match=rf"{name}: .*must be a whole number in \[0, 2\*\*32\)"
+        ):
+            make(seed)
+
+
+def second_of(tx: Any, grads: Any) -> Any:
+    """The second update of a run."""
+    _, state = tx.update(grads, tx.init(grads), grads)
+    return tx.update(grads, state, grads)[0]

@@ -13,7 +13,7 @@ from gradtx.demo.errors import CommandError
 from gradtx.demo.optimizers import OPTIMIZERS, pick
 from gradtx.demo.tasks import TASKS, make_task
 from gradtx.demo.training import MOST_CHUNKS, Chunk, Trainer, chunk_length, relative_difference
-from gradtx.demo.trials import _in_turn, refuse_untrainable
+from gradtx.demo.trials import in_turn, refuse_untrainable
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_runs_are_taken_in_turn_and_the_first_changes():
             taken.append(name)
             yield Chunk(step, np.zeros(1), {"of": name}, 0.0)
 
-    pairs = list(_in_turn([run("a"), run("b")]))
+    pairs = list(in_turn([run("a"), run("b")]))
     assert [[chunk.params["of"] for chunk in pair] for pair in pairs] == [["a", "b"]] * 3
     assert "".join(taken) == "baabba"
 

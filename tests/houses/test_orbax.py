@@ -121,3 +121,52 @@ def test_without_a_target_it_is_refused(tmp_path: Any) -> None:
         plain = checkpointer.restore(tmp_path / "1")
     with pytest.raises(ValueError, match="restored without its classes"):
         tx.update(PARAMS, plain, PARAMS)
+
+
+ACROSS = {
+    "schedule_free": gradtx.schedule_free_adamw(0.1),
+    "soap": gradtx.soap(0.1),
+}
+
+
+@pytest.mark.one_in(4)
+@pytest.mark.parametrize("name", [*RUNS, *ACROSS])
+def test_goes_on_around_the_meshes(name: str, tmp_path: Any) -> None:
+    """Saved on eight devices, restored on 2 x 4, saved there, on one device, and on eight again;
+    the target is a state, or shapes and shardings."""
+    tx = (RUNS | ACROSS)[name]
+    half = stepped(tx, params := on_mesh((8, 1)), tx.init(params), 3)
+    expected = stepped(tx, *half, 2)[0]
+    for i, place in enumerate((on_mesh((2, 4)), PARAMS, params)):
+        like = (place, tx.init(place))
+        target = like if i else placed(like)
+        half = saved(tmp_path / str(i), half, target)
+        assert jax.tree.structure(half) == jax.tree.structure(like)
+        moved = zip(jax.tree.leaves(half), jax.tree.leaves(like), strict=True)
+        assert all(x.sharding.is_equivalent_to(y.sharding, x.ndim) for x, y in moved)
+        assert_near(stepped(tx, *half, 2)[0], expected, 1e-5)
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_moves_to_a_mesh_that_cuts_blocks_otherwise(format: str, tmp_path: Any) -> None:
+    """Restored as it was saved, and brought to the blocks of the new mesh by `migrate`."""
+    tx = gradtx.store(gradtx.adamw(0.1), format, min_size=1)
+    mesh = on_mesh((2, 4))["kernel"].sharding.mesh
+    kernel = jax.random.normal(KEY, (64, 256))
+    divided = jax.device_put({"kernel": kernel}, NamedSharding(mesh, P("a", "b")))
+    half = stepped(tx, divided, tx.init(divided), 3)
+    shape = gradtx.tree.get(half[1], "mu")["kernel"].scales.shape
+    alone = {"kernel": kernel}
+    assert gradtx.tree.get(tx.init(alone), "mu")["kernel"].scales.shape != shape
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "1", half[1])
+        checkpointer.wait_until_finished()
+        raw = checkpointer.restore(tmp_path / "1")
+    state, _ = gradtx.migrate(raw, to=tx, from_=tx, params=alone)
+    new, old = (gradtx.decode_state(x) for x in (state, half[1]))
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, tx.init(alone))
+    for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+        size = np.max(np.abs(np.asarray(y)))
+        assert np.max(np.abs(np.asarray(x) - np.asarray(y))) <= size * (
+            0.1 if format == "int8" else 0.5
+        )

@@ -49,7 +49,7 @@ def for_every(
 
 def parts(example: Example) -> int:
     """On one of how many like this one a law is tried."""
-    return (4 if id(example) in _ESSENTIAL else 12) * (1 if is_first(example) else 8)
+    return (12 if id(example) in _ESSENTIAL else 36) * (1 if is_first(example) else 8)
 
 
 def is_first(example: Example) -> bool:
@@ -71,7 +71,7 @@ def for_every_schedule() -> pytest.MarkDecorator:
 
 def public(kind: type) -> Iterator[str]:
     """The public names that make transformations, or schedules."""
-    for prefix, module in (("", gradtx), ("torch.", gt)):
+    for prefix, module in (("", gradtx), ("torch.", gt), ("sharding.", gradtx.sharding)):
         yield from (prefix + name for name in module.__all__ if _makes(module, name, kind))
 
 
@@ -93,7 +93,7 @@ def definitions(kind: type) -> list[tuple[str, Definition[Any, Any]]]:
     found = []
     for name in public(kind):
         prefix, _, last = name.rpartition(".")
-        thing = getattr(gt if prefix else gradtx, last)
+        thing = getattr(getattr(gradtx, prefix) if prefix else gradtx, last)
         if isinstance(thing, Definition):
             found.append((name, thing))
     return found

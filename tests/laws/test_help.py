@@ -23,7 +23,14 @@ from .registry import EXAMPLES, Example, is_first
 def functions() -> dict[str, Callable[..., Any]]:
     """Everything public that can be called and is no class, each once, by module and name."""
     found: dict[str, Callable[..., Any]] = {}
-    for home in (gradtx, gradtx.torch, gradtx.tree, gradtx.inspection, gradtx.interop):
+    for home in (
+        gradtx,
+        gradtx.torch,
+        gradtx.tree,
+        gradtx.inspection,
+        gradtx.interop,
+        gradtx.sharding,
+    ):
         for name in home.__all__:
             x = getattr(home, name)
             own = inspect.isfunction(x) or isinstance(x, Definition)

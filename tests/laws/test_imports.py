@@ -13,6 +13,7 @@ LAYERS = [
     "gradtx.combinators",
     "gradtx.transforms",
     "gradtx.precision",
+    "gradtx.sharding",
     "gradtx.optimizers",
     "gradtx.torch",
     "gradtx.interop",

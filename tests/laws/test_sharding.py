@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
@@ -54,13 +54,13 @@ def comparable(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(but_errors, tree)
 
 
-@for_every(where=lambda e: not e.foreign)
+@for_every(where=lambda e: not e.foreign and not e.spreads)
 def test_init_places_the_state_with_the_params(example: Example, shardings: Any) -> None:
     state = example.make().init(jax.device_put(some_tree(), shardings))
     assert misplaced(state, shardings) == []
 
 
-@for_every(where=is_first, slow=True)
+@for_every(where=lambda e: is_first(e) and not e.spreads, slow=True)
 def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     tx, gradient, params = example.make(), given(example, some_tree()), some_tree()
 
@@ -80,6 +80,52 @@ def test_sharded_equals_unsharded(example: Example, shardings: Any) -> None:
     assert misplaced((state, params), shardings) == []
 
 
+MESHES = {
+    "8": ((8,), {"w": P("data"), "b": P("data"), "s": P()}),
+    "2x4": ((2, 4), {"w": P("data", "model"), "b": P("model"), "s": P()}),
+}
+
+
+def on_mesh(name: str) -> Any:
+    """Parameters on a mesh."""
+    sizes, specs = MESHES[name]
+    if len(jax.devices()) < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    mesh = Mesh(np.asarray(jax.devices()[:8]).reshape(sizes), ("data", "model")[: len(sizes)])
+    shapes = {"w": (8, 16), "b": (16,), "s": ()}
+    places = {k: NamedSharding(mesh, spec) for k, spec in specs.items()}
+    params = {k: jnp.asarray(RNG.uniform(0.5, 2, x), jnp.float32) for k, x in shapes.items()}
+    return jax.device_put(params, places)
+
+
+def moved(tree: Any, expected: Any) -> list[str]:
+    """The arrays that lie elsewhere than in the other tree."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True)
+    return [
+        f"{jax.tree_util.keystr(path)} is {x.sharding}, not {y.sharding}"
+        for (path, x), y in pairs
+        if isinstance(x, jax.Array) and not x.sharding.is_equivalent_to(y.sharding, x.ndim)
+    ]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@for_every(where=lambda e: is_first(e) and not e.spreads, slow=True)
+def test_the_state_stays_on_the_mesh(example: Example, mesh: str) -> None:
+    """From init on, compiled or not; a step leaves it there, so that one program serves all."""
+    params = on_mesh(mesh)
+    tx, extra = example.make(), example.extra
+    state = tx.init(params)
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    assert all(len(x.sharding.device_set) == 8 for x in arrays)
+    assert moved(jax.jit(tx.init)(params), state) == []
+    gradient = given(example, params)
+    step: Any = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p, **extra))
+    new, after = step(gradient, state, params)
+    assert moved((new, after), (params, state)) == []
+    step(gradient, after, new)
+    assert step._cache_size() == 1
+
+
 def test_the_norm_is_of_the_whole_tree(shardings: Any) -> None:
     """Not of the part on one device."""
     gradient = jax.device_put(some_tree(), shardings)
@@ -94,3 +140,50 @@ def test_misplaced_leaves_are_found(shardings: Any) -> None:
     params = jax.device_put(some_tree(), shardings)
     elsewhere = {**params, "w": jax.device_put(params["w"], jax.devices()[0])}
     assert len(misplaced({"mu": elsewhere}, shardings)) == 1
+
+
+# -- explicit axes ---------------------------------------------------------------------------------
+
+BLOCKS = {"w": P("data", "model"), "b": P("model"), "s": P()}
+WIDE = {"w": (8, 16), "b": (16,), "s": ()}
+
+
+@for_every(where=is_first, slow=True)
+def test_with_explicit_axes(example: Example) -> None:
+    """Where types say how a mesh divides arrays: the same numbers, compiled once, and a state that
+    stays where it was."""
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    if not hasattr(jax, "set_mesh"):
+        pytest.skip("needs a JAX that has `jax.set_mesh`")
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    tree = {k: jnp.asarray(RNG.uniform(0.5, 2, n), jnp.float32) for k, n in WIDE.items()}
+    gradient = given(example, tree)
+
+    def after_two_steps(gradient: Any, params: Any) -> Any:
+        tx = example.make()
+        first = tx.init(params)
+        step = jax.jit(
+            lambda state, params: gradtx.step(tx, gradient, state, params, **example.extra)
+        )
+        state = first
+        for _ in range(2):
+            params, state = step(state, params)
+        return params, first, state, step._cache_size()
+
+    expected, *_ = after_two_steps(gradient, tree)
+    with jax.set_mesh(mesh):
+        divided = {k: NamedSharding(mesh, spec) for k, spec in BLOCKS.items()}
+        behind = {
+            k: NamedSharding(mesh, P(*[None] * bool(example.per_example), *spec))
+            for k, spec in BLOCKS.items()
+        }
+        got, first, last, compiled = after_two_steps(
+            jax.device_put(gradient, behind), jax.device_put(tree, divided)
+        )
+    assert compiled == 1
+    assert_same(got, expected, 1e-4)
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(last), strict=True
+    ):
+        assert x.sharding.is_equivalent_to(y.sharding, x.ndim), jax.tree_util.keystr(path)

@@ -30,7 +30,7 @@ def that_counts(state: Any) -> list[Any]:
     return [x for path, x in leaves if not any("acc_grads" in str(key) for key in path)]
 
 
-@for_every()
+@for_every(slow=True)
 def test_a_step_is_an_update_that_is_applied(example: Example) -> None:
     for kind in (params(), mixed(params())):
         gradients = grads(of=example)

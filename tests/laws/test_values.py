@@ -228,8 +228,12 @@ def test_mapping_over_each_number_equals_a_loop(example: Example) -> None:
     inputs, tx = (grads(of=example), params(), example.extra), example.make()
     leaves, treedef = jax.tree.flatten(tx)
     keys = [str(path[0]) for path, _ in jax.tree_util.tree_leaves_with_path(tx)]
+    # With quite other coefficients Newton-Schulz diverges.
+    others = [
+        0.99 * x if key == ".ns_coeffs" else other(x) for key, x in zip(keys, leaves, strict=True)
+    ]
     lanes = [leaves]
-    lanes += [[*leaves[:i], other(x), *leaves[i + 1 :]] for i, x in enumerate(leaves)]
+    lanes += [[*leaves[:i], x, *leaves[i + 1 :]] for i, x in enumerate(others)]
     used = len(lanes)
     # As many lanes for every example, so that operations are compiled once for all.
     lanes += [leaves] * (LANES - used)

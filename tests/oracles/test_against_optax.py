@@ -28,13 +28,13 @@ ESSENTIAL = essential.TRANSFORMATIONS | essential.OPTIMIZERS | SCHEDULES
 
 
 def cases(table: Table) -> list[Any]:
-    """Of the essential names the first set of arguments every time; of the rest a part."""
+    """More of the essential names, and of the first set of arguments."""
     return [
         pytest.param(
             name,
             case,
             id=f"{name}({case!r})" if len(repr(case)) < 80 else f"{name} {i}",
-            marks=pytest.mark.one_in((1 if name in ESSENTIAL else 4) * (4 if i else 1)),
+            marks=pytest.mark.one_in((4 if name in ESSENTIAL else 8) * (4 if i else 1)),
         )
         for name, argument_sets in table.items()
         for i, case in enumerate(argument_sets)
@@ -110,7 +110,7 @@ def test_equals_optax(name: str, case: Args) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.one_in(2 if name in ESSENTIAL else 16))
+        pytest.param(name, marks=pytest.mark.one_in(4 if name in ESSENTIAL else 16))
         for name in (*TRANSFORMATIONS, *OPTIMIZERS)
     ],
 )

@@ -75,3 +75,49 @@ def test_soap_without_eps() -> None:
         assert np.isfinite(updates).all()
     q1, q2 = state[0].bases
     np.testing.assert_allclose(-updates, 0.1 * q1 @ np.sign(q1.T @ grads @ q2) @ q2.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e25])
+@pytest.mark.parametrize(("name", "longest"), [("kron", 1.1), ("procrustes", 10.0)])
+def test_a_huge_gradient_makes_no_huge_step_of_kron(name: str, longest: float, size: float) -> None:
+    tx = OPTIMIZERS[name]()
+    step = jax.jit(tx.update)
+    rng = np.random.default_rng(3)
+    params = jnp.ones((6, 4))
+    state = tx.init(params)
+    for t in range(12):
+        g = rng.standard_normal((6, 4)) * (size if t == 6 else 1)
+        updates, state = step(jnp.asarray(g, jnp.float32), state, params)
+        assert np.sqrt(np.mean(np.square(updates))) <= 1.001 * longest
+
+
+def test_roots_of_directions_without_gradients_do_not_lengthen_rounding_errors() -> None:
+    rng = np.random.default_rng(0)
+    direction = np.outer(rng.standard_normal(6), rng.standard_normal(4))
+    grads = direction * rng.standard_normal((8, 1, 1))
+    tx = gradtx.scale_by_shampoo(merge_small_dims=False)
+    step = jax.jit(tx.update)
+    params = jnp.ones((6, 4), jnp.float32)
+    state = tx.init(params)
+    for g in grads:
+        updates, state = step(jnp.asarray(g, jnp.float32), state, params)
+    # Of rank 1, as the gradients are, but for what eps and rounding leave.
+    values = np.linalg.svd(np.asarray(updates, np.float64), compute_uv=False)
+    assert values[1] < 1e-3 * values[0]
+
+
+def test_soap_leaves_elements_alone_that_it_does_not_rotate() -> None:
+    """A vector runs Adam, however small some of its gradients are."""
+    rng = np.random.default_rng(1)
+    sizes = 10.0 ** -np.arange(12)
+    grads = rng.standard_normal((6, 12)) * sizes
+    adam, tx = (
+        gradtx.scale_by_adam(0.95, 0.95, 1e-20),
+        gradtx.scale_by_soap(eps=1e-20, precondition_frequency=1),
+    )
+    state, expected = tx.init(jnp.ones(12)), adam.init(jnp.ones(12))
+    _, state = tx.update(jnp.asarray(grads[0], jnp.float32), state)
+    for g in grads[1:]:
+        updates, state = tx.update(jnp.asarray(g, jnp.float32), state)
+        wanted, expected = adam.update(jnp.asarray(g, jnp.float32), expected)
+        np.testing.assert_allclose(updates, wanted, rtol=1e-4)

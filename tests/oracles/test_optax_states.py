@@ -53,7 +53,7 @@ def scanned(tx: Any, case_extra: Any, rate: float, at: Any, steps: Any) -> Any:
 def cases() -> list[Any]:
     return [
         pytest.param(
-            name, table[0], id=name, marks=pytest.mark.one_in(1 if name in ESSENTIAL else 16)
+            name, table[0], id=name, marks=pytest.mark.one_in(4 if name in ESSENTIAL else 16)
         )
         for name, table in (TRANSFORMATIONS | OPTIMIZERS).items()
         if table[0].states

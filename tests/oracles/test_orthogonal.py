@@ -162,6 +162,29 @@ def test_muon_takes_the_matrices_that_a_pattern_selects(which: Any) -> None:
     assert gradtx.parse(repr(tx)) == tx
 
 
+@pytest.mark.parametrize("optimizer", [gradtx.muon, gradtx.normuon])
+def test_dimension_numbers_by_pattern_are_those_of_a_tree(optimizer: Any) -> None:
+    """Of layers stacked in one array."""
+    stacked = MuonDimensionNumbers(1, 2)
+    kernel, head = RNG.standard_normal((3, 4, 6)), RNG.standard_normal((4, 5))
+    params = {"layers": {"kernel": kernel, "norm": np.ones((3, 4))}, "head": head}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    by_path = {"layers/kernel": stacked}
+    tree = {"layers": {"kernel": stacked, "norm": None}, "head": None}
+    updates = [
+        tx.update(params, tx.init(params), params)[0]
+        for given in (by_path, tree)
+        for tx in [optimizer(0.1, muon_weight_dimension_numbers=given)]
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *updates)
+
+
+def test_a_pattern_of_dimension_numbers_that_gets_nothing_is_refused() -> None:
+    tx = gradtx.muon(0.1, muon_weight_dimension_numbers={"layrs": None, "w": None})
+    with pytest.raises(ValueError, match="muon: the pattern 'layrs' gets no leaf"):
+        tx.init({"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [
@@ -291,6 +314,17 @@ def test_galore_goes_on_with_optax_placeholders() -> None:
     wrong = old[0]._replace(projector=old[0].projector | {"b": params["w"]})
     with pytest.raises(ValueError, match=r"at b: updates float\d+\[\d+\] do not fit the state"):
         gradtx.scale_by_galore(2).update(params, wrong)
+
+
+def test_galore_projects_a_leaf_whose_first_gradient_comes_late() -> None:
+    tx = gradtx.scale_by_galore(10, 100, base_optimizer=gradtx.identity())
+    params = {"a": jnp.ones((6, 4)), "b": jnp.ones((6, 4))}
+    state = tx.init(params)
+    _, state = tx.update(params | {"b": None}, state)
+    late = jnp.asarray(GRADS["square"][0])[:6, :4]
+    late = {"a": params["a"], "b": jnp.resize(late, (6, 4))}
+    updates, state = tx.update(late, state)
+    assert_close(updates["b"], late["b"], 1e-4, what="b")
 
 
 # -- complex arrays as pairs ----------------------------------------------------------------------

@@ -91,7 +91,6 @@ def assert_alike(got: Any, expected: Any) -> None:
         assert np.all(error <= 0.2 * size)
 
 
-@pytest.mark.one_in(3)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", CUT + UNEVEN, ids=str)
 @pytest.mark.parametrize("name", KERNEL_FORMATS)
@@ -115,7 +114,6 @@ def test_other_optimizers(form: Form, name: str, monkeypatch: pytest.MonkeyPatch
     assert_alike(got, expected)
 
 
-@pytest.mark.one_in(3)
 @pytest.mark.parametrize("shape", CUT + UNEVEN + SHORT, ids=str)
 @pytest.mark.parametrize("name", BLOCK_FORMATS)
 def test_twice_is_the_plain_form(name: Any, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +246,6 @@ def test_rows_that_a_mesh_divides_within_a_block(shape: Any, axes: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.one_in(2)
 @pytest.mark.parametrize("division", AXES)
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_on_each_shard(name: Any, division: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,50 @@ def test_formats_by_field_and_by_path() -> None:
     assert state.count.dtype == jnp.int32
 
 
+FACTORS: dict[str, tuple[str, Any]] = {
+    "soap": ("factors", lambda: gradtx.scale_by_soap(precondition_frequency=1)),
+    "shampoo": ("roots", lambda: gradtx.scale_by_shampoo(merge_small_dims=False)),
+    "kron": ("preconditioners", gradtx.scale_by_kron),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_by_patterns_that_name_their_field(name: str) -> None:
+    field, make = FACTORS[name]
+    params = {"layers": [jnp.ones((8, 6)), jnp.ones((6, 4))], "bias": jnp.ones(4)}
+
+    def store(form: Any) -> Any:
+        return gradtx.store(make(), form, min_size=4)
+
+    def stored(form: Any) -> list[str]:
+        state = store(form).init(params).inner_state
+        leaves = jax.tree_util.tree_flatten_with_path(state, is_leaf=is_stored)[0]
+        return [jax.tree_util.keystr(path) for path, x in leaves if name_of(x)]
+
+    # A format for everything, and patterns that find the parameter, are for moments.
+    for form in ("int8", {"layers": "int8"}):
+        assert not [where for where in stored(form) if field in where]
+    every = stored({f"^{field}": "bfloat16+8"})
+    assert len(every) >= 4
+    assert all(where.startswith(f".{field}") for where in every)
+    one = stored({f"{field}/layers/1.*0$": "bfloat16+8"})
+    assert one
+    assert all(where.startswith(f".{field}['layers'][1]") for where in one)
+    with pytest.raises(ValueError, match=rf"'{field}/nothing' matches no moment"):
+        store({f"{field}/nothing": "int8"}).init(params)
+
+    tx, inner = store({f"^{field}": "bfloat16+8"}), make()
+    step, plain = jax.jit(tx.update), jax.jit(inner.update)
+    state, expected = tx.init(params), inner.init(params)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        g = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), params)
+        updates, state = step(g, state, params)
+        wanted, expected = plain(g, expected, params)
+    for x, y in zip(jax.tree.leaves(updates), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-2 * np.abs(y).max())
+
+
 def test_moments_are_found_by_their_paths() -> None:
     """In masks, groups, wrappers, a user's own state and Optax's; other arrays are left alone."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.compiler import Compiler
 from benchmarks.environments import MissingError, python_for
-from benchmarks.targets import Target
+from gradtx.sharding.targets import Target
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import numpy as np
 
 import gradtx
 from benchmarks.compiler import Training
+from benchmarks.modern import MODERN
 from benchmarks.parameters import Shapes, abstract, equal_leaves
 from benchmarks.recipes import LIBRARIES
 from benchmarks.steps import STEPS, CountedStep
@@ -35,6 +36,7 @@ TREES: dict[str, Shapes] = {
     "vector": {"vector": (2**26,)},
     "matrix": {"matrix": (8192, 8192)},
     "uneven": {"matrix": (8192, 8200)},
+    "square": {"matrix": (1024, 1024)},
     "small leaves": equal_leaves(50, (64, 64)),
 }
 
@@ -56,6 +58,11 @@ def of_optax(library: str, name: str, index: int, tree: str) -> Training:
 def recipe(library: str, name: str, tree: str) -> Training:
     """One of the benchmarks' steps."""
     return STEPS[name].training(library, TREES[tree])
+
+
+def modern(name: str, tree: str) -> Training:
+    """One of the steps that do their dearest work now and then."""
+    return MODERN[name].training(TREES[tree])
 
 
 # What Optax lacks, and no benchmark measures.

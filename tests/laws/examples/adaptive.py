@@ -332,9 +332,11 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     E(
         "torch.reduce_lr_on_plateau",
-        "default",
-        lambda: gt.reduce_lr_on_plateau(0.1),
+        "impatient",
+        lambda: gt.reduce_lr_on_plateau(0.1, patience=0),
         extra={"value": 1.0},
+        idle=("lr", "threshold", "cooldown", "min_lr", "eps"),
+        unmoved=("factor", "patience"),  # what is reduced is the rate of the next step
     ),
     E("torch.adadelta", "default", lambda: gt.adadelta(), rates=(3.0, 0.2)),
     E(

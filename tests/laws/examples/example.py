@@ -29,6 +29,7 @@ class Example:
     written_out: bool = True  # all arguments are numbers and flags: the repr can be evaluated
     real: bool = False  # has no meaning for complex numbers, and says so
     noisy: bool = False  # adds random numbers; to a complex array in both parts
+    spreads: bool = False  # its state lies elsewhere than the parameters, on a mesh of its own
     accumulates: bool = False  # a mean over micro-batches, from which NaN gradients are left out
     idle: tuple[str, ...] = ()  # arguments that change nothing on the laws' tree: bounds far away
     unmoved: tuple[str, ...] = ()  # numbers that do not act on their own step: on the first state

@@ -61,6 +61,7 @@ EXAMPLES: tuple[Example, ...] = (
         "shampoo amsgrad",
         lambda: gradtx.mars(0.1, mars_type="shampoo", amsgrad=True),
         needs_params=True,
+        idle=("b2",),
     ),
     # -- Muon's family ---------------------------------------------------------------------------
     E(

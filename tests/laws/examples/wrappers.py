@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec as P
 
 import gradtx
 from gradtx import LookaheadParams, Rule
@@ -208,6 +209,23 @@ EXAMPLES: tuple[Example, ...] = (
         written_out=False,
     ),
     E(
+        "sharding.zero",
+        "adamw",
+        lambda: gradtx.sharding.zero(gradtx.adamw(0.1), {"w": (None, "model")}),
+        needs_params=True,
+        spreads=True,
+        written_out=False,
+    ),
+    E(
+        "sharding.zero",
+        "around accumulation",
+        lambda: gradtx.sharding.zero(gradtx.accumulate(gradtx.adam(0.1), 2), {}),
+        spreads=True,
+        couples=True,
+        accumulates=True,
+        written_out=False,
+    ),
+    E(
         "averaged",
         "the mean of all",
         lambda: gradtx.averaged(gradtx.adamw(0.1)),
@@ -329,6 +347,23 @@ EXAMPLES: tuple[Example, ...] = (
         "of an own factory",
         lambda: gradtx.inject_hyperparams(own.signed_momentum)(0.1, decay=0.5),
         needs_params=True,
+        written_out=False,
+    ),
+    # -- inside jax.shard_map --------------------------------------------------------------------
+    E(
+        "sharding.on_shards",
+        "lamb",
+        lambda: gradtx.sharding.on_shards(gradtx.lamb(0.1), P("rows")),
+        needs_params=True,
+        written_out=False,
+    ),
+    E(
+        "sharding.on_shards",
+        "clipped by the tree",
+        lambda: gradtx.sharding.on_shards(
+            gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), None
+        ),
+        couples=True,
         written_out=False,
     ),
 )

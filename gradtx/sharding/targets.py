@@ -5,10 +5,12 @@ A target is "cpu", "h100", "h100x8", or a TPU: "v5e" for one chip, "v5e:4x4" for
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 import jax
@@ -100,22 +102,43 @@ class Target:
         return math.prod(self.shape or ())
 
     def devices(self) -> list[jax.Device]:
-        """Descriptions of its devices; needs the compiler for them and `ENVIRONMENT`."""
+        """Descriptions of its devices; needs the compiler for them, and `ENVIRONMENT` where it was
+        not set before JAX was imported.
+
+        Raises: ImportError if the compiler is not installed.
+        """
         if self.platform == "cpu":
             return jax.devices("cpu")[:1]
         if self.platform == "cuda":
+            _need("jax_cuda12_plugin", "jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12")
             topology = topologies.get_topology_desc(
                 "H100", "cuda", topology=f"1x1x{self.count}", target_config=_H100
             )
         else:
-            os.environ.setdefault("TPU_LIBRARY_PATH", _libtpu())
+            libtpu = _need("libtpu", "libtpu")
+            os.environ.setdefault("TPU_LIBRARY_PATH", libtpu.get_library_path())
             # A TPU is described by the board, of four chips.
             name = self.name if self.shape else f"{self.name}:2x2"
             topology = topologies.get_topology_desc(name, "tpu")
         return list(topology.devices)[: self.count]
 
 
-def _libtpu() -> str:
-    import libtpu  # only where a TPU is compiled for
+def without_device(platform: Platform) -> None:
+    """Set what JAX and libtpu have to find, where it is not set, in a process that has not used
+    JAX yet and only compiles."""
+    for name, value in ENVIRONMENT[platform].items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
 
-    return libtpu.get_library_path()
+
+def _need(module: str, packages: str) -> ModuleType:
+    """Import the compiler of an accelerator.
+
+    Raises: ImportError that says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"no compiler for it is installed: pip install {packages}, of JAX's version"
+        ) from error

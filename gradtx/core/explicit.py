@@ -1,0 +1,78 @@
+"""Meshes with explicit axes: the types of arrays say how they divide them.
+
+There each operation on divided arrays has to say how its result is divided. An update and an init
+run with automatic axes instead, and say it of their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from gradtx.core.placing import full_spec, parts_of
+
+T = TypeVar("T")
+
+
+def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: Any) -> T:
+    """function(*arguments); if explicit axes of a mesh divide them, with automatic axes inside and
+    its results divided as `like`, a tree of the same structure, of arrays or shardings.
+
+    What an operation on divided arrays makes may be divided in several ways, of which a program
+    with explicit axes has to choose one for each operation. The results are known here: updates
+    lie where the parameters do, and a state where it was. Functions that are given stay outside,
+    with the arrays that they close over: nothing changes if there is one.
+    """
+    mesh = explicit_mesh(like)
+    leaves, treedef = jax.tree.flatten(arguments)
+    if mesh is None or any(map(callable, leaves)):
+        return function(*arguments)
+    arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array)}
+
+    def inside(arrays: dict[int, jax.Array]) -> T:
+        given = [arrays.get(i, x) for i, x in enumerate(leaves)]
+        return function(*jax.tree.unflatten(treedef, given))
+
+    def place(x: Any) -> NamedSharding:
+        sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+        spec = sharding.spec if sharding.mesh == mesh else PartitionSpec()  # type: ignore[no-untyped-call]
+        return NamedSharding(mesh, spec)
+
+    run: Any = jax.sharding.auto_axes(inside, out_sharding=jax.tree.map(place, like))
+    made: T = run(arrays)
+    return made
+
+
+def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> NamedSharding:
+    """How explicit axes of a mesh, which divide x, may divide an array of this shape whose axes are
+    these of x."""
+    sharding = jax.typeof(x).sharding
+    spec = full_spec(sharding.spec, x.ndim)
+    found = [
+        spec[axis] if n % parts_of(sharding.mesh, spec[axis]) == 0 else None
+        for n, axis in zip(shape, axes, strict=True)
+    ]
+    return NamedSharding(sharding.mesh, PartitionSpec(*found))  # type: ignore[no-untyped-call]
+
+
+def everywhere(tree: Any, ndim: int) -> NamedSharding | None:
+    """Where all of an array is on every device of the tree's mesh, if its axes are explicit."""
+    mesh = explicit_mesh(tree)
+    spec = PartitionSpec(*[None] * ndim)  # type: ignore[no-untyped-call]
+    return None if mesh is None else NamedSharding(mesh, spec)
+
+
+def explicit_mesh(tree: Any) -> AbstractMesh | None:
+    """The mesh, of which some axes are explicit, by which arrays of a tree are divided."""
+    if not hasattr(jax.sharding, "auto_axes"):
+        return None
+    for x in jax.tree.leaves(tree):
+        if isinstance(x, jax.Array | NamedSharding):
+            sharding: Any = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+            mesh: AbstractMesh = sharding.mesh
+            if AxisType.Explicit in mesh.axis_types:
+                return mesh
+    return None

@@ -1,0 +1,16 @@
+"""Optimizers on many devices: where their states lie, and the same numbers wherever arrays do.
+
+`state_shardings` says where the state of any optimizer lies, and `init` makes it there; `zero`
+spreads it further; `on_shards` is for `jax.shard_map`; `plan` says what devices need that are not
+there yet.
+"""
+
+from gradtx.core.exports import export_names as _export_names
+from gradtx.sharding.on_shards import *
+from gradtx.sharding.planning import *
+from gradtx.sharding.sizes import *
+from gradtx.sharding.spread import *
+from gradtx.sharding.states import *
+from gradtx.sharding.traffic import *
+
+_export_names(globals())

@@ -1,0 +1,109 @@
+"""What a device holds of a tree of arrays, and what it holds that all others hold too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, Sharding
+
+from gradtx.core.leaves import describe
+from gradtx.core.placing import axes_of
+from gradtx.core.state import OptState, Params
+from gradtx.sharding.layout import Shardings
+
+__all__ = ["bytes_per_device", "replicated"]
+
+
+def bytes_per_device(tree: OptState | Params, shardings: Shardings | None = None) -> int:
+    """Count the bytes that each device holds of a tree of arrays.
+
+    Args:
+        tree: arrays, or their shapes as `jax.eval_shape` gives them.
+        shardings: how they lie, a tree of shardings like `tree`; None means as they say themselves.
+
+    Returns: the bytes, of the largest part where parts differ.
+
+    Raises: TypeError, with the leaf's path, for a leaf that has no sharding.
+
+    Example:
+        >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
+        >>> rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        >>> params = {"w": jax.ShapeDtypeStruct((64, 2), jnp.float32, sharding=rows)}
+        >>> tx = gradtx.adam(1e-3)
+        >>> state = jax.eval_shape(tx.init, params)
+        >>> gradtx.sharding.bytes_per_device(state, gradtx.sharding.state_shardings(tx, params))
+        132
+
+    See also: `replicated`, `state_shardings`, `inspection.state_bytes_per_parameter`.
+    """
+    return sum(size for _, size, _ in _leaves("bytes_per_device", tree, shardings))
+
+
+def replicated(
+    tree: OptState | Params, shardings: Shardings | None = None, *, axis: str | None = None
+) -> dict[str, int]:
+    """List the arrays that are not spread, with what each takes on every device.
+
+    Of a state that `zero` spread over an axis it is what could not be: counts and other scalars,
+    and arrays of which no axis can be divided evenly.
+
+    Args:
+        tree: arrays, or their shapes as `jax.eval_shape` gives them.
+        shardings: how they lie, a tree of shardings like `tree`; None means as they say themselves.
+        axis: an axis of the mesh; None means all: then those are listed of which every device has
+            everything.
+
+    Returns: a dict from paths to bytes, the largest first.
+
+    Raises: TypeError, with the leaf's path, for a leaf that has no sharding on a mesh; ValueError
+    for an axis that the mesh does not have.
+
+    Example:
+        >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
+        >>> rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        >>> params = {"w": jax.ShapeDtypeStruct((64, 2), jnp.float32, sharding=rows)}
+        >>> tx = gradtx.adam(1e-3)
+        >>> where = gradtx.sharding.state_shardings(tx, params)
+        >>> gradtx.sharding.replicated(jax.eval_shape(tx.init, params), where)
+        {'[0].count': 4}
+
+    See also: `zero`, `bytes_per_device`.
+    """
+    found: dict[str, int] = {}
+    for path, size, sharding in _leaves("replicated", tree, shardings):
+        if not isinstance(sharding, NamedSharding):
+            raise TypeError(f"replicated: at {path}: {sharding} is no NamedSharding on a mesh")
+        if axis is not None and axis not in sharding.mesh.shape:
+            known = ", ".join(map(repr, sharding.mesh.shape))
+            raise ValueError(f"replicated: the mesh has no axis {axis!r}; it has {known}")
+        names = {name for part in sharding.spec for name in axes_of(part)}
+        divided = {name for name in names if sharding.mesh.shape[name] > 1}
+        if not divided if axis is None else axis not in names:
+            found[path] = size
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _leaves(
+    where: str, tree: OptState | Params, shardings: Shardings | None
+) -> Iterator[tuple[str, int, Sharding]]:
+    """The path of each array, its bytes on a device and its sharding."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    given: list[Any] = [getattr(x, "sharding", None) for _, x in entries]
+    if shardings is not None:
+        others, _ = jax.tree_util.tree_flatten_with_path(shardings)
+        if [keys for keys, _ in others] != [keys for keys, _ in entries]:
+            raise ValueError(f"{where}: shardings must be a tree like the one of arrays")
+        given = [sharding for _, sharding in others]
+    for (keys, x), sharding in zip(entries, given, strict=True):
+        path = jax.tree_util.keystr(keys)
+        if not isinstance(sharding, Sharding):
+            raise TypeError(
+                f"{where}: at {path}: {describe(x)} has no sharding: give shardings=, which "
+                "state_shardings tells for a state"
+            )
+        shape = sharding.shard_shape(np.shape(x))
+        yield path, math.prod(shape) * jax.dtypes.result_type(x).itemsize, sharding

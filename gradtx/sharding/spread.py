@@ -1,0 +1,301 @@
+"""Each device keeps a part of the state, also where every device has all of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gradtx.core.apply import Applied
+from gradtx.core.definition import makes
+from gradtx.core.dtypes import cast, compute_dtype
+from gradtx.core.flat_updates import FlatUpdates
+from gradtx.core.hyperparameters import ByPattern
+from gradtx.core.inner import Inner
+from gradtx.core.leaves import Leaves, at, describe
+from gradtx.core.place import Place
+from gradtx.core.placing import axes_of, laid, mesh_at, spread
+from gradtx.core.run import Stage
+from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
+from gradtx.core.value import Labelled, thaw
+from gradtx.sharding.layout import AnyMesh, layout_of, misfit_of, plain, sizes, without_ones
+
+__all__ = ["zero"]
+
+# Of a parameter, the axes of the mesh over which each of its own is divided.
+Spec = Sequence[str | Sequence[str] | None]
+
+
+class Zero(GradientTransformation):
+    """Runs the inner transformation on parts of the arrays; the state is the inner one."""
+
+    @property
+    def inner(self) -> GradientTransformation:
+        """The transformation that is run on the parts."""
+        inner: GradientTransformation = self.arguments["inner"]
+        return inner
+
+    @property
+    def parts(self) -> tuple[GradientTransformation, ...]:
+        """The transformation that is run on the parts."""
+        return (self.inner,)
+
+    @property
+    def place(self) -> Place:
+        """Where the inner one must stand."""
+        return self.inner.place
+
+    def _inside_at(self, state: OptState) -> Sequence[Inside]:
+        return [Inside("", self.inner, state)]
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return Spread(self.definition.name, thaw(self.arguments["params"]), self._axes)
+
+    @cached_property
+    def _axes(self) -> tuple[str, ...]:
+        return axes_of(thaw(self.arguments["axis"]))
+
+    def _init(self, params: Params) -> OptState:
+        leaves = Leaves.of(params)
+        return self.inner._init(self._spread.divided(leaves, leaves))
+
+    def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
+        (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
+        spread, from_examples = self._spread, Place.FIRST in self.place
+        grads, params = Leaves.of(flat.tree(selected)), flat.stored_params_tree(selected)
+        like = grads if params is None else Leaves.of(params)
+        part = None if params is None else spread.divided(like, like)
+        inner = Inner(
+            self.inner,
+            part,
+            flat.visible(stage.extra, link.masks),
+            applies=stage.applying and all(selected) and not flat.frozen,
+        )
+        # Gradients of single examples lie as the examples do.
+        given = grads.tree(grads.values) if from_examples else spread.divided(grads, like)
+        u, state = inner.emit(given, state)
+        if isinstance(u, Applied):
+            u = Applied(spread.gathered(u.params, like))
+        elif Place.LAST in self.place and params is not None:
+            u = _to(spread.gathered(_landed(u, part), like), params)
+        else:  # in the dtypes of the params, where they leave, there is less to gather
+            dtypes = flat.with_values(flat.out_dtypes if stage.leaving else flat.dtypes)
+            u = spread.gathered(_map(cast, u, dtypes.tree(selected)), like)
+        return flat.put(u, selected, self.definition.name, from_examples=from_examples), [state]
+
+
+def _landed(updates: Updates, params: Params) -> Params:
+    """The params after updates that lead to rounded ones: of narrow ones there is less to gather
+    than of the updates."""
+    return _map(lambda u, p: cast(lax.add(cast(p, u.dtype), u), p.dtype), updates, params)
+
+
+def _to(after: Params, before: Params) -> Updates:
+    """The updates that lead from some params to others, in float32 or wider."""
+
+    def update(x: Any, p: Any) -> jax.Array:
+        dtype = compute_dtype(p.dtype)
+        return lax.sub(cast(x, dtype), cast(p, dtype))
+
+    return _map(update, after, before)
+
+
+def _map(function: Callable[[Any, Any], Any], tree: Any, other: Any) -> Any:
+    """The function of two trees, leaf by leaf; None stays."""
+    leaves, values = Leaves.of(tree), Leaves.of(other).values
+    pairs = zip(leaves.values, values, strict=True)
+    return leaves.tree(None if x is None else function(x, y) for x, y in pairs)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Divides arrays over axes of a mesh, and puts them back together.
+
+    specs: how parameters are divided that are not on every device, by path, where their types do
+    not say it.
+    """
+
+    where: str
+    specs: Mapping[str, Spec]
+    axes: tuple[str, ...]
+
+    def divided(self, leaves: Leaves, like: Leaves) -> Any:
+        """The tree with each array divided over the axes as well, as those of `like` would be."""
+        return self._laid(leaves, like, spreading=True)
+
+    def gathered(self, tree: Any, like: Leaves) -> Any:
+        """The tree with each array where the parameter lies."""
+        return self._laid(Leaves.of(tree), like, spreading=False)
+
+    def _laid(self, leaves: Leaves, like: Leaves, *, spreading: bool) -> Any:
+        mesh = self._mesh(like)
+        if mesh is None:
+            return leaves.tree(leaves.values)
+
+        def lay(i: int, x: Any) -> Any:
+            if x is None or isinstance(x, jax.ShapeDtypeStruct) or not np.ndim(x):
+                return x
+            own = self._own(mesh, like, i)
+            spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
+            if spec == own:
+                return x
+            # What is before, such as a branch of an accumulation, is not divided for this.
+            x = laid(x, mesh, own)
+            return laid(x, mesh, spec) if spreading else x
+
+        return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
+
+    def _mesh(self, like: Leaves) -> AnyMesh | None:
+        """The mesh that the arrays lie on; None for arrays of one device."""
+        found = (mesh_at(x) for x in like.values if x is not None)
+        mesh = next((mesh for mesh in found if mesh is not None), None)
+        if mesh is None:
+            return None
+        kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+        for axis in self.axes:
+            if axis not in kinds:
+                raise ValueError(
+                    f"{self.where}: the mesh ({sizes(mesh)}) has no axis {axis!r} to spread the "
+                    "state over"
+                )
+            if kinds[axis] == AxisType.Manual:
+                raise ValueError(
+                    f"{self.where}: a shard_map divides over the axis {axis!r}, and inside it "
+                    "arrays are parts already: call init and update outside of it"
+                )
+        return mesh
+
+    def _own(self, mesh: AnyMesh, like: Leaves, i: int) -> PartitionSpec:
+        """How parameter i is divided: as was told, and as its type says where it does."""
+        x, path = like.values[i], like.paths[i]
+        told = without_ones(mesh, self.specs.get(path, ()))
+        known = _known_spec(x)
+        if known is not None and without_ones(mesh, known) != told:
+            raise ValueError(
+                f"{self.where}: {at(path)}: {describe(x)} is divided as {known}, and params said "
+                f"{tuple(self.specs.get(path, ()))}: make the optimizer of the params as they lie, "
+                "zero(tx, params)"
+            )
+        misfit = misfit_of(mesh, told, np.shape(x))
+        if misfit:
+            raise ValueError(f"{self.where}: {at(path)}: {describe(x)}: {misfit}")
+        make: Any = PartitionSpec
+        spec: PartitionSpec = make(*told)
+        return spec
+
+
+def _known_spec(x: Any) -> PartitionSpec | None:
+    """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
+    divides."""
+    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+    if isinstance(x, jax.core.Tracer) and AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    make: Any = PartitionSpec
+    spec: PartitionSpec = sharding.spec if isinstance(sharding, NamedSharding) else make()
+    return spec
+
+
+# -- what is kept of the parameters ----------------------------------------------------------------
+
+
+class Places(ByPattern):
+    """Where parameters lie: given as arrays, as shapes or shardings, as specs or as a mesh, and
+    kept as the specs by path of those that are divided."""
+
+    def convert(self, where: str, value: Any) -> Labelled:
+        """The specs by path."""
+        if isinstance(value, Mesh | AbstractMesh):
+            return Labelled((), ())
+        held = jax.tree.map(_Held, value, is_leaf=_is_spec)
+        leaves = Leaves.of(held)
+        if all(x is None or _is_spec(x.value) for x in leaves.values):
+            specs = [None if x is None else x.value for x in leaves.values]
+        else:
+            values = [None if x is None else x.value for x in leaves.values]
+            shardings = all(x is None or isinstance(x, NamedSharding) for x in values)
+            if shardings:
+                specs = [None if x is None else x.spec for x in values]
+            else:
+                specs = list(layout_of(where, leaves.tree(values)).specs)
+        pairs = zip(leaves.paths, map(plain, specs), strict=True)
+        kept = dict(sorted((path, spec) for path, spec in pairs if spec))
+        return Labelled(kept, kept.values())
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A leaf of the tree that was given."""
+
+    value: Any
+
+
+def _is_spec(x: Any) -> bool:
+    if isinstance(x, PartitionSpec):
+        return True
+    if type(x) not in (tuple, list) or not x:
+        return False
+    return all(names is None or isinstance(names, str) or (_is_names(names)) for names in x)
+
+
+def _is_names(x: Any) -> bool:
+    return isinstance(x, tuple | list) and all(isinstance(name, str) for name in x)
+
+
+@makes(Zero, name="sharding.zero")
+def zero(
+    inner: TransformationLike,
+    params: Annotated[Params | AnyMesh, Places()],
+    axis: str | tuple[str, ...] = "data",
+) -> GradientTransformation:
+    """Let each device keep, and update, a part of the state: ZeRO's first stage.
+
+        g <- a part of g        u = inner(g, at a part of the params)        u <- all of u
+
+    Data-parallel devices hold the same parameters and, with them, the same state. Here the state is
+    divided among them, over an axis of the mesh that the parameters are not divided over: each
+    device adds up the gradients of its part, updates it and sends it to the others. The numbers are
+    those of `inner`, whose state this is; it only lies elsewhere. Each array is divided along its
+    longest axis that is whole and can be, or else along one that another axis of the mesh divides
+    already; one that cannot be divided is on every device, and `gradtx.sharding.replicated` lists
+    it. `gradtx.step` gathers the new parameters, `tx.update` the updates.
+
+    On arrays of one device it does nothing. Around `accumulate` the mean of the gradients is
+    divided as well; inside, updates are gathered only when a step is due.
+
+    Args:
+        inner: the transformation whose state is divided, gradtx's or Optax's: a whole optimizer or
+            a part of one.
+        params: the parameters, from which it is read how they are divided: arrays on a mesh, shapes
+            with shardings, or the shardings; or the mesh, if every device has all of them. Kept is
+            what is divided, by path: `{"blocks/kernel": (None, "model")}`.
+        axis: the axis of the mesh to spread the state over, or several. What is divided over it
+            already stays as it is.
+
+    State: that of `inner`, of which each device has a part.
+
+    Raises: TypeError for params on one device; ValueError, in init and update, for an axis that the
+    mesh does not have, or inside a `shard_map` over it.
+
+    Example:
+        >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+        >>> tx = gradtx.sharding.zero(gradtx.adamw(1e-3), mesh)
+        >>> everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        >>> params = jax.device_put(jnp.ones((64, 3)), everywhere)
+        >>> state = tx.init(params)
+        >>> rows = state[0].mu.sharding.shard_shape((64, 3))[0]
+        >>> rows == 64 // jax.device_count()
+        True
+
+    See also: `gradtx.sharding.state_shardings`, `gradtx.sharding.init`.
+
+    References: Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054
+    """
+    return inner
