@@ -16,6 +16,7 @@ key. The rest is said by a word, which is written like a construction:
     {"dtype": "bfloat16"}, {"float": "inf"}, {"complex": [0.0, 1.0]}
     {"function": "skip_not_finite"}              one of gradtx's that is meant as an argument
     {"definition": "adamw"}                      a definition that is not called
+    {"PartitionSpec": ["data", None]}            how a mesh divides an array
 
 Where the signature tells more, less is written: a dtype by its name, values by label as a dict,
 two decays as a list.
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from gradtx.core.dtypes import is_random_key
 from gradtx.core.hyperparameters import DTypeKind, Instance, Kind, Number, Numbers
@@ -174,6 +176,9 @@ class _Writer:
                 return self.construction(x, kind, path)
             case Value():
                 return self.data(x._stands_for(), kind, path)
+            case PartitionSpec():
+                spec: list[Data] = [self.data(item, None, path) for item in tuple(x)]
+                return {"PartitionSpec": spec}
             case list():
                 return [self.data(item, kind, below(path, i)) for i, item in enumerate(x)]
             case tuple():

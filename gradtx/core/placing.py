@@ -76,7 +76,7 @@ def mesh_of_types(x: Any) -> AbstractMesh | None:
     if not isinstance(x, jax.core.Tracer):
         return None
     mesh: AbstractMesh = jax.typeof(x).sharding.mesh
-    return None if mesh.empty or mesh.size == 1 else mesh
+    return None if mesh.empty or mesh.size == 1 or mesh.manual_axes else mesh
 
 
 def alike(x: jax.Array, like: jax.Array) -> jax.Array:

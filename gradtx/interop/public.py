@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+from jax.sharding import PartitionSpec
+
 from gradtx import combinators, optimizers, precision, schedules, transforms
 from gradtx.combinators.inject import injection
 from gradtx.combinators.multi_steps import skip_not_finite
@@ -35,7 +37,8 @@ def public_names() -> Names:
     theirs = {f"torch.{name}": f for name, f in _made(torch, vars(torch))}
     spread = {f"sharding.{name}": f for name, f in _made(sharding, vars(sharding))}
     parts = (matching, MuonDimensionNumbers, GaLoreDimensionNumbers)
-    return Names(MappingProxyType({**ours, **theirs, **spread, **{f.__name__: f for f in parts}}))
+    named = {f.__name__: f for f in parts} | dict.fromkeys(("P", "PartitionSpec"), PartitionSpec)
+    return Names(MappingProxyType({**ours, **theirs, **spread, **named}))
 
 
 def only_in_data() -> dict[str, Any]:

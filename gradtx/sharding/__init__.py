@@ -6,6 +6,7 @@ there yet.
 """
 
 from gradtx.core.exports import export_names as _export_names
+from gradtx.sharding import models as models
 from gradtx.sharding.on_shards import *
 from gradtx.sharding.planning import *
 from gradtx.sharding.sizes import *
