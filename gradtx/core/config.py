@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
 TAKEN.update(
-    ("array", "complex", "definition", "dict", "dtype", "float", "function", "matching", "tuple")
+    ("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float", "function")
+    + ("matching", "tuple")
 )
 
 MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
 from gradtx.core.definition import Definition
@@ -109,6 +110,7 @@ class _Reader:
     def __init__(self, names: Names):
         self.names, self.left, self.containers = names, _MOST, _containers()
         self.words: Mapping[str, Callable[[Any, str, int], Any]] = {
+            "PartitionSpec": self.as_spec,
             "array": self.as_array,
             "complex": self.as_complex,
             "definition": self.as_definition,
@@ -344,6 +346,12 @@ class _Reader:
     def as_tuple(self, x: Any, path: str, depth: int) -> tuple[Any, ...]:
         """{"tuple": [1, 2]}"""
         return tuple(self.as_list(x, path, depth))
+
+    def as_spec(self, x: Any, path: str, depth: int) -> PartitionSpec:
+        """{"PartitionSpec": ["data", None]}"""
+        make: Any = PartitionSpec
+        spec: PartitionSpec = make(*self.as_list(x, path, depth))
+        return spec
 
     def as_list(self, x: Any, path: str, depth: int) -> list[Any]:
         """A list, and nothing else."""

@@ -141,7 +141,9 @@ def _mesh_on(target: str, mesh: Mesh | AbstractMesh) -> Mesh:
             f"plan: target {target!r} has {plural(len(devices), 'device')}, the mesh "
             f"{dict(mesh.shape)} has {mesh.size}"
         )
-    grid = mesh_utils.create_device_mesh(mesh.axis_sizes, devices=devices)
+    grid = mesh_utils.create_device_mesh(
+        mesh.axis_sizes, devices=devices, allow_split_physical_axes=True
+    )
     return Mesh(grid, mesh.axis_names)
 
 
