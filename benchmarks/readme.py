@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import authors, curves, memory, meshes, modern, plans, programs, quality, solve
+from benchmarks import authors, curves, memory, modern, plans, programs, quality, solve
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
 from benchmarks.results import FOLDER, Results, newest
 
-PAGES = [Path("docs") / name for name in ("performance.md", "many-devices.md", "planning.md")]
+PAGES = [Path("docs") / name for name in ("performance.md", "planning.md")]
 NONE_YET = "No results yet: `{}`."
 
 
@@ -82,7 +82,6 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "curves": lambda folder: _written(folder, "quality/curves", curves.table),
     "authors": lambda folder: _written(folder, "quality/authors", authors.table),
     "plans": plans.written,
-    "meshes": meshes.written,
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
 }
 
