@@ -22,7 +22,7 @@ from jax.sharding import AbstractMesh
 from benchmarks.environments import MissingError, python_for
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, library_versions
-from gradtx.demo.plans import DEFAULT, collectives_of, mebibytes, named
+from gradtx.demo.plans import DEFAULT, cells, named
 from gradtx.sharding import Plan, models, plan
 from gradtx.sharding.targets import ENVIRONMENT, Target
 
@@ -95,8 +95,8 @@ def written(folder: Path) -> str:
 
 def _cells(row: Row) -> list[str]:
     made = Plan(**{name: row[name] for name in row if name != "case"})
-    sizes = (made.params, made.grads, made.state, made.temporary or 0)
-    return [f"`{row['optimizer']}`", *map(mebibytes, sizes), collectives_of(made)]
+    *sizes, _, collectives = cells(made)
+    return [f"`{row['optimizer']}`", *sizes, collectives]
 
 
 def _there(case: Case, optimizers: Sequence[str]) -> list[Row]:

@@ -48,10 +48,8 @@ if TYPE_CHECKING:
 # What JSON and YAML hold.
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
-TAKEN.update(
-    ("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float", "function")
-    + ("matching", "tuple")
-)
+TAKEN.update(("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float"))
+TAKEN.update(("function", "matching", "tuple"))
 
 MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given
 MOST_NUMBERS = 1000  # of an array in data; NumPy prints as many

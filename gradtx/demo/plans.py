@@ -86,11 +86,12 @@ def table_of(rows: Sequence[tuple[str, Plan]]) -> Any:
 
 def cells(made: Plan) -> list[str]:
     """What is under the headers."""
-    parts = [made.params, made.grads, made.state]
-    if made.temporary is not None:
-        parts.append(made.temporary)
-    exchanged = [] if made.collectives is None else [collectives_of(made)]
-    return [*map(mebibytes, [*parts, made.total]), *exchanged]
+    sizes = list(map(mebibytes, (made.params, made.grads, made.state)))
+    if made.target is None:
+        return [*sizes, mebibytes(made.total)]
+    if made.temporary is None:
+        return [*sizes, "too much", "-", "does not fit"]
+    return [*sizes, *map(mebibytes, (made.temporary, made.total)), collectives_of(made)]
 
 
 def collectives_of(made: Plan) -> str:

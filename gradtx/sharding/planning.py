@@ -33,7 +33,8 @@ class Plan:
     elements, on all devices together. params, grads, state: the bytes of the step's arguments.
     target: the devices that it was compiled for, None if it was not; then so are the next two.
     temporary: the bytes that the program allocates beside them. collectives: by kind, how many and
-    the bytes of all of them, as `gradtx.sharding.collectives` counts them.
+    the bytes of all of them, as `gradtx.sharding.collectives` counts them. refusal: what the
+    compiler said if the program does not fit into the memory of a device; then the two are None.
     """
 
     optimizer: TransformationLike
@@ -45,6 +46,7 @@ class Plan:
     target: str | None = None
     temporary: int | None = None
     collectives: dict[str, tuple[int, int]] | None = None
+    refusal: str | None = None
 
     @property
     def total(self) -> int:
@@ -119,15 +121,20 @@ def _compiled(made: Plan, target: str, tx: TransformationLike, params: Params, s
         return step(tx, grads, state, params)
 
     shardings = jax.tree.map(lambda x: x.sharding, (params, state))
-    program = (
+    made = dataclasses.replace(made, target=target)
+    lowered = (
         jax.jit(one_step, donate_argnums=(0, 1), out_shardings=shardings)
         .trace(params, state, params)
         .lower(lowering_platforms=(Target.parse(target).platform,))
-        .compile()
     )
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return dataclasses.replace(made, refusal=str(error).partition("\n")[0])
     return dataclasses.replace(
         made,
-        target=target,
         temporary=program.memory_analysis().temp_size_in_bytes,
         collectives=by_kind(collectives(program.as_text())),
     )

@@ -387,11 +387,13 @@ def test_names_that_only_optax_needs() -> None:
     ids=str,
 )
 def test_a_guard_inside_of_shard_map(tx: Any) -> None:
+    """It decides by all gradients, and so has to know how they are cut."""
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("x")
+    on_shards = gradtx.sharding.on_shards(tx, spec)
 
     def update(x: Any) -> Any:
-        return tx.update(2 * x, tx.init(x), x)[0]
+        return on_shards.update(2 * x, on_shards.init(x), x)[0]
 
     x = jnp.ones((4, 4))
     sharded = jax.jit(jax.shard_map(update, mesh=mesh, in_specs=spec, out_specs=spec))(x)

@@ -173,7 +173,7 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
     grads = tree(99)
     exact, _ = one(grads, state, params)
     labels = {x.where for x in _moments(state, params) if not x.is_factor}
-    chosen = dict.fromkeys(labels, name)
+    chosen = dict.fromkeys(labels, FORMATS[name])
     decoded = stacked(
         [decode_state(encode_state(state, Storing(chosen, 0, t))) for t in range(SEEDS)]
     )
@@ -225,7 +225,7 @@ def test_a_stored_run(example: Example, turn: int) -> None:
     state = tx.init(params)
     plain = jax.eval_shape(example.make().init, PARAMS)
     saved = sum(
-        (4 - BYTES[formats[f"^{x.label}$"]]) * x.size
+        (4 - BYTES[formats[f"^{x.label}$"]]) * x.x.size
         for x in _moments(plain, PARAMS)
         if not x.is_factor
     )
