@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -108,8 +109,7 @@ class _Call(NamedTuple):
         made, function = list(shards), self.with_others(others)
         for division, members in _equal(shards, divisions):
             own = [shards[i] for i in members]
-            rows, columns = own[0].shape[1:]
-            shape = division.whole((rows, columns), sizes)
+            _, *shape = division.whole(own[0].shape, sizes)
             plan = Plan.best(division, sizes, sum(map(len, own)), shape, self.work)
             named = functools.partial(function, over=plan.over) if plan.over else function
 
@@ -118,7 +118,7 @@ class _Call(NamedTuple):
                 few = jnp.array_split(x, min(len(x), -(-x.size // LARGEST)))
                 return plan.back(jnp.concatenate(list(map(function, few))))
 
-            most = LARGEST // (rows * columns)
+            most = LARGEST // math.prod(own[0].shape[1:])
             for i, x in zip(members, _in_pieces(computed, own, most, plan.takers), strict=True):
                 made[i] = x
         return made
@@ -137,15 +137,14 @@ class _Call(NamedTuple):
         for _, members in _equal(operands, kinds):
             own = [operands[i] for i in members]
             division = expected(own[0].shape, width, mesh.shape)
-            rows, columns = own[0].shape[1:]
-            number = sum(map(len, own))
-            plan = Plan.best(division, mesh.shape, number, (rows, columns), self.work)
+            _, *shape = own[0].shape
+            plan = Plan.best(division, mesh.shape, sum(map(len, own)), shape, self.work)
             hints = Hints.like(plan, mesh)
 
             def computed(x: jax.Array, hints: Hints = hints) -> jax.Array:
                 return hints.back(function(hints.there(x)))
 
-            most = LARGEST * mesh.size // (rows * columns)
+            most = LARGEST * mesh.size // math.prod(shape)
             for i, x in zip(members, _in_pieces(computed, own, most, plan.takers), strict=True):
                 made[i] = x
         return made

@@ -142,7 +142,10 @@ def _by_platform(
     derivative does not allow, as a conditional."""
     # Selects between equals, so that the state varies over the axes of a mesh as `due` does.
     state = jax.tree.map(lambda x: jnp.where(due, x, x), state)
-    (runs, beside, jaxpr), (others, aside, alike) = _traced(run, state), _traced(other, state)
+    (runs, beside, jaxpr), (others, aside, alike) = (
+        traced_apart(run, state),
+        traced_apart(other, state),
+    )
     if jaxpr.effects or alike.effects:
         return lax.cond(due, run, other, state)
     tpu: Form = _conditional
@@ -222,7 +225,7 @@ def _elementwise(jaxpr: Jaxpr) -> bool:
     return True
 
 
-def _traced(function: Run, state: OptState) -> tuple[Closed, Consts, Jaxpr]:
+def traced_apart(function: Callable[[Any], Any], state: Any) -> tuple[Closed, Consts, Jaxpr]:
     """The function, traced once for all forms; the traced arrays of its closure, which become its
     second argument, since a custom derivative applies to arguments only; and its jaxpr."""
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun

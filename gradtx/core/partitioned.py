@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax import lax
@@ -24,12 +24,8 @@ Arrays = list[jax.Array]
 _spec: Any = PartitionSpec
 
 
-class Division(NamedTuple):
-    """The axes of a mesh that divide a batch of matrices, along each of its three axes."""
-
-    batch: Names
-    rows: Names
-    columns: Names
+class Division(tuple[Names, ...]):
+    """The axes of a mesh that divide an array, along each of its axes."""
 
     @classmethod
     def of(
@@ -44,12 +40,16 @@ class Division(NamedTuple):
             while (n != m and names) or n % number_of(names, sizes):
                 names = names[:-1]
             divided.append(names)
-        return cls(*divided)
+        return cls(divided)
 
-    def whole(self, shard: tuple[int, int], sizes: Sizes) -> tuple[int, int]:
-        """The rows and columns of a matrix of which a device has a shard of this shape."""
-        rows, columns = shard
-        return rows * number_of(self.rows, sizes), columns * number_of(self.columns, sizes)
+    @property
+    def names(self) -> Names:
+        """All of them."""
+        return tuple(itertools.chain(*self))
+
+    def whole(self, shard: Sequence[int], sizes: Sizes) -> tuple[int, ...]:
+        """The shape of an array of which a device has a shard of this shape."""
+        return tuple(n * number_of(names, sizes) for n, names in zip(shard, self, strict=True))
 
     @property
     def spec(self) -> PartitionSpec:
@@ -63,9 +63,10 @@ def number_of(names: Names, sizes: Sizes) -> int:
     return math.prod(sizes[name] for name in names)
 
 
-# Of batches, and of other arrays, which every device has: a batch for each.
+# Of arrays that may be divided, and of others that every device has: an array for each, with axes
+# that correspond to its axes.
 Whole = Callable[[Arrays, Arrays], Arrays]
-# The same of a device's shards, of how each batch is divided, and of the sizes of the mesh's axes.
+# The same of a device's shards, of how each array is divided, and of the sizes of the mesh's axes.
 OnShards = Callable[[Arrays, Arrays, Sequence[Division], Sizes], Arrays]
 
 
@@ -88,40 +89,40 @@ def run_on_shards(
     on_shards: OnShards,
     whole: Whole,
     hinted: Whole,
-    batches: Arrays,
+    arrays: Arrays,
     others: Arrays,
     mesh: AbstractMesh | Mesh,
 ) -> Arrays:
-    """whole(batches, others) as on_shards makes it, which may send numbers between devices.
+    """whole(arrays, others) as on_shards makes it, which may send numbers between devices.
 
     hinted: the same for XLA for TPU, which does not partition functions in this way and does not
-    say how batches are divided.
+    say how arrays are divided.
     """
     shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped
-    untyped = jax.tree.map(lambda x: shaped(x.shape, x.dtype), (batches, others))
+    untyped = jax.tree.map(lambda x: shaped(x.shape, x.dtype), (arrays, others))
     made = jax.eval_shape(whole, *untyped)
 
     def divisions(specs: Sequence[PartitionSpec], sizes: Sizes) -> list[Division]:
         return [
             Division.of(x.shape, y.shape, spec, sizes)
-            for x, y, spec in zip(batches, made, specs, strict=True)
+            for x, y, spec in zip(arrays, made, specs, strict=True)
         ]
 
     if mesh.axis_types[0] == AxisType.Explicit:
-        divided = divisions([jax.typeof(x).sharding.spec for x in batches], mesh.shape)
+        divided = divisions([jax.typeof(x).sharding.spec for x in arrays], mesh.shape)
         specs = [own.spec for own in divided]
         known: Arrays = jax.shard_map(
-            lambda batches, others: on_shards(batches, others, divided, mesh.shape),
+            lambda arrays, others: on_shards(arrays, others, divided, mesh.shape),
             mesh=mesh,
             in_specs=(specs, [_spec()] * len(others)),
             out_specs=specs,
             check_vma=False,
-        )(batches, others)
+        )(arrays, others)
         return known
 
     @custom_partitioning
-    def run(batches: Arrays, others: Arrays) -> Arrays:
-        return jax.jit(whole)(batches, others)
+    def run(arrays: Arrays, others: Arrays) -> Arrays:
+        return jax.jit(whole)(arrays, others)
 
     def partition(mesh: Mesh, arguments: Any, results: Any) -> Any:
         shardings = [x.sharding for x in arguments[0]]
@@ -130,23 +131,23 @@ def run_on_shards(
         placed = [NamedSharding(own, x.spec) for x in divided]
         copies = [NamedSharding(own, _spec()) for _ in others]
 
-        def each(batches: Arrays, others: Arrays) -> Arrays:
-            return on_shards(batches, others, divided, own.shape)
+        def each(arrays: Arrays, others: Arrays) -> Arrays:
+            return on_shards(arrays, others, divided, own.shape)
 
         return own, each, placed, (placed, copies)
 
     def infer(mesh: Mesh, arguments: Any, results: Any) -> Any:
         return [x.sharding for x in arguments[0]]
 
-    rule, kept = _rule(batches, others, made)
+    rule, kept = _rule(arrays, others, made)
     define: Any = run.def_partition
     define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
     elsewhere = _for_transformations(run, whole)
-    results: Arrays = lax.platform_dependent(batches, others, tpu=hinted, default=elsewhere)
+    results: Arrays = lax.platform_dependent(arrays, others, tpu=hinted, default=elsewhere)
     return results
 
 
-def _rule(batches: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:
+def _rule(arrays: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:
     """The factors of all arguments and results, for the propagation of shardings, and those that
     cannot be divided."""
     whole = []
@@ -155,14 +156,13 @@ def _rule(batches: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str
         whole.append(name)
         return name
 
-    axes = ("batch", "row", "column")
-    operands = [" ".join(f"{axis}{i}" for axis in axes) for i in range(len(batches))]
+    operands = [" ".join(f"of{i}axis{k}" for k in range(x.ndim)) for i, x in enumerate(arrays)]
     results = [
         " ".join(
-            f"{axis}{i}" if n == m else undivided(f"made{axis}{i}")
-            for axis, n, m in zip(axes, x.shape, y.shape, strict=True)
+            f"of{i}axis{k}" if n == m else undivided(f"made{i}axis{k}")
+            for k, (n, m) in enumerate(zip(x.shape, y.shape, strict=True))
         )
-        for i, (x, y) in enumerate(zip(batches, made, strict=True))
+        for i, (x, y) in enumerate(zip(arrays, made, strict=True))
     ]
     copies = [
         " ".join(undivided(f"other{i}axis{k}") for k in range(x.ndim)) for i, x in enumerate(others)
@@ -175,18 +175,18 @@ def _for_transformations(run: Whole, whole: Whole) -> Whole:
     be neither."""
 
     @jax.custom_batching.custom_vmap
-    def mapped(batches: Arrays, others: Arrays) -> Arrays:
-        return run(batches, others)
+    def mapped(arrays: Arrays, others: Arrays) -> Arrays:
+        return run(arrays, others)
 
     @mapped.def_vmap
-    def rule(size: int, is_batched: Any, batches: Arrays, others: Arrays) -> Any:
+    def rule(size: int, is_batched: Any, arrays: Arrays, others: Arrays) -> Any:
         axes = jax.tree.map(lambda yes: 0 if yes else None, is_batched)
-        made = jax.vmap(whole, in_axes=tuple(axes), axis_size=size)(batches, others)
+        made = jax.vmap(whole, in_axes=tuple(axes), axis_size=size)(arrays, others)
         return made, jax.tree.map(lambda _: True, made)
 
     @jax.custom_jvp
-    def differentiated(batches: Arrays, others: Arrays) -> Arrays:
-        return mapped(batches, others)
+    def differentiated(arrays: Arrays, others: Arrays) -> Arrays:
+        return mapped(arrays, others)
 
     @differentiated.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:

@@ -69,11 +69,11 @@ class Plan(NamedTuple):
 
     @classmethod
     def best(
-        cls, division: Division, sizes: Sizes, n: int, shape: tuple[int, int], work: Work
+        cls, division: Division, sizes: Sizes, n: int, shape: Sequence[int], work: Work
     ) -> Plan:
         """For n matrices of a shape, that by which they take the least time. n: those of a device,
         if the batch is divided."""
-        names = [name for name in sizes if sizes[name] > 1 and name not in division.batch]
+        names = [name for name in sizes if sizes[name] > 1 and name not in division[0]]
         roles: tuple[Role, ...] = ("matrices", "columns", "none")
         plans = (
             cls.of(division, sizes, dict(zip(names, chosen, strict=True)))
@@ -112,13 +112,13 @@ class Plan(NamedTuple):
         """Among how many devices whole matrices are divided."""
         return number_of(self.exchanged + self.shared, self.sizes)
 
-    def is_possible(self, shape: tuple[int, int], work: Work) -> bool:
+    def is_possible(self, shape: Sequence[int], work: Work) -> bool:
         """Whether all devices have equally many columns, or all."""
         return not self.over or (
             work.by_columns and shape[1] % number_of(self.over, self.sizes) == 0
         )
 
-    def time(self, n: int, shape: tuple[int, int], work: Work) -> float:
+    def time(self, n: int, shape: Sequence[int], work: Work) -> float:
         """An estimate, in operations of a device."""
         rows, columns = shape
         sizes, (_, *parts) = self.sizes, self.division
@@ -182,11 +182,11 @@ class Plan(NamedTuple):
 
     @property
     def _in_rows(self) -> int:
-        return self._number_of_parts(self.division.rows)
+        return self._number_of_parts(self.division[1])
 
     @property
     def _in_columns(self) -> int:
-        return self._number_of_parts(self.division.columns)
+        return self._number_of_parts(self.division[2])
 
     def _number_of_parts(self, names: Names) -> int:
         return number_of(tuple(name for name in names if name in self._arriving), self.sizes)
@@ -199,7 +199,7 @@ class Plan(NamedTuple):
         batch = len(arrived)
         in_rows, in_columns = (
             [arrived.index(name) for name in names if name in arrived]
-            for names in (self.division.rows, self.division.columns)
+            for names in (self.division[1], self.division[2])
         )
         return [batch, *in_rows, batch + 1, *in_columns, batch + 2]
 
@@ -217,7 +217,7 @@ def expected(shape: Sequence[int], width: int, sizes: Sizes) -> Division:
     *others, last = sizes
     sides: tuple[Names, Names] = (tuple(others), (last,))
     rows, columns = sides[::-1] if shape[1] != width == shape[2] else sides
-    return Division.of(shape, shape, Division((), rows, columns).spec, sizes)
+    return Division.of(shape, shape, Division([(), rows, columns]).spec, sizes)
 
 
 class Hints(NamedTuple):

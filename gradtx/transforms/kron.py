@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,6 +36,7 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
+from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.schedules.training import precond_update_prob_schedule
@@ -191,6 +194,14 @@ def scale_by_kron(
     def update(
         updates: Updates, state: ScaleByKronState, step: Step
     ) -> tuple[Updates, ScaleByKronState]:
+        grads = Gradients.of(updates, state.mu, "scale_by_kron")
+        words = [np.stack(own) for own in grads.path_words("kron")]
+        own = functools.partial(update_of_share, step)
+        return in_shares(own, updates, state, ("mu", "preconditioners", "bounds"), words)
+
+    def update_of_share(
+        step: Step, updates: Updates, state: ScaleByKronState, words: Sequence[Any]
+    ) -> tuple[Updates, ScaleByKronState]:
         """The whitened momentum of every leaf, by factors that are fitted anew when it is due."""
         grads = Gradients.of(updates, state.mu, "scale_by_kron")
         momenta = zip(grads.beside(state.mu), grads.arrays, strict=True)
@@ -215,7 +226,7 @@ def scale_by_kron(
             key = jax.random.fold_in(jax.random.key(seed), step.count)
             keys = [
                 jax.random.fold_in(jax.random.fold_in(key, first), second)
-                for first, second in grads.path_words("kron")
+                for first, second in words
             ]
             balances = jax.random.uniform(key) < _BALANCED
             new = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
+from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
@@ -166,6 +168,12 @@ def scale_by_shampoo(
 
     def update(
         updates: Updates, state: ScaleByShampooState, step: Step
+    ) -> tuple[Updates, ScaleByShampooState]:
+        own = functools.partial(update_of_share, step)
+        return in_shares(own, updates, state, ("mu", "nu", "factors", "roots"))
+
+    def update_of_share(
+        step: Step, updates: Updates, state: ScaleByShampooState, _: Sequence[Any]
     ) -> tuple[Updates, ScaleByShampooState]:
         """The direction of every leaf, block by block, by roots that are made when they are due."""
         grads = Gradients.of(updates, state.mu, "scale_by_shampoo")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
+from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
@@ -156,6 +158,12 @@ def scale_by_soap(
 
     def update(
         updates: Updates, state: ScaleBySoapState, step: Step
+    ) -> tuple[Updates, ScaleBySoapState]:
+        own = functools.partial(update_of_share, step)
+        return in_shares(own, updates, state, ("mu", "nu", "factors", "bases"))
+
+    def update_of_share(
+        step: Step, updates: Updates, state: ScaleBySoapState, _: Sequence[Any]
     ) -> tuple[Updates, ScaleBySoapState]:
         first, counted = step.count == 1, Step(jnp.maximum(step.count - 1, 1))
 

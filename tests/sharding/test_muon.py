@@ -255,12 +255,12 @@ def test_one_device_of_a_host_with_many_has_the_plain_program() -> None:
 
 ROLES = ("matrices", "columns", "none")
 DIVISIONS = [
-    Division((), ("data",), ("model",)),
-    Division((), ("model",), ("data",)),
-    Division((), ("data", "model"), ()),
-    Division((), (), ("model", "data")),
-    Division((), ("model",), ()),
-    Division((), (), ()),
+    Division([(), ("data",), ("model",)]),
+    Division([(), ("model",), ("data",)]),
+    Division([(), ("data", "model"), ()]),
+    Division([(), (), ("model", "data")]),
+    Division([(), ("model",), ()]),
+    Division([(), (), ()]),
 ]
 
 
@@ -288,10 +288,10 @@ def test_every_plan_computes_the_same(roles: Any) -> None:
 def test_few_large_matrices_are_divided_by_columns() -> None:
     """As 80 layers of Llama 70B on 64 x 16 devices: no device has a whole one."""
     sizes = {"data": 64, "model": 16}
-    division = Division((), ("data",), ("model",))
+    division = Division([(), ("data",), ("model",)])
     plan = Plan.best(division, sizes, 80, (8192, 28672), NEWTON_SCHULZ)
     assert (plan.exchanged, plan.over, plan.takers) == (("data",), ("model",), 64)
-    plan = Plan.best(Division((), ("model",), ("data",)), sizes, 80, (8192, 28672), NEWTON_SCHULZ)
+    plan = Plan.best(Division([(), ("model",), ("data",)]), sizes, 80, (8192, 28672), NEWTON_SCHULZ)
     assert (plan.exchanged, plan.over) == (("data",), ("model",))
 
 
