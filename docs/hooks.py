@@ -35,7 +35,8 @@ PICTURES = ROOT / "benchmarks" / "results"
 DIRECTIVE = re.compile(r"^::: (gradtx[\w.]*)$", re.MULTILINE)
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # Where the public names live: the package itself, and the packages that it shows as attributes.
-PLACES = ("gradtx", "gradtx.tree", "gradtx.torch", "gradtx.inspection", "gradtx.interop")
+FOLDERS = ("inspection", "interop", "sharding", "torch", "tree")
+PLACES = ("gradtx", *(f"gradtx.{name}" for name in FOLDERS))
 log = logging.getLogger("mkdocs.hooks.gradtx")
 
 

@@ -14,4 +14,4 @@ from gradtx.sharding.spread import *
 from gradtx.sharding.states import *
 from gradtx.sharding.traffic import *
 
-_export_names(globals())
+_export_names(globals(), "models")
