@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, library_versions
 
-RESULTS = FOLDER / "meshes.json"
+RESULTS = FOLDER / "sharding" / "meshes.json"
 MESHES = {"8": (8,), "2x4": (2, 4)}
 CHECKS = ("equal", "placed", "kept", "once", "jitted", "explicit")
 

@@ -26,7 +26,8 @@ from gradtx.demo.plans import DEFAULT, cells, named
 from gradtx.sharding import Plan, models, plan
 from gradtx.sharding.targets import ENVIRONMENT, Target
 
-RESULTS = FOLDER / "plans.json"
+NAME = "sharding/plans.json"
+RESULTS = FOLDER / NAME
 
 Row = dict[str, Any]
 
@@ -85,7 +86,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def written(folder: Path) -> str:
     """The table of the results in a folder, with the command that made them."""
-    path = folder / RESULTS.name
+    path = folder / NAME
     if not path.exists():
         return "No results yet: `python -m benchmarks.plans`."
     data = json.loads(path.read_text())
