@@ -54,7 +54,9 @@ class Division(tuple[Names, ...]):
     @property
     def spec(self) -> PartitionSpec:
         """For JAX."""
-        spec: PartitionSpec = _spec(*(names or None for names in self))
+        spec: PartitionSpec = _spec(
+            *(names[0] if len(names) == 1 else names or None for names in self)
+        )
         return spec
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import PyTreeDef
 
+from gradtx.core.batches import LARGEST
 from gradtx.core.holding import traced_apart
 from gradtx.core.partitioned import (
     Arrays,
@@ -29,6 +30,7 @@ from gradtx.core.partitioned import (
     number_of,
     run_on_shards,
 )
+from gradtx.core.placing import kept_like
 from gradtx.core.state import Updates
 
 # Of updates, of the rule's state, and of what else there is for each leaf that has an update.
@@ -57,11 +59,11 @@ def in_shares(
     leaves = tree.leaves(updates, state)
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        if grads[i].ndim > 1:
+        if _has_matrices(leaf):
             groups.setdefault(_kind(leaf), []).append(i)
-    several = [members for members in groups.values() if len(members) > 1]
+    several = [own for own in groups.values() if len(own) > 1 or _size(leaves[own[0]]) <= LARGEST]
     shared = sorted(itertools.chain(*several))
-    mesh = mesh_of([grads[i] for i in shared])
+    mesh = mesh_of(grads)
     if mesh is None:
         return update(updates, state, given)
 
@@ -72,6 +74,7 @@ def in_shares(
 
     rest = [i for i in range(len(grads)) if i not in {*shared}]
     new, others = step(rest, [leaves[i] for i in rest], [given[i] for i in rest])
+    new = [_lying_like(x, leaves[i]) for x, i in zip(new, rest, strict=True)]
 
     def together(pairs: Sequence[Pair]) -> list[Leaf]:
         made: list[Leaf] = step(shared, *zip(*pairs, strict=True))[0]
@@ -87,7 +90,7 @@ def in_shares(
         _Alike.of(functools.partial(alone, own[0]), [shared.index(i) for i in own], pairs)
         for own in several
     ]
-    made = _on(mesh, together, alike, pairs)
+    made = _on(mesh, together, alike, pairs) if pairs else []
     found = dict(zip(rest + shared, [*new, *made], strict=True))
     return tree.of(found, others)
 
@@ -116,6 +119,25 @@ class _Tree(NamedTuple):
         """The structure with these leaves alone."""
         flags = [True if i in chosen else None for i in range(self.structure.num_leaves)]
         return jax.tree.structure(jax.tree.unflatten(self.structure, flags))
+
+
+def _lying_like(new: Leaf, old: Leaf) -> Leaf:
+    """What XLA made of a leaf, in the places of what there was."""
+
+    def there(x: Any, like: Any) -> Any:
+        return kept_like(x, like) if x.shape == like.shape else x
+
+    state = [jax.tree.map(there, x, y) for x, y in zip(new[1:], old[1:], strict=True)]
+    return (new[0], *state)
+
+
+def _has_matrices(leaf: Leaf) -> bool:
+    """Whether there are other arrays than those of the shape of the leaf."""
+    return len({x.shape for x in jax.tree.leaves(leaf)}) > 1
+
+
+def _size(leaf: Leaf) -> int:
+    return sum(x.size for x in jax.tree.leaves(leaf))
 
 
 def _kind(leaf: Leaf) -> Any:
