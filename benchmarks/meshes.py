@@ -64,8 +64,10 @@ class Trial:
             }
 
         self.example, self.tx = example, example.make()
-        self.params, self.grads = draw(0.5), given(example, draw(-2))
-        self.on_mesh = laid(self.params), laid(self.grads, int(bool(example.per_example)))
+        # Others in each step: of one gradient alone SOAP's second moments are rounding errors.
+        self.params, self.grads = draw(0.5), [given(example, draw(-2)) for _ in range(3)]
+        behind = int(bool(example.per_example))
+        self.on_mesh = laid(self.params), [laid(grads, behind) for grads in self.grads]
         self.mesh = mesh
         self.jax = jax
 
@@ -86,8 +88,8 @@ class Trial:
         def steps() -> list[Any]:
             if not done:
                 now = params, state
-                for _ in range(3):
-                    now = step(grads, now[1], now[0])
+                for one in grads:
+                    now = step(one, now[1], now[0])
                     done.append(now)
             return done
 
@@ -102,8 +104,8 @@ class Trial:
 
         jax = self.jax
         step, now = jax.jit(self.step), (self.params, self.tx.init(self.params))
-        for _ in range(2):
-            now = step(self.grads, now[1], now[0])
+        for grads in self.grads[:2]:
+            now = step(grads, now[1], now[0])
         for (path, x), y in zip(
             jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(now), strict=True
         ):

@@ -105,7 +105,7 @@ def update(
         flat, new = _run(tx, *given, rounded=rounded)
         return flat.result(), new
 
-    if explicit_mesh(updates) is None:
+    if explicit_mesh((updates, state)) is None:
         return run(tx, updates, state, params, extra)
     alike = jax.tree.structure(updates) == jax.tree.structure(params)  # type: ignore[operator]
     like = (params if alike else updates, state)
@@ -126,7 +126,7 @@ def step(
         flat, new = _run(tx, *given, applying=True)
         return flat.applied_to(params), new
 
-    if explicit_mesh(updates) is None:
+    if explicit_mesh((updates, state)) is None:
         return run(tx, updates, state, params, extra)
     return on_auto_axes(run, (tx, updates, state, params, extra), (params, state))
 
