@@ -132,8 +132,8 @@ def _lying_like(new: Leaf, old: Leaf) -> Leaf:
 
 
 def _has_matrices(leaf: Leaf) -> bool:
-    """Whether there are other arrays than those of the shape of the leaf."""
-    return len({x.shape for x in jax.tree.leaves(leaf)}) > 1
+    """Whether there is more than an array for each field."""
+    return any(not hasattr(x, "shape") and jax.tree.leaves(x) for x in leaf)
 
 
 def _size(leaf: Leaf) -> int:
