@@ -1,9 +1,10 @@
 """Python blocks of Markdown pages: run in order, and held to what they say they print.
 
-A block that begins with ```` ```python ```` is run; one that begins with ```` ```python notest ````
-is not. A trailing comment `# -> text` says what the statement that ends on its line prints, or
-else what its value looks like, or which error it raises (`# -> ValueError: message`). Further
-lines of the text stand below as comments `# -> text` of their own, and `...` stands for anything.
+A block that begins with ```` ```python ```` is run, and one that begins with
+```` ```{.python .notest} ```` is not. A trailing comment `# -> text` says what the statement that
+ends on its line prints, or else what its value looks like, or which error it raises
+(`# -> ValueError: message`). Further lines of the text stand below as comments `# -> text` of
+their own, and `...` stands for anything.
 """
 
 import ast

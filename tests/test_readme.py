@@ -61,7 +61,7 @@ two = 1 + 1  # -> 2
 exit 1
 ```
 
-```python notest
+```{.python .notest}
 raise SystemExit
 ```
 

@@ -71,3 +71,10 @@ def test_the_page_about_rules_tells_all_that_they_may_ask_for() -> None:
                     asked[column] |= set(re.findall(r"`(\w+)`", cells[0]))
         assert asked["in init"] == set(rules.init_names)
         assert asked["in update"] == set(rules.update_names)
+
+
+def test_every_block_is_rendered() -> None:
+    """Of an info string in another form the renderer makes no block, but text."""
+    for page in DOCS.rglob("*.md"):
+        for fence in re.findall(r"^```.+$", page.read_text(), re.MULTILINE):
+            assert re.fullmatch(r"```(\w+|\{[.\w ]+\})", fence), f"{page.name}: {fence}"
