@@ -38,7 +38,7 @@ from gradtx.core.leaves import (
 from gradtx.core.manual import named
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
-from gradtx.core.placing import factors_parted
+from gradtx.core.placing import factors_parted, trees_alike
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
@@ -126,7 +126,8 @@ class TreeTransformation(Ruled):
             with values_needed(name, values), named(name):
                 own = self.init_inputs.call(init, available)
             check_uncounted(name, own, None, step.count)
-            own = factors_parted(jax.tree.map(drop_weak_type, own), values)
+            own = trees_alike(jax.tree.map(drop_weak_type, own), available["params"])
+            own = factors_parted(own, values)
         return first_state(own, counted=self.counted)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:

@@ -132,8 +132,9 @@ def _lying_like(new: Leaf, old: Leaf) -> Leaf:
 
 
 def _has_matrices(leaf: Leaf) -> bool:
-    """Whether there is more than an array for each field."""
-    return any(not hasattr(x, "shape") and jax.tree.leaves(x) for x in leaf)
+    """Whether there is more than an array for each field, and not vectors alone."""
+    fields = [jax.tree.leaves(x) for x in leaf if not hasattr(x, "shape")]
+    return any(np.ndim(x) > 1 for own in fields for x in own)
 
 
 def _size(leaf: Leaf) -> int:
