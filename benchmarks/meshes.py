@@ -3,7 +3,8 @@
 Eight virtual CPU devices, as one axis and as 2 x 4. For each example on which the laws are tried:
 
 equal      two steps give the numbers of one device
-placed     nothing of a fresh state lies off the mesh, what is shaped like a parameter lies as that
+placed     nothing of a fresh state lies off the mesh, what is shaped like a parameter lies as that,
+           or, of a state that is spread, as `state_shardings` says
 kept       after a step the state lies as before
 once       three steps are compiled once
 jitted     ``jax.jit(tx.init)`` puts the state where ``tx.init`` does
@@ -63,19 +64,26 @@ class Trial:
                 for k, x in tree.items()
             }
 
-        self.example, self.tx = example, example.make()
+        self.example = example
         # Others in each step: of one gradient alone SOAP's second moments are rounding errors.
         self.params, self.grads = draw(0.5), [given(example, draw(-2)) for _ in range(3)]
         behind = int(bool(example.per_example))
         self.on_mesh = laid(self.params), [laid(grads, behind) for grads in self.grads]
-        self.mesh = mesh
-        self.jax = jax
+        self.mesh, self.jax = mesh, jax
+        self.tx = example.make()
+        if example.spreads:  # which is made for parameters that lie as these do
+            spread = importlib.import_module("gradtx").sharding.zero
+            self.tx = spread(self.tx.inner, self.on_mesh[0])
 
     def step(self, grads: Any, state: Any, params: Any) -> Any:
-        """One step."""
+        """One step, with the gradients that are given or, of a search, those of its objective: along
+        others there is nothing to find, and rounding decides where it ends."""
         import gradtx
 
-        return gradtx.step(self.tx, grads, state, params, **self.example.extra)
+        extra = self.example.extra
+        if "value_fn" in extra:
+            grads = self.jax.grad(extra["value_fn"])(params)
+        return gradtx.step(self.tx, grads, state, params, **extra)
 
     def checks(self) -> Iterator[tuple[str, Callable[[], str]]]:
         """Each check but that of types, which returns "yes" or what is wrong."""
@@ -120,7 +128,11 @@ class Trial:
         return "yes"
 
     def _placed(self, state: Any) -> str:
+        import gradtx
+
         jax, params = self.jax, self.on_mesh[0]
+        if self.example.spreads:
+            return self._differs(state, gradtx.sharding.state_shardings(self.tx, params))
         for path, x in jax.tree_util.tree_leaves_with_path(state):
             if not isinstance(x, jax.Array):
                 continue
@@ -134,12 +146,14 @@ class Trial:
         return "yes"
 
     def _moved(self, got: Any, state: Any) -> str:
+        return self._differs(got, self.jax.tree.map(lambda x: x.sharding, state))
+
+    def _differs(self, state: Any, shardings: Any) -> str:
         jax = self.jax
-        for (path, x), y in zip(
-            jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(state), strict=True
-        ):
-            if isinstance(x, jax.Array) and not x.sharding.is_equivalent_to(y.sharding, x.ndim):
-                return f"{jax.tree_util.keystr(path)} is {x.sharding}, was {y.sharding}"
+        found = jax.tree_util.tree_leaves_with_path(state)
+        for (path, x), own in zip(found, jax.tree.leaves(shardings), strict=True):
+            if isinstance(x, jax.Array) and not x.sharding.is_equivalent_to(own, x.ndim):
+                return f"{jax.tree_util.keystr(path)} is {x.sharding}, not {own}"
         return "yes"
 
 
