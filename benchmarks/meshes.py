@@ -76,8 +76,8 @@ class Trial:
             self.tx = spread(self.tx.inner, self.on_mesh[0])
 
     def step(self, grads: Any, state: Any, params: Any) -> Any:
-        """One step, with the gradients that are given or, of a search, those of its objective: along
-        others there is nothing to find, and rounding decides where it ends."""
+        """One step, with the gradients that are given or, of a search, those of its objective: by
+        others it finds nothing, and rounding decides where it ends."""
         import gradtx
 
         extra = self.example.extra
@@ -191,6 +191,7 @@ def part(names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of some examples, in a process of its own."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("NPROC", "16")  # or devices may wait for each other, see tests/conftest.py
     jax: Any = importlib.import_module("jax")
 
     rows: list[dict[str, Any]] = []

@@ -17,6 +17,9 @@ from typing import Any
 _DEVICES = "--xla_force_host_platform_device_count"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+# XLA has as many threads as this says, or as there are cores. A device that waits for the others in
+# a collective keeps one; with two they may wait for each other until XLA aborts the process.
+os.environ.setdefault("NPROC", "16")
 
 import jax  # noqa: E402
 import jax.experimental  # noqa: E402
