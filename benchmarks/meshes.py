@@ -191,7 +191,7 @@ def part(names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of some examples, in a process of its own."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("NPROC", "16")  # or devices may wait for each other, see tests/conftest.py
+    os.environ.setdefault("NPROC", "16")  # see tests/conftest.py
     jax: Any = importlib.import_module("jax")
 
     rows: list[dict[str, Any]] = []
