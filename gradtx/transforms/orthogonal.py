@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -178,6 +179,7 @@ def scale_by_muon(
     """
     where = "scale_by_muon"
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
+    momentum = _Momentum(beta, nesterov, bias_correction)
 
     def init(params: Params) -> MuonState:
         leaves = Leaves.of(params)
@@ -193,26 +195,8 @@ def scale_by_muon(
     def update(updates: Updates, state: MuonState, step: Step) -> tuple[Updates, MuonState]:
         leaves = Leaves.of(updates)
         layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
-        old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
+        old = leaves.tree(aligned_arrays(leaves, state.mu, f"{where}: the state's mu"))
         mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
-
-        # A scalar factor of the matrix matters to Newton-Schulz only relative to eps, so debiasing
-        # happens there. With one scalar less, XLA emits, and compiles, the loops over arrays of
-        # equal shape alike.
-        def scale(dtype: DTypeLike) -> float | Array:
-            """The factor of the momentum."""
-            own = 1 - beta if nesterov else 1
-            return own / step.bias(beta, dtype) if bias_correction else own
-
-        def scaled(m: Array, g: Array) -> Array:
-            """m / scale"""
-            if not nesterov:
-                return m
-            ahead = beta / (1 - beta)
-            if bias_correction:
-                now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
-                ahead = ahead * now / then
-            return lax.add(times(ahead, m), g)
 
         def made_orthogonal(
             x: Array, table: Table, eps: Scalar, scales: Mapping[str, Scalar], **over: Names
@@ -222,21 +206,49 @@ def scale_by_muon(
 
         def adapted(x: Array, m: Array) -> Array:
             """<m, x> x"""
-            return scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
+            return momentum.scale(step, real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
 
-        means = Leaves.of(jax.tree.map(scaled, mu, updates))
+        means = Leaves.of(jax.tree.map(partial(momentum.over_scale, step), mu, updates))
         dtypes = {real_dtype(x.dtype) for x in means.values if x is not None}
+        scales = {str(dtype): momentum.scale(step, dtype) for dtype in dtypes}
         made = of_matrices(
             made_orthogonal,
             means,
             layouts,
-            *(table, eps, {str(dtype): scale(dtype) for dtype in dtypes}),
+            *(table, eps, scales),
             then=adapted if adaptive else None,
             work=DECOMPOSITION if preconditioning == "spectral" else NEWTON_SCHULZ,
         )
         return leaves.tree(made), state._replace(mu=mu)
 
     return Rule(init, update)
+
+
+class _Momentum(NamedTuple):
+    """The matrix m that is made orthogonal, as a factor, `scale`, and the rest of it.
+
+    Newton-Schulz sees the factor only beside eps, so that debiasing is done there. With one scalar
+    less, XLA emits, and compiles, the loops over arrays of equal shape alike.
+    """
+
+    beta: float | Array
+    nesterov: bool
+    bias_correction: bool
+
+    def scale(self, step: Step, dtype: DTypeLike) -> float | Array:
+        """The factor."""
+        own: float | Array = 1 - self.beta if self.nesterov else 1
+        return own / step.bias(self.beta, dtype) if self.bias_correction else own
+
+    def over_scale(self, step: Step, mu: Array, g: Array) -> Array:
+        """m / scale, of the running mean with the gradient g."""
+        if not self.nesterov:
+            return mu
+        ahead = self.beta / (1 - self.beta)
+        if self.bias_correction:
+            now, then = (s.bias(self.beta, real_dtype(mu.dtype)) for s in (step, step.next))
+            ahead = ahead * now / then
+        return lax.add(times(ahead, mu), g)
 
 
 def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | None:
