@@ -17,7 +17,7 @@ from gradtx.core.batches import in_batches, one_by_one
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
-from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
+from gradtx.core.leaves import Leaves, aligned_arrays, at, map_leaves
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.partitioned import Names
@@ -80,7 +80,8 @@ class CoefficientsKind(Numbers):
             value = PRESETS[value]
         if isinstance(value, list | tuple):
             value = tuple(tuple(x) if isinstance(x, list) else x for x in value)
-        triples = value if isinstance(value, tuple) and isinstance(value[0], tuple) else (value,)
+        is_table = isinstance(value, tuple) and len(value) > 0 and isinstance(value[0], tuple)
+        triples = value if is_table else (value,)
         if not all(isinstance(triple, tuple) and len(triple) == 3 for triple in triples):
             raise ValueError(f"{where} must be three numbers or a tuple of triples, got {value!r}")
         return super().convert(where, value)
@@ -182,14 +183,12 @@ def scale_by_muon(
     momentum = _Momentum(beta, nesterov, bias_correction)
 
     def init(params: Params) -> MuonState:
-        leaves = Leaves.of(params)
-        if split_outputs is not None:
-            layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
-        mu = [
-            _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
-        ]
+        # Whether it fits is seen in updates: leaves that are frozen need not be matrices.
+        _given_for(Leaves.of(params), weight_dimension_numbers, split_outputs, where)
         return MuonState(
-            count=None, mu=leaves.tree(mu), ns_coeffs=jnp.asarray(ns_coeffs, real_dtype_of(params))
+            count=None,
+            mu=map_leaves(where, lambda x: zeros_like(x, mu_dtype), params),
+            ns_coeffs=jnp.asarray(ns_coeffs, real_dtype_of(params)),
         )
 
     def update(updates: Updates, state: MuonState, step: Step) -> tuple[Updates, MuonState]:
@@ -251,14 +250,6 @@ class _Momentum(NamedTuple):
         return lax.add(times(ahead, mu), g)
 
 
-def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | None:
-    """The momentum before the first step: zeros, None for an absent leaf."""
-    try:
-        return None if param is None else zeros_like(param, dtype)
-    except ValueError as error:
-        raise ValueError(f"scale_by_muon: {at(path)} ({describe(param)}): {error}") from error
-
-
 @per_tree
 def scale_by_shape(
     weight_dimension_numbers: Numbering = None,
@@ -317,18 +308,12 @@ def scale_by_shape(
 
 
 def layouts_of(
-    dimension_numbers: Any, leaves: Leaves, where: str, split: Split = None, complete: bool = False
+    dimension_numbers: Any, leaves: Leaves, where: str, split: Split = None
 ) -> list[Layout | None]:
-    """How each array is split into matrices; None for an absent leaf.
-
-    complete: whether a path pattern of `split` that gets no leaf is an error.
-    """
-    axes: list[Axes | None] = [None] * len(leaves.values)
-    if dimension_numbers is not None:
-        axes = axes_of(dimension_numbers, leaves, where)
+    """How each array is split into matrices; None for an absent leaf."""
     layouts: list[Layout | None] = []
-    widths = widths_of(split, leaves, where, complete=complete)
-    for x, own, width, path in zip(leaves.values, axes, widths, leaves.paths, strict=True):
+    given = _given_for(leaves, dimension_numbers, split, where)
+    for x, own, width, path in zip(leaves.values, *given, leaves.paths, strict=True):
         if x is None:
             layouts.append(None)
             continue
@@ -340,6 +325,19 @@ def layouts_of(
         layout = Layout.of(x.shape, own or Axes(), where, path)
         layouts.append(layout.with_widths(width, where, path))
     return layouts
+
+
+def _given_for(
+    leaves: Leaves, dimension_numbers: Any, split: Split, where: str
+) -> tuple[list[Axes | None], list[Any]]:
+    """The axes and the widths that are given for each leaf, or None.
+
+    Raises: ValueError for a pattern that gets no leaf.
+    """
+    axes: list[Axes | None] = [None] * len(leaves.values)
+    if dimension_numbers is not None:
+        axes = axes_of(dimension_numbers, leaves, where)
+    return axes, widths_of(split, leaves, where)
 
 
 def of_matrices(
