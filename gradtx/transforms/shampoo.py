@@ -164,6 +164,9 @@ def scale_by_shampoo(
 
     State: mu and nu, 8 bytes a parameter, and for each axis of a block of length n two matrices of
     n x n: for a square matrix that is one block 24 bytes a parameter in all.
+    `store` may keep nu in 8 bits, {"nu": "int8"}, but mu in no less than "bfloat16+8": what rounds
+    it adds directions that no gradient has had, which the roots, of vectors above all, lengthen a
+    thousand times.
 
     Raises: ValueError for any other grafting, and unless the frequencies and
     max_preconditioner_dim are whole numbers >= 1.
