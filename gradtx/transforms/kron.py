@@ -188,7 +188,6 @@ def scale_by_kron(
     References: Li, 2018, https://arxiv.org/abs/1512.04202; Li, 2022,
     https://arxiv.org/abs/2211.04422
     """
-
     form = _Form(max_size_triangular, min_ndim_triangular, memory_save_mode)
     has_bounds = method == "procrustes"
 
