@@ -90,7 +90,7 @@ class Labels:
     def _matched(self, paths: list[str], complete: bool) -> list[str | None]:
         """The first pattern found in each path."""
         patterns = [str(key) for key in self.known]
-        return first_matching(patterns, paths, "partition", complete=complete)
+        return first_matching(patterns, paths, "partition", optional=() if complete else patterns)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -62,17 +62,22 @@ class matching:  # noqa: N801  (reads as a function: mask=matching("bias|scale")
 
 
 def first_matching(
-    patterns: Sequence[str], leaf_paths: Sequence[str], where: str, *, complete: bool = True
+    patterns: Sequence[str],
+    leaf_paths: Sequence[str],
+    where: str,
+    *,
+    optional: Collection[str] = (),
 ) -> list[str | None]:
     """The first of the patterns that is found in each path, or None.
 
-    complete: whether these are all paths, so that a pattern that gets none of them is an error,
-    unless it would match every one.
+    A pattern that gets none of the paths is an error, unless it would match every one or is
+    optional.
     """
     found = {p: [re.search(p, path) is not None for path in leaf_paths] for p in patterns}
     first = [next((p for p in patterns if found[p][i]), None) for i in range(len(leaf_paths))]
-    idle = [p for p in patterns if p not in first and not all(found[p])]
-    if complete and leaf_paths and idle:
+    needed = [p for p in patterns if p not in optional and not all(found[p])]
+    idle = [p for p in needed if p not in first]
+    if leaf_paths and idle:
         why = "all it matches is taken by earlier ones" if any(found[idle[0]]) else "no match"
         shown = ", ".join(leaf_paths[:8]) + (", ..." if len(leaf_paths) > 8 else "")
         raise ValueError(

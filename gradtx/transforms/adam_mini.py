@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from gradtx.core.transformation import GradientTransformation
 __all__ = ["AdamMiniState", "scale_by_adam_mini"]
 
 # "rows", "columns", "whole", "elements"; a number of groups of rows; ("columns", a number).
-Block = Hashable
+Block = str | int | tuple[str, int]
 Blocks = Annotated[Mapping[str, Any], ByPattern()]
 WORDS = ("rows", "columns", "whole", "elements")
 
@@ -126,17 +126,19 @@ def adam_by_blocks(b1: Decay, b2: Decay, eps: NonNegative, *, block: Block) -> R
     return Rule(init, update)
 
 
-def view(shape: tuple[int, ...], block: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def view(shape: tuple[int, ...], block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape in which an array is viewed, and the axes that its blocks extend over."""
-    every = tuple(range(len(shape)))
-    if not shape or isinstance(block, str):
+    if not shape:
+        return (), ()
+    if isinstance(block, str):
+        every = tuple(range(len(shape)))
         return shape, {"rows": every[1:], "columns": every[:-1], "whole": every}.get(block, ())
     groups, axis = (block, 0) if isinstance(block, int) else (block[1], len(shape) - 1)
     viewed = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
     return viewed, tuple(a for a in range(len(viewed)) if a != axis)
 
 
-def _check_fits(x: Array | None, block: Any, path: str) -> None:
+def _check_fits(x: Array | None, block: Block, path: str) -> None:
     """Refuse a block that an array cannot be divided into."""
     if x is None or block in ("whole", "elements"):
         return
@@ -173,4 +175,4 @@ def _label(block: Block) -> str:
     """The name of the group of leaves with this kind of block."""
     if isinstance(block, int):
         return f"{block} groups of rows"
-    return block if isinstance(block, str) else f"{block[1]} groups of columns"  # type: ignore[index]
+    return block if isinstance(block, str) else f"{block[1]} groups of columns"

@@ -132,7 +132,10 @@ def over_root(x: Array, row: Array, column: Array, axes: tuple[int, int]) -> Arr
     # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32; and
     # multiply by reciprocals, since the derivative of x / root, at x = 0, would overflow.
     over_mean = second - 1 if second > first else second
-    by_row, by_column = root(jnp.mean(row, over_mean, keepdims=True)) / root(row), 1 / root(column)
+    mean = jnp.mean(row, over_mean, keepdims=True)
+    # Squares that overflowed give 0, as in Adam, rather than inf / inf.
+    by_row = jnp.where(jnp.isfinite(mean), root(mean) / root(row), 0)
+    by_column = 1 / root(column)
     return x * jnp.expand_dims(by_row, first) * jnp.expand_dims(by_column, second)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from gradtx.core.counts import increment, start
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, real_dtype, scalar_dtype
+from gradtx.core.dtypes import Scalar, cast, real_dtype, scalar_dtype
 from gradtx.core.finite import all_finite
 from gradtx.core.holding import anywhere, now_and_then, row_major
 from gradtx.core.hyperparameters import (
@@ -87,6 +87,40 @@ class _Fit(NamedTuple):
     bounds: tuple[Array, ...] | None
 
 
+class _Form(NamedTuple):
+    """Which axes have a triangular factor, and which a diagonal one."""
+
+    longest: int
+    least_axes: int
+    saved: MemorySaveMode | None
+
+    def shapes(self, x: Array) -> tuple[tuple[int, ...], ...]:
+        """The shape of the factor of each axis of an array, (n,) if it is diagonal."""
+        shape = x.shape or (1,)
+        return tuple(
+            (n,) if self._is_diagonal(shape, axis) else (n, n)
+            for axis, n in enumerate(shape)
+            if x.size
+        )
+
+    def identities(self, x: Array, scale: Scalar) -> Matrices:
+        """Factors whose product is that multiple of the identity."""
+
+        def identity(shape: tuple[int, ...]) -> Array:
+            if x.ndim == len(shape) == 1:
+                return jnp.ones_like(x)  # placed where the parameter is
+            return (jnp.ones if len(shape) == 1 else jnp.eye)(shape[0], dtype=x.dtype)
+
+        own = scale ** (1 / max(x.ndim, 1))
+        return tuple(times(own, identity(shape)) for shape in self.shapes(x))
+
+    def _is_diagonal(self, shape: tuple[int, ...], axis: int) -> bool:
+        last_longest = max(range(len(shape)), key=lambda k: (shape[k], k))
+        saved = self.saved == "all_diag" or (self.saved == "one_diag" and axis == last_longest)
+        long = shape[axis] > self.longest or shape[axis] == 1
+        return saved or long or len(shape) < self.least_axes
+
+
 @per_tree
 def scale_by_kron(
     b1: Decay = 0.9,
@@ -154,40 +188,15 @@ def scale_by_kron(
     References: Li, 2018, https://arxiv.org/abs/1512.04202; Li, 2022,
     https://arxiv.org/abs/2211.04422
     """
-
-    def is_diagonal(shape: tuple[int, ...], axis: int) -> bool:
-        longest = max(range(len(shape)), key=lambda k: (shape[k], k))
-        saved = memory_save_mode == "all_diag" or (memory_save_mode and axis == longest)
-        long = shape[axis] > max_size_triangular or shape[axis] == 1
-        return bool(saved) or long or len(shape) < min_ndim_triangular
-
-    def factors_of(x: Array) -> tuple[tuple[int, ...], ...]:
-        """The shape of the factor of each axis."""
-        shape = x.shape or (1,)
-        return tuple(
-            (n,) if is_diagonal(shape, axis) else (n, n) for axis, n in enumerate(shape) if x.size
-        )
+    form = _Form(max_size_triangular, min_ndim_triangular, memory_save_mode)
+    has_bounds = method == "procrustes"
 
     def init(params: Params) -> ScaleByKronState:
-        def identity(x: Array, shape: tuple[int, ...]) -> Array:
-            if x.ndim == len(shape) == 1:
-                return jnp.ones_like(x)  # placed where the parameter is
-            return (jnp.ones if len(shape) == 1 else jnp.eye)(shape[0], dtype=x.dtype)
-
-        def identities(x: Array) -> Matrices:
-            scale = precond_init_scale ** (1 / max(x.ndim, 1))
-            return tuple(times(scale, identity(x, shape)) for shape in factors_of(x))
-
-        def zeros(x: Array) -> tuple[Array, ...]:
-            if not x.ndim:
-                return (real_full_like(x, 0),)
-            return tuple(jnp.zeros((), real_dtype(x.dtype)) for _ in x.shape if x.size)
-
         return ScaleByKronState(
             count=None,
             mu=jax.tree.map(zeros_like, params),
-            preconditioners=jax.tree.map(identities, params),
-            bounds=jax.tree.map(zeros, params) if method == "procrustes" else None,
+            preconditioners=jax.tree.map(lambda x: form.identities(x, precond_init_scale), params),
+            bounds=jax.tree.map(_zeros, params) if has_bounds else None,
             update_counter=start(),
         )
 
@@ -196,64 +205,86 @@ def scale_by_kron(
     ) -> tuple[Updates, ScaleByKronState]:
         grads = Gradients.of(updates, state.mu, "scale_by_kron")
         words = [np.stack(own) for own in grads.path_words("kron")]
-        own = functools.partial(update_of_share, step)
+        own = partial(update_of_share, step)
         return in_shares(own, updates, state, ("mu", "preconditioners", "bounds"), words)
 
     def update_of_share(
         step: Step, updates: Updates, state: ScaleByKronState, words: Sequence[Any]
     ) -> tuple[Updates, ScaleByKronState]:
-        """The whitened momentum of every leaf, by factors that are fitted anew when it is due."""
         grads = Gradients.of(updates, state.mu, "scale_by_kron")
         momenta = zip(grads.beside(state.mu), grads.arrays, strict=True)
         mus = [running_mean(mu, g, b1) for mu, g in momenta]
-        means = [step.debias(mu, b1).reshape(mu.shape or (1,)) for mu in mus]
-        seen = means
-        if not momentum_into_precond_update:
-            seen = [g.reshape(g.shape or (1,)) for g in grads.arrays]
-
+        means = [_with_axes(step.debias(mu, b1)) for mu in mus]
+        seen = means if momentum_into_precond_update else [_with_axes(g) for g in grads.arrays]
         counter = increment(state.update_counter)
-        time = cast(counter, scalar_dtype())
-        due = time >= number_beside(time, 1 / preconditioner_update_probability)
-        shapes = [factors_of(g) for g in grads.arrays]
-        bounds = [tuple(() for _ in own) if method == "procrustes" else None for own in shapes]
-        fields = (
-            grads.fitting(state.preconditioners, "preconditioners", shapes),
-            grads.fitting(state.bounds, "bounds", bounds),
-        )
-        held = [_Fit(*x) for x in zip(*fields, strict=True)]
+        due = _is_due(counter, preconditioner_update_probability)
 
         def fitted(old: list[_Fit]) -> tuple[None, list[_Fit]]:
-            key = jax.random.fold_in(jax.random.key(seed), step.count)
-            keys = [
-                jax.random.fold_in(jax.random.fold_in(key, first), second)
-                for first, second in words
-            ]
-            balances = jax.random.uniform(key) < _BALANCED
+            keys, balances = _random(seed, step, words)
             new = []
-            for x, fit, own in zip(lax.stop_gradient(seen), old, keys, strict=True):
+            for x, fit, key in zip(lax.stop_gradient(seen), old, keys, strict=True):
                 if method == "kron":
-                    factors = _select(balances, _balanced(fit.factors), fit.factors)
-                    made = _Fit(_fitted_to_noise(factors, x, own, precond_lr), None)
+                    made = _fitted_to_noise(fit, x, key, balances, precond_lr)
                 else:
-                    made = _fitted(fit._replace(factors=_balanced(fit.factors)), x, precond_lr)
+                    made = _fitted_by_products(fit, x, precond_lr)
                 new.append(_select(due & jnp.any(x != 0) & all_finite(made), made, fit))
             return None, new
 
+        held = _fits(grads, state, form, has_bounds)
         held = now_and_then(anywhere(due), fitted, lambda old: None, lax.stop_gradient(held))[1]
-
-        def direction(m: Array, fit: _Fit) -> Array:
-            u = _whitened(m, fit.factors)
-            return rms_of(u).shrinking_to(_LARGEST_RMS[method]).times(u)
-
-        made = [direction(m, fit) for m, fit in zip(means, held, strict=True)]
+        made = [
+            _of_rms(_LARGEST_RMS[method], _whitened(m, fit.factors))
+            for m, fit in zip(means, held, strict=True)
+        ]
         return grads.shaped(made), state._replace(
             mu=grads.tree(mus),
             preconditioners=grads.tree(fit.factors for fit in held),
-            bounds=grads.tree(fit.bounds for fit in held) if method == "procrustes" else None,
+            bounds=grads.tree(fit.bounds for fit in held) if has_bounds else None,
             update_counter=jnp.where(due, 0, counter),
         )
 
     return Rule(init, update)
+
+
+def _is_due(counter: Array, probability: Scalar) -> Array:
+    """Whether as many updates have passed as the inverse of the probability."""
+    time = cast(counter, scalar_dtype())
+    return time >= number_beside(time, 1 / probability)
+
+
+def _with_axes(x: Array) -> Array:
+    """x, a scalar as a vector of one element."""
+    return x.reshape(x.shape or (1,))
+
+
+def _zeros(x: Array) -> tuple[Array, ...]:
+    """The first bound of each factor of an array."""
+    if not x.ndim:
+        return (real_full_like(x, 0),)
+    return tuple(jnp.zeros((), real_dtype(x.dtype)) for _ in x.shape if x.size)
+
+
+def _fits(grads: Gradients, state: ScaleByKronState, form: _Form, has_bounds: bool) -> list[_Fit]:
+    """The factors of each leaf, and the bounds of their fits."""
+    shapes = [form.shapes(g) for g in grads.arrays]
+    bounds = [tuple(() for _ in own) if has_bounds else None for own in shapes]
+    fields = (
+        grads.fitting(state.preconditioners, "preconditioners", shapes),
+        grads.fitting(state.bounds, "bounds", bounds),
+    )
+    return [_Fit(*x) for x in zip(*fields, strict=True)]
+
+
+def _random(seed: Any, step: Step, words: Sequence[Any]) -> tuple[list[Array], Array]:
+    """A key for each leaf, of its words and the count, and whether factors are balanced now."""
+    key = jax.random.fold_in(jax.random.key(seed), step.count)
+    keys = [jax.random.fold_in(jax.random.fold_in(key, first), second) for first, second in words]
+    return keys, jax.random.uniform(key) < _BALANCED
+
+
+def _of_rms(largest: float, u: Array) -> Array:
+    """u, shortened to a root mean square of at most `largest`."""
+    return rms_of(u).shrinking_to(largest).times(u)
 
 
 def _select(flag: Array, new: Any, old: Any) -> Any:
@@ -284,8 +315,10 @@ def _squares(x: Array, axis: int, diagonal: bool) -> Array:
     return jnp.sum(abs_sq(x), axis=tuple(k for k in range(x.ndim) if k != axis))
 
 
-def _fitted_to_noise(factors: Matrices, g: Array, key: Array, rate: float | Array) -> Matrices:
-    """One step of the fit of triangular factors, beside normal noise."""
+def _fitted_to_noise(old: _Fit, g: Array, key: Array, balances: Array, rate: Scalar) -> _Fit:
+    """One step of the fit of triangular factors, beside normal noise. balances: whether they are
+    given equal sizes first."""
+    factors = _select(balances, _balanced(old.factors), old.factors)
     noise = jax.random.normal(key, g.shape, g.dtype)
     damping = np.finfo(np.float32).eps ** 0.5 * jnp.mean(jnp.abs(g))
     a, b = multiplied(g + times(damping, noise), adjoints(factors)), noise
@@ -300,7 +333,7 @@ def _fitted_to_noise(factors: Matrices, g: Array, key: Array, rate: float | Arra
         else:
             size = spectral_norm(c + d, _FEW)
             made.append(q - times(rate / size, product(jnp.triu(c - d), q)))
-    return tuple(made)
+    return _Fit(tuple(made), None)
 
 
 def _solved(q: Array | None, x: Array, axis: int) -> Array:
@@ -327,11 +360,12 @@ def _solved(q: Array | None, x: Array, axis: int) -> Array:
     return jnp.moveaxis(y.mT.reshape(moved.shape), -1, axis)
 
 
-def _fitted(old: _Fit, m: Array, rate: float | Array) -> _Fit:
+def _fitted_by_products(old: _Fit, m: Array, rate: Scalar) -> _Fit:
     """One step of the fit by products alone."""
-    w = _whitened(m, old.factors)
+    balanced = _balanced(old.factors)
+    w = _whitened(m, balanced)
     factors, bounds = [], []
-    for axis, (q, before) in enumerate(zip(old.factors, old.bounds or (), strict=True)):
+    for axis, (q, before) in enumerate(zip(balanced, old.bounds or (), strict=True)):
         assert q is not None
         wanted = math.prod(w.shape) / w.shape[axis]
         c = _squares(w, axis, q.ndim == 1)

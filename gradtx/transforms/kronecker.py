@@ -151,8 +151,10 @@ class Blocks(NamedTuple):
     pieces: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], longest: int) -> Blocks:
-        """Pieces of at most `longest` elements."""
+    def of(cls, shape: tuple[int, ...], longest: int, *, merge: bool) -> Blocks:
+        """Pieces of at most `longest` elements. merge: first join neighbouring axes, from the last
+        on, while they stay that short."""
+        shape = merged(shape, longest, backwards=True) if merge else shape
 
         def cut(n: int) -> tuple[tuple[int, int], ...]:
             number, rest = divmod(n, longest)
@@ -175,6 +177,17 @@ class Blocks(NamedTuple):
     def matrices(self) -> list[tuple[tuple[int, int, int], ...]]:
         """For each group the shapes of the matrices of all its blocks, one for each axis."""
         return [tuple((number, n, n) for n in shape) for number, shape in self.groups]
+
+    def zeros(self, dtype: DTypeLike) -> list[Matrices]:
+        """For each group matrices of zeros, one for each axis."""
+        return [tuple(jnp.zeros(shape, dtype) for shape in group) for group in self.matrices]
+
+    def identities(self, dtype: DTypeLike) -> list[Matrices]:
+        """For each group the identity for each axis of each of its blocks."""
+        return [
+            tuple(jnp.tile(jnp.eye(n, dtype=dtype), (number, 1, 1)) for number, n, _ in group)
+            for group in self.matrices
+        ]
 
     def split(self, x: Array) -> list[Array]:
         """The groups, (number, *shape of a block) each."""

@@ -102,25 +102,6 @@ def scale_by_lmo(
     """
     options = _options(norm, norm_kwargs)
 
-    def scaled(x: Array, layout: Layout, kind: str) -> Array:
-        rows, columns = max(layout.rows, 1), layout.columns
-        if kind == "spectral":
-            factor = (columns / rows if options.get("normalized", True) else columns) ** 0.5
-            return times(max(1.0, factor) if options.get("max") else factor, x)
-        if kind == "spectral_conv":
-            width, inputs = x.shape[0], x.shape[-2]
-            return times((columns / max(inputs, 1)) ** 0.5 / max(width, 1) ** (x.ndim - 2), x)
-        if kind == "sign":
-            return times(1 / rows if options["normalized"] else 1.0, jnp.sign(x))
-        matrices = layout.split(x)
-        if kind == "col_norm":
-            size = norm_over(matrices, 2).value / max(columns, 1) ** 0.5
-            size = size * rows if options["normalized"] else size
-        else:
-            size = norm_over(matrices, 1).value
-            size = size * rows**0.5 if options["normalized"] else size
-        return layout.join(matrices / plus(EPS, size))
-
     def update(updates: Updates) -> Updates:
         leaves = Leaves.of(updates)
         kinds, layouts = _kinds(norm, weight_dimension_numbers, leaves)
@@ -132,15 +113,34 @@ def scale_by_lmo(
         given = (table, "frobenius", EPS_OF_MATRIX)
         values = of_matrices(newton_schulz, leaves, orthogonal, *given)
         return leaves.tree(
-            x
-            if x is None
-            else x / plus(EPS, rms_of(x).value)
-            if layout is None
-            else scaled(x, layout, kind)
+            None if x is None else _in_ball(x, layout, kind, options)
             for x, kind, layout in zip(values, kinds, layouts, strict=True)
         )
 
     return update
+
+
+def _in_ball(x: Array, layout: Layout | None, kind: str, options: Mapping[str, Any]) -> Array:
+    """The point of the unit ball, of what is orthogonal already where the norm is spectral."""
+    if layout is None:
+        return x / plus(EPS, rms_of(x).value)
+    inputs, outputs = max(layout.rows, 1), layout.columns
+    if kind == "spectral":
+        factor = (outputs / inputs if options.get("normalized", True) else outputs) ** 0.5
+        return times(max(1.0, factor) if options.get("max") else factor, x)
+    if kind == "spectral_conv":
+        width, inputs = max(x.shape[0], 1), max(x.shape[-2], 1)
+        return times((outputs / inputs) ** 0.5 / width ** (x.ndim - 2), x)
+    if kind == "sign":
+        return times(1 / inputs if options["normalized"] else 1.0, jnp.sign(x))
+    matrices = layout.split(x)
+    if kind == "col_norm":
+        size = norm_over(matrices, 2).value / max(outputs, 1) ** 0.5
+        size = size * inputs if options["normalized"] else size
+    else:
+        size = norm_over(matrices, 1).value
+        size = size * inputs**0.5 if options["normalized"] else size
+    return layout.join(matrices / plus(EPS, size))
 
 
 def _options(norm: str, given: Mapping[str, object] | None) -> dict[str, Any]:

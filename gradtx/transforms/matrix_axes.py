@@ -62,7 +62,10 @@ def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -
 
     given: dimension numbers for all leaves; a mapping from path patterns to them, or to None; a
     tree of them, or of None, like the leaves' or a prefix of it; or a function from the tree of the
-    leaves to one of these. complete: whether a pattern that gets no leaf is an error.
+    leaves to one of these.
+
+    A pattern that gets no leaf is an error. One to None may get none where the leaves are a part,
+    those of one of several optimizers, and not `complete`.
     """
     tree = given(leaves.tree(leaves.values)) if is_function(given) else given
     if by_pattern(tree):
@@ -70,7 +73,9 @@ def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -
         if set(names) <= tree.keys():
             found: Sequence[Any] = names
         else:
-            found = first_matching(tuple(tree), leaves.paths, where, complete=complete)
+            to_none = [key for key, own in tree.items() if own is None]
+            optional = () if complete else to_none
+            found = first_matching(tuple(tree), leaves.paths, where, optional=optional)
         numbers = [None if key is None else tree[key] for key in found]
         return [None if own is None else Axes.of(own) for own in numbers]
     try:
@@ -195,17 +200,16 @@ class Layout:
         return [(self.rows, width) for width in self.widths or (self.columns,)]
 
 
-def widths_of(given: Any, leaves: Leaves, where: str, *, complete: bool) -> list[Any]:
+def widths_of(given: Any, leaves: Leaves, where: str) -> list[Any]:
     """How the columns of each array are split, or None.
 
-    given: widths for all arrays; a mapping from path patterns to widths; or a tree of widths, or of
-    None, like the leaves' or a prefix of it. complete: whether a pattern that gets no leaf is an
-    error.
+    given: widths for all arrays; a mapping from path patterns to widths, of which each must get a
+    leaf; or a tree of widths, or of None, like the leaves' or a prefix of it.
     """
     if given is None or _is_widths(given):
         return [given] * len(leaves.values)
-    if isinstance(given, Mapping) and given and all(map(_is_widths, given.values())):
-        found = first_matching(tuple(given), leaves.paths, where, complete=complete)
+    if isinstance(given, Mapping) and all(map(_is_widths, given.values())):
+        found = first_matching(tuple(given), leaves.paths, where)
         return [None if pattern is None else given[pattern] for pattern in found]
     try:
         spread = jax.tree.map(_Widths, given, is_leaf=_is_widths)

@@ -74,7 +74,7 @@ def normalize_neurons(
 
     def init(params: Params) -> NeuronState:
         leaves = Leaves.of(params)
-        layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
+        layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
         return NeuronState(
             leaves.tree(
                 x if layout is None else zeros(x, layout)

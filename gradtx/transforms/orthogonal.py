@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from gradtx.core.batches import in_batches, one_by_one
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
-from gradtx.core.leaves import Leaves, aligned_arrays, at, describe
+from gradtx.core.leaves import Leaves, aligned_arrays, at, map_leaves
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.partitioned import Names
@@ -79,7 +80,8 @@ class CoefficientsKind(Numbers):
             value = PRESETS[value]
         if isinstance(value, list | tuple):
             value = tuple(tuple(x) if isinstance(x, list) else x for x in value)
-        triples = value if isinstance(value, tuple) and isinstance(value[0], tuple) else (value,)
+        is_table = isinstance(value, tuple) and len(value) > 0 and isinstance(value[0], tuple)
+        triples = value if is_table else (value,)
         if not all(isinstance(triple, tuple) and len(triple) == 3 for triple in triples):
             raise ValueError(f"{where} must be three numbers or a tuple of triples, got {value!r}")
         return super().convert(where, value)
@@ -178,41 +180,22 @@ def scale_by_muon(
     """
     where = "scale_by_muon"
     table = ns_coeffs if isinstance(ns_coeffs[0], tuple) else (ns_coeffs,) * ns_steps
+    momentum = _Momentum(beta, nesterov, bias_correction)
 
     def init(params: Params) -> MuonState:
-        leaves = Leaves.of(params)
-        if split_outputs is not None:
-            layouts_of(weight_dimension_numbers, leaves, where, split_outputs, complete=True)
-        mu = [
-            _first(x, mu_dtype, path) for x, path in zip(leaves.values, leaves.paths, strict=True)
-        ]
+        # Whether it fits is seen in updates: leaves that are frozen need not be matrices.
+        _given_for(Leaves.of(params), weight_dimension_numbers, split_outputs, where)
         return MuonState(
-            count=None, mu=leaves.tree(mu), ns_coeffs=jnp.asarray(ns_coeffs, real_dtype_of(params))
+            count=None,
+            mu=map_leaves(where, lambda x: zeros_like(x, mu_dtype), params),
+            ns_coeffs=jnp.asarray(ns_coeffs, real_dtype_of(params)),
         )
 
     def update(updates: Updates, state: MuonState, step: Step) -> tuple[Updates, MuonState]:
         leaves = Leaves.of(updates)
         layouts = layouts_of(weight_dimension_numbers, leaves, where, split_outputs)
-        old = leaves.tree(aligned_arrays(leaves, state.mu, "scale_by_muon: the state's mu"))
+        old = leaves.tree(aligned_arrays(leaves, state.mu, f"{where}: the state's mu"))
         mu = jax.tree.map(lambda g, m: running_mean(widen(m, g.dtype), g, beta), updates, old)
-
-        # A scalar factor of the matrix matters to Newton-Schulz only relative to eps, so debiasing
-        # happens there. With one scalar less, XLA emits, and compiles, the loops over arrays of
-        # equal shape alike.
-        def scale(dtype: DTypeLike) -> float | Array:
-            """The factor of the momentum."""
-            own = 1 - beta if nesterov else 1
-            return own / step.bias(beta, dtype) if bias_correction else own
-
-        def scaled(m: Array, g: Array) -> Array:
-            """m / scale"""
-            if not nesterov:
-                return m
-            ahead = beta / (1 - beta)
-            if bias_correction:
-                now, then = (s.bias(beta, real_dtype(m.dtype)) for s in (step, step.next))
-                ahead = ahead * now / then
-            return lax.add(times(ahead, m), g)
 
         def made_orthogonal(
             x: Array, table: Table, eps: Scalar, scales: Mapping[str, Scalar], **over: Names
@@ -222,15 +205,16 @@ def scale_by_muon(
 
         def adapted(x: Array, m: Array) -> Array:
             """<m, x> x"""
-            return scale(real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
+            return momentum.scale(step, real_dtype(x.dtype)) * jnp.sum(m.conj() * x) * x
 
-        means = Leaves.of(jax.tree.map(scaled, mu, updates))
+        means = Leaves.of(jax.tree.map(partial(momentum.over_scale, step), mu, updates))
         dtypes = {real_dtype(x.dtype) for x in means.values if x is not None}
+        scales = {str(dtype): momentum.scale(step, dtype) for dtype in dtypes}
         made = of_matrices(
             made_orthogonal,
             means,
             layouts,
-            *(table, eps, {str(dtype): scale(dtype) for dtype in dtypes}),
+            *(table, eps, scales),
             then=adapted if adaptive else None,
             work=DECOMPOSITION if preconditioning == "spectral" else NEWTON_SCHULZ,
         )
@@ -239,12 +223,31 @@ def scale_by_muon(
     return Rule(init, update)
 
 
-def _first(param: Array | None, dtype: DTypeLike | None, path: str) -> Array | None:
-    """The momentum before the first step: zeros, None for an absent leaf."""
-    try:
-        return None if param is None else zeros_like(param, dtype)
-    except ValueError as error:
-        raise ValueError(f"scale_by_muon: {at(path)} ({describe(param)}): {error}") from error
+class _Momentum(NamedTuple):
+    """The matrix m that is made orthogonal, as a factor, `scale`, and the rest of it.
+
+    Newton-Schulz sees the factor only beside eps, so that debiasing is done there. With one scalar
+    less, XLA emits, and compiles, the loops over arrays of equal shape alike.
+    """
+
+    beta: float | Array
+    nesterov: bool
+    bias_correction: bool
+
+    def scale(self, step: Step, dtype: DTypeLike) -> float | Array:
+        """The factor."""
+        own: float | Array = 1 - self.beta if self.nesterov else 1
+        return own / step.bias(self.beta, dtype) if self.bias_correction else own
+
+    def over_scale(self, step: Step, mu: Array, g: Array) -> Array:
+        """m / scale, of the running mean with the gradient g."""
+        if not self.nesterov:
+            return mu
+        ahead = self.beta / (1 - self.beta)
+        if self.bias_correction:
+            now, then = (s.bias(self.beta, real_dtype(mu.dtype)) for s in (step, step.next))
+            ahead = ahead * now / then
+        return lax.add(times(ahead, mu), g)
 
 
 @per_tree
@@ -305,18 +308,12 @@ def scale_by_shape(
 
 
 def layouts_of(
-    dimension_numbers: Any, leaves: Leaves, where: str, split: Split = None, complete: bool = False
+    dimension_numbers: Any, leaves: Leaves, where: str, split: Split = None
 ) -> list[Layout | None]:
-    """How each array is split into matrices; None for an absent leaf.
-
-    complete: whether a path pattern of `split` that gets no leaf is an error.
-    """
-    axes: list[Axes | None] = [None] * len(leaves.values)
-    if dimension_numbers is not None:
-        axes = axes_of(dimension_numbers, leaves, where)
+    """How each array is split into matrices; None for an absent leaf."""
     layouts: list[Layout | None] = []
-    widths = widths_of(split, leaves, where, complete=complete)
-    for x, own, width, path in zip(leaves.values, axes, widths, leaves.paths, strict=True):
+    given = _given_for(leaves, dimension_numbers, split, where)
+    for x, own, width, path in zip(leaves.values, *given, leaves.paths, strict=True):
         if x is None:
             layouts.append(None)
             continue
@@ -328,6 +325,19 @@ def layouts_of(
         layout = Layout.of(x.shape, own or Axes(), where, path)
         layouts.append(layout.with_widths(width, where, path))
     return layouts
+
+
+def _given_for(
+    leaves: Leaves, dimension_numbers: Any, split: Split, where: str
+) -> tuple[list[Axes | None], list[Any]]:
+    """The axes and the widths that are given for each leaf, or None.
+
+    Raises: ValueError for a pattern that gets no leaf.
+    """
+    axes: list[Axes | None] = [None] * len(leaves.values)
+    if dimension_numbers is not None:
+        axes = axes_of(dimension_numbers, leaves, where)
+    return axes, widths_of(split, leaves, where)
 
 
 def of_matrices(

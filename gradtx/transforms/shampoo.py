@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -38,7 +38,6 @@ from gradtx.transforms.kronecker import (
     finite_or,
     gram,
     inverse_roots,
-    merged,
     multiplied,
 )
 
@@ -57,6 +56,52 @@ class ScaleByShampooState(NamedTuple):
     nu: LikeParams
     factors: Factors
     roots: Factors
+
+
+class _Decays(NamedTuple):
+    """Those of the running means of the gradient and of the Gram matrices; and how much of the
+    former the step sees beside the newest gradient, None for all."""
+
+    b1: Scalar
+    b2: Scalar
+    b3: Scalar | None
+
+
+class _Leaf(NamedTuple):
+    """The state of one leaf, its factors and roots for each group of its blocks."""
+
+    blocks: Blocks
+    mu: Array
+    nu: Array | None
+    factors: list[Matrices]
+    roots: list[Matrices]
+
+
+class _Graft(NamedTuple):
+    """The method that the length of a step is taken from."""
+
+    method: Grafting | None
+    b2: Scalar
+    eps: Scalar
+
+    @property
+    def has_nu(self) -> bool:
+        """Whether it keeps a second moment."""
+        return self.method not in (None, "sgd")
+
+    def next_nu(self, nu: Array | None, g: Array) -> Array | None:
+        """Its second moment with g."""
+        if nu is None:
+            return None
+        square = abs_sq(g)
+        return nu + square if self.method == "adagrad" else running_mean(nu, square, self.b2)
+
+    def step_on(self, m: Array, nu: Array | None, step: Step) -> Array:
+        """n, its step on m."""
+        if nu is None:
+            return m
+        square = step.debias(nu, self.b2) if self.method == "adam" else nu
+        return divide_by_rms(m, square, self.eps)
 
 
 @per_tree
@@ -119,6 +164,9 @@ def scale_by_shampoo(
 
     State: mu and nu, 8 bytes a parameter, and for each axis of a block of length n two matrices of
     n x n: for a square matrix that is one block 24 bytes a parameter in all.
+    `store` may keep nu in 8 bits, {"nu": "int8"}, but mu in no less than "bfloat16+8": what rounds
+    it adds directions that no gradient has had, which the roots, of vectors above all, lengthen a
+    thousand times.
 
     Raises: ValueError for any other grafting, and unless the frequencies and
     max_preconditioner_dim are whole numbers >= 1.
@@ -137,115 +185,115 @@ def scale_by_shampoo(
     """
     every = precondition_frequency
     start = every if start_preconditioning_step is None else start_preconditioning_step
-    has_nu = grafting not in (None, "sgd")
+    decays, graft = _Decays(b1, b2, b3), _Graft(grafting, grafting_b2, grafting_eps)
 
     def blocks_of(x: Array) -> Blocks:
-        shape = x.shape
-        if merge_small_dims:
-            shape = merged(shape, max_preconditioner_dim, backwards=True)
-        return Blocks.of(shape, max_preconditioner_dim)
+        return Blocks.of(x.shape, max_preconditioner_dim, merge=merge_small_dims)
 
     def init(params: Params) -> ScaleByShampooState:
-        def factors(x: Array) -> list[Matrices]:
-            dtype = factor_dtype_for(x, factor_dtype)
-            return [tuple(jnp.zeros(n, dtype) for n in group) for group in blocks_of(x).matrices]
-
-        def identities(x: Array) -> list[Matrices]:
-            dtype = factor_dtype_for(x, factor_dtype)
-            return [
-                tuple(jnp.tile(jnp.eye(n, dtype=dtype), (number, 1, 1)) for number, n, _ in group)
-                for group in blocks_of(x).matrices
-            ]
-
-        nu = jax.tree.map(lambda x: real_full_like(x, 0), params) if has_nu else None
+        made = partial(map_leaves, "scale_by_shampoo", tree=params)
         return ScaleByShampooState(
             count=None,
-            mu=jax.tree.map(zeros_like, params),
-            nu=nu,
-            factors=map_leaves("scale_by_shampoo", factors, params),
-            roots=map_leaves("scale_by_shampoo", identities, params),
+            mu=made(zeros_like),
+            nu=made(lambda x: real_full_like(x, 0)) if graft.has_nu else None,
+            factors=made(lambda x: blocks_of(x).zeros(factor_dtype_for(x, factor_dtype))),
+            roots=made(lambda x: blocks_of(x).identities(factor_dtype_for(x, factor_dtype))),
         )
 
     def update(
         updates: Updates, state: ScaleByShampooState, step: Step
     ) -> tuple[Updates, ScaleByShampooState]:
-        own = functools.partial(update_of_share, step)
+        own = partial(update_of_share, step)
         return in_shares(own, updates, state, ("mu", "nu", "factors", "roots"))
 
     def update_of_share(
         step: Step, updates: Updates, state: ScaleByShampooState, _: Sequence[Any]
     ) -> tuple[Updates, ScaleByShampooState]:
-        """The direction of every leaf, block by block, by roots that are made when they are due."""
         grads = Gradients.of(updates, state.mu, "scale_by_shampoo")
         early = step.count < start
         due = ((step.count % every == 0) & ~early) | (step.count == start)
-
-        def next_nu(g: Array, nu: Array) -> Array:
-            square = abs_sq(g)
-            return nu + square if grafting == "adagrad" else running_mean(nu, square, grafting_b2)
-
-        def ahead(g: Array, mu: Array) -> Array:
-            """m, from the mean before."""
-            if b3 is None:
-                return step.debias(running_mean(mu, g, b1), b1)
-            before = 1 - Step(step.count - 1).bias(b1, real_dtype(g.dtype))
-            return running_mean(mu, g, b3) / cast(1 - b3 * before, g.dtype)
-
-        def grafted(m: Array, nu: Array | None) -> Array:
-            """n, the step of the grafting method."""
-            if nu is None:
-                return m
-            square = step.debias(nu, grafting_b2) if grafting == "adam" else nu
-            return divide_by_rms(m, square, grafting_eps)
-
-        def next_factors(g: Array, factors: Matrices, roots: Matrices) -> Matrices:
-            """Those of a group of blocks, from the roots before."""
-            grams = (
-                gram(_whitened(g, axis, roots) if kl else g, axis, batch=1)
-                for axis in range(len(factors))
-            )
-            share = _share(b2)
-            return tuple(
-                lax.add(times(b2, f), times(share, x))
-                for f, x in zip(factors, grams, strict=True)
-                if f is not None
-            )
-
-        def direction(m: Array, n: Array, roots: Matrices) -> Array:
-            """That of a group of blocks, as long as n."""
-            d, axes = multiplied(m, roots), range(1, m.ndim)
-            if grafting is None:
-                return d
-            lengths = norm_over(n, axes).value, norm_over(d, axes).value
-            return jnp.where(early, n, over_size(d, lengths[1]) * cast(lengths[0], d.dtype))
-
-        blocks = [blocks_of(g) for g in grads.arrays]
-        mus, shapes = grads.beside(state.mu), [own.matrices for own in blocks]
-        nus = grads.fitting(state.nu, "nu", [g.shape if has_nu else None for g in grads.arrays])
-        all_factors = grads.fitting(state.factors, "factors", shapes)
-        roots = grads.fitting(state.roots, "roots", shapes)
-        cut = [own.split(g) for own, g in zip(blocks, grads.arrays, strict=True)]
-        factors = [
-            [next_factors(*group) for group in zip(*leaf, strict=True)]
-            for leaf in zip(cut, all_factors, roots, strict=True)
+        old = _leaves(grads, state, [blocks_of(g) for g in grads.arrays], graft)
+        new = [
+            _with_gradient(g, leaf, decays, graft, kl)
+            for g, leaf in zip(grads.arrays, old, strict=True)
         ]
-        if has_nu:
-            nus = [next_nu(g, nu) for g, nu in zip(grads.arrays, nus, strict=True)]
-        roots = _renewed(roots, factors, due, eps, exponent, _bias(b2, step))
-        made = []
-        for g, mu, nu, own, matrices in zip(grads.arrays, mus, nus, blocks, roots, strict=True):
-            m = ahead(g, mu)
-            pieces = zip(own.split(m), own.split(grafted(m, nu)), matrices, strict=True)
-            directions = [direction(*piece) for piece in pieces]
-            made.append(own.join(directions) if directions else g)
-        return grads.shaped(made), state._replace(
-            mu=grads.tree(running_mean(mu, g, b1) for g, mu in zip(grads.arrays, mus, strict=True)),
-            nu=grads.tree(nus) if has_nu else None,
-            factors=grads.tree(factors),
-            roots=grads.tree(roots),
-        )
+        new = _with_roots(new, due, eps, exponent, _bias(b2, step))
+
+        def direction(g: Array, old: _Leaf, new: _Leaf) -> Array:
+            m = _ahead(g, old, new, decays, step)
+            groups = (new.blocks.split(x) for x in (m, graft.step_on(m, new.nu, step)))
+            made = [
+                _direction(m, n, roots, early, grafted=grafting is not None)
+                for m, n, roots in zip(*groups, new.roots, strict=True)
+            ]
+            return new.blocks.join(made) if made else g
+
+        return grads.shaped(map(direction, grads.arrays, old, new)), _state(grads, state, new)
 
     return Rule(init, update)
+
+
+def _leaves(
+    grads: Gradients, state: ScaleByShampooState, blocks: Sequence[Blocks], graft: _Graft
+) -> list[_Leaf]:
+    """The state of each leaf, for its blocks."""
+    shapes = [own.matrices for own in blocks]
+    fields = (
+        grads.beside(state.mu),
+        grads.fitting(state.nu, "nu", [g.shape if graft.has_nu else None for g in grads.arrays]),
+        grads.fitting(state.factors, "factors", shapes),
+        grads.fitting(state.roots, "roots", shapes),
+    )
+    return [_Leaf(*x) for x in zip(blocks, *fields, strict=True)]
+
+
+def _state(
+    grads: Gradients, old: ScaleByShampooState, leaves: Sequence[_Leaf]
+) -> ScaleByShampooState:
+    """The inverse of `_leaves`."""
+    return old._replace(
+        mu=grads.tree(leaf.mu for leaf in leaves),
+        nu=None if old.nu is None else grads.tree(leaf.nu for leaf in leaves),
+        factors=grads.tree(leaf.factors for leaf in leaves),
+        roots=grads.tree(leaf.roots for leaf in leaves),
+    )
+
+
+def _with_gradient(g: Array, old: _Leaf, decays: _Decays, graft: _Graft, kl: bool) -> _Leaf:
+    """The moments and the factors with g, its roots as they are."""
+    share = _share(decays.b2)
+
+    def next_factor(f: Array, g: Array, axis: int, roots: Matrices) -> Array:
+        """b2 * F_a + (1 - b2) * gram_a(g)"""
+        seen = _whitened(g, axis, roots) if kl else g
+        return lax.add(times(decays.b2, f), times(share, gram(seen, axis, batch=1)))
+
+    return old._replace(
+        mu=running_mean(old.mu, g, decays.b1),
+        nu=graft.next_nu(old.nu, g),
+        factors=[
+            tuple(next_factor(f, x, axis, roots) for axis, f in enumerate(own) if f is not None)
+            for x, own, roots in zip(old.blocks.split(g), old.factors, old.roots, strict=True)
+        ],
+    )
+
+
+def _ahead(g: Array, old: _Leaf, new: _Leaf, decays: _Decays, step: Step) -> Array:
+    """m = (b3 * mu_before + (1 - b3) * g) / (1 - b3 * b1^(t-1))"""
+    b1, _, b3 = decays
+    if b3 is None:
+        return step.debias(new.mu, b1)
+    before = 1 - Step(step.count - 1).bias(b1, real_dtype(g.dtype))
+    return running_mean(old.mu, g, b3) / cast(1 - b3 * before, g.dtype)
+
+
+def _direction(m: Array, n: Array, roots: Matrices, early: Array, *, grafted: bool) -> Array:
+    """R_1 m R_2 for each block of a group, grafted: as long as n, and early n itself."""
+    d = multiplied(m, roots)
+    if not grafted:
+        return d
+    of_n, of_d = (norm_over(x, range(1, x.ndim)).value for x in (n, d))
+    return jnp.where(early, n, over_size(d, of_d) * cast(of_n, d.dtype))
 
 
 def _share(b2: Scalar) -> Scalar:
@@ -267,32 +315,31 @@ def _whitened(g: Array, axis: int, roots: Matrices) -> Array:
     return multiplied(g, tuple(None if k == axis else r for k, r in enumerate(roots)))
 
 
-def _renewed(
-    roots: list[list[Matrices]],
-    factors: list[list[Matrices]],
+def _with_roots(
+    leaves: list[_Leaf],
     due: Array,
     eps: Scalar,
     exponent: Scalar | None,
     bias: Callable[[DTypeLike], Scalar],
-) -> list[list[Matrices]]:
-    """The roots of the factors if due, else the old ones."""
+) -> list[_Leaf]:
+    """The leaves with the roots of their factors, (F_a / bias + eps I)^(-p), if due."""
+    factors: list[Array] = jax.tree.leaves([leaf.factors for leaf in leaves])
+    if not factors:
+        return leaves
     exponents = [
         1 / (2 * len(group)) if exponent is None else exponent
-        for leaf in factors
-        for group in leaf
+        for leaf in leaves
+        for group in leaf.factors
         for _ in group
     ]
-    grams: list[Array] = jax.tree.leaves(factors)
-    if not grams:
-        return roots
 
     def renew(old: list[Array]) -> tuple[None, list[Array]]:
-        means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in grams]
+        means = [lax.stop_gradient(f / cast(bias(real_dtype(f.dtype)), f.dtype)) for f in factors]
         new = inverse_roots(means, eps, exponents)
         pairs = zip(new, old, strict=True)
         return None, [jnp.where(here(due), finite_or(y, x), y) for x, y in pairs]
 
-    old, structure = jax.tree.flatten(lax.stop_gradient(roots))
+    old, structure = jax.tree.flatten(lax.stop_gradient([leaf.roots for leaf in leaves]))
     new = now_and_then(anywhere(due), renew, lambda old: None, old)[1]
-    made: list[list[Matrices]] = jax.tree.unflatten(structure, new)
-    return made
+    roots = jax.tree.unflatten(structure, new)
+    return [leaf._replace(roots=own) for leaf, own in zip(leaves, roots, strict=True)]

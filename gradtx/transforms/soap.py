@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from gradtx.core.decorators import per_tree
-from gradtx.core.dtypes import cast, real_dtype
+from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.leaves import map_leaves
@@ -60,6 +59,14 @@ class ScaleBySoapState(NamedTuple):
     nu: LikeParams
     factors: Factors
     bases: Factors
+
+
+class _Decays(NamedTuple):
+    """Those of the running means: of the gradient, of its square, and of the Gram matrices."""
+
+    mu: Scalar
+    nu: Scalar
+    factors: Scalar
 
 
 class _Leaf(NamedTuple):
@@ -140,7 +147,7 @@ def scale_by_soap(
 
     References: Vyas et al., 2024, https://arxiv.org/abs/2409.11321
     """
-    decay = b2 if shampoo_beta is None else shampoo_beta
+    decays = _Decays(b1, b2, b2 if shampoo_beta is None else shampoo_beta)
 
     def axes_of(x: Array) -> Axes:
         return Axes.of(x.shape, max_precond_dim, merge=merge_dims, vectors=precondition_1d)
@@ -159,7 +166,7 @@ def scale_by_soap(
     def update(
         updates: Updates, state: ScaleBySoapState, step: Step
     ) -> tuple[Updates, ScaleBySoapState]:
-        own = functools.partial(update_of_share, step)
+        own = partial(update_of_share, step)
         return in_shares(own, updates, state, ("mu", "nu", "factors", "bases"))
 
     def update_of_share(
@@ -167,58 +174,74 @@ def scale_by_soap(
     ) -> tuple[Updates, ScaleBySoapState]:
         first, counted = step.count == 1, Step(jnp.maximum(step.count - 1, 1))
 
-        def next_moments(g: Array, old: _Leaf) -> _Leaf:
-            """The moments with g, in the old bases, and the factors with it."""
-            # The first gradient makes the bases, and is in none yet.
-            turned = jnp.where(first, 0, multiplied(g, old.bases))
-            factors = [
-                None if f is None else running_mean(f, gram(g, axis), decay)
-                for axis, f in enumerate(old.factors)
-            ]
-            return _Leaf(
-                mu=running_mean(old.mu, turned, b1),
-                nu=running_mean(old.nu, abs_sq(turned), b2),
-                factors=tuple(factors),
-                bases=old.bases,
-            )
-
-        def direction(leaf: _Leaf) -> Array:
-            nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
-            return multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
-
         def scaled(u: Array) -> Array:
-            if correct_bias:
-                of_mu, of_nu = (counted.bias(b, real_dtype(u.dtype)) for b in (b1, b2))
-                u = times(sqrt(of_nu) / of_mu, u)
+            u = _without_bias(u, counted, decays) if correct_bias else u
             return over_size(u, root_mean_square(u)) if normalize_grads else u
 
         grads = Gradients.of(updates, state.mu, "scale_by_soap")
         axes = [axes_of(g) for g in grads.arrays]
-        shapes = [own.matrices for own in axes]
-        fields = [
-            *map(grads.beside, (state.mu, state.nu)),
-            grads.fitting(state.factors, "factors", shapes),
-            grads.fitting(state.bases, "bases", shapes),
-        ]
-        old = [
-            _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
-            for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
-        ]
         new = [
-            next_moments(g.reshape(own.shape), leaf)
-            for g, own, leaf in zip(grads.arrays, axes, old, strict=True)
+            _with_gradient(g.reshape(own.shape), leaf, first, decays)
+            for g, own, leaf in zip(grads.arrays, axes, _leaves(grads, state, axes), strict=True)
         ]
-        made = [direction(leaf) for leaf in new]
+        made = [_direction(leaf, first, eps) for leaf in new]
         due = (step.count - 1) % precondition_frequency == 0
         new, made = _in_new_bases(new, made, axes, due, first)
-        return grads.shaped(map(scaled, made)), state._replace(
-            mu=grads.shaped(leaf.mu for leaf in new),
-            nu=grads.shaped(leaf.nu for leaf in new),
-            factors=grads.tree(leaf.factors for leaf in new),
-            bases=grads.tree(leaf.bases for leaf in new),
-        )
+        return grads.shaped(map(scaled, made)), _state(grads, state, new)
 
     return Rule(init, update)
+
+
+def _leaves(grads: Gradients, state: ScaleBySoapState, axes: Sequence[Axes]) -> list[_Leaf]:
+    """The state of each leaf, seen by its axes."""
+    shapes = [own.matrices for own in axes]
+    fields = (
+        *map(grads.beside, (state.mu, state.nu)),
+        grads.fitting(state.factors, "factors", shapes),
+        grads.fitting(state.bases, "bases", shapes),
+    )
+    return [
+        _Leaf(mu.reshape(own.shape), nu.reshape(own.shape), factors, bases)
+        for own, mu, nu, factors, bases in zip(axes, *fields, strict=True)
+    ]
+
+
+def _state(grads: Gradients, old: ScaleBySoapState, leaves: Sequence[_Leaf]) -> ScaleBySoapState:
+    """The inverse of `_leaves`."""
+    return old._replace(
+        mu=grads.shaped(leaf.mu for leaf in leaves),
+        nu=grads.shaped(leaf.nu for leaf in leaves),
+        factors=grads.tree(leaf.factors for leaf in leaves),
+        bases=grads.tree(leaf.bases for leaf in leaves),
+    )
+
+
+def _with_gradient(g: Array, old: _Leaf, first: Array, decays: _Decays) -> _Leaf:
+    """The moments with g, in the bases as they are, and the factors with it."""
+    # The first gradient makes the bases, and is in none yet.
+    turned = jnp.where(first, 0, multiplied(g, old.bases))
+    factors = [
+        None if f is None else running_mean(f, gram(g, axis), decays.factors)
+        for axis, f in enumerate(old.factors)
+    ]
+    return _Leaf(
+        mu=running_mean(old.mu, turned, decays.mu),
+        nu=running_mean(old.nu, abs_sq(turned), decays.nu),
+        factors=tuple(factors),
+        bases=old.bases,
+    )
+
+
+def _direction(leaf: _Leaf, first: Array, eps: Scalar) -> Array:
+    """Q_1 (mu / (sqrt(nu) + eps)) Q_2^H"""
+    nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
+    return multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
+
+
+def _without_bias(u: Array, step: Step, decays: _Decays) -> Array:
+    """u * sqrt(1 - b2^t) / (1 - b1^t)"""
+    of_mu, of_nu = (step.bias(b, real_dtype(u.dtype)) for b in (decays.mu, decays.nu))
+    return times(sqrt(of_nu) / of_mu, u)
 
 
 # The moments and the bases of a leaf, which a step holds unless the bases are due.

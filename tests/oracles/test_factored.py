@@ -127,6 +127,17 @@ def test_an_offset_beyond_the_first_step_is_no_nan() -> None:
         assert bool(jnp.all(jnp.isfinite(updates["w"]))) == (lib is gradtx)
 
 
+@pytest.mark.parametrize("tx", [gradtx.adafactor(0.1), gradtx.came(0.1)], ids=["adafactor", "came"])
+def test_squares_that_overflow_make_no_nan(tx: Any) -> None:
+    """One element is enough for both means of its row and column, and for the mean of these."""
+    params = {"w": jnp.ones((128, 130)), "b": jnp.ones(3)}
+    grads = {"w": params["w"].at[1, 2].set(1e20), "b": jnp.full(3, 1e20)}
+    state = tx.init(params)
+    for gradient in (grads, params):
+        params, state = gradtx.step(tx, gradient, state, params)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_adafactor_at_zero_and_its_derivative_are_finite(dtype: Any) -> None:
     """In float16 Optax's epsilon is 0."""

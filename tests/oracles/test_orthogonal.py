@@ -218,7 +218,7 @@ def test_what_is_no_matrix_is_refused_by_path() -> None:
     for numbers, message in (
         (MuonDimensionNumbers(0, 1), r"at layer/bias: .* has no axis 1"),
         (MuonDimensionNumbers(0, -1), r"at layer/bias: .* share an axis"),
-        ({"other": MuonDimensionNumbers()}, r"at layer/bias: .*\(3,\) is not a matrix"),
+        ({"other": None}, r"at layer/bias: .*\(3,\) is not a matrix"),
         ({"layer": 3}, "expected dimension numbers or None, got 3"),
     ):
         wrong = gradtx.scale_by_muon(weight_dimension_numbers=numbers)
@@ -226,12 +226,45 @@ def test_what_is_no_matrix_is_refused_by_path() -> None:
             wrong.update(params, tx.init(params))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gradtx.scale_by_muon(weight_dimension_numbers={"q": MuonDimensionNumbers()}),
+        lambda: gradtx.scale_by_muon(split_outputs={"q": (1, 1)}),
+        lambda: gradtx.scion(weight_dimension_numbers={"q": MuonDimensionNumbers()}),
+        lambda: gradtx.galore(0.1, 1, weight_dimension_numbers={"q": GaLoreDimensionNumbers()}),
+    ],
+)
+def test_a_pattern_that_gets_no_leaf_is_refused(make: Any) -> None:
+    """Here the leaf would get the default, as if nothing had been given for it."""
+    params = {"w": jnp.ones((2, 2))}
+    tx = make()
+    with pytest.raises(ValueError, match=r"the pattern 'q' gets no leaf .*: w"):
+        tx.update(params, tx.init(params), params)
+
+
+def test_a_pattern_to_none_may_be_of_other_leaves() -> None:
+    """Those of another optimizer."""
+    given = {"w": MuonDimensionNumbers(1, 0), "b": None}
+    matrices = gradtx.scion(weight_dimension_numbers=given)
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+    tx = gradtx.partition({"w": matrices, "b": gradtx.sgd(0.1)})
+    tx.update(params, tx.init(params), params)
+
+
+def test_a_frozen_leaf_needs_no_matrix() -> None:
+    params = {"w": jnp.eye(2), "b": jnp.ones(2)}
+    tx = gradtx.chain(gradtx.freeze("b"), gradtx.scale_by_muon(split_outputs={"w": (1, 1)}))
+    updates, _ = tx.update(params, tx.init(params))
+    np.testing.assert_array_equal(updates["b"], 0)
+
+
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match=r"preconditioning must be one of 'frobenius'.*got 'none'"):
         gradtx.scale_by_muon(preconditioning="none")
     with pytest.raises(ValueError, match="ns_steps must be a whole number >= 0, got -1"):
         gradtx.scale_by_muon(ns_steps=-1)
-    for wrong in ((1.0, 2.0), ((1.0, 2.0, 3.0), (1.0, 2.0)), "muno"):
+    for wrong in ((), (1.0, 2.0), ((1.0, 2.0, 3.0), (1.0, 2.0)), "muno"):
         with pytest.raises(ValueError, match="muon: ns_coeffs must be"):
             gradtx.muon(0.1, wrong)
     for name in ("rank", "update_proj_gap"):
