@@ -47,6 +47,10 @@ class HoldsFactors:
     """Marks a field of matrices that are decomposed or multiplied with: factors, bases, roots."""
 
 
+class NarrowedByName:
+    """Marks a field that storage wrappers keep in fewer bits only where a pattern names it."""
+
+
 # The number of updates so far.
 Count = Annotated[Any, CountMark()]
 # One more than that, for those states of Optax that start counting at 1.
@@ -57,15 +61,19 @@ LikeParams = Annotated[Any, _LikeParams()]
 # The same, for parameters of an earlier step. Storage wrappers never keep these in fewer bits: the
 # differences from them that matter are small compared to the parameters.
 PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
+# The same as LikeParams, for a moment that is multiplied with roots of factors. Storage wrappers
+# keep it in fewer bits only if they are told to: the roots lengthen, up to a thousand times, what
+# rounding adds in directions that no gradient has had.
+RootedMoment = Annotated[Any, _LikeParams(), NarrowedByName()]
 
 # A number for the whole tree that the rule adapts from step to step, and with which the next step
 # begins: `hyperparams` shows it.
 Adapted = Annotated[Any, _AdaptedNumber()]
 
 
-# In the state of a rule of trees: a tree of matrices for each leaf. Storage wrappers never keep
-# these in fewer bits: an error of a percent turns a basis away from its directions.
-Factors = Annotated[Any, HoldsFactors()]
+# In the state of a rule of trees: a tree of matrices for each leaf. Storage wrappers keep these in
+# fewer bits only if they are told to: an error of a percent turns a basis away from its directions.
+Factors = Annotated[Any, HoldsFactors(), NarrowedByName()]
 
 
 class EmptyState(NamedTuple):
@@ -146,6 +154,10 @@ def _find_factors(state_class: StateClass) -> frozenset[str]:
     return _marked(state_class, HoldsFactors)
 
 
+def _find_narrowed_by_name(state_class: StateClass) -> frozenset[str]:
+    return _marked(state_class, NarrowedByName)
+
+
 # Of `Any`, since mypy does not know that a class is hashable.
 # The `CountMark` of each field of a state class, None where the field is not a count.
 count_marks: Callable[[Any], tuple[CountMark | None, ...]] = functools.cache(_find_counts)
@@ -161,6 +173,8 @@ adapted_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_adapted
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)
 # The names of those that hold factors.
 fields_of_factors: Callable[[Any], frozenset[str]] = functools.cache(_find_factors)
+# The names of those that storage wrappers keep in fewer bits only where a pattern names them.
+fields_narrowed_by_name: Callable[[Any], frozenset[str]] = functools.cache(_find_narrowed_by_name)
 
 
 def is_named_tuple(x: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -32,9 +32,12 @@ from gradtx.core.state import (
     Count,
     HoldsFactors,
     HoldsParams,
+    NarrowedByName,
     OptState,
     Params,
+    StateClass,
     Updates,
+    fields_narrowed_by_name,
     fields_of_factors,
     fields_of_past_params,
     is_named_tuple,
@@ -90,9 +93,9 @@ def store(
     A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
     path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not
     moments: their small differences matter. Neither are the factors, bases and roots of SOAP,
-    Shampoo and Kron, which an error of a percent turns away from their directions: they are stored
-    by a pattern that names their field, `{"^mu|^nu": "int8", "^factors": "bfloat16"}`, and by no
-    other.
+    Shampoo and Kron, which an error of a percent turns away from their directions, nor Shampoo's
+    mu, whose errors its roots lengthen: they are stored by a pattern that names their field,
+    `{"^mu|^nu": "int8", "^factors": "bfloat16"}`, and by no other.
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
@@ -200,7 +203,7 @@ def _choose(
 ) -> dict[str, Format]:
     """By path, the format of each leaf of the state that is to be encoded."""
     moments = list(_moments(state, params))
-    sought = [x for x in moments if not x.is_factor] if "" in patterns else moments
+    sought = [x for x in moments if not x.by_name] if "" in patterns else moments
     if not sought and jax.tree.leaves(params):
         raise ValueError(
             f"store: {who} keeps no array shaped like a parameter: there is nothing to store"
@@ -254,14 +257,15 @@ def _is_narrow(where: str, inner: Inner) -> bool:
 class _Moment(NamedTuple):
     """An array of a state that belongs to one parameter.
 
-    where: its path in the state, as `keystr` prints it; field, leaf: the parts of its label.
+    where: its path in the state, as `keystr` prints it; field, leaf: the parts of its label;
+    by_name: whether it is encoded only if a pattern names its field.
     """
 
     where: str
     field: str
     leaf: str
     x: jax.Array
-    is_factor: bool
+    by_name: bool
 
     @property
     def label(self) -> str:
@@ -269,10 +273,10 @@ class _Moment(NamedTuple):
         return "/".join(filter(None, (self.field, self.leaf)))
 
     def pattern(self, patterns: Mapping[str, str]) -> str | None:
-        """The first pattern that is found in the label; of a factor, only thanks to its field."""
+        """The first pattern that is found in the label; `by_name` only thanks to its field."""
         for pattern in patterns:
             if re.search(pattern, self.label) and not (
-                self.is_factor and re.search(pattern, self.leaf)
+                self.by_name and re.search(pattern, self.leaf)
             ):
                 return pattern
         return None
@@ -285,33 +289,39 @@ def _moments(state: OptState, params: Params) -> Iterator[_Moment]:
     shapes = {path: np.shape(x) for path, x in tree_flatten_with_path(params)[0]}
     for path, x in tree_flatten_with_path(state)[0]:
         shape = np.shape(x)
-        mark, end = _marked_field(state, path)
-        is_factor = mark is HoldsFactors
+        marks, end = _marks_on(state, path)
+        is_factor = HoldsFactors in marks
         # After the parameter of a factor comes which of its factors it is.
         parts = _parts(path, shapes, range(end, end + 1) if is_factor else None)
         found = next(parts, None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
-        if found is None or not wide or not shape or mark is HoldsParams:
+        if found is None or not wide or not shape or HoldsParams in marks:
             continue
         before, own = found
         if is_factor or shapes[own] == shape:
             field = next((str(k.name) for k in reversed(before) if hasattr(k, "name")), "")
             which = shown(path[end + len(own) :]) if is_factor else ""
             leaf = "/".join(filter(None, (names[own], which)))
-            yield _Moment(keystr(path), field, leaf, x, is_factor)
+            yield _Moment(keystr(path), field, leaf, x, NarrowedByName in marks)
 
 
-def _marked_field(state: OptState, path: KeyPath) -> tuple[type | None, int]:
-    """What the field of past parameters or of factors is that a leaf of the state lies in, if it
-    lies in one, and where in its path that field ends."""
+_MARKS: dict[type, Callable[[StateClass], frozenset[str]]] = {
+    HoldsParams: fields_of_past_params,
+    HoldsFactors: fields_of_factors,
+    NarrowedByName: fields_narrowed_by_name,
+}
+
+
+def _marks_on(state: OptState, path: KeyPath) -> tuple[set[type], int]:
+    """The marks on the field that a leaf of the state lies in, and where in its path that field
+    ends."""
     node = state
     for depth, key in enumerate(path, 1):
         attribute = key.name if isinstance(key, GetAttrKey) else ""
         if is_named_tuple(node):
-            if attribute in fields_of_past_params(type(node)):
-                return HoldsParams, depth
-            if attribute in fields_of_factors(type(node)):
-                return HoldsFactors, depth
+            marks = {mark for mark, fields in _MARKS.items() if attribute in fields(type(node))}
+            if marks:
+                return marks, depth
         if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
             break
         match key:
@@ -323,7 +333,7 @@ def _marked_field(state: OptState, path: KeyPath) -> tuple[type | None, int]:
                 node = node[key.key]
             case _:
                 break  # a user's own pytree node, whose fields are not annotated
-    return None, 0
+    return set(), 0
 
 
 def _parts(

@@ -312,8 +312,9 @@ def inverse_roots(
     """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
 
     Where an eigenvalue of A is negative, all are raised until the smallest is 0. What is then less
-    than the rounding error of the largest is raised to that: along a direction that A leaves out
-    the root would else be what rounding made it, and lengthen the rounding errors of gradients.
+    than the rounding errors of the largest, in A and here, is raised to these: along a direction
+    that A leaves out the root would else be what rounding made it, and lengthen the rounding errors
+    of gradients.
     """
 
     def decompose(x: Array) -> Array:
@@ -325,7 +326,7 @@ def inverse_roots(
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
         # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
         values = plus(eps, values - jnp.minimum(values[..., :1], 0))
-        values = jnp.maximum(values, float(np.finfo(values.dtype).eps) * values[..., -1:])
+        values = jnp.maximum(values, 2 * float(np.finfo(values.dtype).eps) * values[..., -1:])
         roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
     return roots
 

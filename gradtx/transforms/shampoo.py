@@ -28,7 +28,7 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.rule import Rule
 from gradtx.core.shares import in_shares
-from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
+from gradtx.core.state import Count, Factors, LikeParams, Params, RootedMoment, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (
     Blocks,
@@ -52,7 +52,7 @@ class ScaleByShampooState(NamedTuple):
     axis the running mean of Gram matrices (factors) and their inverse roots (roots)."""
 
     count: Count
-    mu: LikeParams
+    mu: RootedMoment
     nu: LikeParams
     factors: Factors
     roots: Factors
@@ -164,9 +164,9 @@ def scale_by_shampoo(
 
     State: mu and nu, 8 bytes a parameter, and for each axis of a block of length n two matrices of
     n x n: for a square matrix that is one block 24 bytes a parameter in all.
-    `store` may keep nu in 8 bits, {"nu": "int8"}, but mu in no less than "bfloat16+8": what rounds
-    it adds directions that no gradient has had, which the roots, of vectors above all, lengthen a
-    thousand times.
+    `store` keeps nu alone in fewer bits; mu only by a pattern, {"^mu": "bfloat16+8"}, and in no
+    less: what rounds it adds directions that no gradient has had, which the roots, of vectors above
+    all, lengthen a thousand times.
 
     Raises: ValueError for any other grafting, and unless the frequencies and
     max_preconditioner_dim are whole numbers >= 1.

@@ -127,7 +127,7 @@ def test_follows_the_authors(row: dict[str, Any], x64: None) -> None:
 )
 def test_follows_the_authors_in_float32(row: dict[str, Any]) -> None:
     # Roots of eigenvalues as small as float32's error of the largest, beside an eps of that size.
-    at_least = 1e-2 if row["gradtx"] == "shampoo" else 5e-5
+    at_least = 5e-3 if row["gradtx"] == "shampoo" else 5e-5
     ratio, where = worst(row, build(row), at_least)
     assert ratio <= 1, where
 

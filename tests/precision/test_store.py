@@ -234,6 +234,30 @@ def test_factors_by_patterns_that_name_their_field(name: str) -> None:
         np.testing.assert_allclose(x, y, atol=1e-2 * np.abs(y).max())
 
 
+def test_what_roots_multiply_stays_exact_unless_it_is_named() -> None:
+    """Beside the Gram matrix of a vector, which knows few directions, roundings would decide."""
+    inner = gradtx.shampoo(0.01)
+    rng = np.random.default_rng(0)
+    start = jnp.asarray(rng.standard_normal(64), np.float32)
+    grads = jnp.asarray(rng.standard_normal((12, 64)), np.float32)
+
+    def run(tx: Any) -> tuple[Any, Any]:
+        params, state, step = start, tx.init(start), jax.jit(gradtx.step, static_argnums=0)
+        for g in grads:
+            params, state = step(tx, g, state, params)
+        return params - start, state
+
+    plain, _ = run(inner)
+    for form in ("int8", "bfloat16"):
+        moved, state = run(gradtx.store(inner, form, min_size=1))
+        own = state.inner_state[0]
+        assert name_of(own.nu) == form
+        assert name_of(own.mu) is None
+        assert np.linalg.norm(moved - plain) <= 0.02 * np.linalg.norm(plain)
+    state = gradtx.store(inner, {"^mu": "bfloat16+8"}, min_size=1).init(start)
+    assert name_of(state.inner_state[0].mu) == "bfloat16+8"
+
+
 def test_moments_are_found_by_their_paths() -> None:
     """In masks, groups, wrappers, a user's own state and Optax's; other arrays are left alone."""
 
