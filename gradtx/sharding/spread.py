@@ -16,11 +16,12 @@ from gradtx.core.apply import Applied
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
-from gradtx.core.hyperparameters import ByPattern
+from gradtx.core.hyperparameters import ByPattern, Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.place import Place
 from gradtx.core.placing import axes_of, laid, mesh_at, spread
+from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
@@ -214,20 +215,37 @@ class Places(ByPattern):
         """The specs by path."""
         if isinstance(value, Mesh | AbstractMesh):
             return Labelled((), ())
-        held = jax.tree.map(_Held, value, is_leaf=_is_spec)
-        leaves = Leaves.of(held)
-        if all(x is None or _is_spec(x.value) for x in leaves.values):
+        parts = jax.tree.leaves(value)
+        if all(isinstance(x, PartitionSpec | str) for x in parts):
+            leaves = Leaves.of(jax.tree.map(_Held, value, is_leaf=_is_spec))
             specs = [None if x is None else x.value for x in leaves.values]
         else:
-            values = [None if x is None else x.value for x in leaves.values]
-            shardings = all(x is None or isinstance(x, NamedSharding) for x in values)
-            if shardings:
-                specs = [None if x is None else x.spec for x in values]
+            leaves = Leaves.of(value)
+            if all(isinstance(x, NamedSharding) for x in parts):
+                specs = [None if x is None else x.spec for x in leaves.values]
             else:
-                specs = list(layout_of(where, leaves.tree(values)).specs)
+                specs = list(layout_of(where, value, instead=_INSTEAD).specs)
         pairs = zip(leaves.paths, map(plain, specs), strict=True)
         kept = dict(sorted((path, spec) for path, spec in pairs if spec))
         return Labelled(kept, kept.values())
+
+
+_INSTEAD = "give their shardings, their specs or, if every device has all of them, the mesh"
+
+
+class AxisNames(Kind):
+    """One axis of a mesh, or several."""
+
+    def convert(self, where: str, value: Any) -> str | tuple[str, ...]:
+        """A name, or a tuple of names."""
+        if isinstance(value, str):
+            return value
+        if not _is_names(value) or not value or len({*value}) < len(value):
+            raise TypeError(
+                f"{where} must be the name of an axis of the mesh, 'data', or a tuple of such "
+                f"names, each once, got {show(value)}"
+            )
+        return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -253,7 +271,7 @@ def _is_names(x: Any) -> bool:
 def zero(
     inner: TransformationLike,
     params: Annotated[Params | AnyMesh, Places()],
-    axis: str | tuple[str, ...] = "data",
+    axis: Annotated[str | tuple[str, ...], AxisNames()] = "data",
 ) -> GradientTransformation:
     """Let each device keep, and update, a part of the state: ZeRO's first stage.
 
@@ -281,8 +299,8 @@ def zero(
 
     State: that of `inner`, of which each device has a part.
 
-    Raises: TypeError for params on one device; ValueError, in init and update, for an axis that the
-    mesh does not have, or inside a `shard_map` over it.
+    Raises: TypeError for params on one device, and for an axis that is no name; ValueError, in init
+    and update, for an axis that the mesh does not have, or inside a `shard_map` over it.
 
     Example:
         >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
