@@ -148,9 +148,10 @@ class Spread:
             spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
             if spec == own:
                 return x
-            # What is before, such as a branch of an accumulation, is not divided for this.
-            x = laid(x, mesh, own)
-            return laid(x, mesh, spec) if spreading else x
+            # XLA lays what is before as the first says. Of what is spread that may be a branch of an
+            # accumulation, which is not divided for this, and of what is gathered a new state.
+            first, last = (own, spec) if spreading else (spec, own)
+            return laid(laid(x, mesh, first), mesh, last)
 
         return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
 

@@ -59,6 +59,10 @@ MADE: dict[str, Any] = {
         zero(gradtx.store(ADAMW, "int8", min_size=64), p),
         gradtx.store(ADAMW, "int8", min_size=64),
     ),
+    "a momentum after another": lambda p: (
+        gradtx.chain(zero(gradtx.scale_by_adam(), p), zero(gradtx.trace(0.9), p)),
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9)),
+    ),
     "muon": lambda p: (zero(gradtx.muon(1e-2), p), gradtx.muon(1e-2)),
     "in a group": lambda p: (
         gradtx.partition({"w": zero(ADAMW, p), ".*": gradtx.sgd(0.1)}),
