@@ -148,8 +148,8 @@ class Spread:
             spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
             if spec == own:
                 return x
-            # XLA lays what is before as the first says. Of what is spread that may be a branch of an
-            # accumulation, which is not divided for this, and of what is gathered a new state.
+            # XLA lays what is before as the first says: of what is spread that may be a branch of
+            # an accumulation, which is not divided for this, of what is gathered a new state.
             first, last = (own, spec) if spreading else (spec, own)
             return laid(laid(x, mesh, first), mesh, last)
 

@@ -46,7 +46,7 @@ def trained(tx: Any, params: Any, steps: int = 3) -> tuple[Any, Any, int]:
     return params, state, step._cache_size()
 
 
-ADAMW = gradtx.adamw(1e-2)
+ADAMW, FALL = gradtx.adamw(1e-2), gradtx.scale(-0.1)
 MADE: dict[str, Any] = {
     "adamw": lambda p: (zero(ADAMW, p), ADAMW),
     "in a chain": lambda p: (
@@ -60,8 +60,8 @@ MADE: dict[str, Any] = {
         gradtx.store(ADAMW, "int8", min_size=64),
     ),
     "a momentum after another": lambda p: (
-        gradtx.chain(zero(gradtx.scale_by_adam(), p), zero(gradtx.trace(0.9), p)),
-        gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9)),
+        gradtx.chain(zero(gradtx.scale_by_adam(), p), zero(gradtx.trace(0.9), p), FALL),
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9), FALL),
     ),
     "muon": lambda p: (zero(gradtx.muon(1e-2), p), gradtx.muon(1e-2)),
     "in a group": lambda p: (
