@@ -157,21 +157,21 @@ class Spread:
 
     def _mesh(self, like: Leaves) -> AnyMesh | None:
         """The mesh that the arrays lie on; None for arrays of one device."""
+        if any(map(_is_piece, like.values)):
+            raise ValueError(
+                f"{self.where}: inside a shard_map arrays are parts already: call init and update "
+                "outside of it, or let on_shards(inner, specs) take its place, which spreads "
+                "nothing further"
+            )
         found = (mesh_at(x) for x in like.values if x is not None)
         mesh = next((mesh for mesh in found if mesh is not None), None)
         if mesh is None:
             return None
-        kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
         for axis in self.axes:
-            if axis not in kinds:
+            if axis not in mesh.axis_names:
                 raise ValueError(
                     f"{self.where}: the mesh ({sizes(mesh)}) has no axis {axis!r} to spread the "
                     "state over"
-                )
-            if kinds[axis] == AxisType.Manual:
-                raise ValueError(
-                    f"{self.where}: a shard_map divides over the axis {axis!r}, and inside it "
-                    "arrays are parts already: call init and update outside of it"
                 )
         return mesh
 
@@ -194,11 +194,17 @@ class Spread:
         return spec
 
 
+def _is_piece(x: Any) -> bool:
+    """Whether it is what a device has inside a `shard_map`, and not, in `on_shards`, all."""
+    return isinstance(x, jax.core.Tracer) and bool(jax.typeof(x).sharding.mesh.manual_axes)
+
+
 def _known_spec(x: Any) -> PartitionSpec | None:
     """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
     divides."""
-    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
-    if isinstance(x, jax.core.Tracer) and AxisType.Explicit not in sharding.mesh.axis_types:
+    traced = isinstance(x, jax.core.Tracer)
+    sharding = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
+    if traced and AxisType.Explicit not in sharding.mesh.axis_types:
         return None
     make: Any = PartitionSpec
     spec: PartitionSpec = sharding.spec if isinstance(sharding, NamedSharding) else make()
@@ -227,7 +233,14 @@ class Places(ByPattern):
             else:
                 specs = list(layout_of(where, value, instead=_INSTEAD).specs)
         pairs = zip(leaves.paths, map(plain, specs), strict=True)
-        kept = dict(sorted((path, spec) for path, spec in pairs if spec))
+        kept: dict[str, Any] = {}
+        for path, spec in sorted(pairs, key=lambda pair: pair[0]):
+            if kept.setdefault(path, spec) != spec:
+                raise ValueError(
+                    f"{where}: {at(path)} are two parameters, of which one is divided as {spec}, "
+                    f"the other as {kept[path]}: rename one, or give each an optimizer of its own"
+                )
+        kept = {path: spec for path, spec in kept.items() if spec}
         return Labelled(kept, kept.values())
 
 
@@ -301,7 +314,7 @@ def zero(
     State: that of `inner`, of which each device has a part.
 
     Raises: TypeError for params on one device, and for an axis that is no name; ValueError, in init
-    and update, for an axis that the mesh does not have, or inside a `shard_map` over it.
+    and update, for an axis that the mesh does not have, and inside a `shard_map`.
 
     Example:
         >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))

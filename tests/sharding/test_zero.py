@@ -209,6 +209,15 @@ def test_it_is_a_value() -> None:
     assert zero(ADAMW, mesh_of("8")).params == {}
 
 
+def test_an_array_of_numpy_beside_others() -> None:
+    params = {**shared("8"), "n": np.ones(16, np.float32)}
+    tx = zero(ADAMW, mesh_of("8"))
+    state = tx.init(params)
+    updates, _ = tx.update(params, state, params)
+    assert state[0].mu["n"].sharding.spec == P("data")
+    np.testing.assert_allclose(updates["n"], -1e-2, rtol=1e-3)
+
+
 def test_explicit_axes() -> None:
     """There the types say how the parameters lie."""
     if not hasattr(jax, "set_mesh"):
@@ -236,6 +245,19 @@ def test_what_cannot_be_is_refused() -> None:
         zero(ADAMW, params, "dta").init(params)
     with pytest.raises(ValueError, match=r"at b: float32\[32\] is divided as .*, and params said"):
         zero(ADAMW, mesh_of("2x4")).init(params)
+    collide = {"a/b": params["b"], "a": {"b": params["w"]}}
+    with pytest.raises(ValueError, match=r"at a/b are two parameters, of which one is divided as"):
+        zero(ADAMW, collide)
+    for axis in ("data", "model"):
+        mapped = jax.shard_map(
+            zero(ADAMW, mesh_of("2x4")).init,
+            mesh=mesh_of("2x4"),
+            in_specs=P(),
+            out_specs=P(),
+            axis_names={axis},
+        )
+        with pytest.raises(ValueError, match="inside a shard_map arrays are parts already"):
+            jax.jit(mapped)({"b": jnp.ones(16)})
     other = placed(mesh_of("2x4"), {"w": P()}, {"w": (6,)})
     with pytest.raises(
         ValueError, match=r"at w: float32\[6\]: .* is of 2 axes, and the array has 1"
