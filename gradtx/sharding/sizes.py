@@ -118,9 +118,9 @@ def _leaves(
                 else f"{where}: at {path}: {show(sharding)} is no sharding: give "
                 "NamedSharding(mesh, spec), as state_shardings tells it for a state"
             )
-        named = isinstance(sharding, NamedSharding)
-        misfit = misfit_of(sharding.mesh, sharding.spec, np.shape(x)) if named else None
-        if misfit:
-            raise ValueError(f"{where}: at {path}: {describe(x)}: {misfit}")
+        if isinstance(sharding, NamedSharding):
+            misfit = misfit_of(sharding.mesh, sharding.spec, np.shape(x))
+            if misfit:
+                raise ValueError(f"{where}: at {path}: {describe(x)}: {misfit}")
         shape = sharding.shard_shape(np.shape(x))
         yield path, math.prod(shape) * jax.dtypes.result_type(x).itemsize, sharding

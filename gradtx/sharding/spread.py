@@ -203,7 +203,7 @@ def _known_spec(x: Any) -> PartitionSpec | None:
     """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
     divides."""
     traced = isinstance(x, jax.core.Tracer)
-    sharding = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
+    sharding: Any = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
     if traced and AxisType.Explicit not in sharding.mesh.axis_types:
         return None
     make: Any = PartitionSpec
