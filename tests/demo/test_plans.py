@@ -47,7 +47,7 @@ def test_the_state_spread_over_two_axes(capsys):
         ("--model llama-1b --mesh data=0", "must be axes such as data=8,model=4, got 'data=0'"),
         ("--model llama-1b --mesh data=3", "the axis 'data' of 3 devices does not divide"),
         ("--model llama-1b --mesh data=8,data=4", "must name each axis once"),
-        ("--model llama-1b --mesh x=8", "'full' divides over 'data' and 'model', and the mesh (x=8"),
+        ("--model llama-1b --mesh x=8", "'full' divides over 'data' and 'model', and the mesh"),
         ("--model llama-1b --mesh data=8 --layout tensor", "'tensor' divides over 'model', and"),
         ("--model llama-1b --mesh data=8 --zero ,", "must be axes such as data"),
         ("--model llama-1b --mesh data=8 --target a100", "no target 'a100'"),
