@@ -373,7 +373,10 @@ def _add_plan(commands: _Commands) -> None:
         "and adamw with a state of int8)",
     )
     parser.add_argument(
-        "--zero", metavar="AXIS", help="spread the state over this axis too, as ZeRO-1 does"
+        "--zero",
+        type=_axis_names,
+        metavar="AXIS,...",
+        help="spread the state over this axis too, or over several, as ZeRO-1 does",
     )
     parser.add_argument(
         "--target", metavar="DEVICES", help="h100x8, v5e:4x4, v5p:8x8x16 and the like"
@@ -456,7 +459,16 @@ def _axes(text: str) -> list[tuple[str, int]]:
     pairs = [part.partition("=") for part in _names(text)]
     if not pairs or not all(name and n.isdecimal() and int(n) for name, _, n in pairs):
         raise argparse.ArgumentTypeError(f"must be axes such as data=8,model=4, got {text!r}")
+    names = [name for name, _, _ in pairs]
+    if len({*names}) < len(names):
+        raise argparse.ArgumentTypeError(f"must name each axis once, got {text!r}")
     return [(name, int(n)) for name, _, n in pairs]
+
+
+def _axis_names(text: str) -> tuple[str, ...]:
+    if not (names := _names(text)):
+        raise argparse.ArgumentTypeError(f"must be axes such as data or data,model, got {text!r}")
+    return tuple(names)
 
 
 def _names(text: str) -> list[str]:

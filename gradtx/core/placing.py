@@ -22,12 +22,13 @@ from gradtx.core.state import OptState, Params, fields_of_factors, is_named_tupl
 
 
 def on_the_mesh(state: OptState, params: Params) -> OptState:
-    """The state with a copy of what lies elsewhere on every device of the params' mesh."""
+    """The state with a copy of what lies elsewhere on every device of the params' mesh, also if
+    that is of one device: to `jit` it is another place than the device."""
     leaves = jax.tree.leaves(params)
-    traced = next((x for x in leaves if mesh_of_types(x) is not None), None)
+    traced = next((x for x in leaves if mesh_of_types(x, least=1) is not None), None)
     if traced is not None:
         return _in_its_program(state, traced)
-    meshes = {mesh for x in leaves if (mesh := mesh_at(x)) is not None}
+    meshes = {mesh for x in leaves if (mesh := mesh_at(x, least=1)) is not None}
     if len(meshes) != 1:
         return state
     (mesh,) = meshes
@@ -36,7 +37,7 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
     def placed(x: Any) -> Any:
         if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
             return x
-        there = mesh_at(x) == mesh
+        there = mesh_at(x, least=1) == mesh
         if there and not explicit:
             return x
         # With explicit axes, one for each axis of x, as JAX writes it: another spelling is another
@@ -60,23 +61,23 @@ def _in_its_program(state: OptState, param: jax.Array) -> OptState:
     return jax.tree.unflatten(treedef, leaves)
 
 
-def mesh_at(x: Any) -> Mesh | AbstractMesh | None:
-    """The mesh of several devices that an array lies on, as far as it can be seen."""
+def mesh_at(x: Any, least: int = 2) -> Mesh | AbstractMesh | None:
+    """The mesh, of at least so many devices, that an array lies on, as far as it can be seen."""
     if isinstance(x, jax.core.Tracer):
-        return mesh_of_types(x)
+        return mesh_of_types(x, least)
     sharding = getattr(x, "sharding", None)
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size < least:
         return None
     return sharding.mesh
 
 
-def mesh_of_types(x: Any) -> AbstractMesh | None:
-    """The mesh of several devices that the type of a traced array names, whoever divides over it:
-    an argument of `jit` has that of the array that was given. None if it names none."""
+def mesh_of_types(x: Any, least: int = 2) -> AbstractMesh | None:
+    """The mesh, of at least so many devices, that the type of a traced array names, whoever divides
+    over it: an argument of `jit` has that of the array that was given. None if it names none."""
     if not isinstance(x, jax.core.Tracer):
         return None
     mesh: AbstractMesh = jax.typeof(x).sharding.mesh
-    return None if mesh.empty or mesh.size == 1 or mesh.manual_axes else mesh
+    return None if mesh.empty or mesh.size < least or mesh.manual_axes else mesh
 
 
 def alike(x: jax.Array, like: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 from gradtx.core import run
 from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
+from gradtx.core.elsewhere import check_together
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.kinship import KinOfOptax
@@ -93,16 +94,21 @@ class GradientTransformation(KinOfOptax, Value):
         """The transformed updates, in the dtypes of params (or of updates, if params is None), and
         the new state.
 
-        Raises: ValueError if trees or shapes differ (with the leaf's path) or if a part needs
-        params and none were given; TypeError if a part needs an extra argument, such as value=,
-        that was not given, or if a value_fn was given beside an extra argument that nothing takes.
+        Raises: ValueError if trees or shapes differ (with the leaf's path), if a part needs params
+        and none were given, or, not under jit, if arrays lie on different devices; TypeError if a
+        part needs an extra argument, such as value=, that was not given, or if a value_fn was given
+        beside an extra argument that nothing takes.
         """
         if extra:
             check_known(self, lambda name: self.takes(name, extra), extra)
         if manual_axes():
             update = partial(run.update, self)
             return whole_sums(self.definition.name, update, updates, state, params, extra)
-        return run.update(self, updates, state, params, extra)
+        try:
+            return run.update(self, updates, state, params, extra)
+        except Exception as error:
+            check_together(self.definition.name, error, updates, state, params)
+            raise
 
     def _step(
         self, updates: Updates, state: OptState, params: Params, extra: Extra
@@ -111,7 +117,11 @@ class GradientTransformation(KinOfOptax, Value):
         if manual_axes():
             step = partial(run.step, self)
             return whole_sums(self.definition.name, step, updates, state, params, extra)
-        return run.step(self, updates, state, params, extra)
+        try:
+            return run.step(self, updates, state, params, extra)
+        except Exception as error:
+            check_together(self.definition.name, error, updates, state, params)
+            raise
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:

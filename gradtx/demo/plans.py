@@ -25,7 +25,7 @@ def show_plan(
     axes: Axes,
     layout: models.Layout,
     optimizers: Sequence[str] | None,
-    zero: str | None,
+    zero: tuple[str, ...] | None,
     target: str | None,
     dtype: str,
 ) -> None:
@@ -43,7 +43,7 @@ def show_plan(
         raise CommandError(str(error)) from None
     terminal = console()
     over = " x ".join(f"{name} {n}" for name, n in axes)
-    laid = f"layout {layout}" + (f", state over {zero} too" if zero else "")
+    laid = f"layout {layout}" + (f", state over {' and '.join(zero)} too" if zero else "")
     where = "not compiled" if target is None else f"compiled for {target}"
     count = f"{models.size(model) / 1e9:.2f} billion parameters of {jnp.dtype(dtype)}"
     on = f"{plural(mesh.size, 'device')} ({over})"

@@ -75,7 +75,8 @@ class Carrier:
         return jax.tree.map(self._placed, old, new)
 
     def _placed(self, x: Any, new: Any) -> Any:
-        """An array in the dtype of the new one, on its devices if it was on fewer."""
+        """An array in the dtype of the new one and where that lies. Where that could lie anywhere,
+        on one device, what is on one stays."""
         if is_random_key(x) or not hasattr(new, "dtype"):
             return x
         known = isinstance(x, jax.Array)
@@ -85,7 +86,20 @@ class Carrier:
         self.used.add(id(x))
         if isinstance(array, jax.core.Tracer) or isinstance(new, jax.core.Tracer):
             return array
-        spread = len(new.sharding.device_set) > len(array.sharding.device_set)
-        if spread or (not known and getattr(new, "committed", True)):
+        stays, bound = _lies_as(array, new), getattr(new, "committed", True)
+        if len(array.sharding.device_set) == len(new.sharding.device_set) == 1:
+            stays = stays or not bound
+        if not stays or (bound and not known):
             return jax.device_put(array, new.sharding)
         return array
+
+
+def _lies_as(x: jax.Array, new: jax.Array) -> bool:
+    """Whether an array lies on the devices of another, on the same mesh if it is on one, and is
+    divided as that if it has as many axes."""
+    own, other = x.sharding, new.sharding
+    if own.device_set != other.device_set:
+        return False
+    if getattr(own, "mesh", None) != getattr(other, "mesh", None):  # to `jit` another place
+        return False
+    return x.ndim != new.ndim or own.is_equivalent_to(other, x.ndim)

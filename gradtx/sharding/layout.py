@@ -46,21 +46,35 @@ class Layout:
         return self.leaves.tree(None if spec is None else leaf(x, spec) for x, spec in pairs)
 
 
-def layout_of(where: str, params: Params, shardings: Shardings | None = None) -> Layout:
+GIVE_SHARDINGS = "give shardings=, a tree of NamedShardings like params"
+
+
+def layout_of(
+    where: str, params: Params, shardings: Shardings | None = None, *, instead: str | None = None
+) -> Layout:
     """How params lie: by shardings if they are given, or else each leaf by its own.
+
+    instead: for errors, what a caller may do that does not put the params on a mesh.
 
     Raises: TypeError, with the leaf's path, where there is no sharding on a mesh; ValueError for
     one that does not fit its leaf, for shardings of another tree and for several meshes.
     """
     leaves = Leaves.of(params)
     if shardings is None:
-        found = [None if x is None else _own(where, leaves, i) for i, x in enumerate(leaves.values)]
+        lying = [getattr(x, "sharding", None) for x in leaves.values]
     else:
-        given = align(leaves, shardings, f"{where}: shardings", "params")
-        found = [
-            None if x is None else _named(where, leaves, i, given[i], f"got {show(given[i])}")
-            for i, x in enumerate(leaves.values)
-        ]
+        lying = align(leaves, shardings, f"{where}: shardings", "params")
+    found: list[NamedSharding | None] = []
+    for x, path, sharding in zip(leaves.values, leaves.paths, lying, strict=True):
+        if x is not None and not isinstance(sharding, NamedSharding):
+            given = f"got {show(sharding)}, which is no NamedSharding"
+            what = _seen(x) if shardings is None else given
+            raise TypeError(
+                f"{where}: {at(path)}: {what}: put the params on the mesh, "
+                "jax.device_put(params, NamedSharding(mesh, PartitionSpec()))"
+                + (f", or {instead}" if instead else "")
+            )
+        found.append(None if x is None else sharding)
     meshes: dict[AnyMesh, int] = {}
     for i, sharding in enumerate(found):
         if sharding is not None:
@@ -80,29 +94,14 @@ def layout_of(where: str, params: Params, shardings: Shardings | None = None) ->
     return Layout(mesh, leaves, [None if x is None else x.spec for x in found])
 
 
-def _own(where: str, leaves: Leaves, i: int) -> NamedSharding:
-    x = leaves.values[i]
+def _seen(x: Any) -> str:
+    """A parameter and where it lies, if not on a mesh, for errors."""
     sharding = getattr(x, "sharding", None)
     if sharding is None:
-        lies = "has no sharding"
-    elif isinstance(sharding, NamedSharding):
-        return sharding
-    elif len(sharding.device_set) == 1:
-        lies = "lies on one device"
-    else:
-        lies = f"has the sharding {sharding}"
-    return _named(where, leaves, i, sharding, f"{describe(x)} {lies}")
-
-
-def _named(where: str, leaves: Leaves, i: int, sharding: Any, got: str) -> NamedSharding:
-    """The sharding of leaf i, if it is one on a mesh."""
-    if isinstance(sharding, NamedSharding):
-        return sharding
-    raise TypeError(
-        f"{where}: {at(leaves.paths[i])}: {got}, which is no NamedSharding: put the params on the "
-        "mesh, jax.device_put(params, NamedSharding(mesh, PartitionSpec())), or give shardings=, a "
-        "tree of NamedShardings like params"
-    )
+        return f"{describe(x)} has no sharding"
+    if len(sharding.device_set) == 1:
+        return f"{describe(x)} lies on one device"
+    return f"{describe(x)} has the sharding {sharding}, which is no NamedSharding"
 
 
 def _check_fits(where: str, leaves: Leaves, i: int, sharding: NamedSharding) -> None:

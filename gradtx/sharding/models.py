@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from gradtx.sharding.layout import sizes
 from gradtx.transforms.matrix_axes import MuonDimensionNumbers
 
 Layout: TypeAlias = Literal["replicated", "tensor", "full"]
@@ -93,7 +94,8 @@ def parameters(
         A `jax.ShapeDtypeStruct` with its sharding for each parameter.
 
     Raises:
-        ValueError: if there is no such model or layout, or a division leaves a rest.
+        ValueError: if there is no such model or layout, the mesh has none of the axes that the
+            layout divides over, or a division leaves a rest.
 
     Example:
         >>> from gradtx.sharding import models
@@ -105,6 +107,12 @@ def parameters(
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
     if layout not in LAYOUTS:
         raise ValueError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    needed = {"replicated": (), "tensor": ("model",), "full": ("data", "model")}[layout]
+    if needed and not any(axis in mesh.shape for axis in needed):
+        raise ValueError(
+            f"{model}: the layout {layout!r} divides over {' and '.join(map(repr, needed))}, and "
+            f"the mesh ({sizes(mesh)}) has no such axis"
+        )
     data = "data" if layout == "full" and "data" in mesh.shape else None
     tensor = "model" if layout != "replicated" and "model" in mesh.shape else None
 

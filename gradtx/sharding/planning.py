@@ -65,7 +65,7 @@ def plan(
     tx: TransformationLike,
     params: Params,
     *,
-    zero: str | None = None,
+    zero: str | tuple[str, ...] | None = None,
     target: str | None = None,
 ) -> Plan:
     """What a step of an optimizer needs on each device: bytes of parameters, gradients and state,
@@ -79,7 +79,7 @@ def plan(
         tx: a transformation, gradtx's or Optax's.
         params: the parameters, or their shapes, each with a `NamedSharding` of one mesh, which may
             be an `AbstractMesh`: `models.parameters` has those of well-known models.
-        zero: an axis of the mesh over which the state is spread too, as by `zero`.
+        zero: an axis of the mesh over which the state is spread too, or several, as by `zero`.
         target: what to compile for: "h100x8", "v5e:4x4", "v5p:8x8x16" and the like, with as many
             devices as the mesh has; it needs `pip install libtpu`, or for an H100
             jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12. None: nothing is compiled.

@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding, Sharding
 
 from gradtx.core.leaves import describe
 from gradtx.core.placing import axes_of
+from gradtx.core.printing import show
 from gradtx.core.state import OptState, Params
-from gradtx.sharding.layout import Shardings
+from gradtx.sharding.layout import Shardings, misfit_of
 
 __all__ = ["bytes_per_device", "replicated"]
 
@@ -27,7 +28,8 @@ def bytes_per_device(tree: OptState | Params, shardings: Shardings | None = None
 
     Returns: the bytes, of the largest part where parts differ.
 
-    Raises: TypeError, with the leaf's path, for a leaf that has no sharding.
+    Raises: TypeError, with the leaf's path, for a leaf that has no sharding; ValueError for
+    one that does not fit, and for shardings of another tree.
 
     Example:
         >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
@@ -44,7 +46,10 @@ def bytes_per_device(tree: OptState | Params, shardings: Shardings | None = None
 
 
 def replicated(
-    tree: OptState | Params, shardings: Shardings | None = None, *, axis: str | None = None
+    tree: OptState | Params,
+    shardings: Shardings | None = None,
+    *,
+    axis: str | tuple[str, ...] | None = None,
 ) -> dict[str, int]:
     """List the arrays that are not spread, with what each takes on every device.
 
@@ -54,8 +59,8 @@ def replicated(
     Args:
         tree: arrays, or their shapes as `jax.eval_shape` gives them.
         shardings: how they lie, a tree of shardings like `tree`; None means as they say themselves.
-        axis: an axis of the mesh; None means all: then those are listed of which every device has
-            everything.
+        axis: an axis of the mesh, or several: those are listed that are not divided over all of
+            these. None: those of which every device has everything.
 
     Returns: a dict from paths to bytes, the largest first.
 
@@ -77,12 +82,13 @@ def replicated(
     for path, size, sharding in _leaves("replicated", tree, shardings):
         if not isinstance(sharding, NamedSharding):
             raise TypeError(f"replicated: at {path}: {sharding} is no NamedSharding on a mesh")
-        if axis is not None and axis not in sharding.mesh.shape:
+        wanted = axes_of(axis)
+        if unknown := [name for name in wanted if name not in sharding.mesh.shape]:
             known = ", ".join(map(repr, sharding.mesh.shape))
-            raise ValueError(f"replicated: the mesh has no axis {axis!r}; it has {known}")
+            raise ValueError(f"replicated: the mesh has no axis {unknown[0]!r}; it has {known}")
         names = {name for part in sharding.spec for name in axes_of(part)}
         divided = {name for name in names if sharding.mesh.shape[name] > 1}
-        if not divided if axis is None else axis not in names:
+        if not divided if axis is None else not names.issuperset(wanted):
             found[path] = size
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -96,7 +102,11 @@ def _leaves(
     if shardings is not None:
         others, _ = jax.tree_util.tree_flatten_with_path(shardings)
         if [keys for keys, _ in others] != [keys for keys, _ in entries]:
-            raise ValueError(f"{where}: shardings must be a tree like the one of arrays")
+            mine, its = ([jax.tree_util.keystr(keys) for keys, _ in x] for x in (entries, others))
+            only = [f"{p} is in the arrays only" for p in mine if p not in its]
+            only += [f"{p} is in shardings only" for p in its if p not in mine]
+            differ = "; ".join(only[:3]) or "they are in another order"
+            raise ValueError(f"{where}: shardings must be a tree like the one of arrays: {differ}")
         given = [sharding for _, sharding in others]
     for (keys, x), sharding in zip(entries, given, strict=True):
         path = jax.tree_util.keystr(keys)
@@ -104,6 +114,13 @@ def _leaves(
             raise TypeError(
                 f"{where}: at {path}: {describe(x)} has no sharding: give shardings=, which "
                 "state_shardings tells for a state"
+                if shardings is None
+                else f"{where}: at {path}: {show(sharding)} is no sharding: give "
+                "NamedSharding(mesh, spec), as state_shardings tells it for a state"
             )
+        if isinstance(sharding, NamedSharding):
+            misfit = misfit_of(sharding.mesh, sharding.spec, np.shape(x))
+            if misfit:
+                raise ValueError(f"{where}: at {path}: {describe(x)}: {misfit}")
         shape = sharding.shard_shape(np.shape(x))
         yield path, math.prod(shape) * jax.dtypes.result_type(x).itemsize, sharding

@@ -16,11 +16,12 @@ from gradtx.core.apply import Applied
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
-from gradtx.core.hyperparameters import ByPattern
+from gradtx.core.hyperparameters import ByPattern, Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.place import Place
 from gradtx.core.placing import axes_of, laid, mesh_at, spread
+from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
@@ -147,29 +148,30 @@ class Spread:
             spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
             if spec == own:
                 return x
-            # What is before, such as a branch of an accumulation, is not divided for this.
-            x = laid(x, mesh, own)
-            return laid(x, mesh, spec) if spreading else x
+            # XLA lays what is before as the first says: of what is spread that may be a branch of
+            # an accumulation, which is not divided for this, of what is gathered a new state.
+            first, last = (own, spec) if spreading else (spec, own)
+            return laid(laid(x, mesh, first), mesh, last)
 
         return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
 
     def _mesh(self, like: Leaves) -> AnyMesh | None:
         """The mesh that the arrays lie on; None for arrays of one device."""
+        if any(map(_is_piece, like.values)):
+            raise ValueError(
+                f"{self.where}: inside a shard_map arrays are parts already: call init and update "
+                "outside of it, or let on_shards(inner, specs) take its place, which spreads "
+                "nothing further"
+            )
         found = (mesh_at(x) for x in like.values if x is not None)
         mesh = next((mesh for mesh in found if mesh is not None), None)
         if mesh is None:
             return None
-        kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
         for axis in self.axes:
-            if axis not in kinds:
+            if axis not in mesh.axis_names:
                 raise ValueError(
                     f"{self.where}: the mesh ({sizes(mesh)}) has no axis {axis!r} to spread the "
                     "state over"
-                )
-            if kinds[axis] == AxisType.Manual:
-                raise ValueError(
-                    f"{self.where}: a shard_map divides over the axis {axis!r}, and inside it "
-                    "arrays are parts already: call init and update outside of it"
                 )
         return mesh
 
@@ -192,11 +194,17 @@ class Spread:
         return spec
 
 
+def _is_piece(x: Any) -> bool:
+    """Whether it is what a device has inside a `shard_map`, and not, in `on_shards`, all."""
+    return isinstance(x, jax.core.Tracer) and bool(jax.typeof(x).sharding.mesh.manual_axes)
+
+
 def _known_spec(x: Any) -> PartitionSpec | None:
     """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
     divides."""
-    sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
-    if isinstance(x, jax.core.Tracer) and AxisType.Explicit not in sharding.mesh.axis_types:
+    traced = isinstance(x, jax.core.Tracer)
+    sharding: Any = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
+    if traced and AxisType.Explicit not in sharding.mesh.axis_types:
         return None
     make: Any = PartitionSpec
     spec: PartitionSpec = sharding.spec if isinstance(sharding, NamedSharding) else make()
@@ -214,20 +222,44 @@ class Places(ByPattern):
         """The specs by path."""
         if isinstance(value, Mesh | AbstractMesh):
             return Labelled((), ())
-        held = jax.tree.map(_Held, value, is_leaf=_is_spec)
-        leaves = Leaves.of(held)
-        if all(x is None or _is_spec(x.value) for x in leaves.values):
+        parts = jax.tree.leaves(value)
+        if all(isinstance(x, PartitionSpec | str) for x in parts):
+            leaves = Leaves.of(jax.tree.map(_Held, value, is_leaf=_is_spec))
             specs = [None if x is None else x.value for x in leaves.values]
         else:
-            values = [None if x is None else x.value for x in leaves.values]
-            shardings = all(x is None or isinstance(x, NamedSharding) for x in values)
-            if shardings:
-                specs = [None if x is None else x.spec for x in values]
+            leaves = Leaves.of(value)
+            if all(isinstance(x, NamedSharding) for x in parts):
+                specs = [None if x is None else x.spec for x in leaves.values]
             else:
-                specs = list(layout_of(where, leaves.tree(values)).specs)
+                specs = list(layout_of(where, value, instead=_INSTEAD).specs)
         pairs = zip(leaves.paths, map(plain, specs), strict=True)
-        kept = dict(sorted((path, spec) for path, spec in pairs if spec))
+        kept: dict[str, Any] = {}
+        for path, spec in sorted(pairs, key=lambda pair: pair[0]):
+            if kept.setdefault(path, spec) != spec:
+                raise ValueError(
+                    f"{where}: {at(path)} are two parameters, of which one is divided as {spec}, "
+                    f"the other as {kept[path]}: rename one, or give each an optimizer of its own"
+                )
+        kept = {path: spec for path, spec in kept.items() if spec}
         return Labelled(kept, kept.values())
+
+
+_INSTEAD = "give their shardings, their specs or, if every device has all of them, the mesh"
+
+
+class AxisNames(Kind):
+    """One axis of a mesh, or several."""
+
+    def convert(self, where: str, value: Any) -> str | tuple[str, ...]:
+        """A name, or a tuple of names."""
+        if isinstance(value, str):
+            return value
+        if not _is_names(value) or not value or len({*value}) < len(value):
+            raise TypeError(
+                f"{where} must be the name of an axis of the mesh, 'data', or a tuple of such "
+                f"names, each once, got {show(value)}"
+            )
+        return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -253,7 +285,7 @@ def _is_names(x: Any) -> bool:
 def zero(
     inner: TransformationLike,
     params: Annotated[Params | AnyMesh, Places()],
-    axis: str | tuple[str, ...] = "data",
+    axis: Annotated[str | tuple[str, ...], AxisNames()] = "data",
 ) -> GradientTransformation:
     """Let each device keep, and update, a part of the state: ZeRO's first stage.
 
@@ -281,8 +313,8 @@ def zero(
 
     State: that of `inner`, of which each device has a part.
 
-    Raises: TypeError for params on one device; ValueError, in init and update, for an axis that the
-    mesh does not have, or inside a `shard_map` over it.
+    Raises: TypeError for params on one device, and for an axis that is no name; ValueError, in init
+    and update, for an axis that the mesh does not have, and inside a `shard_map`.
 
     Example:
         >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))

@@ -10,9 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from gradtx.core.leaves import at, describe, is_shape
 from gradtx.core.state import OptState, Params
 from gradtx.core.transformation import TransformationLike, as_transformation
-from gradtx.sharding.layout import AnyMesh, Layout, Shardings, layout_of, plain
+from gradtx.sharding.layout import (
+    GIVE_SHARDINGS,
+    AnyMesh,
+    Layout,
+    Shardings,
+    layout_of,
+    plain,
+)
 from gradtx.sharding.spread import zero as spread_over
 
 __all__ = ["init", "state_shapes", "state_shardings"]
@@ -57,7 +65,7 @@ def state_shardings(
     See also: `state_shapes`, `init`, `zero`, `bytes_per_device`, `replicated`.
     """
     where = "state_shardings"
-    layout = layout_of(where, params, shardings)
+    layout = layout_of(where, params, shardings, instead=GIVE_SHARDINGS)
     return _shardings(_shapes(layout, _made(where, tx, layout, zero)))
 
 
@@ -96,7 +104,7 @@ def state_shapes(
     See also: `state_shardings`, `bytes_per_device`.
     """
     where = "state_shapes"
-    layout = layout_of(where, params, shardings)
+    layout = layout_of(where, params, shardings, instead=GIVE_SHARDINGS)
     return _shapes(layout, _made(where, tx, layout, zero))
 
 
@@ -115,7 +123,7 @@ def init(
 
     Returns: the state.
 
-    Raises: what `state_shardings` raises.
+    Raises: what `state_shardings` raises; TypeError for shapes.
 
     Example:
         >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
@@ -128,6 +136,12 @@ def init(
     See also: `state_shardings`, `zero`.
     """
     layout = layout_of("init", params)
+    for x, path in zip(layout.leaves.values, layout.leaves.paths, strict=True):
+        if is_shape(x):
+            raise TypeError(
+                f"init: {at(path)}: {describe(x)} is a shape, and a state is made of arrays: "
+                "state_shapes says what it would be"
+            )
     made = _made("init", tx, layout, zero)
     shapes = _shapes(layout, made)
     if jax.tree.map(jnp.shape, shapes) != jax.tree.map(jnp.shape, jax.eval_shape(made, params)):

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from gradtx.core.printing import a_or_an
+
 __all__ = ["Collective", "collectives"]
 
 KINDS = (
@@ -45,12 +47,25 @@ def collectives(hlo: str) -> list[Collective]:
 
     Returns: one `Collective` for each, in the order of the text.
 
+    Raises: TypeError for anything but a text; ValueError for that of a program that is not compiled
+    yet, in which there are no collectives.
+
     Example:
         >>> mesh = jax.make_mesh((1,), ("data",))
         >>> whole = jax.jit(jnp.sum).lower(jnp.ones(4)).compile()
         >>> gradtx.sharding.collectives(whole.as_text())
         []
     """
+    if not isinstance(hlo, str):
+        raise TypeError(
+            f"collectives: hlo must be the text of a compiled program, compiled.as_text(), got "
+            f"{a_or_an(type(hlo).__name__)}"
+        )
+    if re.search(r"^\s*module @", hlo, re.M):
+        raise ValueError(
+            "collectives: hlo is the text of a program that is only lowered: compile it, "
+            "lowered.compile().as_text()"
+        )
     sizes: dict[str, int] = {}  # of the result of each instruction
     started: list[tuple[str, str, list[str]]] = []
     for name, shape, opcode, rest in _INSTRUCTION.findall(hlo):

@@ -31,6 +31,14 @@ def test_five_optimizers_by_default_and_the_state_spread(capsys):
     assert int(muon.split()[3]) < 0.6 * int(adamw.split()[3])
 
 
+def test_the_state_spread_over_two_axes(capsys):
+    small = ("plan", "--model", "llama-1b", "--mesh", "data=2,model=4", "--optimizer", "adamw")
+    assert main([*small, "--layout", "replicated", "--zero", "data,model"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "state over data and model too" in out
+    assert "adamw 4,714 4,714 1,179 10,607" in out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -38,6 +46,10 @@ def test_five_optimizers_by_default_and_the_state_spread(capsys):
         ("--model llama-1b --mesh data", "must be axes such as data=8,model=4, got 'data'"),
         ("--model llama-1b --mesh data=0", "must be axes such as data=8,model=4, got 'data=0'"),
         ("--model llama-1b --mesh data=3", "the axis 'data' of 3 devices does not divide"),
+        ("--model llama-1b --mesh data=8,data=4", "must name each axis once"),
+        ("--model llama-1b --mesh x=8", "'full' divides over 'data' and 'model', and the mesh"),
+        ("--model llama-1b --mesh data=8 --layout tensor", "'tensor' divides over 'model', and"),
+        ("--model llama-1b --mesh data=8 --zero ,", "must be axes such as data"),
         ("--model llama-1b --mesh data=8 --target a100", "no target 'a100'"),
         ("--model llama-1b --mesh data=8 --zero model", "has no axis 'model'"),
         ("--model llama-1b --mesh data=8 --optimizer adamx", "did you mean"),

@@ -441,11 +441,20 @@ def test_shardings_are_kept() -> None:
     tx = gradtx.store(
         gradtx.accumulate(SCHEDULED, 2), {"^nu": "int8", "mu|acc": "bfloat16"}, min_size=9
     )
-    # What is on no device or on one only goes where the params are.
-    for before in (state, jax.tree.map(np.asarray, state), jax.device_put(state, jax.devices()[1])):
+    # What is on no device, on one only, on another mesh or divided otherwise goes where the params
+    # are.
+    other = jax.sharding.Mesh(mesh.devices.reshape(2, 4), ("data", "model"))
+    places = (
+        jax.devices()[1],
+        jax.sharding.NamedSharding(other, jax.sharding.PartitionSpec()),
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    )
+    elsewhere = [jax.device_put(state, place) for place in places]
+    for before in (state, jax.tree.map(np.asarray, state), *elsewhere):
         moved, _ = migrate(before, to=tx, params=tree)
         for x, y in zip(jax.tree.leaves(moved), jax.tree.leaves(tx.init(tree)), strict=True):
-            assert not x.ndim or x.sharding.is_equivalent_to(y.sharding, x.ndim)
+            assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+            assert x.sharding.mesh == mesh
     moved, _ = jax.jit(migrate, static_argnames="to")(state, to=SCHEDULED, params=tree)
     for x in jax.tree.leaves((moved[0].mu, moved[0].nu)):
         assert x.sharding.is_equivalent_to(spread, x.ndim)

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 import gradtx
 from gradtx.sharding import state_shardings
@@ -96,3 +97,16 @@ def test_what_does_not_fit_is_refused(case: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(message)) as raised:
         state_shardings(gradtx.adam(1e-3), *given)
     assert str(raised.value).startswith("state_shardings: ")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_mesh_of_one_device_is_a_mesh(compiled: bool) -> None:
+    """To `jit` it is another place than the device, for which the second step would be compiled."""
+    mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    params = placed(mesh, {name: P() for name in SPECS["8"]})
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adafactor(1e-2))
+    state = (jax.jit(tx.init) if compiled else tx.init)(params)
+    step: Any = jax.jit(lambda state, params: gradtx.step(tx, params, state, params))
+    for _ in range(2):
+        params, state = step(state, params)
+    assert step._cache_size() == 1

@@ -46,7 +46,7 @@ def trained(tx: Any, params: Any, steps: int = 3) -> tuple[Any, Any, int]:
     return params, state, step._cache_size()
 
 
-ADAMW = gradtx.adamw(1e-2)
+ADAMW, FALL = gradtx.adamw(1e-2), gradtx.scale(-0.1)
 MADE: dict[str, Any] = {
     "adamw": lambda p: (zero(ADAMW, p), ADAMW),
     "in a chain": lambda p: (
@@ -58,6 +58,10 @@ MADE: dict[str, Any] = {
     "few bits": lambda p: (
         zero(gradtx.store(ADAMW, "int8", min_size=64), p),
         gradtx.store(ADAMW, "int8", min_size=64),
+    ),
+    "a momentum after another": lambda p: (
+        gradtx.chain(zero(gradtx.scale_by_adam(), p), zero(gradtx.trace(0.9), p), FALL),
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9), FALL),
     ),
     "muon": lambda p: (zero(gradtx.muon(1e-2), p), gradtx.muon(1e-2)),
     "in a group": lambda p: (
@@ -205,6 +209,15 @@ def test_it_is_a_value() -> None:
     assert zero(ADAMW, mesh_of("8")).params == {}
 
 
+def test_an_array_of_numpy_beside_others() -> None:
+    params = {**shared("8"), "n": np.ones(16, np.float32)}
+    tx = zero(ADAMW, mesh_of("8"))
+    state = tx.init(params)
+    updates, _ = tx.update(params, state, params)
+    assert state[0].mu["n"].sharding.spec == P("data")
+    np.testing.assert_allclose(updates["n"], -1e-2, rtol=1e-3)
+
+
 def test_explicit_axes() -> None:
     """There the types say how the parameters lie."""
     if not hasattr(jax, "set_mesh"):
@@ -232,6 +245,19 @@ def test_what_cannot_be_is_refused() -> None:
         zero(ADAMW, params, "dta").init(params)
     with pytest.raises(ValueError, match=r"at b: float32\[32\] is divided as .*, and params said"):
         zero(ADAMW, mesh_of("2x4")).init(params)
+    collide = {"a/b": params["b"], "a": {"b": params["w"]}}
+    with pytest.raises(ValueError, match=r"at a/b are two parameters, of which one is divided as"):
+        zero(ADAMW, collide)
+    for axis in ("data", "model"):
+        mapped = jax.shard_map(
+            zero(ADAMW, mesh_of("2x4")).init,
+            mesh=mesh_of("2x4"),
+            in_specs=P(),
+            out_specs=P(),
+            axis_names={axis},
+        )
+        with pytest.raises(ValueError, match="inside a shard_map arrays are parts already"):
+            jax.jit(mapped)({"b": jnp.ones(16)})
     other = placed(mesh_of("2x4"), {"w": P()}, {"w": (6,)})
     with pytest.raises(
         ValueError, match=r"at w: float32\[6\]: .* is of 2 axes, and the array has 1"
