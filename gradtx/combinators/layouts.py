@@ -13,6 +13,7 @@ from gradtx.core.explicit import everywhere, on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
+from gradtx.core.placing import parted
 from gradtx.core.problem import seen_as
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
@@ -71,6 +72,9 @@ class Flatten(GradientTransformation):
             ),
         )
         u, state = inner(_vector(updates), state)
+        # On every device of a mesh, as the state is: XLA would divide what is cut from it as it
+        # likes, and the new parameters with it.
+        u = parted(u, next(iter(jax.tree.leaves(updates)), None))
         return flat.put(_split(u, updates), selected, "flatten"), [state]
 
 
