@@ -24,7 +24,7 @@ from gradtx.core.partitioned import (
     mesh_of,
     run_on_shards,
 )
-from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work, expected
+from gradtx.core.matrix_plans import DECOMPOSITION, Hints, Plan, Work, expected
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as

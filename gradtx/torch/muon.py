@@ -18,7 +18,7 @@ from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.numerics import over_size, running_mean, times, zeros_like
 from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
-from gradtx.core.spread import NEWTON_SCHULZ, lengths, summed
+from gradtx.core.matrix_plans import NEWTON_SCHULZ, lengths, summed
 from gradtx.core.state import LikeParams, Params, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import per_tree, recipe

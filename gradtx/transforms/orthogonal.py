@@ -21,7 +21,7 @@ from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
-from gradtx.core.spread import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
+from gradtx.core.matrix_plans import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.matrix_axes import (
