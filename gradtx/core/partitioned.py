@@ -6,6 +6,7 @@ functions that it cannot partition by itself. In JAX's explicit mode the types o
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,7 +165,10 @@ def run_on_shards(
 
     rule, kept = _rule(arrays, others, made)
     define: Any = run.def_partition
-    define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
+    # JAX 0.6 takes no such word: `partition` says it all the same, and XLA gathers there.
+    known = "need_replication_factors" in inspect.signature(define).parameters
+    whole_axes = {"need_replication_factors": kept} if known else {}
+    define(partition, infer, sharding_rule=rule, **whole_axes)
     elsewhere = _for_transformations(run, whole)
     specs = [spec for spec in told if spec is not None]
     on_tpu = hinted
