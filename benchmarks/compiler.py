@@ -1,8 +1,8 @@
 """Compile training steps for a target in a process of its own, which has the compiler for it.
 
 `Compiler` starts ``python -m benchmarks.compiler TARGET`` with another Python and asks it, one line
-of JSON for each step: the name of a function, and its arguments. The function returns a `Training`;
-the answer is what its compiled program does.
+of JSON for each step: the name of a function, and its arguments. The function returns a `Training`,
+and the answer is what its compiled program does; or it returns a plan that it made itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from benchmarks.hlo import tally
 from benchmarks.recipes import Step
 from benchmarks.results import library_versions
 from gradtx import OptState, Params, Updates
+from gradtx.sharding import Plan
 from gradtx.sharding.targets import ENVIRONMENT, Target
 
 ROOT = Path(__file__).parents[1]
@@ -113,14 +114,26 @@ class Compiler:
 
         Raises: CompileError.
         """
+        answer = self._ask(function, arguments)
+        quiet, due = (tuple(answer.pop(path)) for path in ("quiet", "due"))
+        return Figures(**answer, quiet=quiet, due=due)
+
+    def plan(self, function: str, *arguments: str | int) -> Plan:
+        """The plan that a function makes there for these arguments, with the optimizer's text.
+
+        Raises: CompileError.
+        """
+        made = Plan(**self._ask(function, arguments))
+        kinds = {kind: (number, size) for kind, (number, size) in (made.collectives or {}).items()}
+        return replace(made, collectives=kinds)
+
+    def _ask(self, function: str, arguments: Sequence[str | int]) -> dict[str, Any]:
         if self.process.poll() is not None:  # XLA took the process with it
             self._start()
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([function, *arguments]) + "\n")
         self.process.stdin.flush()
-        answer = self._answer()
-        quiet, due = (tuple(answer.pop(path)) for path in ("quiet", "due"))
-        return Figures(**answer, quiet=quiet, due=due)
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -210,11 +223,19 @@ def _serve(target: Target) -> None:
     for line in sys.stdin:
         function, *arguments = json.loads(line)
         module, _, name = function.partition(":")
-        training = getattr(importlib.import_module(module), name)
         try:
-            answer(asdict(figures(training(*arguments), target, devices)))
+            answer(
+                _row(getattr(importlib.import_module(module), name)(*arguments), target, devices)
+            )
         except Exception as error:
             answer({"error": f"{type(error).__name__}: {error}"[:500]})
+
+
+def _row(made: Training | Plan, target: Target, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """What is answered on what a function returned: the figures of a step, or the plan."""
+    if isinstance(made, Plan):
+        return vars(made) | {"optimizer": str(made.optimizer)}
+    return asdict(figures(made, target, devices))
 
 
 def _compiler(target: Target) -> dict[str, str]:

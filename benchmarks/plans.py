@@ -23,7 +23,7 @@ from benchmarks.environments import MissingError, python_for
 from benchmarks.report import markdown_table
 from benchmarks.results import FOLDER, library_versions
 from gradtx.demo.plans import DEFAULT, cells, named
-from gradtx.sharding import Plan, models, plan
+from gradtx.sharding import Plan, models, on_mesh, plan
 from gradtx.sharding.targets import ENVIRONMENT, Target
 
 NAME = "sharding/plans.json"
@@ -53,11 +53,19 @@ class Case:
         """The plan of each optimizer, compiled in this process."""
         axes, sizes = zip(*self.mesh, strict=True)
         params = models.parameters(self.model, AbstractMesh(sizes, axes), self.layout)
+        chosen = named(optimizers, self.model)
+        if "muon" in chosen and self.asks_users:
+            chosen["on_mesh(muon, params)"] = on_mesh(chosen["muon"], params)
         return [
             vars(plan(tx, params, zero=self.zero, target=self.target))
             | {"optimizer": name, "case": self.title}
-            for name, tx in named(optimizers, self.model).items()
+            for name, tx in chosen.items()
         ]
+
+    @property
+    def asks_users(self) -> bool:
+        """Whether neither the compiler nor `zero` knows how the parameters lie."""
+        return Target.parse(self.target).platform == "tpu" and self.zero is None
 
 
 _CHIPS = (("data", 64), ("model", 16))

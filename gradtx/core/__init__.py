@@ -32,14 +32,14 @@ The other files: `kinship` makes a transformation an instance of Optax's class. 
 functions into definitions, of values whose classes are in `per_leaf`, `per_tree` (both built on
 `ruled`) and `recipe`. `place` checks which links come first or last. On a mesh of devices `placing`
 puts a state where its parameters lie, `explicit` runs an update where types say how arrays are
-divided, `partitioned`, `spread` and `shares` divide work on whole matrices, `elsewhere` says which
-argument of an update lies on other devices than the rest, and inside
-`jax.shard_map` `manual` names what is traced and `whole_sums` refuses sums over pieces. `schedule`
-and `arithmetic` are hyperparameters that depend on the step. `origin` recognises the states of
-other libraries. `problem` translates the arguments that describe the objective for a wrapper's
-inner transformation. Rules share formulas in `numerics` and `norms`, and `batches` makes one call
-for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped steps, occasional steps,
-scalars that it must not constant-fold; `skipping` tells from states which calls took a step;
+divided, `partitioned`, `matrix_plans` and `shares` divide work on whole matrices as XLA or `told`
+says that these lie, `elsewhere` says which argument of an update lies on other devices than the
+rest, and inside `jax.shard_map` `manual` names what is traced and `whole_sums` refuses sums over
+pieces. `schedule` and `arithmetic` are hyperparameters that depend on the step. `origin` recognises
+the states of other libraries. `problem` translates the arguments that describe the objective for a
+wrapper's inner transformation. Rules share formulas in `numerics` and `norms`, and `batches` makes
+one call for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped steps, occasional
+steps, scalars that it must not constant-fold; `skipping` tells from states which calls took a step;
 `launches` makes it run small leaves many at a time on a GPU. `elementwise` reads from a traced
 function what may be run on pieces of arrays. `reading` reads back what values print, `config`
 writes them as plain data, and `known` finds the definitions of users by name. `exports` lists a

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.tree_util import PyTreeDef
 
+from gradtx.core.matrix_plans import DECOMPOSITION, Hints, Plan, Work, expected
 from gradtx.core.opaque import opaque
 from gradtx.core.partitioned import (
     Arrays,
@@ -24,7 +25,6 @@ from gradtx.core.partitioned import (
     mesh_of,
     run_on_shards,
 )
-from gradtx.core.spread import DECOMPOSITION, Hints, Plan, Work, expected
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
@@ -42,6 +42,7 @@ def in_batches(
     *given: Any,
     work: Work = DECOMPOSITION,
     kinds: Sequence[Hashable] | None = None,
+    specs: Sequence[PartitionSpec | None] | None = None,
 ) -> list[jax.Array | None]:
     """function(operand, *given) for each operand, in one call for those whose shapes agree after
     the first axis, or in a few if together they have more than `LARGEST` elements.
@@ -50,7 +51,9 @@ def in_batches(
     product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
     be concatenated; None and empty arrays are returned as they are. given: trees; the function must
     not use traced arrays but these. work: what the function does, which decides how matrices that
-    are divided among devices are computed on. kinds: those of one kind are probably divided alike.
+    are divided among devices are computed on. specs: how each operand is divided, as far as
+    somebody said it (`told`). kinds: where nobody did, those of one kind are probably divided
+    alike.
     """
     present = [i for i, x in enumerate(operands) if x is not None and x.size]
     arrays = [x for i in present if (x := operands[i]) is not None]
@@ -60,8 +63,9 @@ def in_batches(
         results = call.whole(arrays, others)
     else:
         own = [None if kinds is None else kinds[i] for i in present]
+        told = [None if specs is None else specs[i] for i in present]
         unseen = functools.partial(call.unseen, kinds=own, mesh=mesh)
-        results = run_on_shards(call.on_shards, call.whole, unseen, arrays, others, mesh)
+        results = run_on_shards(call.on_shards, call.whole, unseen, arrays, others, mesh, told)
     made = list(operands)
     for i, x in zip(present, results, strict=True):
         made[i] = x

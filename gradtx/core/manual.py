@@ -3,12 +3,17 @@ and over which of them a value differs from device to device."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 from jax import lax
+from jax.interpreters import mlir
+
+if TYPE_CHECKING:
+    from jax.extend.core import Primitive
 
 T = TypeVar("T")
 
@@ -40,6 +45,25 @@ def varying(x: jax.Array, axes: Iterable[str]) -> jax.Array:
         known.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else known.pvary(x, missing)
     )
     return made
+
+
+def untyped(tree: T) -> T:
+    """Inside `jax.shard_map`, the arrays as ones of no mesh: operations that were traced outside of
+    it hold types of the mesh there, which JAX does not let meet those in here."""
+    if not manual_axes():
+        return tree
+    made: T = jax.tree.map(_of_no_mesh().bind, tree)
+    return made
+
+
+@functools.cache
+def _of_no_mesh() -> Primitive:
+    from jax.extend.core import Primitive  # with which JAX imports all of Pallas
+
+    same = Primitive("of_no_mesh")
+    same.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape, x.dtype))  # type: ignore[no-untyped-call]
+    mlir.register_lowering(same, lambda _, x: [x])
+    return same
 
 
 # How the types of a program tell which transformation made an operation; and that what follows is

@@ -6,9 +6,12 @@ functions that it cannot partition by itself. In JAX's explicit mode the types o
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -72,6 +75,20 @@ Whole = Callable[[Arrays, Arrays], Arrays]
 OnShards = Callable[[Arrays, Arrays, Sequence[Division], Sizes], Arrays]
 
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def on_one_device() -> Iterator[None]:
+    """What is traced meanwhile is for whole arrays of one device, on whatever mesh there are the
+    others that it reads."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def mesh_of(arrays: Sequence[jax.Array]) -> AbstractMesh | Mesh | None:
     """The mesh of several devices on which the arrays of a program may be divided.
 
@@ -79,7 +96,7 @@ def mesh_of(arrays: Sequence[jax.Array]) -> AbstractMesh | Mesh | None:
     program of its own; it has none unless the types of its arrays say how they are divided.
     """
     meshes = {mesh for x in arrays if (mesh := jax.typeof(x).sharding.mesh).size > 1}
-    if len(meshes) != 1:
+    if len(meshes) != 1 or _ALONE.get():
         return None
     (mesh,) = meshes
     kinds = {*mesh.axis_types}
@@ -94,11 +111,13 @@ def run_on_shards(
     arrays: Arrays,
     others: Arrays,
     mesh: AbstractMesh | Mesh,
+    told: Sequence[PartitionSpec | None],
 ) -> Arrays:
     """whole(arrays, others) as on_shards makes it, which may send numbers between devices.
 
-    hinted: the same for XLA for TPU, which does not partition functions in this way and does not
-    say how arrays are divided.
+    XLA for TPU does not partition functions in this way and does not say how arrays are divided.
+    told: how each is, None where nobody said it. hinted: the same function for a TPU, if that is
+    not known of all.
     """
     shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped
     untyped = jax.tree.map(lambda x: shaped(x.shape, x.dtype), (arrays, others))
@@ -110,17 +129,20 @@ def run_on_shards(
             for x, y, spec in zip(arrays, made, specs, strict=True)
         ]
 
-    if mesh.axis_types[0] == AxisType.Explicit:
-        divided = divisions([jax.typeof(x).sharding.spec for x in arrays], mesh.shape)
-        specs = [own.spec for own in divided]
-        known: Arrays = jax.shard_map(
+    def of_known(specs: Sequence[PartitionSpec]) -> Whole:
+        divided = divisions(specs, mesh.shape)
+        placed = [own.spec for own in divided]
+        known: Whole = jax.shard_map(
             lambda arrays, others: on_shards(arrays, others, divided, mesh.shape),
             mesh=mesh,
-            in_specs=(specs, [_spec()] * len(others)),
-            out_specs=specs,
+            in_specs=(placed, [_spec()] * len(others)),
+            out_specs=placed,
             check_vma=False,
-        )(arrays, others)
+        )
         return known
+
+    if mesh.axis_types[0] == AxisType.Explicit:
+        return of_known([jax.typeof(x).sharding.spec for x in arrays])(arrays, others)
 
     @custom_partitioning
     def run(arrays: Arrays, others: Arrays) -> Arrays:
@@ -143,9 +165,16 @@ def run_on_shards(
 
     rule, kept = _rule(arrays, others, made)
     define: Any = run.def_partition
-    define(partition, infer, sharding_rule=rule, need_replication_factors=kept)
+    # JAX 0.6 takes no such word: `partition` says it all the same, and XLA gathers there.
+    known = "need_replication_factors" in inspect.signature(define).parameters
+    whole_axes = {"need_replication_factors": kept} if known else {}
+    define(partition, infer, sharding_rule=rule, **whole_axes)
     elsewhere = _for_transformations(run, whole)
-    results: Arrays = lax.platform_dependent(arrays, others, tpu=hinted, default=elsewhere)
+    specs = [spec for spec in told if spec is not None]
+    on_tpu = hinted
+    if len(specs) == len(arrays):
+        on_tpu = _for_transformations(of_known(specs), hinted)
+    results: Arrays = lax.platform_dependent(arrays, others, tpu=on_tpu, default=elsewhere)
     return results
 
 
@@ -174,7 +203,7 @@ def _rule(arrays: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str,
 
 def _for_transformations(run: Whole, whole: Whole) -> Whole:
     """run, and where it is mapped or differentiated the same as `whole`: a partitioned function can
-    be neither."""
+    be neither, and one on shards would be told how other arrays are divided."""
 
     @jax.custom_batching.custom_vmap
     def mapped(arrays: Arrays, others: Arrays) -> Arrays:

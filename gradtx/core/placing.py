@@ -198,12 +198,17 @@ def parted(x: Any, like: Any) -> Any:
     mesh = mesh_at(like)
     if mesh is None or len({*mesh.axis_types}) > 1 or AxisType.Manual in mesh.axis_types:
         return x
+    return laid(x, mesh, parted_spec(np.shape(x), mesh))
+
+
+def parted_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """How `parted` divides an array of this shape."""
     make: Any = PartitionSpec
     spec: PartitionSpec = make()
-    if np.ndim(x) > 1:
+    if len(shape) > 1:
         for axis, _ in sorted(mesh.shape.items(), key=lambda item: -item[1]):
-            spec = spread(mesh, spec, np.shape(x), (axis,))
-    return laid(x, mesh, spec)
+            spec = spread(mesh, spec, shape, (axis,))
+    return spec
 
 
 def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:

@@ -23,6 +23,7 @@ from gradtx.core.placing import on_the_mesh
 from gradtx.core.problem import Extra
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.told import telling_types
 
 if TYPE_CHECKING:
     from gradtx.core.transformation import GradientTransformation, Link
@@ -109,7 +110,8 @@ def update(
         return run(tx, updates, state, params, extra)
     alike = jax.tree.structure(updates) == jax.tree.structure(params)  # type: ignore[operator]
     like = (params if alike else updates, state)
-    return on_auto_axes(run, (tx, updates, state, params, extra), like)
+    with telling_types(like[0]):
+        return on_auto_axes(run, (tx, updates, state, params, extra), like)
 
 
 def step(
@@ -128,7 +130,8 @@ def step(
 
     if explicit_mesh((updates, state)) is None:
         return run(tx, updates, state, params, extra)
-    return on_auto_axes(run, (tx, updates, state, params, extra), (params, state))
+    with telling_types(params):
+        return on_auto_axes(run, (tx, updates, state, params, extra), (params, state))
 
 
 def _run(

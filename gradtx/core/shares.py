@@ -17,10 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 from jax.tree_util import PyTreeDef
 
 from gradtx.core.batches import LARGEST
 from gradtx.core.holding import traced_apart
+from gradtx.core.leaves import Leaves
+from gradtx.core.manual import untyped
 from gradtx.core.partitioned import (
     Arrays,
     Division,
@@ -28,10 +31,12 @@ from gradtx.core.partitioned import (
     Sizes,
     mesh_of,
     number_of,
+    on_one_device,
     run_on_shards,
 )
-from gradtx.core.placing import kept_like
+from gradtx.core.placing import kept_like, parted_spec
 from gradtx.core.state import Updates
+from gradtx.core.told import told
 
 # Of updates, of the rule's state, and of what else there is for each leaf that has an update.
 Update = Callable[[Updates, Any, Sequence[Any]], tuple[Updates, Any]]
@@ -90,7 +95,10 @@ def in_shares(
         _Alike.of(functools.partial(alone, own[0]), [shared.index(i) for i in own], pairs)
         for own in several
     ]
-    made = _on(mesh, together, alike, pairs) if pairs else []
+    named = Leaves.of(updates)
+    specs = [s for s, x in zip(told(named), named.values, strict=True) if x is not None]
+    lying = [spec for i in shared for spec in _specs(leaves[i], specs[i], mesh)]
+    made = _on(mesh, together, alike, pairs, lying) if pairs else []
     found = dict(zip(rest + shared, [*new, *made], strict=True))
     return tree.of(found, others)
 
@@ -137,6 +145,20 @@ def _has_matrices(leaf: Leaf) -> bool:
     return any(np.ndim(x) > 1 for own in fields for x in own)
 
 
+def _specs(leaf: Leaf, spec: PartitionSpec | None, mesh: Any) -> list[PartitionSpec | None]:
+    """How its arrays are divided: if the leaf itself is divided as spec says, arrays of its shape
+    too, and matrices as their own shape decides."""
+
+    def one(x: Any) -> Any:
+        return jax.tree.map(lambda array: parted_spec(array.shape, mesh), x)
+
+    if spec is None:
+        return [None] * len(jax.tree.leaves(leaf))
+    like = leaf[0].shape
+    found = (spec if getattr(x, "shape", None) == like else one(x) for x in leaf)
+    return jax.tree.leaves(list(found), is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
 def _size(leaf: Leaf) -> int:
     return sum(x.size for x in jax.tree.leaves(leaf))
 
@@ -164,8 +186,21 @@ class _Alike(NamedTuple):
         """For the pairs at these positions."""
         shaped: Any = jax.ShapeDtypeStruct  # whole, wherever the array lies
         one = jax.tree.map(lambda x: shaped(np.shape(x), x.dtype), pairs[members[0]])
-        call, consts, _ = traced_apart(step, one)
+        with on_one_device():
+            call, consts, _ = traced_apart(step, one)
         return cls(members, call, consts)
+
+    def of_each(self, structure: PyTreeDef, consts: Arrays, arrays: Arrays, besides: Any) -> Arrays:
+        """The step of many, whose arrays are batches, one for each array of a leaf of this
+        structure."""
+
+        def one(arrays: Arrays, beside: Any) -> Arrays:
+            return jax.tree.leaves(
+                self.step((jax.tree.unflatten(structure, arrays), beside), known)
+            )
+
+        arrays, besides, known = untyped((arrays, besides, consts))
+        return untyped(jax.vmap(one)(arrays, besides))
 
 
 def _on(
@@ -173,8 +208,10 @@ def _on(
     step: Callable[[list[Pair]], list[Leaf]],
     alike: Sequence[_Alike],
     pairs: list[Pair],
+    specs: Sequence[PartitionSpec | None],
 ) -> list[Leaf]:
-    """step(pairs) of the leaves on a mesh, which `alike` are all of."""
+    """step(pairs) of the leaves on a mesh, which `alike` are all of. specs: of each array, as far
+    as they are told."""
     flat = [jax.tree.flatten(leaf) for leaf, _ in pairs]
     ends = list(itertools.accumulate(len(arrays) for arrays, _ in flat))
     call, consts, _ = traced_apart(step, pairs)
@@ -203,27 +240,19 @@ def _on(
         for group, consts in zip(alike, every_consts, strict=True):
             _, of = flat[group.members[0]]
 
-            def one(
-                arrays: Arrays,
-                beside: Any,
-                group: _Alike = group,
-                consts: Arrays = consts,
-                of: PyTreeDef = of,
-            ) -> Arrays:
-                return jax.tree.leaves(group.step((jax.tree.unflatten(of, arrays), beside), consts))
-
+            every = functools.partial(group.of_each, of, consts)
             for kind in {tuple(divided[i]) for i in group.members}:
                 members = [i for i in group.members if tuple(divided[i]) == kind]
                 share = Share.best(len(members), sizes)
                 results = share.run(
-                    jax.vmap(one), [own[i] for i in members], [besides[i] for i in members], kind
+                    every, [own[i] for i in members], [besides[i] for i in members], kind
                 )
                 for i, result in zip(members, results, strict=True):
                     made[i] = result
         return list(itertools.chain(*made))
 
     arrays = [x for own, _ in flat for x in own]
-    results = run_on_shards(on_shards, whole, whole, arrays, others, mesh)
+    results = run_on_shards(on_shards, whole, whole, arrays, others, mesh, specs)
     return [
         jax.tree.unflatten(of, own) for own, (_, of) in zip(by_leaf(results), flat, strict=True)
     ]

@@ -57,14 +57,12 @@ def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
     """The form for TPU, if there is one."""
     # Pallas takes longer to import than all of gradtx.
     from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
-    from gradtx.precision.shards import run_on_shards
 
-    if not can_run_in_kernel(what, given):
+    # XLA for TPU does not divide a kernel: each device would be sent all of the leaf. In a
+    # `jax.shard_map` the leaf is a shard.
+    if _is_on_a_mesh(given) or not can_run_in_kernel(what, given):
         return None
-    # Only a process that has TPUs can tell their compiler how to divide a kernel.
-    if jax.default_backend() == "tpu":
-        return partial(run_on_shards, what)
-    return None if _is_on_a_mesh(given) else partial(run_in_kernel, what)
+    return partial(run_in_kernel, what)
 
 
 @_on_platform.defjvp

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -97,26 +96,14 @@ def _has_kernel_form(equation: JaxprEqn) -> bool:
 _UNKNOWN = {"cbrt", "expm1", "reduce_precision"}
 
 
-def run_in_kernel(
-    what: Moments, given: Given, numbers: jax.Array | None = None, interpret: bool = False
-) -> Made:
-    """The new moments, stored, and what else the part makes.
-
-    numbers: of a shard of the leaf, the `numbers_of` the leaf there; None for a whole leaf.
-    interpret: run it without a TPU.
-    """
+def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
+    """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
     part = what.part
-    shape = part.shape
-    if numbers is not None:
-        last = shape[-1] if shape[-1] % WIDTH else numbers.shape[-1] * WIDTH
-        shape = (*numbers.shape[:-1], last)
-    local = replace(what, part=replace(part, shape=shape))
-    made = jax.eval_shape(partial(after_another, local), given)
+    made = jax.eval_shape(partial(after_another, what), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
     inputs = list(zip(what.reads, given.arrays, strict=True))
-    tiling = Tiling.of(shape, [(form, jax.tree.leaves(x)) for form, x in inputs + outputs])
+    tiling = Tiling.of(part.shape, [(form, jax.tree.leaves(x)) for form, x in inputs + outputs])
     arrays = [y for form, x in inputs for y in tiling.lay(form, x)]
-    arrays += [] if numbers is None else [tiling.lay_by_block(numbers, WIDTH)]
     scalars = [_in_memory(x) for x in given.scalars]
     scalars += [_in_memory(lax.bitcast_convert_type(key, np.int32)) for key in given.keys]
     shapes = [y for form, x in outputs for y in jax.eval_shape(partial(tiling.lay, form), x)]
@@ -128,7 +115,7 @@ def run_in_kernel(
         pieces = [
             _read(form, [next(inside) for _ in tiling.tiles(form)], band) for form, _ in inputs
         ]
-        number = band.number() if numbers is None else band.column(next(inside), WIDTH, 0)
+        number = band.number()
         column = lax.broadcasted_iota(np.int32, (BAND, WIDTH), 1)
         index = _index(part.shape, number, column).astype(np.uint32)
         piece = (BAND, WIDTH), partial(_position, part.shape, number, column)
@@ -147,7 +134,6 @@ def run_in_kernel(
 
     specs = [tile for form, _ in inputs for tile in tiling.tiles(form)]
     in_specs = [pl.BlockSpec(memory_space=pltpu.SMEM) for _ in scalars] + specs
-    in_specs += [] if numbers is None else [tiling.tile_by_block(WIDTH)]
     out_specs = [tile for form, _ in outputs for tile in tiling.tiles(form)]
     results = pl.pallas_call(
         kernel,
@@ -163,13 +149,6 @@ def run_in_kernel(
         tiling.restore(form, x, [next(left) for _ in tiling.tiles(form)]) for form, x in outputs
     ]
     return whole[: len(what.makes)], whole[len(what.makes) :]
-
-
-def numbers_of(shape: Shape) -> jax.Array:
-    """The numbers of a leaf's stretches, int32, in the order of memory; they lie on a mesh as the
-    leaf does."""
-    along = stretches(shape)
-    return jnp.arange(math.prod(along), dtype=np.int32).reshape(along)
 
 
 def _index(shape: Shape, number: jax.Array, column: jax.Array) -> jax.Array:
@@ -325,7 +304,7 @@ class Band(NamedTuple):
     k: jax.Array
 
     def number(self) -> jax.Array:
-        """(BAND, 1), the `numbers_of` the leaf there."""
+        """(BAND, 1), the number of the stretch of WIDTH that each row is."""
         i, j = self.tile
         first = i * self.tiling.rows + self.k * BAND
         row = first + lax.broadcasted_iota(np.int32, (BAND, 1), 0)

@@ -1,12 +1,13 @@
 """Optimizers on many devices: where their states lie, and the same numbers wherever arrays do.
 
 `state_shardings` says where the state of any optimizer lies, and `init` makes it there; `zero`
-spreads it further; `on_shards` is for `jax.shard_map`; `plan` says what devices need that are not
-there yet.
+spreads it further; `on_mesh` tells compilers how parameters lie; `on_shards` is for
+`jax.shard_map`; `plan` says what devices need that are not there yet.
 """
 
 from gradtx.core.exports import export_names as _export_names
 from gradtx.sharding import models as models
+from gradtx.sharding.on_mesh import *
 from gradtx.sharding.on_shards import *
 from gradtx.sharding.planning import *
 from gradtx.sharding.sizes import *

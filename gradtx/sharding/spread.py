@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -10,28 +11,27 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from gradtx.core.apply import Applied
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
 from gradtx.core.flat_updates import FlatUpdates
-from gradtx.core.hyperparameters import ByPattern, Kind
+from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
-from gradtx.core.leaves import Leaves, at, describe
+from gradtx.core.leaves import Leaves
 from gradtx.core.place import Place
 from gradtx.core.placing import axes_of, laid, mesh_at, spread
 from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
+from gradtx.core.told import telling
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
-from gradtx.core.value import Labelled, thaw
-from gradtx.sharding.layout import AnyMesh, layout_of, misfit_of, plain, sizes, without_ones
+from gradtx.core.value import thaw
+from gradtx.sharding.layout import AnyMesh, sizes
+from gradtx.sharding.places import Places, Spec, is_names, spec_of
 
 __all__ = ["zero"]
-
-# Of a parameter, the axes of the mesh over which each of its own is divided.
-Spec = Sequence[str | Sequence[str] | None]
 
 
 class Zero(GradientTransformation):
@@ -82,7 +82,8 @@ class Zero(GradientTransformation):
         )
         # Gradients of single examples lie as the examples do.
         given = grads.tree(grads.values) if from_examples else spread.divided(grads, like)
-        u, state = inner.emit(given, state)
+        with spread.telling(like):
+            u, state = inner.emit(given, state)
         if isinstance(u, Applied):
             u = Applied(spread.gathered(u.params, like))
         elif Place.LAST in self.place and params is not None:
@@ -144,8 +145,7 @@ class Spread:
         def lay(i: int, x: Any) -> Any:
             if x is None or isinstance(x, jax.ShapeDtypeStruct) or not np.ndim(x):
                 return x
-            own = self._own(mesh, like, i)
-            spec = spread(mesh, own, np.shape(like.values[i]), self.axes)
+            own, spec = self._specs(mesh, like, i)
             if spec == own:
                 return x
             # XLA lays what is before as the first says: of what is spread that may be a branch of
@@ -154,6 +154,20 @@ class Spread:
             return laid(laid(x, mesh, first), mesh, last)
 
         return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
+
+    def telling(self, like: Leaves) -> AbstractContextManager[None]:
+        """What is traced meanwhile is told how the divided arrays lie."""
+        mesh = self._mesh(like)
+        if mesh is None:
+            return nullcontext()
+        present = (i if x is not None else None for i, x in enumerate(like.values))
+        specs = [None if i is None else self._specs(mesh, like, i)[1] for i in present]
+        return telling(like, specs)
+
+    def _specs(self, mesh: AnyMesh, like: Leaves, i: int) -> tuple[PartitionSpec, PartitionSpec]:
+        """How parameter i is divided, and how what is divided over the axes as well."""
+        own = spec_of(self.where, self.specs, mesh, like, i)
+        return own, spread(mesh, own, np.shape(like.values[i]), self.axes)
 
     def _mesh(self, like: Leaves) -> AnyMesh | None:
         """The mesh that the arrays lie on; None for arrays of one device."""
@@ -175,76 +189,10 @@ class Spread:
                 )
         return mesh
 
-    def _own(self, mesh: AnyMesh, like: Leaves, i: int) -> PartitionSpec:
-        """How parameter i is divided: as was told, and as its type says where it does."""
-        x, path = like.values[i], like.paths[i]
-        told = without_ones(mesh, self.specs.get(path, ()))
-        known = _known_spec(x)
-        if known is not None and without_ones(mesh, known) != told:
-            raise ValueError(
-                f"{self.where}: {at(path)}: {describe(x)} is divided as {known}, and params said "
-                f"{tuple(self.specs.get(path, ()))}: make the optimizer of the params as they lie, "
-                "zero(tx, params)"
-            )
-        misfit = misfit_of(mesh, told, np.shape(x))
-        if misfit:
-            raise ValueError(f"{self.where}: {at(path)}: {describe(x)}: {misfit}")
-        make: Any = PartitionSpec
-        spec: PartitionSpec = make(*told)
-        return spec
-
 
 def _is_piece(x: Any) -> bool:
     """Whether it is what a device has inside a `shard_map`, and not, in `on_shards`, all."""
     return isinstance(x, jax.core.Tracer) and bool(jax.typeof(x).sharding.mesh.manual_axes)
-
-
-def _known_spec(x: Any) -> PartitionSpec | None:
-    """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
-    divides."""
-    traced = isinstance(x, jax.core.Tracer)
-    sharding: Any = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
-    if traced and AxisType.Explicit not in sharding.mesh.axis_types:
-        return None
-    make: Any = PartitionSpec
-    spec: PartitionSpec = sharding.spec if isinstance(sharding, NamedSharding) else make()
-    return spec
-
-
-# -- what is kept of the parameters ----------------------------------------------------------------
-
-
-class Places(ByPattern):
-    """Where parameters lie: given as arrays, as shapes or shardings, as specs or as a mesh, and
-    kept as the specs by path of those that are divided."""
-
-    def convert(self, where: str, value: Any) -> Labelled:
-        """The specs by path."""
-        if isinstance(value, Mesh | AbstractMesh):
-            return Labelled((), ())
-        parts = jax.tree.leaves(value)
-        if all(isinstance(x, PartitionSpec | str) for x in parts):
-            leaves = Leaves.of(jax.tree.map(_Held, value, is_leaf=_is_spec))
-            specs = [None if x is None else x.value for x in leaves.values]
-        else:
-            leaves = Leaves.of(value)
-            if all(isinstance(x, NamedSharding) for x in parts):
-                specs = [None if x is None else x.spec for x in leaves.values]
-            else:
-                specs = list(layout_of(where, value, instead=_INSTEAD).specs)
-        pairs = zip(leaves.paths, map(plain, specs), strict=True)
-        kept: dict[str, Any] = {}
-        for path, spec in sorted(pairs, key=lambda pair: pair[0]):
-            if kept.setdefault(path, spec) != spec:
-                raise ValueError(
-                    f"{where}: {at(path)} are two parameters, of which one is divided as {spec}, "
-                    f"the other as {kept[path]}: rename one, or give each an optimizer of its own"
-                )
-        kept = {path: spec for path, spec in kept.items() if spec}
-        return Labelled(kept, kept.values())
-
-
-_INSTEAD = "give their shardings, their specs or, if every device has all of them, the mesh"
 
 
 class AxisNames(Kind):
@@ -254,31 +202,12 @@ class AxisNames(Kind):
         """A name, or a tuple of names."""
         if isinstance(value, str):
             return value
-        if not _is_names(value) or not value or len({*value}) < len(value):
+        if not is_names(value) or not value or len({*value}) < len(value):
             raise TypeError(
                 f"{where} must be the name of an axis of the mesh, 'data', or a tuple of such "
                 f"names, each once, got {show(value)}"
             )
         return tuple(value)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A leaf of the tree that was given."""
-
-    value: Any
-
-
-def _is_spec(x: Any) -> bool:
-    if isinstance(x, PartitionSpec):
-        return True
-    if type(x) not in (tuple, list) or not x:
-        return False
-    return all(names is None or isinstance(names, str) or (_is_names(names)) for names in x)
-
-
-def _is_names(x: Any) -> bool:
-    return isinstance(x, tuple | list) and all(isinstance(name, str) for name in x)
 
 
 @makes(Zero, name="sharding.zero")

@@ -9,17 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import DType, Fraction, NonNegative, NonNegativeInt, Real
 from gradtx.core.leaves import Leaves, at, describe
+from gradtx.core.matrix_plans import NEWTON_SCHULZ, lengths, summed
 from gradtx.core.numerics import over_size, running_mean, times, zeros_like
 from gradtx.core.partitioned import Names
+from gradtx.core.placing import full_spec
 from gradtx.core.rule import Rule
-from gradtx.core.spread import NEWTON_SCHULZ, lengths, summed
 from gradtx.core.state import LikeParams, Params, Updates
+from gradtx.core.told import told
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import per_tree, recipe
 from gradtx.torch.descent import descent
@@ -66,6 +69,7 @@ def orthogonal_momentum(
             *(ns_coefficients, ns_steps, eps),
             work=NEWTON_SCHULZ,
             kinds=leaves.kinds,
+            specs=list(map(_spec_lying, told(leaves), leaves.values)),
         )
         return leaves.tree(
             None if y is None else _restored(y[0], x, adjust_lr_fn)
@@ -89,6 +93,14 @@ def _check_matrices(tree: Params, what: str) -> None:
 def _lying(x: Array) -> Array:
     """The matrix with no more rows than columns: the other way round its product is larger."""
     return x.T if x.shape[0] > x.shape[1] else x
+
+
+def _spec_lying(spec: PartitionSpec | None, x: Array) -> PartitionSpec | None:
+    """How a batch of this one matrix is divided then."""
+    if spec is None:
+        return None
+    sides = full_spec(spec, 2)
+    return PartitionSpec(None, *(sides[::-1] if x.shape[0] > x.shape[1] else sides))  # type: ignore[no-untyped-call]
 
 
 def _restored(y: Array, like: Array, adjustment: Adjustment | None) -> Array:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, NamedTuple, TypeGuard
 
 import jax
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix, first_matching
+from gradtx.core.placing import full_spec
 from gradtx.core.state import Params
 from gradtx.tree.types import Tree
 
@@ -129,14 +133,12 @@ Numbering = Annotated[
 class Layout:
     """How one array is split into a batch of matrices and joined again.
 
-    widths: the columns of each of the matrices that lie side by side in one, such as fused q, k, v.
+    axes: those of the array that become the batch, the rows and the columns. widths: the columns of
+    each of the matrices that lie side by side in one, such as fused q, k, v.
     """
 
     shape: tuple[int, ...]
-    order: tuple[int, ...]
-    batch: int
-    rows: int
-    columns: int
+    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     widths: tuple[int, ...] = ()
 
     @classmethod
@@ -153,12 +155,43 @@ class Layout:
         if len({*rows, *columns}) != len(rows) + len(columns):
             raise ValueError(f"{here}: rows {axes.rows} and columns {axes.columns} share an axis")
         batch = tuple(a for a in range(len(shape)) if a not in rows + columns)
-        n, height, width = (_length(shape, part) for part in (batch, rows, columns))
-        return cls(shape, batch + rows + columns, n, height, width)
+        return cls(shape, (batch, rows, columns))
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The axes in the order of those that they become."""
+        return tuple(itertools.chain(*self.axes))
+
+    @property
+    def batch(self) -> int:
+        """How many matrices there are."""
+        return self._lengths[0]
+
+    @property
+    def rows(self) -> int:
+        """How many a matrix has."""
+        return self._lengths[1]
+
+    @property
+    def columns(self) -> int:
+        """How many a matrix has, or those side by side together."""
+        return self._lengths[2]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [math.prod(self.shape[axis] for axis in own) for own in self.axes]
 
     def split(self, x: Array) -> Array:
         """The array reshaped to (batch, rows, columns)."""
         return x.transpose(self.order).reshape(self.batch, self.rows, self.columns)
+
+    def divided(self, spec: PartitionSpec) -> PartitionSpec:
+        """How `split` of an array that is divided so is divided: where axes become one, by what
+        divides the first of them. What divides another leaves no device a piece of the whole."""
+        names, make = full_spec(spec, len(self.shape)), PartitionSpec
+        longer = ([axis for axis in own if self.shape[axis] > 1] for own in self.axes)
+        made: PartitionSpec = make(*(names[own[0]] if own else None for own in longer))  # type: ignore[no-untyped-call]
+        return made
 
     def join(self, matrices: Array) -> Array:
         """The inverse of `split`: (batch, rows, columns) reshaped to the array."""
@@ -249,7 +282,3 @@ class _Widths:
 
 def _is_widths(x: object) -> bool:
     return isinstance(x, list | tuple) and bool(x) and all(type(n) is int for n in x)
-
-
-def _length(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    return math.prod(shape[axis] for axis in axes)

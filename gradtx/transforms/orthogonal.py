@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from gradtx.core.batches import in_batches, one_by_one
@@ -18,13 +19,14 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, map_leaves
+from gradtx.core.matrix_plans import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
 from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
-from gradtx.core.spread import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
+from gradtx.core.told import told
 from gradtx.transforms.matrix_axes import (
     Axes,
     Layout,
@@ -366,8 +368,14 @@ def of_matrices(
         if layout is not None
         for i, _ in enumerate(layout.shapes())
     ]
+    specs = [
+        None if spec is None else _spec_lying(layout.divided(spec), shape)
+        for spec, layout in zip(told(leaves), layouts, strict=True)
+        if layout is not None
+        for shape in layout.shapes()
+    ]
     every = [piece for own in pieces for piece in own]
-    made = iter(in_batches(function, every, *given, work=work, kinds=kinds))
+    made = iter(in_batches(function, every, *given, work=work, kinds=kinds, specs=specs))
     results: list[Array | None] = []
     for x, layout, own in zip(leaves.values, layouts, pieces, strict=True):
         if layout is None:
@@ -386,6 +394,12 @@ def _lying(matrices: Array, shape: tuple[int, int]) -> Array:
     """The matrices transposed if their shape has more rows than columns; its own inverse."""
     rows, columns = shape
     return matrices.mT if rows > columns else matrices
+
+
+def _spec_lying(spec: PartitionSpec, shape: tuple[int, int]) -> PartitionSpec:
+    """How they are divided then."""
+    (batch, *sides), (rows, columns) = spec, shape
+    return PartitionSpec(batch, *(sides[::-1] if rows > columns else sides))  # type: ignore[no-untyped-call]
 
 
 def newton_schulz(

@@ -16,7 +16,6 @@ from gradtx.precision import stored
 from gradtx.precision.formats import FORMATS
 from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
 from gradtx.precision.moments import Given, Made, Moments, after_another
-from gradtx.precision.shards import run_on_shards
 from gradtx.precision.twice import can_run_twice, run_twice
 
 BLOCK_FORMATS = [name for name in FORMATS if FORMATS[name].code]
@@ -222,15 +221,6 @@ def test_derivatives_are_those_of_the_plain_form() -> None:
 
 # -- on a mesh -------------------------------------------------------------------------------------
 
-AXES = {
-    "rows": ((64, 1024), P("x", None)),
-    "columns": ((64, 1024), P(None, "x")),
-    "rows and columns": ((64, 1024), P("x", "y")),
-    "the middle of three axes": ((4, 8, 512), P("y", "x", None)),
-    "a vector": ((16 * 256,), P(("x", "y"))),
-    "rows with a shorter block": ((16, 700), P("x", None)),
-}
-
 
 @pytest.mark.parametrize(
     ("shape", "axes"), [((1000,), P("y")), ((16, 600), P("x", "y")), ((16, 1000), P(None, "x"))]
@@ -244,38 +234,3 @@ def test_rows_that_a_mesh_divides_within_a_block(shape: Any, axes: Any) -> None:
     divided = jax.device_put(params, NamedSharding(mesh, axes))
     got, _ = step(divided, tx.init(divided), divided)
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("division", AXES)
-@pytest.mark.parametrize("name", ["int8", "int4"])
-def test_on_each_shard(name: Any, division: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel runs where the leaf lies, with no communication, and knows where that is: the
-    random bits, of the moments and of the params, are those of the whole leaf."""
-    shape, axes = AXES[division]
-    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
-    tx = gradtx.store(gradtx.chain(gradtx.adamw(1e-2), gradtx.stochastic_rounding()), name)
-
-    def run(form: Form, placed: Callable[[Any], Any]) -> Any:
-        monkeypatch.setattr(stored, "in_blocks", form)
-        keys = jax.random.split(jax.random.key(0), 3)
-        params = placed({"w": jax.random.normal(keys[0], shape, jnp.bfloat16)})
-        state = placed(tx.init(params))
-        step = jax.jit(lambda g, s, p: gradtx.step(tx, g, s, p))
-        for key in keys[1:]:
-            grads = placed({"w": 0.1 * jax.random.normal(key, shape, jnp.bfloat16)})
-            text = step.lower(grads, state, params).compile().as_text()
-            params, state = step(grads, state, params)
-        assert "all-" not in text
-        assert "collective" not in text
-        return params, state
-
-    def divided(tree: Any) -> Any:
-        def place(x: Any) -> Any:
-            return jax.device_put(x, NamedSharding(mesh, axes if x.ndim == len(shape) else P()))
-
-        return jax.tree.map(place, tree)
-
-    expected = run(after_another, lambda tree: tree)
-    got = run(partial(run_on_shards, interpret=True), divided)
-    assert got[0]["w"].sharding.spec == axes
-    assert_alike(got, expected)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 import gradtx
 from benchmarks.compiler import Training
@@ -11,6 +12,7 @@ from benchmarks.modern import MODERN
 from benchmarks.parameters import Shapes, abstract, equal_leaves
 from benchmarks.recipes import LIBRARIES
 from benchmarks.steps import STEPS, CountedStep
+from gradtx.sharding import Plan, on_mesh, plan, zero
 from tests.oracles.optax_cases import collect
 from tests.oracles.optax_cases.case import build
 
@@ -108,3 +110,30 @@ def logged(name: str, tree: str, reports: int) -> Training:
     state = jax.eval_shape(tx.init, params)
     held = state, jax.eval_shape(report, params, params, state, params)
     return Training(step, params, held, params)
+
+
+ON_A_MESH: dict[str, Any] = {
+    "adamw": lambda params: gradtx.adamw(1e-3),
+    "int8": lambda params: gradtx.store(gradtx.adamw(1e-3), "int8", min_size=64),
+    "muon": lambda params: on_mesh(gradtx.muon(1e-3), params),
+    "zero": lambda params: zero(gradtx.muon(1e-3), params),
+    "soap": lambda params: on_mesh(gradtx.soap(1e-3), params),
+    "shampoo": lambda params: on_mesh(gradtx.shampoo(1e-3), params),
+    "kron": lambda params: on_mesh(gradtx.kron(1e-3), params),
+}
+SPECS: dict[str, tuple[Any, ...]] = {
+    "both": ("data", "model"),
+    "crossed": ("model", "data"),
+    "rows": (("data", "model"), None),
+    "columns": (None, "model"),
+}
+
+
+def planned(name: str, layout: str, target: str, devices: int) -> Plan:
+    """A step of eight matrices on a mesh of a target's devices."""
+    mesh = AbstractMesh((2, devices // 2), ("data", "model"))
+    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped, as the next
+    spec: Any = PartitionSpec
+    where = NamedSharding(mesh, spec(*SPECS[layout]))
+    params = {f"w{i}": shaped((32, 64), np.float32, sharding=where) for i in range(8)}
+    return plan(ON_A_MESH[name](params), params, target=target)

@@ -17,8 +17,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import gradtx
 from gradtx.core import partitioned
 from gradtx.core.batches import in_batches
+from gradtx.core.matrix_plans import NEWTON_SCHULZ, Plan
 from gradtx.core.partitioned import Division
-from gradtx.core.spread import NEWTON_SCHULZ, Plan
 from gradtx.transforms.orthogonal import STANDARD, newton_schulz
 
 P: Any = PartitionSpec  # which JAX leaves untyped

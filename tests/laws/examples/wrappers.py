@@ -226,6 +226,24 @@ EXAMPLES: tuple[Example, ...] = (
         written_out=False,
     ),
     E(
+        "sharding.on_mesh",
+        "adamw",
+        lambda: gradtx.sharding.on_mesh(gradtx.adamw(0.1), {"w": (None, "model")}),
+        needs_params=True,
+        spreads=True,
+        written_out=False,
+    ),
+    E(
+        "sharding.on_mesh",
+        "clipped by the tree",
+        lambda: gradtx.sharding.on_mesh(
+            gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), {}
+        ),
+        spreads=True,
+        couples=True,
+        written_out=False,
+    ),
+    E(
         "averaged",
         "the mean of all",
         lambda: gradtx.averaged(gradtx.adamw(0.1)),
