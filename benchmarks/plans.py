@@ -26,8 +26,7 @@ from gradtx.demo.plans import DEFAULT, cells, named
 from gradtx.sharding import Plan, models, on_mesh, plan
 from gradtx.sharding.targets import ENVIRONMENT, Target
 
-NAME = "sharding/plans.json"
-RESULTS = FOLDER / NAME
+RESULTS = FOLDER / "sharding" / "plans.json"
 
 Row = dict[str, Any]
 
@@ -90,16 +89,6 @@ def table(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row["case"] == title]
         parts += [f"**{title}**", markdown_table(header, [_cells(row) for row in own])]
     return "\n\n".join(parts)
-
-
-def written(folder: Path) -> str:
-    """The table of the results in a folder, with the command that made them."""
-    path = folder / NAME
-    if not path.exists():
-        return "No results yet: `python -m benchmarks.plans`."
-    data = json.loads(path.read_text())
-    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
-    return f"{table(data['rows'])}\n\n(`{data['command']}`; {versions})"
 
 
 def _cells(row: Row) -> list[str]:

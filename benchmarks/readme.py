@@ -9,13 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import authors, curves, memory, modern, plans, programs, quality, solve
+from benchmarks import (
+    authors,
+    curves,
+    exchanges,
+    memory,
+    meshes,
+    modern,
+    plans,
+    programs,
+    quality,
+    solve,
+)
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
 from benchmarks.results import FOLDER, Results, newest
+from gradtx.core.printing import plural
 
-PAGES = [Path("docs") / name for name in ("performance.md", "planning.md")]
+PAGES = [Path("docs") / name for name in ("performance.md", "planning.md", "many-devices.md")]
 NONE_YET = "No results yet: `{}`."
 
 
@@ -64,9 +76,11 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     data = json.loads(path.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     about = f"{data['task']}. " if "task" in data else ""
-    cores = data["device"]["cores"]
-    where = f"{data['device']['processor']}, {cores} core{'s' if cores > 1 else ''}"
-    parts = [table(data["rows"]), f"({about}`{data['command']}`; {where}; {versions})"]
+    facts = [f"{about}`{data['command']}`", versions]
+    if "device" in data:  # what is exact does not depend on it
+        cores = data["device"]["cores"]
+        facts.insert(1, f"{data['device']['processor']}, {plural(cores, 'core')}")
+    parts = [table(data["rows"]), f"({'; '.join(facts)})"]
     if path.with_suffix(".png").exists():
         parts.append(f"![{path.stem}](../benchmarks/results/{name}.png)")
     return "\n\n".join(parts)
@@ -81,7 +95,9 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
     "curves": lambda folder: _written(folder, "quality/curves", curves.table),
     "authors": lambda folder: _written(folder, "quality/authors", authors.table),
-    "plans": plans.written,
+    "plans": lambda folder: _written(folder, "sharding/plans", plans.table),
+    "meshes": lambda folder: _written(folder, "sharding/meshes", meshes.table),
+    "exchanges": lambda folder: _written(folder, "sharding/exchanges", exchanges.table),
     "lbfgs": lambda folder: _written(folder, "solve/lbfgs", solve.table),
 }
 

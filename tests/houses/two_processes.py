@@ -23,7 +23,8 @@ STEPS = 3
 def cases() -> dict[str, Callable[[], Any]]:
     import gradtx
 
-    found = {
+    specs = {"bias": ("model",), "kernel": ("data", "model")}
+    return {
         "adamw": lambda: gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10)),
         "clip": lambda: gradtx.chain(
             gradtx.clip_by_global_norm(0.5), gradtx.sgd(0.1, momentum=0.9)
@@ -32,13 +33,8 @@ def cases() -> dict[str, Callable[[], Any]]:
         "accumulate": lambda: gradtx.accumulate(gradtx.adamw(0.1), 2),
         "int8": lambda: gradtx.store(gradtx.adamw(0.1), "int8", min_size=1),
         "noise": lambda: gradtx.chain(gradtx.add_noise(0.1, 0.5, 1), gradtx.sgd(0.1)),
+        "zero": lambda: gradtx.sharding.zero(gradtx.adamw(0.1), specs, "data"),
     }
-    zero = getattr(gradtx.sharding, "zero", None)
-    if zero is not None:
-        found["zero"] = lambda: zero(
-            gradtx.adamw(0.1), {"bias": ("model",), "kernel": ("data", "model")}, "data"
-        )
-    return found
 
 
 def mesh_and_specs() -> tuple[Any, dict[str, Any]]:
