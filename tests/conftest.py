@@ -125,7 +125,7 @@ _SEED = "GRADTX_TESTS_SEED"
 _PARTS = 10
 _IN_PART = (
     *(f"tests/{name}/" for name in ("core", "docs", "golden", "houses", "interop", "oracles")),
-    *(f"tests/{name}/" for name in ("precision", "programs")),
+    *(f"tests/{name}/" for name in ("precision", "programs", "sharding")),
     *("tests/demo/test_command", "tests/demo/test_cli.py::test_a_schedule_is_drawn"),
     *("tests/laws/test_help.py::test_its_example_runs", "tests/laws/test_schedule"),
 )
