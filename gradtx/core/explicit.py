@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from gradtx.core.placing import full_spec, parts_of
+from gradtx.core.placing import full_spec, on_the_mesh, parts_of
 
 T = TypeVar("T")
 
@@ -34,7 +34,9 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
 
     def inside(arrays: dict[int, jax.Array]) -> T:
         given = [arrays.get(i, x) for i, x in enumerate(leaves)]
-        return function(*jax.tree.unflatten(treedef, given))
+        made = function(*jax.tree.unflatten(treedef, given))
+        # Eagerly, a constant lies on the first device, where JAX lets nothing join the mesh.
+        return on_the_mesh(made, arrays) if _is_eager(arrays) else made
 
     def place(x: Any) -> NamedSharding:
         sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
@@ -44,6 +46,10 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
     run: Any = jax.sharding.auto_axes(inside, out_sharding=jax.tree.map(place, like))
     made: T = run(arrays)
     return made
+
+
+def _is_eager(arrays: dict[int, jax.Array]) -> bool:
+    return not any(isinstance(x, jax.core.Tracer) for x in arrays.values())
 
 
 def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> NamedSharding:

@@ -187,3 +187,28 @@ def test_with_explicit_axes(example: Example) -> None:
         jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(last), strict=True
     ):
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim), jax.tree_util.keystr(path)
+
+
+@for_every(where=lambda e: is_first(e) and "value_fn" not in e.extra, slow=True)
+def test_eagerly_with_explicit_axes(example: Example) -> None:
+    """Nobody has to set the mesh for a step that is not compiled."""
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    if not hasattr(jax.sharding, "auto_axes"):
+        pytest.skip("needs a JAX that has `jax.sharding.auto_axes`")
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    tree = {k: jnp.asarray(RNG.uniform(0.5, 2, n), jnp.float32) for k, n in WIDE.items()}
+    gradient, tx = given(example, tree), example.make()
+    expected, _ = gradtx.step(tx, gradient, tx.init(tree), tree, **example.extra)
+
+    def divided(tree: Any, behind: int = 0) -> Any:
+        where = {k: NamedSharding(mesh, P(*[None] * behind, *s)) for k, s in BLOCKS.items()}
+        return jax.device_put(tree, where)
+
+    params = divided(tree)
+    state = tx.init(params)
+    grads = divided(gradient, int(bool(example.per_example)))
+    got, last = gradtx.step(tx, grads, state, params, **example.extra)
+    assert_same(got, expected, 1e-4)
+    for x, y in zip(jax.tree.leaves((got, last)), jax.tree.leaves((params, state)), strict=True):
+        assert jax.typeof(x) == jax.typeof(y)
