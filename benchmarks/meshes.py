@@ -71,9 +71,8 @@ class Trial:
         self.on_mesh = laid(self.params), [laid(grads, behind) for grads in self.grads]
         self.mesh, self.jax = mesh, jax
         self.tx = example.make()
-        if example.spreads:  # which is made for parameters that lie as these do
-            spread = importlib.import_module("gradtx").sharding.zero
-            self.tx = spread(self.tx.inner, self.on_mesh[0])
+        if example.spreads:  # it is made for parameters that lie otherwise
+            self.tx = self.tx.replace(params=self.on_mesh[0])
 
     def step(self, grads: Any, state: Any, params: Any) -> Any:
         """One step, with the gradients that are given or, of a search, those of its objective: by
