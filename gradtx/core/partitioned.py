@@ -6,18 +6,23 @@ functions that it cannot partition by itself. In JAX's explicit mode the types o
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 # Names of axes of a mesh, of which the first divide into the largest parts, and their sizes.
 Names = tuple[str, ...]
@@ -156,7 +161,9 @@ def run_on_shards(
         copies = [NamedSharding(own, _spec()) for _ in others]
 
         def each(arrays: Arrays, others: Arrays) -> Arrays:
-            return on_shards(arrays, others, divided, own.shape)
+            return _without_callers(
+                lambda arrays, others: on_shards(arrays, others, divided, own.shape), arrays, others
+            )
 
         return own, each, placed, (placed, copies)
 
@@ -176,6 +183,47 @@ def run_on_shards(
         on_tpu = _for_transformations(of_known(specs), hinted)
     results: Arrays = lax.platform_dependent(arrays, others, tpu=on_tpu, default=elsewhere)
     return results
+
+
+# -- where operations come from --------------------------------------------------------------------
+
+
+def _without_callers(function: Whole, arrays: Arrays, others: Arrays) -> Arrays:
+    """function(arrays, others), whose operations say where they come from and not who called.
+
+    XLA puts what a partitioner makes into a program that numbers its callers otherwise. Then they
+    may call each other in a circle, which the compiler, in jaxlib 0.10, follows for ever.
+    """
+    given = jax.tree.leaves((arrays, others))
+    flat = jax.make_jaxpr(function)(arrays, others)
+    return list(_callers_left_out().bind(*given, jaxpr=flat))
+
+
+@functools.cache
+def _callers_left_out() -> Any:
+    """A primitive, of arrays and of a jaxpr of them."""
+    from jax.extend.core import Primitive, jaxpr_as_fun  # with which JAX imports all of Pallas
+
+    def lowered(context: Any, *given: Any, jaxpr: ClosedJaxpr) -> Any:
+        lower = mlir.lower_fun(jaxpr_as_fun(jaxpr), multiple_results=True)
+        before = getattr(jax.config, _CALLERS)
+        jax.config.update(_CALLERS, False)  # type: ignore[no-untyped-call]
+        try:
+            return lower(context, *given)
+        finally:
+            jax.config.update(_CALLERS, before)  # type: ignore[no-untyped-call]
+
+    same: Any = Primitive("callers_left_out")
+    same.multiple_results = True
+    same.def_abstract_eval(lambda *_, jaxpr: jaxpr.out_avals)
+    mlir.register_lowering(same, lowered)
+    return same
+
+
+_CALLERS = "jax_include_full_tracebacks_in_locations"
+
+
+# -- for custom_partitioning -----------------------------------------------------------------------
 
 
 def _rule(arrays: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:
