@@ -212,13 +212,29 @@ def parted_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionS
 
 
 def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:
-    """A rule's state with its factors divided over the mesh that some of `like` lie on."""
+    """A rule's state with its factors divided over the mesh that some of `like` lie on; those of
+    vectors, which are vectors, lie as one of these of their length."""
     names = fields_of_factors(type(own)) if is_named_tuple(own) else ()
-    place = next((x for x in like if mesh_at(x) is not None), None)
-    if place is None or not names:
+    on_mesh = [x for x in like if mesh_at(x) is not None]
+    if not on_mesh or not names:
         return own
-    whole = {name: jax.tree.map(lambda x: parted(x, place), getattr(own, name)) for name in names}
-    return own._replace(**whole)
+    vectors = {np.shape(x): x for x in reversed(on_mesh) if np.ndim(x) == 1}
+
+    def placed(x: Any) -> Any:
+        # The diagonal of a vector's factor is worked on beside the vector, element by element.
+        own = vectors.get(np.shape(x))
+        return parted(x, on_mesh[0]) if own is None else _beside(x, own)
+
+    return own._replace(**{name: jax.tree.map(placed, getattr(own, name)) for name in names})
+
+
+def _beside(x: Any, like: Any) -> Any:
+    """x where `like`, of its shape and on a mesh, lies."""
+    if not isinstance(like, jax.core.Tracer):
+        return laid(x, like.sharding.mesh, like.sharding.spec)
+    sharding = jax.typeof(like).sharding
+    typed = AxisType.Explicit in sharding.mesh.axis_types
+    return laid(x, sharding.mesh, sharding.spec) if typed else alike(x, like)
 
 
 def _find_reshard() -> Any:
