@@ -41,7 +41,7 @@ PARAMS = tree(0, 0.2, 1.0)
 def moments(example: Example) -> tuple[str, ...]:
     """What `store` would encode, as field/leaf."""
     state = jax.eval_shape(example.make().init, PARAMS)
-    return tuple(x.label for x in _moments(state, PARAMS) if not x.is_factor)
+    return tuple(x.label for x in _moments(state, PARAMS) if not x.by_name)
 
 
 OPTIMIZERS = [
@@ -172,7 +172,7 @@ def test_one_step_from_the_float32_state(example: Example, name: str) -> None:
     one, many = update_of(example)
     grads = tree(99)
     exact, _ = one(grads, state, params)
-    labels = {x.where for x in _moments(state, params) if not x.is_factor}
+    labels = {x.where for x in _moments(state, params) if not x.by_name}
     chosen = dict.fromkeys(labels, FORMATS[name])
     decoded = stacked(
         [decode_state(encode_state(state, Storing(chosen, 0, t))) for t in range(SEEDS)]
@@ -227,7 +227,7 @@ def test_a_stored_run(example: Example, turn: int) -> None:
     saved = sum(
         (4 - BYTES[formats[f"^{x.label}$"]]) * x.x.size
         for x in _moments(plain, PARAMS)
-        if not x.is_factor
+        if not x.by_name
     )
     count = 4  # of store itself
     assert bytes_of(state) == bytes_of(plain) - saved + count
