@@ -149,6 +149,27 @@ def run_on_shards(
     if mesh.axis_types[0] == AxisType.Explicit:
         return of_known([jax.typeof(x).sharding.spec for x in arrays])(arrays, others)
 
+    elsewhere = _for_transformations(
+        _partitioned(on_shards, whole, divisions, arrays, others, made), whole
+    )
+    specs = [spec for spec in told if spec is not None]
+    on_tpu = hinted
+    if len(specs) == len(arrays):
+        on_tpu = _for_transformations(of_known(specs), hinted)
+    results: Arrays = lax.platform_dependent(arrays, others, tpu=on_tpu, default=elsewhere)
+    return results
+
+
+def _partitioned(
+    on_shards: OnShards,
+    whole: Whole,
+    divisions: Callable[[Sequence[PartitionSpec], Sizes], list[Division]],
+    arrays: Arrays,
+    others: Arrays,
+    made: Arrays,
+) -> Whole:
+    """on_shards as a function that XLA partitions: it says how it has divided these arrays."""
+
     @custom_partitioning
     def run(arrays: Arrays, others: Arrays) -> Arrays:
         return jax.jit(whole)(arrays, others)
@@ -176,13 +197,8 @@ def run_on_shards(
     known = "need_replication_factors" in inspect.signature(define).parameters
     whole_axes = {"need_replication_factors": kept} if known else {}
     define(partition, infer, sharding_rule=rule, **whole_axes)
-    elsewhere = _for_transformations(run, whole)
-    specs = [spec for spec in told if spec is not None]
-    on_tpu = hinted
-    if len(specs) == len(arrays):
-        on_tpu = _for_transformations(of_known(specs), hinted)
-    results: Arrays = lax.platform_dependent(arrays, others, tpu=on_tpu, default=elsewhere)
-    return results
+    partitioned: Whole = run
+    return partitioned
 
 
 # -- where operations come from --------------------------------------------------------------------

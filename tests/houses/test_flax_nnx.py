@@ -14,13 +14,12 @@ from .guests import OWN, STEPS, X, Y, assert_near, assert_same, every_twin, move
 nnx = pytest.importorskip("flax.nnx")
 
 
-# `nnx.Optimizer` hands a named tuple in a variable back as a mapping: formats of blocks are lost.
+LOST = pytest.mark.xfail(
+    strict=True, reason="nnx.Optimizer hands a named tuple back as a mapping: formats are lost"
+)
 every_own = pytest.mark.parametrize(
     "tx",
-    [
-        pytest.param(tx, marks=[pytest.mark.xfail(strict=True)] if name == "int8" else [], id=name)
-        for name, tx in OWN.items()
-    ],
+    [pytest.param(tx, marks=[LOST] if name == "int8" else [], id=name) for name, tx in OWN.items()],
 )
 
 
