@@ -3,9 +3,11 @@
 CHECKOUTS is a folder with clones, under their own names, of nikhilvyas/SOAP,
 facebookresearch/optimizers, evanatyourservice/kron_torch, KellerJordan/Muon and LIONS-EPFL/scion;
 what is missing is left out. Both sides have the same matrices, gradients and threads, and take
-turns step by step. A step that renews factors, bases or roots is *due*, the others are *quiet*; the
-mean is over 10 steps, of which one is due. On one core (``taskset -c 0 python ...``) times are
-those of the processor, which other programs hardly change, otherwise those of the clock.
+turns step by step, each awaited. A step that renews factors, bases or roots is *due*, the others
+are *quiet*; the mean is over 10 steps, of which one is due. On one core (``taskset -c 0 python
+...``) times are those of the processor, which other programs hardly change, otherwise those of the
+clock. Where JAX has a GPU, both run on it, and PyTorch, like JAX, multiplies float32 in TF32
+(``set_float32_matmul_precision("high")``). The results are written after every optimizer.
 """
 
 from __future__ import annotations
@@ -171,8 +173,11 @@ class Theirs:
     def __init__(self, build: Callable[[list[Any]], Torch], params: Any, grads: Sequence[Any]):
         import torch
 
+        self.on_gpu = jax.default_backend() == "gpu"
+        place = "cuda" if self.on_gpu else "cpu"
+
         def tensors(tree: Any) -> list[Any]:  # outputs first, as layers of PyTorch have it
-            return [torch.from_numpy(x.T.copy()) for x in jax.tree.leaves(tree)]
+            return [torch.from_numpy(x.T.copy()).to(place) for x in jax.tree.leaves(tree)]
 
         self.params = [torch.nn.Parameter(x) for x in tensors(params)]
         self.grads = list(map(tensors, grads))
@@ -182,9 +187,17 @@ class Theirs:
         """The seconds of one step."""
         for param, grad in zip(self.params, self.grads[index % len(self.grads)], strict=True):
             param.grad = grad.clone()  # some step in place on it
+        self._wait()
         began = now()
         self.optimizer.step()
+        self._wait()
         return now() - began
+
+    def _wait(self) -> None:
+        if self.on_gpu:
+            import torch
+
+            torch.cuda.synchronize()
 
 
 def compare(name: str, shapes: Shapes, periods: int, period: int) -> dict[str, Any]:
@@ -248,27 +261,30 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(cores())
+    torch.set_float32_matmul_precision("high")  # on CPU the same as "highest"
     sys.path[:0] = [str(options.checkouts / name) for name in REPOSITORIES]
     shapes, rows = blocks(options.width, options.layers), []
-    load = [os.getloadavg()[0]]
-    for name in options.optimizers:
-        try:
-            rows.append(compare(name, shapes, options.periods, options.period))
-        except ModuleNotFoundError as error:
-            print(f"{name}: left out: {error}", file=sys.stderr)
-            continue
-        print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    load.append(os.getloadavg()[0])
-    print(table(rows))
     pinned = "taskset -c 0 " if cores() == 1 else ""
     command = (
         f"{pinned}python -m benchmarks.authors CHECKOUTS --width {options.width}"
         f" --layers {options.layers} --periods {options.periods} --period {options.period}"
     )
-    about = f"the matrices of {options.layers} block of GPT-2 of width {options.width}"
+    several = "s" if options.layers > 1 else ""
+    about = f"the matrices of {options.layers} block{several} of GPT-2 of width {options.width}"
     versions = library_versions() | {"torch": torch.__version__}
-    facts = {"task": about, "load": load, "versions": versions}
-    write_rows(options.json, command, device_facts(jax.devices()[0]), rows, **facts)
+    load = [os.getloadavg()[0]]
+    for name in options.optimizers:
+        try:
+            rows.append(compare(name, shapes, options.periods, options.period))
+        except Exception as error:
+            if len(options.optimizers) == 1:
+                raise
+            print(f"{name}: left out: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
+        print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+        facts = {"task": about, "load": [*load, os.getloadavg()[0]], "versions": versions}
+        write_rows(options.json, command, device_facts(jax.devices()[0]), rows, **facts)
+    print(table(rows))
     print(f"\nwritten: {options.json.name}")
 
 
