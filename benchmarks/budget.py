@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -58,6 +59,13 @@ class DeviceResults(Results):
     copies: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     agreements: list[Agreement] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote."""
+        read: Any = super().read(path)
+        read.agreements = [Agreement(**row) for row in read.agreements]
+        return read
 
 
 def planned(plan: Sequence[Batch]) -> list[str]:

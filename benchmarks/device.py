@@ -44,7 +44,7 @@ from benchmarks.measure import QUEUED, Pace, copy_bandwidth, plain_copy_bandwidt
 from benchmarks.options import command, names
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES, Recipe
-from benchmarks.report import headline, stroke, text_table
+from benchmarks.report import headline, markdown_table, stroke, text_table
 from benchmarks.results import FOLDER, CaseResult, device_facts, library_versions, now
 from benchmarks.ways import WAYS
 
@@ -115,6 +115,9 @@ HEADER = [
     "parameters", "recipe", "against", "step ms", "ratio", "95% interval", "of copy", "host ms",
     "kernels", "bytes", "floor", "temps",
 ]  # fmt: skip
+
+# Of these, what the documentation shows.
+SHOWN = ("parameters", "recipe", "against", "step ms", "ratio", "of copy", "host ms", "kernels")
 
 LEGEND = """\
 Two numbers with a slash are gradtx / what it is measured against. ratio: the median of the ratios
@@ -193,6 +196,21 @@ def report(results: DeviceResults) -> str:
     failed = [f"failed: {c.set} {c.recipe}: {c.error}" for c in results.cases if c.error]
     left_out = [f"left out: {what}: {why}" for what, why in results.left_out.items()]
     return "\n\n".join([*parts, *(["\n".join(failed + left_out)] if failed + left_out else [])])
+
+
+def page(results: DeviceResults) -> str:
+    """A run as Markdown, for the documentation."""
+    rows = [dict(zip(HEADER, _row(x, results.copy_bandwidth), strict=True)) for x in results.good()]
+    commands = ", ".join(f"`{command}`" for command in results.commands)
+    checks = [f"{a.optimizer} {a.difference:.2g}" for a in results.agreements if a.error is None]
+    left_out = [f"{what} ({why})" for what, why in results.left_out.items()]
+    parts = [
+        f"**{headline(results)}** ({commands})",
+        markdown_table(SHOWN, [[row[name] for name in SHOWN] for row in rows]),
+        f"After {STEPS} steps the parameters differ from those of the CPU, relative to how far "
+        f"they moved, by: {', '.join(checks)}.",
+    ]
+    return "\n\n".join([*parts, *([f"Left out: {', '.join(left_out)}."] if left_out else [])])
 
 
 # -- the command line ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import (
     authors,
     curves,
+    device,
     exchanges,
     memory,
     meshes,
@@ -21,6 +22,7 @@ from benchmarks import (
     quality,
     solve,
 )
+from benchmarks.budget import DeviceResults
 from benchmarks.parameters import PARAMETER_SETS
 from benchmarks.recipes import RECIPES
 from benchmarks.report import headline, markdown_table, ratio_text
@@ -33,7 +35,7 @@ NONE_YET = "No results yet: `{}`."
 
 def _libraries(folder: Path) -> str:
     """The results of gradtx and Optax side by side."""
-    every = newest(folder)
+    every = newest(folder, Results)
     if not every:
         return NONE_YET.format("python -m benchmarks")
     return "\n\n".join(_section(results, folder) for results in every)
@@ -68,6 +70,12 @@ def _matrix(results: Results, what: str) -> str:
     return markdown_table(["", *(PARAMETER_SETS[s].title for s in sets)], rows)
 
 
+def _devices(folder: Path) -> str:
+    """The results of `benchmarks.device`."""
+    every = newest(folder / "device", DeviceResults)
+    return "\n\n".join(map(device.page, every)) or NONE_YET.format("python -m benchmarks.device")
+
+
 def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:
     """The table of a smaller benchmark, and its picture if there is one."""
     path = folder / f"{name}.json"
@@ -78,8 +86,9 @@ def _written(folder: Path, name: str, table: Callable[[list[dict[str, Any]]], st
     about = f"{data['task']}. " if "task" in data else ""
     facts = [f"{about}`{data['command']}`", versions]
     if "device" in data:  # what is exact does not depend on it
-        cores = data["device"]["cores"]
-        facts.insert(1, f"{data['device']['processor']}, {plural(cores, 'core')}")
+        where = data["device"]
+        gpu = f"{where['kind']}, " if where["platform"] == "gpu" else ""
+        facts.insert(1, f"{gpu}{where['processor']}, {plural(where['cores'], 'core')}")
     parts = [table(data["rows"]), f"({'; '.join(facts)})"]
     if path.with_suffix(".png").exists():
         parts.append(f"![{path.stem}](../benchmarks/results/{name}.png)")
@@ -94,7 +103,9 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "memory": lambda folder: _written(folder, "precision/memory-gpt2", memory.table),
     "quality": lambda folder: _written(folder, "precision/quality", quality.table),
     "curves": lambda folder: _written(folder, "quality/curves", curves.table),
+    "device": _devices,
     "authors": lambda folder: _written(folder, "quality/authors", authors.table),
+    "authors-gpu": lambda folder: _written(folder, "quality/authors-nvidia-h200", authors.table),
     "plans": lambda folder: _written(folder, "sharding/plans", plans.table),
     "meshes": lambda folder: _written(folder, "sharding/meshes", meshes.table),
     "exchanges": lambda folder: _written(folder, "sharding/exchanges", exchanges.table),

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
     import jax
@@ -184,7 +184,7 @@ class Results:
         unfinished.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> Results:
+    def read(cls, path: Path) -> Self:
         """Read what `write` wrote."""
         data = json.loads(path.read_text())
         for row in data["cases"]:
@@ -273,8 +273,11 @@ def write_rows(
     path.write_text(json.dumps(_rounded({**heading, **facts, "rows": rows}), indent=1) + "\n")
 
 
-def newest(folder: Path) -> list[Results]:
+R = TypeVar("R", bound=Results)
+
+
+def newest(folder: Path, kind: type[R]) -> list[R]:
     """The newest results of each kind of device, CPU first; none on tiny sizes."""
-    every = [r for r in map(Results.read, sorted(folder.glob("*.json"))) if not r.quick]
+    every = [r for r in map(kind.read, sorted(folder.glob("*.json"))) if not r.quick]
     found = {r.device["kind"]: r for r in sorted(every, key=lambda r: r.date)}
     return sorted(found.values(), key=lambda r: (r.device["platform"] != "cpu", r.device["kind"]))

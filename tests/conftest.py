@@ -181,7 +181,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 # -- which worker tries them ---------------------------------------------------------------------
 
-_TARGETS = ("h100", "v5e", "cpu")  # each with a compiler that takes long to start
+_TARGETS = ("h100", "h200", "v5e", "cpu")  # each with a compiler that takes long to start
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -190,55 +190,69 @@ def _reciprocal(scales: jax.Array) -> jax.Array:
 # (Eight rather than ten makes powers shifts of a float's exponent.)
 
 
-def _power_of_two(exponent: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type((exponent + 127) << 23, np.float32)
+# A float32 counts so too: 2^d (1 + s) has d in its exponent and s in its mantissa. V triples the
+# one where it stands and stretches the other. A step on a GPU would otherwise compute for longer
+# than it moves memory, and XLA, which weighs the one against the other, would store moments in
+# float32.
+
+_INTEGERS = np.float32(2**23)  # from here on the mantissa of a float is an integer
 
 
-def _exponent(x: jax.Array) -> jax.Array:
-    """floor(log2(x)) of a positive float32, int32."""
-    return (lax.bitcast_convert_type(x, np.int32) >> 23) - 127
+def _bits(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, np.int32)
+
+
+def _float(bits: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(bits, np.float32)
+
+
+def _times(exponent: int) -> np.int32:
+    """What to add to a float's bits to multiply it by 2^exponent."""
+    return np.int32(exponent * 2**23)
 
 
 def _position(fraction: jax.Array, bits: int) -> jax.Array:
     """V^-1: the real-valued position of a magnitude on the scale, from 1 to 2^bits."""
-    fraction = jnp.maximum(fraction, np.float32(8.0**-bits))
-    d = (((_exponent(fraction) + 3 * bits) * 43691) >> 17).astype(np.int32)  # a division by 3
-    s = (fraction * _power_of_two(3 * (bits - d)) - 1) * np.float32(1 / 7)
-    return _power_of_two(d) * (1 + s)
+    x = _bits(jnp.maximum(fraction, np.float32(8.0**-bits)))
+    d = (((x >> 23) - (127 - 3 * bits)) * 43691) >> 17  # a division by 3
+    inside = _float(x + _times(3 * bits) - d * _times(3))  # 1 + 7 s
+    return _float(_bits((inside - 1) * np.float32(1 / 7) + 1) + d * _times(1))
 
 
 def _value(position: jax.Array, bits: int) -> jax.Array:
     """V."""
-    d = _exponent(position)
-    s = position * _power_of_two(-d) - 1
-    return _power_of_two(3 * (d - bits)) * (1 + 7 * s)
+    x = _bits(position)
+    d = (x & _times(255)) - _times(127)  # in its place
+    return _float(3 * d + _times(127 - 3 * bits)) * (7 * _float(x - d) - 6)
 
 
 def _encode_dynamic(
     bits: int, blocks: jax.Array, scales: jax.Array, dither: jax.Array | None
 ) -> jax.Array:
     """Codes, integers from 0 to 2^bits - 1. A signed code has its sign in the highest bit."""
-    fraction = jnp.abs(blocks) * _reciprocal(scales)
-    unsigned = scales < 0
     top = 2 ** (bits - 1)
+
+    def of(unsigned: float, signed: float) -> jax.Array:  # a number for each block
+        return jnp.where(scales < 0, np.float32(unsigned), np.float32(signed))
+
+    fraction = jnp.abs(blocks) * _reciprocal(scales)
     position = _position(fraction, bits)
-    signed = jnp.where(position > 4, position / 2, 1 + fraction * 8.0 ** (bits - 2))
-    position = jnp.where(unsigned, position, signed)
+    linear = 1 + fraction * np.float32(8.0 ** (bits - 2))  # towards 0, at position 1
+    position = jnp.where(position > of(0, 4), position * of(1, 0.5), linear)
     step = 0.5 if dither is None else dither
-    whole = jnp.minimum(jnp.floor(position + step), jnp.where(unsigned, 2 * top, top))
-    sign = jnp.where(unsigned | (blocks >= 0), 0, top)
-    return whole.astype(np.int32) - 1 + sign
+    whole = jnp.minimum(jnp.floor(position + step), of(2 * top, top))
+    codes = _bits(whole + (_INTEGERS - 1)) & (2 * top - 1)
+    return codes + jnp.where(blocks < of(-np.inf, 0), np.int32(top), np.int32(0))
 
 
 def _decode_dynamic(bits: int, codes: jax.Array, scales: jax.Array) -> jax.Array:
     codes = codes.astype(np.int32)
-    top = 2 ** (bits - 1)
-    unsigned = scales < 0
-    negative = ~unsigned & (codes >= top)
-    position = (jnp.where(negative, codes - top, codes) + 1).astype(np.float32)
-    value = _value(jnp.where(unsigned, position, 2 * position), bits)
-    value = jnp.where(unsigned | (position > 1), value, 0)
-    return jnp.where(negative, -value, value) * jnp.abs(scales)
+    signed = (scales >= 0).astype(np.int32)
+    sign = codes & (signed << (bits - 1))
+    magnitude = codes ^ sign
+    value = _value(((magnitude + 1) << signed).astype(np.float32), bits)
+    value = jnp.where(magnitude >= signed, value, 0) * jnp.abs(scales)
+    return _float(_bits(value) ^ (sign << (32 - bits)))
 
 
 def _pack(codes: jax.Array) -> tuple[jax.Array, jax.Array | None]:

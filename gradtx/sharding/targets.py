@@ -1,24 +1,26 @@
 """The devices to compile for. None has to be there: XLA's compilers take a description of one.
 
-A target is "cpu", "h100", "h100x8", or a TPU: "v5e" for one chip, "v5e:4x4" for as many.
+A target is "cpu", "h100", "h100x8", the same of "h200", or a TPU: "v5e" for one chip, "v5e:4x4"
+for as many.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import os
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 from jax.experimental import topologies
 
 Platform = Literal["cpu", "cuda", "tpu"]
 
-EXAMPLES = ("cpu", "h100", "h100x8", "v5e", "v5e:4x4")
+EXAMPLES = ("cpu", "h100", "h100x8", "h200", "v5e", "v5e:4x4")
 
 # What JAX and libtpu have to find when they are imported.
 ENVIRONMENT: dict[Platform, dict[str, str]] = {
@@ -36,11 +38,26 @@ ENVIRONMENT: dict[Platform, dict[str, str]] = {
     },
 }
 
-# A GpuTargetConfigProto, from NVIDIA's data sheet of the H100 SXM and its limits for compute
-# capability 9.0.
-_H100 = """
+
+class _Memory(NamedTuple):
+    """What tells one GPU of compute capability 9.0 from another: their processors are the same, and
+    XLA weighs what it computes against what it moves. size, cache: bytes; bandwidth: bytes/s."""
+
+    size: int
+    bandwidth: int
+    cache: int
+
+
+# NVIDIA's data sheets of the H100 SXM and the H200 SXM.
+_GPUS = {
+    "h100": _Memory(84929347584, 3352320000000, 52428800),
+    "h200": _Memory(150754820096, 4800000000000, 62914560),
+}
+
+# A GpuTargetConfigProto, from the same and the limits of compute capability 9.0.
+_HOPPER = """
 platform_name: "CUDA"
-device_description_str: "NVIDIA H100 80GB HBM3"
+device_description_str: "NVIDIA %(name)s"
 runtime_version { major: 12 minor: 8 patch: 0 }
 dnn_version_info { major: 9 minor: 8 patch: 0 }
 gpu_device_info {
@@ -48,9 +65,9 @@ gpu_device_info {
   core_count: 132
   fpus_per_core: 128
   clock_rate_ghz: 1.98
-  device_memory_size: 84929347584
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
+  device_memory_size: %(size)d
+  memory_bandwidth: %(bandwidth)d
+  l2_cache_size: %(cache)d
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
   shared_memory_per_core: 233472
@@ -82,12 +99,12 @@ class Target:
         """
         if name == "cpu":
             return cls(name, "cpu")
-        if match := re.fullmatch(r"h100(?:x([1-9]\d*))?", name):
+        if match := re.fullmatch(rf"(?:{'|'.join(_GPUS)})(?:x([1-9]\d*))?", name):
             return cls(name, "cuda", (int(match[1]),) if match[1] else None)
         if match := re.fullmatch(r"v\d+[a-z]*(?::([1-9]\d*(?:x[1-9]\d*){1,2}))?", name):
             return cls(name, "tpu", tuple(map(int, match[1].split("x"))) if match[1] else None)
         raise ValueError(
-            f"no target {name!r}; there are {', '.join(EXAMPLES)}, other numbers of H100s and "
+            f"no target {name!r}; there are {', '.join(EXAMPLES)}, other numbers of GPUs and "
             f"other TPUs, as 'v5p:2x2x4'"
         )
 
@@ -110,9 +127,14 @@ class Target:
         if self.platform == "cpu":
             return jax.devices("cpu")[:1]
         if self.platform == "cuda":
-            _need("jax_cuda12_plugin", "jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12")
+            if not importlib.util.find_spec("jax_cuda13_plugin"):
+                _need(
+                    "jax_cuda12_plugin", "jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12"
+                )
+            gpu = self.name.partition("x")[0]
+            config = _HOPPER % {"name": gpu.upper(), **_GPUS[gpu]._asdict()}
             topology = topologies.get_topology_desc(
-                "H100", "cuda", topology=f"1x1x{self.count}", target_config=_H100
+                gpu.upper(), "cuda", topology=f"1x1x{self.count}", target_config=config
             )
         else:
             libtpu = _need("libtpu", "libtpu")

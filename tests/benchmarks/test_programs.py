@@ -63,7 +63,7 @@ def test_lists(capsys):
 @pytest.mark.parametrize(
     ("arguments", "known"),
     [
-        (("--target", "h200"), "v5e:4x4"),
+        (("--target", "h300"), "v5e:4x4"),
         (("--recipes", "nonsense"), "state_int8"),
         (("--sets", "nonsense"), "resnet50"),
     ],
@@ -83,8 +83,14 @@ def test_unknown_names_list_the_known_ones(arguments, known, capsys):
 @pytest.mark.parametrize(
     ("name", "platform", "count"),
     [
-        *zip(EXAMPLES, ("cpu", "cuda", "cuda", "tpu", "tpu"), (1, 1, 8, 1, 16), strict=True),
+        *zip(
+            EXAMPLES,
+            ("cpu", "cuda", "cuda", "cuda", "tpu", "tpu"),
+            (1, 1, 8, 1, 1, 16),
+            strict=True,
+        ),
         ("h100x2", "cuda", 2),
+        ("h200x4", "cuda", 4),
         ("v5p:2x2x4", "tpu", 16),
     ],
 )

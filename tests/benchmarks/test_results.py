@@ -114,7 +114,7 @@ def test_newest_of_each_device(tmp_path):
     sample("gpu").write(tmp_path / "gpu.json")
     sample(date="2025-01-01T00:00+00:00").write(tmp_path / "b.json")
     sample(date="2025-02-01T00:00+00:00").write(tmp_path / "a.json")
-    found = newest(tmp_path)
+    found = newest(tmp_path, Results)
     assert [(r.device["platform"], r.date[:7]) for r in found] == [
         ("cpu", "2025-02"),
         ("gpu", "2025-01"),
