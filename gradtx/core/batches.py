@@ -158,11 +158,18 @@ class _Call(NamedTuple):
 _MISSING = object()
 
 
-def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
-    """function(batch), which calls LAPACK, on CPU with one element of the batch at a time.
+# Of a matrix, from which on a GPU decomposes one after another: cuBLAS's QR of a batch, which jaxlib
+# calls for up to 128 n rows of n matrices, is made for small ones. PyTorch changes over there too.
+_ROWS = 256
 
-    jaxlib divides a batch among the threads of XLA, and has one of these threads wait for them: as
-    many such calls at once as there are threads wait forever. It does not divide a single matrix.
+
+def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
+    """function(batch), which calls LAPACK or its like, with one element of the batch at a time on a
+    CPU, and if it has more than `_ROWS` rows on a GPU.
+
+    On a CPU jaxlib divides a batch among the threads of XLA, and has one of these threads wait for
+    them: as many such calls at once as there are threads wait forever. It does not divide a single
+    matrix.
     """
 
     def in_turn(x: jax.Array) -> jax.Array:
@@ -171,7 +178,10 @@ def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> 
 
     if len(batch) < 2:
         return function(batch)
-    made: jax.Array = lax.platform_dependent(batch, cpu=in_turn, default=function)
+    gpu = in_turn if batch.shape[1] > _ROWS else function
+    made: jax.Array = lax.platform_dependent(
+        batch, cpu=in_turn, cuda=gpu, rocm=gpu, default=function
+    )
     return made
 
 

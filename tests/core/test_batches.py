@@ -131,6 +131,19 @@ def test_lapack_has_one_matrix_at_a_time(name: str, swept: bool) -> None:
     assert set(lengths) == {"1"}
 
 
+@pytest.mark.parametrize(("rows", "length"), [(64, "8"), (300, "1")])
+def test_large_matrices_are_decomposed_one_after_another_on_a_gpu(rows: int, length: str) -> None:
+    """jaxlib would hand them to the solver for batches of small ones."""
+
+    def step(x: jax.Array) -> jax.Array:
+        return batches.undifferentiated(lambda x: jnp.linalg.qr(x)[0], x)
+
+    x = jax.ShapeDtypeStruct((8, rows, rows), jnp.float32)
+    program = jax.jit(step).trace(x).lower(lowering_platforms=("cuda",)).as_text()
+    found = re.findall(rf"@cusolver_geqrf_ffi.*?: \(tensor<(?:(\d+)x)?{rows}x{rows}xf32>", program)
+    assert {one or "1" for one in found} == {length}
+
+
 def test_decompositions_of_a_batch_are_those_of_its_matrices() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 5))
 

@@ -266,12 +266,13 @@ def test_wrappers_move_no_more_than_was_reached(
 
 # Bytes of a quiet step, and of one in which bases, roots or factors are due. On an H100 a quiet
 # step of SOAP is at its floor: four rotations (48), two Gram matrices (16), the factors (24), the
-# moments (24) and the parameters (12); XLA:CPU makes the moments in a loop for each.
+# moments (24) and the parameters (12); XLA:CPU makes the moments in a loop for each. Matrices that
+# are decomposed one after another are taken out of a batch and put back, 16 bytes.
 NOW_AND_THEN = {
     ("h100", "soap"): (124, 320.2),
-    ("h100", "shampoo"): (120.1, 240.2),
+    ("h100", "shampoo"): (120.1, 256.2),
     ("h100", "kron"): (92.1, 420.3),
-    ("cpu", "soap"): (136, 348.2),
+    ("cpu", "soap"): (136, 364.2),
     ("cpu", "shampoo"): (156, 352.2),
     ("cpu", "kron"): (84, 534.3),
 }
