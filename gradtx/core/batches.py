@@ -158,8 +158,8 @@ class _Call(NamedTuple):
 _MISSING = object()
 
 
-# Of a matrix, from which on a GPU decomposes one after another: cuBLAS's QR of a batch, which jaxlib
-# calls for up to 128 n rows of n matrices, is made for small ones. PyTorch changes over there too.
+# Above so many rows a GPU decomposes matrices one after another: cuBLAS's QR of a batch, which jaxlib
+# takes for up to 128 n rows of n matrices, is made for small ones. PyTorch has the same limit.
 _ROWS = 256
 
 
