@@ -158,8 +158,8 @@ class _Call(NamedTuple):
 _MISSING = object()
 
 
-# Above so many rows a GPU decomposes matrices one after another: cuBLAS's QR of a batch, which jaxlib
-# takes for up to 128 n rows of n matrices, is made for small ones. PyTorch has the same limit.
+# Above so many rows a GPU decomposes matrices one after another: for n matrices of up to 128 n rows
+# jaxlib takes cuBLAS's QR of a batch, which is made for small ones. PyTorch has the same limit.
 _ROWS = 256
 
 
