@@ -25,6 +25,7 @@ import jax  # noqa: E402
 import jax.experimental  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 if not hasattr(jax, "enable_x64"):  # its name until JAX 0.8
@@ -79,12 +80,31 @@ def pytest_configure(config: pytest.Config) -> None:
     the time of the tests. `JAX_ENABLE_COMPILATION_CACHE=0` compiles everything afresh."""
     # Here, and before the workers start: one that starts after midnight draws the same.
     os.environ.setdefault(_SEED, datetime.date.today().isoformat())
+    _share_contexts()
     if folder := _folder_of_programs():
         if not hasattr(config, "workerinput"):
             _forget_old_programs(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _share_contexts(programs: int = 200) -> None:
+    """Have JAX lower so many programs in one MLIR context. It makes one for each, with all
+    dialects, which takes longer than the programs of most tests do, and keeps it: that is a third
+    of the time of tests that compile nothing anew, and most of their memory."""
+    make = getattr(mlir, "make_ir_context", None)
+    if make is None:  # it is internal
+        return
+    number = itertools.count()
+    kept: list[Any] = []
+
+    def shared() -> Any:
+        if next(number) % programs == 0:
+            kept[:] = [make()]
+        return kept[0]
+
+    mlir.make_ir_context = shared
 
 
 @pytest.fixture(scope="module")
