@@ -336,7 +336,7 @@ def _add_plan(commands: _Commands) -> None:
             "Say what a training step of optimizers needs on each device of a mesh, which need\n"
             "not be there: the bytes of parameters, gradients and state, and, with a target, the\n"
             "temporary bytes and collectives of the program that the target's compiler makes.\n"
-            "It needs libtpu for a TPU, and for an H100 jax-cuda12-plugin, jax-cuda12-pjrt and\n"
+            "It needs libtpu for a TPU, and for a GPU jax-cuda12-plugin, jax-cuda12-pjrt and\n"
             "nvidia-cuda-nvcc-cu12, and no accelerator.\n\n"
             "Layers are stacked. The layout says how matrices lie: replicated, divided over the\n"
             "axis model (tensor), or over model and data (full). The gradients lie as the\n"
@@ -379,7 +379,7 @@ def _add_plan(commands: _Commands) -> None:
         help="spread the state over this axis too, or over several, as ZeRO-1 does",
     )
     parser.add_argument(
-        "--target", metavar="DEVICES", help="h100x8, v5e:4x4, v5p:8x8x16 and the like"
+        "--target", metavar="DEVICES", help="h100x8, h200x8, v5e:4x4, v5p:8x8x16 and the like"
     )
     parser.add_argument(
         "--dtype", default="float32", help="of the parameters and gradients (default: float32)"

@@ -142,7 +142,7 @@ _SEED = "GRADTX_TESTS_SEED"
 
 
 # Where of the parameters of a test one in so many is tried, if no mark `one_in` says how many.
-_PARTS = 10
+_PARTS = 14
 _IN_PART = (
     *(f"tests/{name}/" for name in ("core", "docs", "golden", "houses", "interop", "oracles")),
     *(f"tests/{name}/" for name in ("precision", "programs", "sharding")),

@@ -80,8 +80,8 @@ def plan(
         params: the parameters, or their shapes, each with a `NamedSharding` of one mesh, which may
             be an `AbstractMesh`: `models.parameters` has those of well-known models.
         zero: an axis of the mesh over which the state is spread too, or several, as by `zero`.
-        target: what to compile for: "h100x8", "v5e:4x4", "v5p:8x8x16" and the like, with as many
-            devices as the mesh has; it needs `pip install libtpu`, or for an H100
+        target: what to compile for: "h100x8", "h200x8", "v5e:4x4" and the like, with as many
+            devices as the mesh has; it needs `pip install libtpu`, or for a GPU
             jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12. None: nothing is compiled.
 
     Raises: ValueError if a parameter has no sharding, the target is not known or has another number
