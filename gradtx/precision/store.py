@@ -121,9 +121,9 @@ def store(
     | `int8`       | 22.5 | 28.1 (16.1) |
     | `int4`       | 20   | 26.1 (14.1) |
 
-    These are bytes, not times: a GPU computes codes for longer than it moves them. On an H200 a step
-    of "int8" took 1.3 to 1.9 times that of float32 state, before codes took fewer operations, and
-    one of "bfloat16" 0.75 to 1.05.
+    These are bytes, not times: a GPU computes codes for longer than it moves them. On an H200 a
+    step of "int8" took 1.3 to 1.9 times that of float32 state, before codes took fewer operations,
+    and one of "bfloat16" 0.75 to 1.05.
 
     On TPU this is a Pallas kernel, in which the operations of `inner` themselves run on tiles of a
     leaf, on a mesh on the tiles of each shard. A leaf gets one if it is a vector, or its last axis
