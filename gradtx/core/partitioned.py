@@ -13,16 +13,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-
-if TYPE_CHECKING:
-    from jax.extend.core import ClosedJaxpr
 
 # Names of axes of a mesh, of which the first divide into the largest parts, and their sizes.
 Names = tuple[str, ...]
@@ -218,7 +216,6 @@ def _without_callers(function: Whole, arrays: Arrays, others: Arrays) -> Arrays:
 @functools.cache
 def _callers_left_out() -> Any:
     """A primitive, of arrays and of a jaxpr of them."""
-    from jax.extend.core import Primitive, jaxpr_as_fun  # with which JAX imports all of Pallas
 
     def lowered(context: Any, *given: Any, jaxpr: ClosedJaxpr) -> Any:
         lower = mlir.lower_fun(jaxpr_as_fun(jaxpr), multiple_results=True)

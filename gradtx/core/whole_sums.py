@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from gradtx.core.leaves import at, shown
 from gradtx.core.manual import EACH_SHARD, SCOPE, varies_over
-
-if TYPE_CHECKING:
-    from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 
 def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
@@ -32,7 +30,6 @@ def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
     traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
     if not any(varies_over(leaves[i]) for i in traced):
         return function(*trees)
-    from jax.extend.core import jaxpr_as_fun  # with which JAX imports all of Pallas
 
     def of_arrays(*arrays: jax.Array) -> Any:
         known = dict(zip(traced, arrays, strict=True))
@@ -97,8 +94,6 @@ _WAYS_OUT = (
 
 def _values(jaxpr: ClosedJaxpr | Any, given: Sequence[_Value], name: str) -> list[_Value]:
     """Of what a traced function returns."""
-    from jax.extend.core import Literal
-
     inside = getattr(jaxpr, "jaxpr", jaxpr)
     known: dict[Any, _Value] = dict(zip(inside.invars, given, strict=True))
 

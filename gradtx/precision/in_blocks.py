@@ -7,8 +7,10 @@ be run so is read from the rules' jaxpr: the part that works element by element.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -53,16 +55,21 @@ def _is_on_a_mesh(given: Given) -> bool:
     )
 
 
+def load_kernel() -> ModuleType:
+    """The form for TPU. Pallas takes longer to import than all of gradtx, and imported during the
+    first trace of a step it makes JAX, from 0.12 on, trace and compile the step once more: it adds
+    to the settings that a trace depends on."""
+    return importlib.import_module("gradtx.precision.kernel")
+
+
 def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
     """The form for TPU, if there is one."""
-    # Pallas takes longer to import than all of gradtx.
-    from gradtx.precision.kernel import can_run_in_kernel, run_in_kernel
-
+    module = load_kernel()
     # XLA for TPU does not divide a kernel: each device would be sent all of the leaf. In a
     # `jax.shard_map` the leaf is a shard.
-    if _is_on_a_mesh(given) or not can_run_in_kernel(what, given):
+    if _is_on_a_mesh(given) or not module.can_run_in_kernel(what, given):
         return None
-    return partial(run_in_kernel, what)
+    return partial(module.run_in_kernel, what)
 
 
 @_on_platform.defjvp

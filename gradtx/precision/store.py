@@ -45,6 +45,7 @@ from gradtx.core.state import (
 from gradtx.core.step import Step
 from gradtx.core.transformation import TransformationLike
 from gradtx.precision.formats import FORMATS, Format, FormatName
+from gradtx.precision.in_blocks import load_kernel
 from gradtx.precision.stored import (
     Storing,
     decode_state,
@@ -168,6 +169,8 @@ def store(
     References: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861
     """
     patterns = _patterns(format)
+    if kernel:
+        load_kernel()
 
     def init(params: Params, step: Step, inner: Inner) -> StoreState:
         state = inner.init()
