@@ -159,7 +159,7 @@ _MISSING = object()
 
 
 # Above so many rows a GPU decomposes matrices one after another: for n matrices of up to 128 n rows
-# jaxlib takes cuBLAS's QR of a batch, which is made for small ones. PyTorch has the same limit.
+# jaxlib takes cuBLAS's QR of a batch, which is made for small ones. The limit is not measured.
 _ROWS = 256
 
 
