@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import makes
 from gradtx.core.dtypes import cast, compute_dtype
-from gradtx.core.explicit import everywhere, on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import at
-from gradtx.core.placing import parted
+from gradtx.core.meshes.explicit import everywhere, on_auto_axes
+from gradtx.core.meshes.placing import parted
 from gradtx.core.problem import seen_as
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates

@@ -28,22 +28,24 @@ boolean per leaf; a *row* is the state of one leaf. The journey of one update:
                       `training_step` both are one call: a wrapper that hands on its inner updates
                       may apply them itself (`Inner.emit`).
 
-The other files: `kinship` makes a transformation an instance of Optax's class. `decorators` turns
-functions into definitions, of values whose classes are in `per_leaf`, `per_tree` (both built on
-`ruled`) and `recipe`. `place` checks which links come first or last. On a mesh of devices `placing`
-puts a state where its parameters lie, `explicit` runs an update where types say how arrays are
-divided, `partitioned`, `matrix_plans` and `shares` divide work on whole matrices as XLA or `told`
-says that these lie, `elsewhere` says which argument of an update lies on other devices than the
-rest, and inside `jax.shard_map` `manual` names what is traced and `whole_sums` refuses sums over
-pieces. `schedule` and `arithmetic` are hyperparameters that depend on the step. `origin` recognises
-the states of other libraries. `problem` translates the arguments that describe the objective for a
-wrapper's inner transformation. Rules share formulas in `numerics` and `norms`, and `batches` makes
-one call for many leaves. `finite`, `holding` and `opaque` steer XLA: skipped steps, occasional
-steps, scalars that it must not constant-fold; `skipping` tells from states which calls took a step;
-`launches` makes it run small leaves many at a time on a GPU. `elementwise` reads from a traced
-function what may be run on pieces of arrays. `reading` reads back what values print, `config`
-writes them as plain data, and `known` finds the definitions of users by name. `exports` lists a
-package's public names; `renamed` keeps last release's names working.
+The other files:
+
+-   The classes of values are in `per_leaf` and `per_tree` (both built on `ruled`) and `recipe`, and
+    `decorators` turns functions into definitions of them. `kinship` makes a transformation an
+    instance of Optax's class.
+-   Values as text and data: `printing` prints them, `reading` reads back what they print, `config`
+    writes them as plain data, and `known` finds the definitions of users by name. `documentation`
+    is what `help` shows of a definition, with what `arguments` says of those that many share.
+-   Hyperparameters that depend on the step: `schedule` and `arithmetic`.
+-   Rules share formulas in `numerics` and `norms`, and `batches` makes one call for many leaves.
+-   Between links: `place` checks which come first or last, `problem` translates the arguments that
+    describe the objective for a wrapper's inner transformation, `skipping` tells from states which
+    calls took a step, and `origin` recognises the states of other libraries.
+-   Steering XLA: `finite` (skipped steps), `holding` (occasional steps), `opaque` (scalars that it
+    must not constant-fold), `launches` (small leaves, many at a time on a GPU). `elementwise` reads
+    from a traced function what may be run on pieces of arrays.
+-   `meshes` has a guide of its own: many devices.
+-   `exports` lists a package's public names; `renamed` keeps last release's names working.
 """
 
 from gradtx.core import arithmetic as _arithmetic  # noqa: F401  (the operators of schedules)

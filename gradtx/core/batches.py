@@ -16,15 +16,15 @@ from jax.custom_batching import custom_vmap
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.tree_util import PyTreeDef
 
-from gradtx.core.matrix_plans import DECOMPOSITION, Hints, Plan, Work, expected
-from gradtx.core.opaque import opaque
-from gradtx.core.partitioned import (
+from gradtx.core.meshes.matrix_plans import DECOMPOSITION, Hints, Plan, Work, expected
+from gradtx.core.meshes.partitioned import (
     Arrays,
     Division,
     Sizes,
     mesh_of,
     run_on_shards,
 )
+from gradtx.core.opaque import opaque
 
 # The elements of a batch, unless one operand alone has more. Batches save kernels where operands
 # are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as

@@ -33,7 +33,7 @@ from gradtx.core.dtypes import (
 )
 from gradtx.core.leaf_states import Row, leaf_state, row_of
 from gradtx.core.leaves import describe
-from gradtx.core.manual import manual_axes, named
+from gradtx.core.meshes.manual import manual_axes, named
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import INSTEAD, show_class, show_state
 from gradtx.core.problem import Extra

@@ -12,7 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.dtypes import Scalar, cast, complex_dtype, real_dtype
-from gradtx.core.placing import alike, seen_alike
+from gradtx.core.meshes.placing import alike, seen_alike
 
 
 def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:

@@ -34,7 +34,7 @@ from gradtx.core.leaves import (
     path_words,
     values_needed,
 )
-from gradtx.core.manual import named
+from gradtx.core.meshes.manual import named
 from gradtx.core.opaque import opaque
 from gradtx.core.origin import StateError
 from gradtx.core.place import Place

@@ -35,10 +35,10 @@ from gradtx.core.leaves import (
     value_at,
     values_needed,
 )
-from gradtx.core.manual import named
+from gradtx.core.meshes.manual import named
+from gradtx.core.meshes.placing import factors_parted, trees_alike
 from gradtx.core.origin import in_classes_of
 from gradtx.core.place import Place
-from gradtx.core.placing import factors_parted, trees_alike
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.tree_util import GetAttrKey, keystr
 
-from gradtx.core.explicit import explicit_mesh, on_auto_axes
 from gradtx.core.flat_updates import FlatUpdates, Selection
+from gradtx.core.meshes.explicit import explicit_mesh, on_auto_axes
+from gradtx.core.meshes.placing import on_the_mesh
+from gradtx.core.meshes.told import telling_types
 from gradtx.core.origin import StateError, in_classes_of, located_in
 from gradtx.core.place import Place, check_places
-from gradtx.core.placing import on_the_mesh
 from gradtx.core.problem import Extra
 from gradtx.core.schedule import Schedule, ScheduleError
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.told import telling_types
 
 if TYPE_CHECKING:
     from gradtx.core.transformation import GradientTransformation, Link

@@ -13,21 +13,21 @@ import jax
 from gradtx.core import run
 from gradtx.core.definition import Definition, makes
 from gradtx.core.dtypes import cast, is_inexact, widen_tree
-from gradtx.core.elsewhere import check_together
 from gradtx.core.flat_updates import FlatUpdates, Selection
 from gradtx.core.hyperparameters import Instance
 from gradtx.core.kinship import KinOfOptax
-from gradtx.core.manual import manual_axes, named
 from gradtx.core.mask import Mask
+from gradtx.core.meshes.elsewhere import check_together
+from gradtx.core.meshes.manual import manual_axes, named
+from gradtx.core.meshes.placing import trees_alike
+from gradtx.core.meshes.whole_sums import whole_sums
 from gradtx.core.origin import Held
 from gradtx.core.place import Place
-from gradtx.core.placing import trees_alike
 from gradtx.core.printing import show
 from gradtx.core.problem import Extra, accepted, check_known
 from gradtx.core.run import Line, Stage
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.core.value import Value
-from gradtx.core.whole_sums import whole_sums
 
 InitFn = Callable[[Params], OptState]
 UpdateFn = Callable[..., tuple[Updates, OptState]]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from gradtx.core.manual import each_shard
+from gradtx.core.meshes.manual import each_shard
 from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.twice import can_run_twice, run_twice
 

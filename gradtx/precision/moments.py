@@ -14,7 +14,7 @@ from jax import lax
 
 from gradtx.core.dtypes import cast
 from gradtx.core.elementwise import Part, Shape
-from gradtx.core.manual import each_shard
+from gradtx.core.meshes.manual import each_shard
 from gradtx.precision.blocks import Cut
 from gradtx.precision.formats import Format, Stored, code_of
 from gradtx.precision.narrow import uniform

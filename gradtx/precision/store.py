@@ -22,10 +22,10 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.hyperparameters import ByPattern, Seed
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import paths, shown
-from gradtx.core.manual import barrier
 from gradtx.core.mask import check_pattern
+from gradtx.core.meshes.manual import barrier
+from gradtx.core.meshes.placing import shard_shape
 from gradtx.core.origin import StateError
-from gradtx.core.placing import shard_shape
 from gradtx.core.printing import show
 from gradtx.core.rule import Rule
 from gradtx.core.state import (

@@ -12,9 +12,9 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core.apply import Applied
 from gradtx.core.elementwise import Constant, Function, Operand, Part, Variable, split, value_of
-from gradtx.core.explicit import divided_like, explicit_mesh, on_auto_axes
 from gradtx.core.leaves import path_words
-from gradtx.core.placing import kept_like
+from gradtx.core.meshes.explicit import divided_like, explicit_mesh, on_auto_axes
+from gradtx.core.meshes.placing import kept_like
 from gradtx.core.state import OptState, Params, Updates
 from gradtx.precision.blocks import is_whole
 from gradtx.precision.formats import (

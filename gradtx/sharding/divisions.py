@@ -10,7 +10,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from gradtx.core.leaves import KeyPath, at, describe, shown
-from gradtx.core.manual import manual_axes, varies_over
+from gradtx.core.meshes.manual import manual_axes, varies_over
 from gradtx.core.state import OptState, Params
 from gradtx.sharding.pieces import Axes, Division, Shape, axes_of, parts, whole
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.leaves import Leaves, align, at, describe
-from gradtx.core.placing import axes_of, parts_of
+from gradtx.core.meshes.placing import axes_of, parts_of
 from gradtx.core.printing import show
 from gradtx.core.state import Params
 

@@ -12,11 +12,11 @@ from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves
+from gradtx.core.meshes.placing import mesh_at, mesh_of_types
+from gradtx.core.meshes.told import telling
 from gradtx.core.place import Place
-from gradtx.core.placing import mesh_at, mesh_of_types
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params
-from gradtx.core.told import telling
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
 from gradtx.core.value import thaw
 from gradtx.sharding.layout import AnyMesh

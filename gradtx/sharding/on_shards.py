@@ -15,7 +15,7 @@ from gradtx.core.definition import makes
 from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import KeyPath, describe
-from gradtx.core.manual import manual_axes, varies_over, varying
+from gradtx.core.meshes.manual import manual_axes, varies_over, varying
 from gradtx.core.place import Place
 from gradtx.core.problem import Extra
 from gradtx.core.run import Stage

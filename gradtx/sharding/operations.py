@@ -22,7 +22,7 @@ from jax import lax
 
 from gradtx.core.dtypes import enable_x64
 from gradtx.core.elementwise import ELEMENTWISE as OF_KERNELS
-from gradtx.core.manual import barrier, varies_over, varying
+from gradtx.core.meshes.manual import barrier, varies_over, varying
 from gradtx.sharding.pieces import (
     Axes,
     Division,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 from jax import lax
 
-from gradtx.core.manual import manual_axes
+from gradtx.core.meshes.manual import manual_axes
 
 Shape = tuple[int, ...]
 Axes = tuple[str, ...]

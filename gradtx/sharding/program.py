@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from gradtx.core.manual import varies_over
+from gradtx.core.meshes.manual import varies_over
 from gradtx.sharding.operations import RULES, Operation, Rule, of_one_type, on_wholes
 from gradtx.sharding.pieces import Division, Piece, Shape, joined, whole
 

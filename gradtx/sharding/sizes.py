@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
 from gradtx.core.leaves import describe
-from gradtx.core.placing import axes_of
+from gradtx.core.meshes.placing import axes_of
 from gradtx.core.printing import show
 from gradtx.core.state import OptState, Params
 from gradtx.sharding.layout import Shardings, misfit_of

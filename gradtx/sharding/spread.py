@@ -20,12 +20,12 @@ from gradtx.core.flat_updates import FlatUpdates
 from gradtx.core.hyperparameters import Kind
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves
+from gradtx.core.meshes.placing import axes_of, laid, mesh_at, spread
+from gradtx.core.meshes.told import telling
 from gradtx.core.place import Place
-from gradtx.core.placing import axes_of, laid, mesh_at, spread
 from gradtx.core.printing import show
 from gradtx.core.run import Stage
 from gradtx.core.state import OptState, Params, Updates
-from gradtx.core.told import telling
 from gradtx.core.transformation import GradientTransformation, Inside, TransformationLike
 from gradtx.core.value import thaw
 from gradtx.sharding.layout import AnyMesh, sizes

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.core.dtypes import is_inexact
-from gradtx.core.manual import each_shard, varies_over, varying
+from gradtx.core.meshes.manual import each_shard, varies_over, varying
 from gradtx.sharding.pieces import Division, Piece, axes_of, whole_shape
 from gradtx.sharding.program import run_on_pieces
 

@@ -16,13 +16,13 @@ from gradtx.core.batches import in_batches
 from gradtx.core.dtypes import cast
 from gradtx.core.hyperparameters import DType, Fraction, NonNegative, NonNegativeInt, Real
 from gradtx.core.leaves import Leaves, at, describe
-from gradtx.core.matrix_plans import NEWTON_SCHULZ, lengths, summed
+from gradtx.core.meshes.matrix_plans import NEWTON_SCHULZ, lengths, summed
+from gradtx.core.meshes.partitioned import Names
+from gradtx.core.meshes.placing import full_spec
+from gradtx.core.meshes.told import told
 from gradtx.core.numerics import over_size, running_mean, times, zeros_like
-from gradtx.core.partitioned import Names
-from gradtx.core.placing import full_spec
 from gradtx.core.rule import Rule
 from gradtx.core.state import LikeParams, Params, Updates
-from gradtx.core.told import told
 from gradtx.core.transformation import GradientTransformation
 from gradtx.torch.definitions import per_tree, recipe
 from gradtx.torch.descent import descent

@@ -15,8 +15,8 @@ from gradtx.core.holding import anywhere, now_and_then
 from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
+from gradtx.core.meshes.placing import parted
 from gradtx.core.numerics import times
-from gradtx.core.placing import parted
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, OptState, Params, Updates
 from gradtx.core.step import Step

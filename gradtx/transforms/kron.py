@@ -25,6 +25,7 @@ from gradtx.core.hyperparameters import (
     PositiveInt,
     Seed,
 )
+from gradtx.core.meshes.shares import in_shares
 from gradtx.core.norms import rms_of
 from gradtx.core.numerics import (
     abs_sq,
@@ -36,7 +37,6 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
-from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.schedules.training import precond_update_prob_schedule

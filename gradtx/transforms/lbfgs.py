@@ -13,8 +13,8 @@ from gradtx import tree
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import cast, compute_dtype, real_dtype
 from gradtx.core.hyperparameters import PositiveInt
+from gradtx.core.meshes.placing import seen_alike
 from gradtx.core.norms import norm_of
-from gradtx.core.placing import seen_alike
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, PastParams, Updates
 from gradtx.core.step import Step

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from gradtx.core.hyperparameters import ByPattern
 from gradtx.core.leaves import Leaves, at, is_function
 from gradtx.core.mask import broadcast_prefix, first_matching
-from gradtx.core.placing import full_spec
+from gradtx.core.meshes.placing import full_spec
 from gradtx.core.state import Params
 from gradtx.tree.types import Tree
 

@@ -19,14 +19,14 @@ from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import Scalar, real_dtype, real_dtype_of, widen
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, NonNegativeInt, Numbers
 from gradtx.core.leaves import Leaves, aligned_arrays, at, map_leaves
-from gradtx.core.matrix_plans import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
+from gradtx.core.meshes.matrix_plans import DECOMPOSITION, NEWTON_SCHULZ, Work, lengths, summed
+from gradtx.core.meshes.partitioned import Names
+from gradtx.core.meshes.told import told
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import over_size, running_mean, sqrt, times, zeros_like
-from gradtx.core.partitioned import Names
 from gradtx.core.rule import Rule
 from gradtx.core.state import Count, LikeParams, Params, Updates
 from gradtx.core.step import Step
-from gradtx.core.told import told
 from gradtx.transforms.matrix_axes import (
     Axes,
     Layout,

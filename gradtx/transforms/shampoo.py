@@ -16,6 +16,7 @@ from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, Fraction, NonNegative, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
+from gradtx.core.meshes.shares import in_shares
 from gradtx.core.norms import norm_over
 from gradtx.core.numerics import (
     abs_sq,
@@ -27,7 +28,6 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
-from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, RootedMoment, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (

@@ -16,6 +16,7 @@ from gradtx.core.dtypes import Scalar, cast, real_dtype
 from gradtx.core.holding import anywhere, fenced, here, now_and_then
 from gradtx.core.hyperparameters import Decay, DType, NonNegative, PositiveInt
 from gradtx.core.leaves import map_leaves
+from gradtx.core.meshes.shares import in_shares
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import (
     abs_sq,
@@ -28,7 +29,6 @@ from gradtx.core.numerics import (
     zeros_like,
 )
 from gradtx.core.rule import Rule
-from gradtx.core.shares import in_shares
 from gradtx.core.state import Count, Factors, LikeParams, Params, Updates
 from gradtx.core.step import Step
 from gradtx.transforms.kronecker import (

@@ -7,8 +7,8 @@ from jax import Array
 
 from gradtx.core.decorators import per_leaf
 from gradtx.core.hyperparameters import Decay, NonNegative
+from gradtx.core.meshes.placing import seen_alike
 from gradtx.core.numerics import abs_sq, divide_by_rms, real_full_like, running_mean, times
-from gradtx.core.placing import seen_alike
 from gradtx.core.rule import Rule
 from gradtx.core.step import Step
 from gradtx.transforms.adam import ScaleByAdamState

@@ -13,9 +13,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.dtypes import cast as _cast_array
 from gradtx.core.dtypes import compute_dtype
+from gradtx.core.meshes.placing import seen_alike
 from gradtx.core.norms import Norm, norm_of
 from gradtx.core.numerics import abs_sq
-from gradtx.core.placing import seen_alike
 from gradtx.tree.types import Tree
 
 __all__ = [

@@ -15,10 +15,10 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.core import partitioned
 from gradtx.core.batches import in_batches
-from gradtx.core.matrix_plans import NEWTON_SCHULZ, Plan
-from gradtx.core.partitioned import Division
+from gradtx.core.meshes import partitioned
+from gradtx.core.meshes.matrix_plans import NEWTON_SCHULZ, Plan
+from gradtx.core.meshes.partitioned import Division
 from gradtx.transforms.orthogonal import STANDARD, newton_schulz
 
 P: Any = PartitionSpec  # which JAX leaves untyped

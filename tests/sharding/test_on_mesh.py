@@ -16,9 +16,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import gradtx
-from gradtx.core import partitioned
 from gradtx.core.leaves import Leaves
-from gradtx.core.told import telling, telling_types, told
+from gradtx.core.meshes import partitioned
+from gradtx.core.meshes.told import telling, telling_types, told
 from gradtx.sharding import collectives, on_mesh, zero
 from gradtx.sharding.traffic import by_kind
 from gradtx.transforms.matrix_axes import Axes, Layout

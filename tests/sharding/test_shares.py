@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import AxisType
 
 import gradtx
-from gradtx.core.partitioned import Division
-from gradtx.core.shares import Share
+from gradtx.core.meshes.partitioned import Division
+from gradtx.core.meshes.shares import Share
 
 from .places import P, same_places
 from .test_muon import MESHES, assert_close, mesh_of, on, sent, some, step_of

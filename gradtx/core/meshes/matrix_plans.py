@@ -17,8 +17,8 @@ import jax
 from jax import lax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from gradtx.core.meshes.partitioned import Division, Names, Sizes, number_of
 from gradtx.core.norms import Norm, norm_over
-from gradtx.core.partitioned import Division, Names, Sizes, number_of
 
 
 class Work(NamedTuple):

@@ -23,8 +23,8 @@ from jax.tree_util import PyTreeDef
 from gradtx.core.batches import LARGEST
 from gradtx.core.holding import traced_apart
 from gradtx.core.leaves import Leaves
-from gradtx.core.manual import untyped
-from gradtx.core.partitioned import (
+from gradtx.core.meshes.manual import untyped
+from gradtx.core.meshes.partitioned import (
     Arrays,
     Division,
     Names,
@@ -34,9 +34,9 @@ from gradtx.core.partitioned import (
     on_one_device,
     run_on_shards,
 )
-from gradtx.core.placing import kept_like, parted_spec
+from gradtx.core.meshes.placing import kept_like, parted_spec
+from gradtx.core.meshes.told import told
 from gradtx.core.state import Updates
-from gradtx.core.told import told
 
 # Of updates, of the rule's state, and of what else there is for each leaf that has an update.
 Update = Callable[[Updates, Any, Sequence[Any]], tuple[Updates, Any]]

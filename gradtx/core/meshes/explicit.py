@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from gradtx.core.placing import full_spec, on_the_mesh, parts_of
+from gradtx.core.meshes.placing import full_spec, on_the_mesh, parts_of
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from gradtx.core.leaves import at, shown
-from gradtx.core.manual import EACH_SHARD, SCOPE, varies_over
+from gradtx.core.meshes.manual import EACH_SHARD, SCOPE, varies_over
 
 
 def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
