@@ -26,6 +26,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from benchmarks.hlo import tally
+from benchmarks.kept import kept, key_of
 from benchmarks.recipes import Step
 from benchmarks.results import library_versions
 from gradtx import OptState, Params, Updates
@@ -77,16 +78,18 @@ class CompileError(Exception):
 
 
 class Compiler:
-    """Compiles for a target by a Python that has its compiler."""
+    """Compiles for a target by a Python that has its compiler. keep: a folder in which to keep the
+    figures of programs, and to look for them."""
 
-    def __init__(self, target: Target, python: Path):
-        self.target, self.python = target, python
+    def __init__(self, target: Target, python: Path, keep: Path | None = None):
+        self.target, self.python, self.keep = target, python, keep
         self._start()
 
     def _start(self) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [str(self.python), "-m", "benchmarks.compiler", self.target.name],
+            [str(self.python), "-m", "benchmarks.compiler", self.target.name]
+            + ([str(self.keep)] if self.keep else []),
             cwd=ROOT,
             env=os.environ | ENVIRONMENT[self.target.platform],
             stdin=subprocess.PIPE,
@@ -175,15 +178,19 @@ def _placed(tree: Any, devices: Sequence[jax.Device], sharded: bool) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -> Figures:
-    """Compile a step that donates its parameters and its state, and count."""
+def lower(training: Training, target: Target, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
+    """Lower a step that donates its parameters and its state."""
     params, state, grads = (
         _placed(tree, devices, target.shape is not None)
         for tree in (training.params, training.state, training.grads)
     )
-    kept = jax.tree.map(lambda x: x.sharding, (params, state))
-    jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=kept)
-    lowered = jitted.trace(params, state, grads).lower(lowering_platforms=(target.platform,))
+    places = jax.tree.map(lambda x: x.sharding, (params, state))
+    jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=places)
+    return jitted.trace(params, state, grads).lower(lowering_platforms=(target.platform,))
+
+
+def figures(lowered: jax.stages.Lowered, target: Target, devices: Sequence[jax.Device]) -> Figures:
+    """Compile a step, and count."""
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
@@ -205,7 +212,7 @@ def figures(training: Training, target: Target, devices: Sequence[jax.Device]) -
     )
 
 
-def _serve(target: Target) -> None:
+def _serve(target: Target, keep: Path | None = None) -> None:
     """Answer on what was standard output; what else is printed goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -219,23 +226,27 @@ def _serve(target: Target) -> None:
     except Exception as error:
         answer({"error": f"no compiler for {target.name}: {error}"})
         return
-    answer({"device": _facts(devices), "versions": library_versions() | _compiler(target)})
+    versions = library_versions() | _compiler(target)
+    answer({"device": _facts(devices), "versions": versions})
+
+    def row(made: Training | Plan) -> dict[str, Any]:
+        """What is answered on what a function returned: the figures of a step, or the plan."""
+        if isinstance(made, Plan):
+            return vars(made) | {"optimizer": str(made.optimizer)}
+        lowered = lower(made, target, devices)
+
+        def count() -> dict[str, Any]:
+            return asdict(figures(lowered, target, devices))
+
+        return kept(keep, key_of(lowered, target.name, versions), count) if keep else count()
+
     for line in sys.stdin:
         function, *arguments = json.loads(line)
         module, _, name = function.partition(":")
         try:
-            answer(
-                _row(getattr(importlib.import_module(module), name)(*arguments), target, devices)
-            )
+            answer(row(getattr(importlib.import_module(module), name)(*arguments)))
         except Exception as error:
             answer({"error": f"{type(error).__name__}: {error}"[:500]})
-
-
-def _row(made: Training | Plan, target: Target, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """What is answered on what a function returned: the figures of a step, or the plan."""
-    if isinstance(made, Plan):
-        return vars(made) | {"optimizer": str(made.optimizer)}
-    return asdict(figures(made, target, devices))
 
 
 def _compiler(target: Target) -> dict[str, str]:
@@ -253,4 +264,4 @@ def _facts(devices: Sequence[jax.Device]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _serve(Target.parse(sys.argv[1]))
+    _serve(Target.parse(sys.argv[1]), *map(Path, sys.argv[2:]))

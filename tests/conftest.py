@@ -28,6 +28,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from jax._src.interpreters import mlir  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
+from tests.folders import kept_folder  # noqa: E402
+
 if not hasattr(jax, "enable_x64"):  # its name until JAX 0.8
     jax.enable_x64 = jax.experimental.enable_x64
 
@@ -57,19 +59,8 @@ def x64() -> Iterator[None]:
 # -- compiled programs ---------------------------------------------------------------------------
 
 
-def _folder_of_programs() -> Path | None:
-    """Outside of the checkout, one for each JAX and machine; None where nothing can be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home, "gradtx-tests", f"jax-{jax.__version__}-{platform.node()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def _forget_old_programs(folder: Path) -> None:
-    """Those of a month ago, of code that is no more."""
+def _forget_old(folder: Path) -> None:
+    """What was kept a month ago, of code that is no more."""
     for file in folder.iterdir():
         if file.stat().st_mtime < time.time() - 30 * 24 * 3600:
             file.unlink(missing_ok=True)
@@ -81,10 +72,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # Here, and before the workers start: one that starts after midnight draws the same.
     os.environ.setdefault(_SEED, datetime.date.today().isoformat())
     _share_contexts()
-    if folder := _folder_of_programs():
-        if not hasattr(config, "workerinput"):
-            _forget_old_programs(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    programs = kept_folder(f"jax-{jax.__version__}-{platform.node()}")
+    if not hasattr(config, "workerinput"):
+        for folder in (programs, kept_folder("figures")):
+            if folder:
+                _forget_old(folder)
+    if programs:
+        jax.config.update("jax_compilation_cache_dir", str(programs))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

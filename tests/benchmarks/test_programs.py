@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from benchmarks import environments
-from benchmarks.compiler import CompileError, Compiler
+from benchmarks.compiler import CompileError, Compiler, Figures
 from benchmarks.environments import MissingError, make, python_for
 from benchmarks.programs import main
 from benchmarks.steps import STEPS
@@ -180,3 +181,19 @@ def test_a_python_without_the_compiler_says_so(tmp_path):
     python.chmod(0o755)
     with pytest.raises(CompileError, match="status 3:\nno module named jax"):
         Compiler(Target.parse("cpu"), python)
+
+
+def test_figures_are_kept_for_each_program(tmp_path):
+    cpu, python = Target.parse("cpu"), Path(sys.executable)
+
+    def figures(recipe: str, keep: Path | None) -> Figures:
+        with Compiler(cpu, python, keep) as compiler:
+            return compiler("benchmarks.steps:on_set", "gradtx", recipe, "mlp")
+
+    sgd, adam = (figures(recipe, tmp_path) for recipe in ("sgd", "adam"))
+    assert sgd == figures("sgd", None) != adam
+    kept = {json.loads(path.read_text())["bytes"]: path for path in tmp_path.iterdir()}
+    assert kept.keys() == {sgd.bytes, adam.bytes}
+    kept[sgd.bytes].write_text(json.dumps(asdict(sgd) | {"kernels": 99}))
+    assert figures("sgd", tmp_path).kernels == 99  # read, and not compiled again
+    assert figures("adam", tmp_path) == adam

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.compiler import Compiler
 from benchmarks.environments import MissingError, python_for
 from gradtx.sharding.targets import Target
+from tests.folders import kept_folder
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,6 @@ def compiler_for() -> Iterator[Callable[[str], Compiler]]:
                 python = python_for(target.platform)
             except MissingError as error:
                 pytest.skip(str(error))
-            return started.enter_context(Compiler(target, python))
+            return started.enter_context(Compiler(target, python, kept_folder("figures")))
 
         yield start
