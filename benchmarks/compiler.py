@@ -184,7 +184,8 @@ def lower(training: Training, target: Target, devices: Sequence[jax.Device]) -> 
         _placed(tree, devices, target.shape is not None)
         for tree in (training.params, training.state, training.grads)
     )
-    places = jax.tree.map(lambda x: x.sharding, (params, state))
+    # On one device nothing needs to be said, and a state may change its structure in the first step.
+    places = jax.tree.map(lambda x: x.sharding, (params, state)) if target.shape else None
     jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=places)
     return jitted.trace(params, state, grads).lower(lowering_platforms=(target.platform,))
 

@@ -107,26 +107,22 @@ def first_state(own: OptState, *, counted: bool) -> OptState:
     return ScaleByScheduleState(start()) if own == EmptyState() else ScheduledState(start(), own)
 
 
-def _is_known(x: object) -> bool:
-    """Whether x is a number that can be looked at: under jit nobody knows where one comes from."""
-    return x is not None and not isinstance(x, jax.core.Tracer)
+def without_count(own: OptState) -> OptState:
+    """A rule's own state as the rule sees it: its `Count` fields are None."""
+    if not is_named_tuple(own):
+        return own
+    pairs = zip(own, count_marks(type(own)), strict=True)
+    return type(own)(*[x if mark is None else None for x, mark in pairs])
 
 
-def _is_same(x: Any, y: Any) -> bool:
-    return x is y or (_is_known(y) and bool(np.array_equal(x, y)))
-
-
-def check_uncounted(where: str, new: OptState, given: OptState, count: jax.Array | None) -> None:
-    """Refuse a count that a rule wrote: the plumbing would overwrite it.
-
-    given: the state that the rule was given, None in an init; count: `step.count`.
-    """
+def check_uncounted(where: str, new: OptState, count: jax.Array | None) -> None:
+    """Refuse a count that a rule wrote, other than `step.count`: the plumbing would overwrite it."""
     if not is_named_tuple(new):
         return
-    before = given if type(given) is type(new) else (None,) * len(new)
-    for name, x, old, mark in zip(new._fields, new, before, count_marks(type(new)), strict=True):
-        if mark is not None and _is_known(x) and not any(_is_same(x, y) for y in (old, count)):
+    for name, x, mark in zip(new._fields, new, count_marks(type(new)), strict=True):
+        if mark is not None and x is not None and x is not count:
             raise TypeError(
                 f"{where}: the state's {name} is annotated Count, and counts are kept for the "
-                f"rule: write None in init and state._replace(...) in update, without {name}"
+                f"rule: write None in init and state._replace(...) in update, without {name}; "
+                "step.count is the number of this update"
             )

@@ -195,7 +195,7 @@ def _apply(
     biases = list(zip(spec.decays(numbers), shared.biases, strict=True)) if shared.biases else []
     wide_row, precomputed = jax.tree.map(lambda x: widen(x, dtype), (row, shared.precomputed))
     stateless = spec.state_class is EmptyState
-    state = EmptyState() if stateless else leaf_state(spec.state_class, wide_row, shared.count)
+    state = EmptyState() if stateless else leaf_state(spec.state_class, wide_row)
     available = given | {"grad": grad, "state": state, "precomputed": precomputed}
     if "step" in spec.inputs.names:
         available["step"] = Step(shared.count, biases)
@@ -218,7 +218,7 @@ def _apply(
     if made is not kept and (is_named_tuple(new) or kept is not LeafState):
         problem = f"update was given the state {show_class(kept)} and made {show_state(new)}"
         raise LeafError(name, problem)
-    check_uncounted(name, new, state, shared.count)
+    check_uncounted(name, new, shared.count)
     update = cast(_as_update(update, grad, name), dtype)
     return update, _like(row, row_of(spec.state_class, new), name, grad)
 

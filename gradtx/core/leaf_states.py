@@ -55,12 +55,12 @@ class LeafStates:
         return self.state_class(*fields)
 
 
-def leaf_state(state_class: StateClass, row: Row, count: jax.Array | None) -> Any:
-    """The state of one leaf as its rule sees it: what `init` returned, with the count set."""
+def leaf_state(state_class: StateClass, row: Row) -> Any:
+    """The state of one leaf as its rule sees it: what `init` returned, without the counts."""
     if state_class is LeafState:
         return row[0]
     fields = iter(row)
-    return state_class(*[count if s else next(fields) for s in shared_fields(state_class)])
+    return state_class(*[None if s else next(fields) for s in shared_fields(state_class)])
 
 
 def row_of(state_class: StateClass, state: Any) -> Row:

@@ -123,7 +123,7 @@ class LeafTransformation(Ruled):
                 if type(error) is not ValueError:
                     raise  # JAX's own errors explain themselves
                 raise ValueError(f"{where}: {error}") from error
-            check_uncounted(name, own, None, step.count)
+            check_uncounted(name, own, step.count)
             return jax.tree.map(drop_weak_type, own)
 
         return init

@@ -14,7 +14,14 @@ import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core.absent import misfit_of, seen_by_rule, with_unseen
-from gradtx.core.counts import check_uncounted, first_state, join_count, split_count, start
+from gradtx.core.counts import (
+    check_uncounted,
+    first_state,
+    join_count,
+    split_count,
+    start,
+    without_count,
+)
 from gradtx.core.dtypes import (
     bind_numbers,
     cast,
@@ -125,7 +132,7 @@ class TreeTransformation(Ruled):
             available |= self._bound(stored, {})
             with values_needed(name, values), named(name):
                 own = self.init_inputs.call(init, available)
-            check_uncounted(name, own, None, step.count)
+            check_uncounted(name, own, step.count)
             own = trees_alike(jax.tree.map(drop_weak_type, own), available["params"])
             own = factors_parted(own, values)
         return first_state(own, counted=self.counted)
@@ -136,7 +143,7 @@ class TreeTransformation(Ruled):
         own, old_count, count = self.read_count(state)
         rule = self._rule(old_count, flat.widest_real_dtype)
         tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
-        seen = seen_by_rule(own, tree, name)
+        seen = without_count(seen_by_rule(own, tree, name))
         # Some are costly to translate, and some are for others and of any kind.
         asked = stage.extra if self._binds else self.inputs.of(stage.extra)
         extra = flat.visible(asked, link.masks)
@@ -168,9 +175,11 @@ class TreeTransformation(Ruled):
         flat = flat.put(updates, selected, name, from_examples=Place.FIRST in self.place)
         if self.keeps_nothing:
             return flat, [state]
-        check_uncounted(name, new, seen, count)
-        new = factors_parted(in_classes_of(own, with_unseen(own, new, tree)), flat.values)
-        return flat, [join_count(count, state, _like(own, new, name))]
+        check_uncounted(name, new, count)
+        uncounted = without_count(own)
+        new = in_classes_of(uncounted, with_unseen(uncounted, without_count(new), tree))
+        new = _like(uncounted, factors_parted(new, flat.values), name)
+        return flat, [join_count(count, state, new)]
 
 
 @jax.tree_util.register_static

@@ -11,7 +11,7 @@ from jax import Array
 from gradtx.core.batches import undifferentiated
 from gradtx.core.decorators import per_tree
 from gradtx.core.dtypes import widen
-from gradtx.core.holding import anywhere, now_and_then
+from gradtx.core.holding import anywhere, here, now_and_then
 from gradtx.core.hyperparameters import PositiveInt, Real
 from gradtx.core.inner import Inner
 from gradtx.core.leaves import Leaves, align, at, describe
@@ -121,9 +121,9 @@ def scale_by_galore(
             if x is not None:
                 _check(x, layout, old[i], rank, leaves.paths[i])
             if layout is not None:
+                p = _projector(due, x, layout, widen(old[i], x.dtype), rank)
                 tall = _tall(layout.split(x)[0], layout)
-                projectors[i] = p = _projector(due, tall, widen(old[i], x.dtype), rank)
-                small[i] = parted(_tall(p.mT.conj() @ tall, layout), x)
+                projectors[i], small[i] = p, parted(_tall(p.mT.conj() @ tall, layout), x)
         made, base = Inner(inner, None, extra)(leaves.tree(small), state.base_optimizer_state)
         results = align(leaves, made, "scale_by_galore: what base_optimizer returned")
         for i, layout in enumerate(layouts):
@@ -142,20 +142,23 @@ def _tall(matrix: Array, layout: Layout) -> Array:
     return matrix if layout.rows >= layout.columns else matrix.mT
 
 
-def _projector(due: Array, tall: Array, old: Array, rank: int) -> Array:
+def _projector(due: Array, x: Array, layout: Layout, old: Array, rank: int) -> Array:
     """The left singular vectors of the largest singular values if due, else the old ones.
 
     They are due too where there are none yet: a leaf may get its first gradient between two steps
     on which they are made anew.
     """
-    due = due | ~jnp.any(old != 0)
+    due = due | ~jnp.any(old[:, 0] != 0)  # singular vectors have length 1
 
     def decompose(old: Array) -> tuple[None, Array]:
+        tall = _tall(layout.split(x)[0], layout)
         new = undifferentiated(singular_vectors, tall[None])[0]
-        return None, jnp.where(due, new, old)
+        return None, jnp.where(here(due), new, old)
 
     def singular_vectors(x: Array) -> Array:
-        return jnp.linalg.svd(x, full_matrices=False)[0][:, :, :rank]
+        # XLA copies a matrix into another order to make a batch of it.
+        u = jnp.linalg.svd(x[0] if len(x) == 1 else x, full_matrices=False)[0][..., :rank]
+        return u.reshape(-1, *u.shape[-2:])
 
     projector: Array = now_and_then(anywhere(due), decompose, lambda old: None, old)[1]
     return projector
