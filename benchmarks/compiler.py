@@ -184,13 +184,13 @@ def lower(training: Training, target: Target, devices: Sequence[jax.Device]) -> 
         _placed(tree, devices, target.shape is not None)
         for tree in (training.params, training.state, training.grads)
     )
-    # On one device nothing needs to be said, and a state may change its structure in the first step.
+    # On one device nothing needs to be said, and a first step may change the state's structure.
     places = jax.tree.map(lambda x: x.sharding, (params, state)) if target.shape else None
     jitted = jax.jit(training.step, donate_argnums=(0, 1), out_shardings=places)
     return jitted.trace(params, state, grads).lower(lowering_platforms=(target.platform,))
 
 
-def figures(lowered: jax.stages.Lowered, target: Target, devices: Sequence[jax.Device]) -> Figures:
+def figures(lowered: Any, target: Target, devices: Sequence[jax.Device]) -> Figures:
     """Compile a step, and count."""
     start = time.perf_counter()
     compiled = lowered.compile()

@@ -34,7 +34,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core.dtypes import is_random_key
-from gradtx.core.hyperparameters import DTypeKind, Instance, Kind, Number, Numbers
+from gradtx.core.hyperparameters import ByPattern, DTypeKind, Instance, Kind, Number, Numbers
 from gradtx.core.known import FUNCTIONS, TAKEN, name_of
 from gradtx.core.mask import matching
 from gradtx.core.printing import show
@@ -48,8 +48,12 @@ if TYPE_CHECKING:
 # What JSON and YAML hold.
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
-TAKEN.update(("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float"))
-TAKEN.update(("function", "matching", "tuple"))
+# The names that stand for something in data, besides those of definitions.
+WORDS = {
+    *("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float", "function"),
+    *("matching", "tuple", "~matching"),
+}
+TAKEN.update(WORDS)
 
 MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given
 MOST_NUMBERS = 1000  # of an array in data; NumPy prints as many
@@ -138,7 +142,8 @@ class _Writer:
     def labelled(self, values: Labelled, kind: Kind, path: str, *, as_pairs: bool) -> Data:
         """Values by label. Their order counts, and a dict is often sorted on its way to a file."""
         named = not as_pairs and all(isinstance(label, str) for label in values)
-        if named and list(values) == sorted(values):
+        is_word = isinstance(kind, ByPattern) and len(values) == 1 and not WORDS.isdisjoint(values)
+        if named and list(values) == sorted(values) and not is_word:
             return {str(k): self.data(x, kind, below(path, k)) for k, x in values.items()}
         return self.pairs(values, kind, path)
 

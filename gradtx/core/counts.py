@@ -8,7 +8,6 @@ in a `ScaleByScheduleState`.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +115,7 @@ def without_count(own: OptState) -> OptState:
 
 
 def check_uncounted(where: str, new: OptState, count: jax.Array | None) -> None:
-    """Refuse a count that a rule wrote, other than `step.count`: the plumbing would overwrite it."""
+    """Refuse a count that a rule wrote, unless it is `step.count`: it would be overwritten."""
     if not is_named_tuple(new):
         return
     for name, x, mark in zip(new._fields, new, count_marks(type(new)), strict=True):

@@ -23,8 +23,8 @@ class Rule:
     `init(param)` returns the state; `update(grad, state)` returns the update and the new state.
     Without `init` the rule keeps no state and `update` returns the update alone. A Python number
     returned as the update of a leaf is broadcast to the leaf's shape. Step counts are kept for the
-    rule: it leaves a state field annotated `Count` as None in `init`, and does not change it in
-    `update`, which returns `state._replace(...)` of the other fields; any other count is an error.
+    rule: a state field annotated `Count` is None in what `init` returns, in the state that `update`
+    is given and in the one that it returns. Anything else there, but `step.count`, is an error.
 
     Each function receives the inputs that its parameters name, in any order. For one array:
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
+from gradtx.core.config import MISSING, MOST_NUMBERS, WORDS, ConfigError, below
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import (
     ByPattern,
@@ -109,7 +109,7 @@ class _Reader:
 
     def __init__(self, names: Names):
         self.names, self.left, self.containers = names, _MOST, _containers()
-        self.words: Mapping[str, Callable[[Any, str, int], Any]] = {
+        self.words: Mapping[str, Callable[[Any, str, int], Any]] = {  # for each of `WORDS`
             "PartitionSpec": self.as_spec,
             "array": self.as_array,
             "complex": self.as_complex,
@@ -133,7 +133,9 @@ class _Reader:
                 raise ConfigError(f"is missing: {MISSING!r} stands for a value to be given", path)
             case str() if isinstance(kind, Number | Instance):
                 return self.text(data, path)
-            case dict() if isinstance(kind, ByPattern | InstancesByLabel):
+            case dict() if isinstance(kind, InstancesByLabel) or (
+                isinstance(kind, ByPattern) and not self.is_word(data)
+            ):
                 one = _each(kind)
                 return {
                     self.key(k, path): self.value(x, one, below(path, k), depth)
@@ -227,6 +229,13 @@ class _Reader:
         """Whether a dict stands for what it names, rather than for itself."""
         name = next(iter(data)) if len(data) == 1 else None
         return isinstance(name, str) and (not isinstance(kind, MaskKind) or name in self.words)
+
+    def is_word(self, data: dict[Any, Any]) -> bool:
+        """Whether a dict stands for what it names even where the keys of others are patterns."""
+        name = next(iter(data)) if len(data) == 1 else None
+        if not isinstance(name, str):
+            return False
+        return name in WORDS or hasattr(self.names.get(name), "_fields")
 
     def construction(self, name: str, given: Any, kind: Kind, path: str, depth: int) -> Any:
         """{name: arguments}"""

@@ -159,6 +159,26 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
         lambda: gradtx.monitor({"norm": gradtx.global_norm}),
         {"monitor": {"measures": {"norm": {"function": "global_norm"}}}},
     ),
+    "a pattern that is a word": (
+        lambda: gradtx.store(gradtx.kahan(), {"tuple": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": [["tuple", "int8"]]}},
+    ),
+    "axes by pattern": (
+        lambda: gradtx.scale_by_muon(
+            weight_dimension_numbers={"qkv": gradtx.MuonDimensionNumbers(0, 1)}
+        ),
+        {
+            "scale_by_muon": {
+                "weight_dimension_numbers": {
+                    "qkv": {"MuonDimensionNumbers": {"reduction_axis": 0, "output_axis": 1}}
+                }
+            }
+        },
+    ),
+    "a tree of axes with one name": (
+        lambda: gradtx.scale_by_muon(weight_dimension_numbers={"w": None}),
+        {"scale_by_muon": {"weight_dimension_numbers": {"w": None}}},
+    ),
     "axes": (
         lambda: gradtx.scale_by_muon(
             weight_dimension_numbers=gradtx.MuonDimensionNumbers((0,), (1,))

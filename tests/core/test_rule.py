@@ -591,7 +591,7 @@ def test_a_count_may_be_handed_through(decorator: Any, how: str) -> None:
         return CountedState(None, param)
 
     def of_tree_init(params: Any, step: Any) -> CountedState:
-        return jax.tree.map(jnp.copy, CountedState(step.count, params))
+        return CountedState(step.count, jax.tree.map(jnp.copy, params))
 
     @decorator
     def kept() -> Any:

@@ -132,30 +132,37 @@ def assert_finite(tree: Any, what: str = "") -> None:
         assert np.all(np.isfinite(wide)), f"{what}{jax.tree_util.keystr(path)} is {leaf}"
 
 
-def assert_same(got: Any, expected: Any, rtol: float = 0.0, what: str = "") -> None:
+def assert_same(
+    got: Any, expected: Any, rtol: float = 0.0, what: str = "", terms: Any = None
+) -> None:
     """Equal structures and dtypes; values to `rtol`, of the largest in their leaf.
 
-    In a dtype that is narrower than `rtol` they may differ in their last bit.
+    In a dtype that is narrower than `rtol` they may differ in their last bit. terms: a tree like
+    them, of numbers that they are sums with, and whose rounding they have where they cancel.
     """
     assert jax.tree.structure(got) == jax.tree.structure(expected), (
         f"{what}: {jax.tree.structure(got)} instead of {jax.tree.structure(expected)}"
     )
-    pairs = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True)
-    for (path, mine), theirs in pairs:
+    pairs = jax.tree_util.tree_leaves_with_path(got)
+    beside = expected if terms is None else terms
+    triples = zip(pairs, jax.tree.leaves(expected), jax.tree.leaves(beside), strict=True)
+    for (path, mine), theirs, term in triples:
         where = f"{what}{jax.tree_util.keystr(path)}"
         assert mine.dtype == theirs.dtype, f"{where}: {mine.dtype} instead of {theirs.dtype}"
         if np.array_equal(mine, theirs):
             continue  # infinities among them
         bit = float(jnp.finfo(mine.dtype).eps) if jnp.issubdtype(mine.dtype, jnp.inexact) else 0
-        assert_close(mine, theirs, max(rtol, bit) if rtol else 0.0, where)
+        assert_close(mine, theirs, max(rtol, bit) if rtol else 0.0, where, term)
 
 
-def assert_close(got: Any, expected: Any, rtol: float, what: str = "") -> None:
-    """Equal shapes, and values to `rtol` of the largest; dtypes may differ."""
+def assert_close(got: Any, expected: Any, rtol: float, what: str = "", term: Any = 0) -> None:
+    """Equal shapes, and values to `rtol` of the largest, or of the largest term; dtypes may
+    differ."""
     wide = np.complex128 if np.iscomplexobj(got) or np.iscomplexobj(expected) else np.float64
     got, expected = (np.asarray(x).astype(wide) for x in (got, expected))
     assert got.shape == expected.shape, f"{what}: {got.shape} instead of {expected.shape}"
     assert np.all(np.isfinite(expected)), f"{what}: the expected values are not finite"
-    allowed = rtol * np.max(np.abs(expected), initial=0)
+    largest = np.max(np.abs(np.asarray(term).astype(wide)), initial=0)
+    allowed = rtol * np.max(np.abs(expected), initial=largest)
     error = np.max(np.abs(got - expected), initial=0)
     assert error <= allowed, f"{what}: off by {error:.3g}, allowed {allowed:.3g}"
