@@ -1,7 +1,7 @@
 """Counts of updates. The plumbing keeps them: a rule reads `step.count` and never writes a count.
 
-A count is in the fields of the rule's own state that are annotated `Count`. If it has no such
-field, a `ScheduledState` holds the count and that state; for a rule without a state, the count is
+A count is kept in the fields of the rule's own state that are annotated `Count`. If there are none,
+a `ScheduledState` holds the count and that state; for a rule without a state, the count is
 in a `ScaleByScheduleState`.
 """
 
@@ -108,7 +108,7 @@ def first_state(own: OptState, *, counted: bool) -> OptState:
 
 
 def _is_known(x: object) -> bool:
-    """Whether x is a number that can be looked at: under jit nobody knows where one comes from."""
+    """Whether x is a number with a known value: under jit nobody can tell where one comes from."""
     return x is not None and not isinstance(x, jax.core.Tracer)
 
 
