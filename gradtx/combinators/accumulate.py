@@ -75,7 +75,7 @@ def accumulate(
     tokens or examples where they differ, and the mean is that of one large batch. A micro-batch of
     weight 0 adds nothing, whatever its gradient holds. flush=True ends the cycle with this call, so
     that the last micro-batches of the data take a step too; if the cycle holds nothing, nothing
-    changes. To flush when no gradient is left, give any finite one the weight 0.
+    changes. To flush when no gradient is left, pass any finite one with weight 0.
 
     The inner optimizer sees the other extra arguments of the cycle's last call only, so a `value`
     or `value_fn` should cover all of its micro-batches.
@@ -85,8 +85,8 @@ def accumulate(
             steps, one a cycle.
         every: the number of micro-batches in a cycle: a whole number >= 1, or a schedule of the
             inner optimizer's step, for batches that grow during training.
-        sums: the gradients are sums over the tokens or examples of a micro-batch, as of a loss that
-            is a sum, and weight is their number; otherwise they are means.
+        sums: the gradients are sums over the tokens or examples of a micro-batch, as with a loss
+            that is a sum, and weight is their number; otherwise they are means.
         drop_nonfinite: leave micro-batches with a NaN or an infinity out of the mean. False saves
             the pass over the gradients that looks for them.
         accumulator_dtype: the dtype of the mean; None means float32 or wider. bfloat16 halves its
@@ -183,8 +183,8 @@ Add = Callable[[jax.Array, jax.Array], jax.Array]
 def running_mean(keep: jax.Array, weight: Scalar, so_far: jax.Array) -> Add:
     """Add a gradient to the mean of those so far, which stays as it is unless `keep` holds.
 
-    weight: that of the gradient, not 0 if it is kept; so_far: the sum of those in the mean, of
-    which there are none if it is 0.
+    weight: that of the gradient, not 0 if it is kept; so_far: the sum of the weights in the
+    mean, 0 if nothing is in it yet.
     """
     total = cast(jnp.where(keep, so_far + weight, 1), scalar_dtype())
     share = number_beside(total, weight) / total
@@ -255,7 +255,7 @@ def cycle(
         return leaves.tree(old if m is None else m for m, old in pairs)
 
     if inner.applies:
-        # The inner optimizer gets the unrounded mean, also where the accumulator is narrower.
+        # The inner optimizer gets the unrounded mean, even where the accumulator is narrower.
         applied, inner_state = inner.emit_if(emit, added(), tuple, state.inner_opt_state)
         return applied, inner_state, accumulator(mean)
 

@@ -31,12 +31,12 @@ __all__ = ["AveragedState", "averaged", "averaged_params"]
 
 
 class AveragedState(NamedTuple):
-    """Of the parameters after the last step, which the next call of update will be given, only the
-    weight is known.
+    """The parameters after the last step come with the next call of update; until then the state
+    holds only their weight.
 
     step: steps taken so far, an int32 scalar; weight_sum: the sum of all weights, theirs included;
-    weight: their share of the average, 0 if they are no part of it (both scalars); average: that of
-    all before them, shaped like the params, in float32 or wider; and the inner state.
+    weight: their share of the average, 0 if they are not part of it (both scalars); average: that
+    of all before them, shaped like the params, in float32 or wider; and the inner state.
     """
 
     step: jax.Array
@@ -66,24 +66,25 @@ def averaged(
     Evaluate with x, which `averaged_params(state, params)` computes. The noise of single steps
     averages out in it, as it does when the learning rate goes down.
 
-    The parameters are averaged as they are: each call takes those that it is given into the
-    average, whatever came after the updates (the rest of a chain, rounding, a projection), and
-    `averaged_params` those that the last step led to. Put it inside `master_weights` to average the
-    float32 copy.
+    The parameters are averaged as they are: each call adds those that it is given to the average,
+    whatever came after the updates (the rest of a chain, rounding, a projection), and
+    `averaged_params` adds those that the last step led to. Put it inside `master_weights` to
+    average the float32 copy.
 
     Only steps count. Inside or outside of `accumulate`, `multi_steps`, `finite_guard`,
     `apply_if_finite`, `dynamic_loss_scale` or `sam`, a call that takes no step is not averaged, and
-    costs nothing. (Calls that `conditionally_mask` leaves out count unless it is the one outside.)
+    costs nothing. (Calls that `conditionally_mask` leaves out count unless it is the outer one.)
 
     Args:
         decay: the decay of an exponential moving average, in [0, 1), or a schedule of the steps
             taken: x reaches back about 1 / (1 - decay) steps; 0.999 to 0.9999 are usual. None is
             the mean of all (Polyak), for the end of a run: give it a start.
         start: how many steps are taken before the first that is averaged.
-        every: average each every-th step after that, such as the last of an epoch. The decay is
-            that between two averaged steps.
+        every: average only every `every`-th step after that, such as the last of an epoch. The
+            decay is that between two averaged steps.
         debias: divide by the sum of the weights, so that an early average is a mean of the few
-            parameters it has seen; otherwise the first keeps the weight it has at the start.
+            parameters it has seen; otherwise it starts as the first ones, which keep a large
+            weight for long.
 
     State: x, 4 bytes a parameter, a count, two scalars and that of `inner`.
 
@@ -146,10 +147,10 @@ def averaged(
 
 
 def _after(average: Params, grads: Updates, count: jax.Array) -> Updates:
-    """The gradients; on CPU, what is computed of them has to wait for the average.
+    """The gradients; on CPU, what is computed from them has to wait for the average.
 
     Both read the parameters, which are then updated in place: XLA:CPU would copy them first. It
-    takes a barrier away, but not a select whose condition it cannot decide: `count`, an integer
+    removes a barrier, but not a select whose condition it cannot decide: `count`, an integer
     scalar, is never negative.
     """
 
@@ -185,7 +186,7 @@ def _mixed(weight: jax.Array, average: jax.Array, param: jax.Array) -> jax.Array
 def averaged_params(state: OptState, params: Params) -> Params:
     """Compute the average of the parameters that `averaged` keeps, in the dtypes of params.
 
-    Until the first ones are averaged, and where a mask hides a leaf from `averaged`, it is params.
+    Until the first are averaged, and where a mask hides a leaf from `averaged`, it returns params.
 
     Args:
         state: the optimizer's state, with one `AveragedState` anywhere in it.

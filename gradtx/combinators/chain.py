@@ -180,7 +180,7 @@ def named_chain(*args: NamedPart) -> tuple[tuple[str, GradientTransformation], .
 
         u = last(... second(first(g)))
 
-    It is `chain` but for the names, by which `state["clip"]` stays right when parts are added or
+    It is `chain` but for the names, with which `state["clip"]` stays valid when parts are added or
     moved.
 
     Args:

@@ -83,7 +83,7 @@ def conditionally_transform(
         u = inner(g) where should_transform_fn(step) holds, otherwise u = g
 
     On the other steps the inner state stays as it is, and the inner transformation does not run
-    (on GPU and TPU it does if it is element by element: then to choose is cheaper).
+    (on GPU and TPU it does if it works element by element: then a select is cheaper).
 
     Args:
         should_transform_fn: a function from the step, which is the number of earlier calls of
@@ -133,7 +133,7 @@ def conditionally_mask(
         u = inner(g) where should_transform_fn(step) holds, otherwise u = 0
 
     On the other steps the inner state stays as it is, and the inner transformation does not run
-    (on GPU and TPU it does if it is element by element: then to choose is cheaper).
+    (on GPU and TPU it does if it works element by element: then a select is cheaper).
 
     Args:
         should_transform_fn: a function from the step, which is the number of earlier calls of

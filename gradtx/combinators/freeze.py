@@ -58,7 +58,7 @@ def freeze(mask: MaskLike = True) -> GradientTransformation:
         u = 0 where the mask holds, wherever in a chain it stands; u = g elsewhere
 
     To the transformations after it a frozen leaf is absent: weight decay or noise does not move
-    it, a norm does not count it. Those before it still see the leaf's gradient. If freeze comes
+    it, and a norm does not count it. Those before it still see the leaf's gradient. If freeze comes
     first, a NaN in the gradient of a frozen leaf does not make `finite_guard`, `apply_if_finite`,
     `accumulate`, `MultiSteps` or `dynamic_loss_scale` around it skip a step.
 
@@ -95,7 +95,7 @@ class _ByMask:
 
 
 class Selective(Partition):
-    """The groups "train", which the optimizer has, and "freeze"."""
+    """The groups "train", which the optimizer updates, and "freeze"."""
 
     @cached_property
     def transforms(self) -> Mapping[Any, GradientTransformation]:
@@ -115,7 +115,7 @@ class Selective(Partition):
         return self.definition.replace(self.arguments, given | made)
 
     def _check(self) -> None:
-        """The names of the groups are known."""
+        """Nothing to check: the names of the groups are fixed."""
 
     @cached_property
     def _labels(self) -> Labels:
@@ -136,7 +136,7 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike)
         u = 0, without state, where the mask holds; u = optimizer(g) elsewhere
 
     Args:
-        optimizer: the transformation of the parameters that are not frozen, gradtx's or Optax's.
+        optimizer: the transformation for the parameters that are not frozen, gradtx's or Optax's.
             It keeps state for these alone.
         freeze_mask: which parameters are frozen: a tree of booleans (or a prefix of one), a
             function from the params to one, or a path pattern such as "encoder" or
@@ -144,7 +144,7 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: MaskLike)
 
     It has the groups "train" and "freeze"; `assignment(params)` says which leaf is in which.
 
-    State: as of `partition` into these groups.
+    State: that of a `partition` into these groups.
 
     Example:
         >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2)}

@@ -32,9 +32,9 @@ def hyperball(inner: TransformationLike, learning_rate: NonNegative) -> Gradient
     optimizer with `partition`.
 
     Args:
-        inner: what makes the direction, gradtx's or Optax's, with updates that still point uphill:
-            `scale_by_adam`, `scale_by_muon`, not an optimizer such as `adam`, whose steps have
-            turned and would turn back. How long its updates are does not matter
+        inner: what gives the direction, gradtx's or Optax's, with updates that still point uphill:
+            `scale_by_adam` or `scale_by_muon`, not an optimizer such as `adam`, whose updates
+            already point downhill. The length of its updates does not matter
         learning_rate: the length of a step relative to the norm of the array: for small ones, the
             angle in radians
 

@@ -101,7 +101,7 @@ class Injected(GradientTransformation):
 
     @functools.cached_property
     def parts(self) -> tuple[GradientTransformation, ...]:
-        """What the factory makes of the arguments it was given."""
+        """What the factory makes from the arguments it was given."""
         return (self._inner(dict(self._numbers)),)
 
     @functools.cached_property
@@ -276,8 +276,8 @@ def inject_hyperparams(
     With gradtx you need this only for code that expects it: any number may be a schedule, and a
     transformation passed to a jitted function takes a new number without a retrace.
 
-    All numbers of a gradtx definition are kept. Of another factory's, an int whose default is an
-    int is not (it is a size, which must be known when the program is traced), and a function
+    All numbers of a gradtx definition are kept. For any other factory, an int whose default is an
+    int is not kept (it is a size, which must be known when the program is traced), and a function
     counts as a schedule unless it is the default.
 
     Args:

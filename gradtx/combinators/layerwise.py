@@ -156,7 +156,7 @@ def _given(by: Any, leaves: Leaves) -> list[int | None]:
 def layerwise_lr_decay(
     decay: Fraction, by: Sequence[str] | Callable[[str], int] | Tree
 ) -> Callable[[Updates], Updates]:
-    """Shorten the updates of each layer the more, the farther it is from the output.
+    """Shorten the updates of each layer more the farther it is from the output.
 
         u <- u * decay^(L - l) on the leaves of layer l, where L is the last layer
 

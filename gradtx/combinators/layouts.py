@@ -29,7 +29,7 @@ __all__ = ["flatten"]
 
 
 class Flatten(GradientTransformation):
-    """Runs the inner transformation on one vector; the state is the inner one."""
+    """Runs the inner transformation on one vector; the state is that of the inner one."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -72,8 +72,8 @@ class Flatten(GradientTransformation):
             ),
         )
         u, state = inner(_vector(updates), state)
-        # On every device of a mesh, as the state is: XLA would divide what is cut from it as it
-        # likes, and the new parameters with it.
+        # Whole on every device of a mesh, like the state: otherwise XLA would divide what is cut
+        # from it, and with it the new parameters, as it likes.
         u = parted(u, next(iter(jax.tree.leaves(updates)), None))
         return flat.put(_split(u, updates), selected, "flatten"), [state]
 
@@ -88,7 +88,7 @@ def flatten(inner: TransformationLike) -> GradientTransformation:
     small leaves it saves the overhead of each; with large ones it costs a copy of everything on
     the way in and on the way out.
 
-    State: that of `inner`, which is made of vectors too.
+    State: that of `inner`, in which the vector takes the place of the params.
 
     Raises: ValueError if a gradient is None, since the vector is of all parameters, and for an
     inner transformation that rounds the parameters.

@@ -162,7 +162,7 @@ def lookahead(
     Args:
         fast_optimizer: the optimizer of the fast parameters, gradtx's or Optax's.
         sync_period: how many steps the fast parameters run ahead, >= 1; 5 or 10 in the paper.
-            Longer averages over more of the path and lets it stray farther.
+            A longer period averages over more of the path and lets it stray farther.
         slow_step_size: the share of the way from the slow to the fast parameters that is taken:
             0.5 to 0.8 in the paper. 1 is the fast optimizer alone.
         reset_state: start the fast optimizer afresh after every synchronisation, so that no

@@ -59,8 +59,8 @@ def mechanize(
         base_optimizer: the optimizer whose updates are scaled, gradtx's or Optax's. Give it a
             learning rate around 1, which may be a schedule. It cannot hold a line search.
         weight_decay: how strongly the scale is held back where parameters grow. It is in units of
-            the gradient's norm, and changes the scale alone: the base optimizer may decay them
-            too.
+            the gradient's norm, and changes the scale alone: the base optimizer may decay the
+            parameters too.
         eps: a small number that keeps denominators from being 0.
         s_init: the first scale. It is far below any learning rate; a larger one saves the first
             steps, in which the scale has to grow.

@@ -101,13 +101,13 @@ def skip_large_updates(
 
         skip unless sum of |g|^2 over all leaves < max_squared_norm
 
-    The sum is taken in float32 or wider, and a NaN in it is skipped too.
+    The sum is taken in float32 or wider, and a micro-batch with a NaN is skipped too.
 
     Args:
         updates: the gradients of the micro-batch.
         gradient_step: how many steps the optimizer has taken; it makes no difference.
         params: the parameters; they make no difference.
-        max_squared_norm: the bound of the sum of squares. Bind it beforehand:
+        max_squared_norm: the bound on the sum of squares. Bind it beforehand:
             `functools.partial(skip_large_updates, max_squared_norm=100.0)`.
 
     Returns: whether to skip, and the state: `should_skip` and `norm_squared`.

@@ -21,7 +21,7 @@ class OfParts(GradientTransformation):
         return dict(enumerate(self.parts))
 
     def _path(self, key: Any) -> str:
-        """How a part is read, after `tx.`."""
+        """The expression that reads a part, after `tx.`."""
         return f"parts[{list(self._by_key).index(key)}]"
 
     def _owners(self, name: str) -> list[Any]:
@@ -42,7 +42,7 @@ class OfParts(GradientTransformation):
 
     def _no_attribute(self, name: str) -> AttributeError:
         owners, who = self._owners(name), self.definition.name
-        if len(owners) == 1:  # it has parts itself, of which several have the hyperparameter
+        if len(owners) == 1:  # a composite itself, several of whose parts have it
             return self._by_key[owners[0]]._no_attribute(name)
         if owners:
             ways = " or ".join(f"tx.{self._path(key)}.{name}" for key in owners)

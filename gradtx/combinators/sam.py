@@ -148,8 +148,8 @@ def _in_several_calls(sync_period: int, reset_state: bool, place: Place) -> Rule
 
 
 def _at_origin(optimizer: Inner, origin: Params, params: Params) -> Inner:
-    """The optimizer at the origin of a climb that has come to `params`. Its loss at some params is
-    the caller's at the end of the same climb from there."""
+    """The optimizer at the origin of a climb that has come to `params`. The loss that it
+    sees at some params is the caller's at the end of the same climb from there."""
     stored = optimizer.params
 
     def end_from(c: Params) -> Params:

@@ -26,7 +26,7 @@ class SplitRealAndImaginaryArrays(NamedTuple):
 
 
 class SplitRealAndImaginaryState(NamedTuple):
-    """The state of the inner transformation, which is one of real arrays."""
+    """The state of the inner transformation, whose arrays are real."""
 
     inner_state: OptState
 

@@ -60,7 +60,7 @@ def set_to_zero() -> Callable[[], float]:
 
 @per_tree
 def stateless(f: Callable[..., Updates]) -> Callable[..., Updates]:
-    """Make a transformation of a function of the whole tree.
+    """Make a transformation from a function of the whole tree.
 
         u = f(g, params)
 
@@ -84,7 +84,7 @@ def stateless(f: Callable[..., Updates]) -> Callable[..., Updates]:
 
 @per_leaf
 def stateless_with_tree_map(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Make a transformation of a function of one array, which is applied leaf by leaf.
+    """Make a transformation from a function of one array, which is applied leaf by leaf.
 
         u = f(g, param)
 

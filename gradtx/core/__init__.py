@@ -21,10 +21,10 @@ boolean per leaf; a *row* is the state of one leaf. The journey of one update:
                       stage. A rule reads the count and the bias of running means from `step`.
 6.  `per_tree`        Runs a rule of trees on the tree of updates; leaves without an update are
                       left out (`absent`). A wrapper is such a rule: it is given its inner
-                      transformation, bound to this step (`inner`), which starts again at 1 and
-                      does not round.
-7.  `run`             Joins the new states. The updates leave `flat_updates` as a tree, rounded, if
-                      they were not yet, to the dtypes of the params, and `apply` adds them. In
+                      transformation, bound to this step (`inner`), whose own update starts again
+                      at 1 and is not rounded.
+7.  `run`             Joins the new states. The updates leave `flat_updates` as a tree, rounded to
+                      the dtypes of the params if they were not yet, and `apply` adds them. In
                       `training_step` both are one call: a wrapper that hands on its inner updates
                       may apply them itself (`Inner.emit`).
 
@@ -34,17 +34,17 @@ The other files:
     `decorators` turns functions into definitions of them. `kinship` makes a transformation an
     instance of Optax's class.
 -   Values as text and data: `printing` prints them, `reading` reads back what they print, `config`
-    writes them as plain data, and `known` finds the definitions of users by name. `documentation`
-    is what `help` shows of a definition, with what `arguments` says of those that many share.
+    writes them as plain data, and `known` finds users' definitions by name. `documentation` builds
+    what `help` shows for a definition; `arguments` describes the arguments that many share.
 -   Hyperparameters that depend on the step: `schedule` and `arithmetic`.
 -   Rules share formulas in `numerics` and `norms`, and `batches` makes one call for many leaves.
 -   Between links: `place` checks which come first or last, `problem` translates the arguments that
     describe the objective for a wrapper's inner transformation, `skipping` tells from states which
     calls took a step, and `origin` recognises the states of other libraries.
 -   Steering XLA: `finite` (skipped steps), `holding` (occasional steps), `opaque` (scalars that it
-    must not constant-fold), `launches` (small leaves, many at a time on a GPU). `elementwise` reads
-    from a traced function what may be run on pieces of arrays.
--   `meshes` has a guide of its own: many devices.
+    must not constant-fold), `launches` (small leaves, many at a time on a GPU). `elementwise` finds
+    the parts of a traced function that may run on pieces of arrays.
+-   `meshes`, for many devices, has a guide of its own.
 -   `exports` lists a package's public names; `renamed` keeps last release's names working.
 """
 

@@ -1,4 +1,4 @@
-"""Leaves without an update: hidden from a rule of trees in its state, and kept as they are."""
+"""Leaves without an update: a tree rule does not see their state, which stays as it is."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gradtx.core.state import (
 
 
 def seen_by_rule(own: OptState, updates: Updates, where: str) -> OptState:
-    """A tree rule's state, with None for leaves that have no update and the others widened, in
-    fields annotated `LikeParams`, `PastParams` or `Factors`."""
+    """A tree rule's state, in which fields annotated `LikeParams`, `PastParams` or `Factors` have
+    None for leaves without an update and the others widened."""
     if not is_named_tuple(own) or not any(fields_by_leaf(type(own))):
         return own
     for name in fields_of_past_params(type(own)):
@@ -37,9 +37,9 @@ def seen_by_rule(own: OptState, updates: Updates, where: str) -> OptState:
 
 
 def misfit_of(own: OptState, updates: Updates) -> str | None:
-    """An error text if a tree rule's state belongs to params of other shapes than the updates.
+    """An error message if a tree rule's state is for params of other shapes than the updates.
 
-    Leaves of the state may have leading axes of their own, as a memory of past updates has.
+    Leaves of the state may have extra leading axes, such as that of a history of past updates.
     """
     if not is_named_tuple(own):
         return None

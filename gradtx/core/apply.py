@@ -68,9 +68,9 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 
 def _add(param: Any, update: Any) -> jax.Array:
-    """The sum of one leaf."""
+    """param + update for one leaf."""
     if _is_wide(param) and _is_wide(update) and param.dtype == update.dtype:
-        # Under a trace, a call of a jitted function costs more than an addition; eagerly, less.
+        # Under a trace, calling a jitted function costs more than an addition; eagerly, less.
         traced = isinstance(param, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
         return lax.add(param, update) if traced else _add_and_round(param, update)
     param, update = jnp.asarray(param), jnp.asarray(update)

@@ -1,4 +1,4 @@
-"""What arguments mean that many definitions have in common.
+"""The descriptions of arguments that many definitions share.
 
 A definition that means something else by one of these names says so under its own `Args:`.
 """

@@ -1,4 +1,4 @@
-"""Arithmetic on schedules: sums, products, bounds and shifts are schedules again.
+"""Arithmetic on schedules: their sums, products, bounds and shifts are schedules too.
 
 The operators of `Schedule` look these definitions up in its `EXPRESSIONS`.
 """
@@ -37,7 +37,7 @@ _NEGATED, _CALLED = 3, 5
 
 
 class Expression(Schedule):
-    """A schedule that is computed from others. It is printed as it would be written."""
+    """A schedule computed from others. It prints as the Python expression that makes it."""
 
     def _text(self) -> str:
         name = _method(self)
@@ -53,12 +53,12 @@ class Expression(Schedule):
 
 
 def _method(expression: Expression) -> str:
-    """`plus` of `Schedule.plus`."""
+    """The name of the method: `plus` for `Schedule.plus`."""
     return expression.definition.function.__name__
 
 
 def _shown(x: Any, strength: int) -> str:
-    """x as an operand, in brackets if it binds less strongly."""
+    """x as an operand, in brackets if it binds less strongly than `strength`."""
     return f"({code(x)})" if _strength(x) < strength else code(x)
 
 
@@ -70,7 +70,7 @@ def _strength(x: Any) -> int:
 
 
 def _expression(function: Callable[P, Any]) -> Definition[P, Expression]:
-    # Named as a method of schedules: `clip` is a transformation.
+    # Named as a method of schedules, since `clip` is also a transformation.
     definition = Definition(function, Expression, f"Schedule.{function.__name__}")
     EXPRESSIONS[function.__name__] = definition
     return definition
@@ -103,7 +103,7 @@ def divided_by(left: Real, right: NonZero) -> Any:
 @_expression
 def power(left: Real, right: Real) -> Any:
     """left ** right"""
-    # In the dtype of the step: of two Python numbers it may be complex.
+    # In the dtype of the step: one Python number to the power of another may be complex.
     return lambda t: jnp.asarray(left, t.dtype) ** right
 
 
@@ -125,5 +125,5 @@ def clip(schedule: Schedule, low: Real | None = None, high: Real | None = None) 
 
 @_expression
 def shift(schedule: Schedule, steps: AnySteps) -> Any:
-    """The schedule that many steps later, and its first value until then."""
+    """The schedule delayed by `steps`, with its first value until it begins."""
     return lambda t: schedule(jnp.maximum(t - steps, 0))

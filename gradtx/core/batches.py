@@ -1,4 +1,4 @@
-"""One call of an expensive function for many leaves of equal shape, and how it takes them."""
+"""One call of an expensive function for many leaves of equal shape, and how they are batched."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gradtx.core.meshes.partitioned import (
 )
 from gradtx.core.opaque import opaque
 
-# The elements of a batch, unless one operand alone has more. Batches save kernels where operands
-# are small. Large ones keep a device busy one by one, and a batch of them is a copy that lives as
-# long as the whole function runs, with what the function makes of it.
+# The most elements in a batch, unless one operand alone has more. Batches save kernel launches for
+# small operands. Large ones keep a device busy one by one, and a batch of them is a copy that lives
+# as long as the whole function runs, along with what the function computes from it.
 LARGEST = 2**24
 
-# Of an array (n, ...) and of arguments that are no batches: n results.
+# Maps an array (n, ...), and arguments that are not batched, to n results.
 Function = Callable[..., jax.Array]
 Alike = TypeVar("Alike", bound=Hashable)
 
@@ -47,13 +47,13 @@ def in_batches(
     """function(operand, *given) for each operand, in one call for those whose shapes agree after
     the first axis, or in a few if together they have more than `LARGEST` elements.
 
-    function: maps an array (n, ...) to one of n results, treating each of the n alike, such as a
-    product of matrices, a decomposition or an iteration. operands: arrays (n, ...) with any n, to
-    be concatenated; None and empty arrays are returned as they are. given: trees; the function must
-    not use traced arrays but these. work: what the function does, which decides how matrices that
-    are divided among devices are computed on. specs: how each operand is divided, as far as
-    somebody said it (`told`). kinds: where nobody did, those of one kind are probably divided
-    alike.
+    function: maps an array (n, ...) to one of n results and treats each of the n alike, as a matrix
+    product, a decomposition or an iteration does. operands: arrays (n, ...) with any n, to be
+    concatenated; None and empty arrays are returned as they are. given: trees; the function must
+    not use any other traced arrays. work: what the function does with each matrix, which decides
+    how it is run on matrices that are divided among devices. specs: how each operand is divided,
+    where that was declared (`told`). kinds: where it was not, operands of one kind are assumed to
+    be divided alike.
     """
     present = [i for i, x in enumerate(operands) if x is not None and x.size]
     arrays = [x for i in present if (x := operands[i]) is not None]
@@ -73,7 +73,7 @@ def in_batches(
 
 
 class _Call(NamedTuple):
-    """A function of batches and of given trees, whose arrays are passed separately: `others`."""
+    """A function of a batch and of given trees, whose arrays are passed separately: `others`."""
 
     function: Function
     rest: list[Any]
@@ -82,20 +82,20 @@ class _Call(NamedTuple):
 
     @classmethod
     def of(cls, function: Function, given: Any, work: Work) -> tuple[_Call, Arrays]:
-        """The call, and the others."""
+        """The call and its `others`."""
         leaves, structure = jax.tree.flatten(given)
         rest = [_MISSING if isinstance(x, jax.Array) else x for x in leaves]
         return cls(function, rest, structure, work), [x for x in leaves if isinstance(x, jax.Array)]
 
     def with_others(self, others: Arrays) -> Function:
-        """The function of a batch."""
+        """The function of a batch alone."""
         left = iter(others)
         leaves = [next(left) if x is _MISSING else x for x in self.rest]
         given = jax.tree.unflatten(self.structure, leaves)
         return lambda batch, **named: self.function(batch, *given, **named)
 
     def whole(self, operands: Arrays, others: Arrays) -> Arrays:
-        """Of all operands, on one device or as XLA divides the work."""
+        """The results for all operands, on one device or as XLA divides the work."""
         made, function = list(operands), self.with_others(others)
         for _, members in _equal(operands, [None] * len(operands)):
             for batch in _divided(members, operands):
@@ -108,8 +108,8 @@ class _Call(NamedTuple):
     def on_shards(
         self, shards: Arrays, others: Arrays, divisions: Sequence[Division], sizes: Sizes
     ) -> Arrays:
-        """What a device makes of its shards of the operands: of those that are divided alike in
-        batches, which lie as the best plan says for the time of the computation."""
+        """The results for a device's shards of the operands: those divided alike form batches, laid
+        out by the best plan while they are computed on."""
         made, function = list(shards), self.with_others(others)
         for division, members in _equal(shards, divisions):
             own = [shards[i] for i in members]
@@ -134,8 +134,8 @@ class _Call(NamedTuple):
         kinds: Sequence[Hashable],
         mesh: AbstractMesh | Mesh,
     ) -> Arrays:
-        """Of operands of which it is not known how they are divided: those of a kind in batches,
-        laid by constraints as would be best if they were divided as expected."""
+        """The results for operands whose division is not known: those of one kind form batches,
+        laid out by constraints as would be best if they were divided as expected."""
         made, function = list(operands), self.with_others(others)
         ((width, _),) = Counter(n for x in operands for n in x.shape[1:]).most_common(1)
         for _, members in _equal(operands, kinds):
@@ -154,22 +154,21 @@ class _Call(NamedTuple):
         return made
 
 
-# In the place of an array.
+# Stands in for an array.
 _MISSING = object()
 
 
-# Above so many rows a GPU decomposes matrices one after another: for n matrices of up to 128 n rows
-# jaxlib takes cuBLAS's QR of a batch, which is made for small ones. The limit is not measured.
+# With more rows than this a GPU decomposes matrices one after another: for n matrices of up to
+# 128 n rows jaxlib uses cuBLAS's batched QR, made for small ones. The limit is not measured.
 _ROWS = 256
 
 
 def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
-    """function(batch), which calls LAPACK or its like, with one element of the batch at a time on a
-    CPU, and if it has more than `_ROWS` rows on a GPU.
+    """function(batch) for a function that calls LAPACK or the like: one element of the batch at a
+    time on a CPU, and on a GPU if its matrices have more than `_ROWS` rows.
 
-    On a CPU jaxlib divides a batch among the threads of XLA, and has one of these threads wait for
-    them: as many such calls at once as there are threads wait forever. It does not divide a single
-    matrix.
+    On a CPU jaxlib divides a batch among XLA's threads, one of which waits for the others: as many
+    such calls at once as there are threads deadlock. It does not divide a single matrix.
     """
 
     def in_turn(x: jax.Array) -> jax.Array:
@@ -186,8 +185,8 @@ def one_by_one(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> 
 
 
 def undifferentiated(function: Callable[[jax.Array], jax.Array], batch: jax.Array) -> jax.Array:
-    """`one_by_one` also under `jax.vmap`, where batches of batches are a longer one. Derivatives
-    treat the result as a constant."""
+    """`one_by_one` that also works under `jax.vmap`, where a batch of batches becomes one longer
+    batch. Derivatives treat the result as a constant."""
 
     @custom_vmap
     def run(x: jax.Array) -> jax.Array:
@@ -223,7 +222,7 @@ def parts(batch: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
 
 
 def _equal(operands: Sequence[jax.Array], kinds: Sequence[Alike]) -> list[tuple[Alike, list[int]]]:
-    """Each kind with those operands that agree in it, in shape and in dtype."""
+    """The operands grouped by kind, shape and dtype: the kind and the indices of each group."""
     equal: dict[tuple[Alike, tuple[int, ...], np.dtype], list[int]] = {}
     for i, (x, kind) in enumerate(zip(operands, kinds, strict=True)):
         equal.setdefault((kind, x.shape[1:], np.dtype(x.dtype)), []).append(i)
@@ -233,8 +232,8 @@ def _equal(operands: Sequence[jax.Array], kinds: Sequence[Alike]) -> list[tuple[
 def _in_pieces(
     function: Function, operands: Sequence[jax.Array], most: int, multiple: int
 ) -> Arrays:
-    """function of equal operands, in batches of at most so many matrices if possible, filled up
-    with zeros to a multiple of a number of them."""
+    """function(operand) for operands of equal shape, in batches of at most `most` matrices if
+    possible, padded with zeros to a multiple of `multiple`."""
     made: list[Arrays] = [[] for _ in operands]
     for batch in _pieces([len(x) for x in operands], most, multiple):
         stacked = jnp.concatenate([operands[k][i:j] for k, i, j in batch])
@@ -247,8 +246,8 @@ def _in_pieces(
 
 
 def _pieces(lengths: Sequence[int], most: int, multiple: int) -> list[list[tuple[int, int, int]]]:
-    """Arrays of these lengths in batches of about equal lengths, multiples of a number and if
-    possible at most `most`: for each piece which array it is of, its start and its end."""
+    """Arrays of these lengths cut into batches of about equal lengths, multiples of `multiple` and
+    if possible at most `most`: for each piece the index of its array, its start and its end."""
     total, most = sum(lengths), max(most // multiple, 1) * multiple
     each = -(-total // -(-total // most))
     each += -each % multiple

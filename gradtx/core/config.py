@@ -1,25 +1,25 @@
 """A construction as plain data, for configurations: what `to_config` writes.
 
-A construction is a dict of one key, its name, that holds its arguments:
+A construction is a dict with one key, its name, which holds its arguments:
 
     {"adamw": {"learning_rate": 0.001, "mask": {"matching": "kernel"}}}
 
-and of one that takes any number of parts, their list: {"chain": [{"clip": {"max_delta": 1.0}}]}.
-Numbers, strings, booleans, None and lists stand for themselves. So does a dict of other than one
-key. The rest is said by a word, which is written like a construction:
+or, if it takes any number of parts, their list: {"chain": [{"clip": {"max_delta": 1.0}}]}.
+Numbers, strings, booleans, None and lists stand for themselves. So does a dict, unless it has just
+one key. Everything else is named by a word, which is written like a construction:
 
     {"tuple": [0.9, 0.999]}                      a tuple
-    {"dict": {"w": True}}                        a dict of one key
-    {"dict": [[4, 0.5], [8, 0.1]]}               a dict whose keys are no strings
+    {"dict": {"w": True}}                        a dict with one key
+    {"dict": [[4, 0.5], [8, 0.1]]}               a dict whose keys are not strings
     {"matching": "bias"}, {"~matching": "bias"}  a path pattern, and all other leaves
     {"array": {"data": [0.1, 0.2], "dtype": "float32"}}
     {"dtype": "bfloat16"}, {"float": "inf"}, {"complex": [0.0, 1.0]}
-    {"function": "skip_not_finite"}              one of gradtx's that is meant as an argument
-    {"definition": "adamw"}                      a definition that is not called
+    {"function": "skip_not_finite"}              one of gradtx's functions, as an argument
+    {"definition": "adamw"}                      a definition itself, not a call of it
     {"PartitionSpec": ["data", None]}            how a mesh divides an array
 
-Where the signature tells more, less is written: a dtype by its name, values by label as a dict,
-two decays as a list.
+Where the signature says what an argument is, less is written: a dtype as its name, values by label
+as a dict, two decays as a list.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from gradtx.core.value import Labelled, Value, identity, thaw
 if TYPE_CHECKING:
     from gradtx.core.definition import Definition
 
-# What JSON and YAML hold.
+# What JSON and YAML can hold.
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
 # The names that stand for something in data, besides those of definitions.
@@ -55,15 +55,15 @@ WORDS = {
 }
 TAKEN.update(WORDS)
 
-MISSING = "???"  # what OmegaConf and Hydra write where a value is still to be given
-MOST_NUMBERS = 1000  # of an array in data; NumPy prints as many
-_SHOWN, _SHOWN_OF_PATH = 600, 200  # characters of a problem and of its place
+MISSING = "???"  # what OmegaConf and Hydra write for a value that is still missing
+MOST_NUMBERS = 1000  # in one array; NumPy, too, prints no more in full
+_SHOWN, _SHOWN_OF_PATH = 600, 200  # the most characters of a problem and of its path
 
 
 class ConfigError(ValueError):
     """A configuration cannot be written or read; the message begins with the place.
 
-    problem: what is wrong; path: where in the data, as `chain[1].adamw.b2`, or "" for all of it.
+    problem: what is wrong; path: where in the data, like `chain[1].adamw.b2`, or "" for all of it.
     """
 
     def __init__(self, problem: str, path: str):
@@ -80,7 +80,7 @@ class ConfigError(ValueError):
 
 
 def below(path: str, key: object) -> str:
-    """The path of what a dict at `path` holds under a key, or a list at an index."""
+    """The path of the item that a dict at `path` holds under a key, or a list at an index."""
     if isinstance(key, str) and key.replace(".", "").replace("~", "").isidentifier():
         return f"{path}.{key}" if path else key
     text = repr(key)
@@ -90,7 +90,7 @@ def below(path: str, key: object) -> str:
 def write(value: Value, *, defaults: bool) -> dict[str, Data]:
     """The construction as plain data.
 
-    defaults: whether arguments that are what they are by default are written too.
+    defaults: whether arguments that equal their defaults are written too.
     """
     try:
         written = _Writer(defaults).construction(value, Instance(), "")
@@ -127,7 +127,7 @@ class _Writer:
         return {name: written if several is None else written[several]}
 
     def argument(self, x: Any, definition: Definition[Any, Any], name: str, path: str) -> Data:
-        """One argument, of which the signature may tell more than the data does."""
+        """One argument, without what the signature already says about it."""
         kind, parameter = definition.parameters[name], definition.signature.parameters[name]
         several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
         if isinstance(kind, DTypeKind) and isinstance(x, np.dtype):
@@ -140,7 +140,7 @@ class _Writer:
         return self.data(x, kind, path)
 
     def labelled(self, values: Labelled, kind: Kind, path: str, *, as_pairs: bool) -> Data:
-        """Values by label. Their order counts, and a dict is often sorted on its way to a file."""
+        """Values by label. Their order matters, and dicts often get sorted on the way to a file."""
         named = not as_pairs and all(isinstance(label, str) for label in values)
         is_word = isinstance(kind, ByPattern) and len(values) == 1 and not WORDS.isdisjoint(values)
         if named and list(values) == sorted(values) and not is_word:
@@ -154,7 +154,7 @@ class _Writer:
         ]
 
     def data(self, x: Any, kind: Kind | None, path: str) -> Data:
-        """Whatever an argument may be made of."""
+        """Any value that an argument may contain."""
         match x:
             case None | bool():
                 return x
@@ -194,8 +194,8 @@ class _Writer:
         raise ConfigError(f"a {type(x).__name__} cannot be written, got {show(x)}", path)
 
     def tuple(self, x: tuple[Any, ...], kind: Kind | None, path: str) -> Data:
-        """A tuple, or one of gradtx's own named ones. Of a fixed number of numbers the signature
-        tells that they are a tuple."""
+        """A tuple, or one of gradtx's own named ones. If the signature asks for a fixed number of
+        numbers, they are known to be a tuple and written as a list."""
         if not is_named_tuple(x):
             items = [self.data(item, None, below(path, i)) for i, item in enumerate(x)]
             return items if isinstance(kind, Numbers) and kind.count else {"tuple": items}
@@ -207,14 +207,14 @@ class _Writer:
         return {name: {n: self.data(item, None, below(path, n)) for n, item in fields.items()}}
 
     def dict(self, x: dict[Any, Any], path: str) -> Data:
-        """A dict, such that it cannot be taken for a construction."""
+        """A dict, written so that it cannot be mistaken for a construction."""
         if not all(isinstance(key, str) for key in x):
             return {"dict": self.pairs(x, None, path)}
         written = {str(k): self.data(item, None, below(path, k)) for k, item in x.items()}
         return {"dict": written} if len(x) == 1 or "_target_" in x else written
 
     def array(self, x: Any, path: str) -> Data:
-        """An array by its numbers."""
+        """An array, as its numbers and its dtype."""
         if isinstance(x, jax.core.Tracer):
             raise ConfigError("the numbers are being traced: call to_config outside of jit", path)
         if is_random_key(x):
@@ -226,7 +226,7 @@ class _Writer:
 
 
 def _is_function(x: Any) -> bool:
-    """Whether x is a function that has no name in data."""
+    """Whether x is a function that data has no name for."""
     return callable(x) and not isinstance(x, Value | type) and not _word_of(x)
 
 
@@ -240,7 +240,7 @@ def _word_of(x: Any) -> dict[str, Data]:
 
 
 def _any_number(parameters: Mapping[str, inspect.Parameter]) -> str | None:
-    """The name of the argument that stands for all, `*args`."""
+    """The name of the argument `*args` if there is no other, or None."""
     several = [p.name for p in parameters.values() if p.kind is p.VAR_POSITIONAL]
     return several[0] if several and len(parameters) == 1 else None
 
@@ -259,7 +259,7 @@ def _dtype(dtype: np.dtype[Any], path: str) -> str:
 
 
 def _refuse_function(x: Any, kind: Kind | None, path: str) -> Never:
-    """Say what to write in place of a function, or of what is made of functions alone."""
+    """Raise, and say what to write instead of a function or of a value made only from functions."""
     if isinstance(kind, Number) or isinstance(x, Schedule):
         hint = "define the schedule with @gradtx.schedule"
     elif isinstance(kind, Instance):

@@ -1,7 +1,7 @@
 """Counts of updates. The plumbing keeps them: a rule reads `step.count` and never writes a count.
 
-A count is in the fields of the rule's own state that are annotated `Count`. If it has no such
-field, a `ScheduledState` holds the count and that state; for a rule without a state, the count is
+A count is kept in the fields of the rule's own state that are annotated `Count`. If there are none,
+a `ScheduledState` holds the count and that state; for a rule without a state, the count is
 in a `ScaleByScheduleState`.
 """
 

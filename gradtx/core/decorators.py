@@ -28,7 +28,7 @@ def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation
     Args:
         function: the function of hyperparameters that returns the rule.
 
-    Raises: TypeError at decoration if the rule asks for a name that nobody provides, or if a
+    Raises: TypeError at decoration if the rule asks for a name that is not an input, or if a
     hyperparameter has the name of an attribute of transformations, such as `init`.
 
     Example:
@@ -51,13 +51,14 @@ def per_leaf(function: Callable[P, Any]) -> Definition[P, GradientTransformation
 def per_tree(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """Define a transformation by the maths of a whole tree.
 
-    For what `per_leaf` cannot do: a norm of all leaves, or a wrapper of another transformation,
-    whose rule asks for it by its name and receives an `Inner`. In all else it is like `per_leaf`.
+    For what `per_leaf` cannot do: a norm of all leaves, or a wrapper around another transformation,
+    whose rule asks for that transformation by name and receives an `Inner`. Otherwise it is like
+    `per_leaf`.
 
     Args:
         function: the function of hyperparameters that returns the rule, or an update function.
 
-    Raises: TypeError at decoration if the rule asks for a name that nobody provides, or if a
+    Raises: TypeError at decoration if the rule asks for a name that is not an input, or if a
     hyperparameter has the name of an attribute of transformations, such as `init`.
 
     Example:
@@ -80,7 +81,7 @@ def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
     """Define a named composition: a function that returns a chain and has no maths of its own.
 
     Unlike a plain function that returns a chain, it makes a transformation that prints, compares
-    and is changed by `tx.replace` under its own name and arguments.
+    and is changed with `tx.replace` under its own name and arguments.
 
     Args:
         function: the function of hyperparameters that returns the chain, or any transformation.
@@ -105,7 +106,7 @@ def recipe(function: Callable[P, Any]) -> Definition[P, GradientTransformation]:
 def _probed(definition: Definition[P, T]) -> Definition[P, GradientTransformation]:
     """Build one value with defaults and example numbers, so that wrong names fail at once."""
     if (definition.function.__module__ or "").startswith("gradtx."):
-        return definition  # type: ignore[return-value]  # the tests try them; it takes an import long
+        return definition  # type: ignore[return-value]  # the tests probe these: it slows imports
     definition.check_names()
     arguments: dict[str, Any] = {}
     for name, parameter in definition.signature.parameters.items():

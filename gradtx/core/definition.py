@@ -28,7 +28,7 @@ P = ParamSpec("P")
 V = TypeVar("V", bound=Value)
 
 
-class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each one)
+class Definition(Generic[P, V]):  # noqa: D101  (each definition has its own docstring)
     # Call it to make a value; it carries the name, the formula and the signature.
     __doc__ = Documentation()
 
@@ -36,12 +36,12 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         functools.update_wrapper(self, function, set(functools.WRAPPER_ASSIGNMENTS) - {"__doc__"})
         self.function = function
         self.value_class = value_class
-        # What reprs and errors call it: `torch.adam`, where `adam` is another.
+        # What reprs and errors call it, such as `torch.adam`, since `adam` is another.
         self.name = name or function.__name__
         self.signature = inspect.signature(function)
         known.enter(self)
 
-    # Read when they are asked for: evaluating annotations is most of what an import takes.
+    # Computed on demand: evaluating annotations would take most of the time of an import.
 
     @functools.cached_property
     def _hints(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 
     @functools.cached_property
     def optional(self) -> set[str]:
-        """The arguments that None leaves out: their default is None, or they say `| None`."""
+        """The arguments that may be None: their default is None, or their type has `| None`."""
         return {
             name
             for name, parameter in self.signature.parameters.items()
@@ -63,17 +63,17 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 
     @functools.cached_property
     def decays(self) -> tuple[str, ...]:
-        """Those that are the decay of a running mean."""
+        """The arguments that are the decay of a running mean."""
         return tuple(name for name, kind in self.parameters.items() if is_decay(kind))
 
     @functools.cached_property
     def factors(self) -> tuple[str, ...]:
-        """Those that only multiply an array."""
+        """The arguments that only multiply an array."""
         return tuple(name for name, kind in self.parameters.items() if is_factor(kind))
 
     @functools.cached_property
     def dynamic(self) -> tuple[str, ...]:
-        """Those that are children of the value's pytree."""
+        """The arguments that are children of the value's pytree."""
         return tuple(name for name, kind in self.parameters.items() if kind.dynamic)
 
     @functools.cached_property
@@ -81,11 +81,11 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         return shown_signature(self.function, self.parameters, _public(self.value_class).__name__)
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
-        # In a class it is itself, as `staticmethod` is; and `help` prints its signature.
+        # As a class attribute it is not bound, like a `staticmethod`; `help` prints its signature.
         return self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """The value of these arguments, each checked and named in its error."""
+        """The value with these arguments. Each is checked, and an error names it."""
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -96,7 +96,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """What the function itself returns for these arguments."""
-        # Thawed anew each time: what the function does to a list is done to its own.
+        # Thawed anew each time: a function that changes a list changes its own copy.
         given = {
             name: x.thaw() if isinstance(x, Frozen) else dict(x) if isinstance(x, Labelled) else x
             for name, x in arguments.items()
@@ -105,7 +105,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         return self.function(*bound.args, **bound.kwargs)
 
     def replace(self, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> V:
-        """The value made by these arguments with some of them changed."""
+        """The value with these arguments, some of them changed."""
         given = {name: thaw(argument) for name, argument in arguments.items()} | dict(changes)
         bound = inspect.BoundArguments(self.signature, given)
         return self(*bound.args, **bound.kwargs)
@@ -115,7 +115,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         return config.write(value, defaults=defaults)
 
     def check_names(self) -> None:
-        """Refuse an argument that could not be read: the class of the values has its name."""
+        """Refuse an argument that could not be read: every value has an attribute of that name."""
         reserved = {*dir(self.value_class), *Value.__annotations__}
         for name in self.signature.parameters:
             if name in reserved:
@@ -126,7 +126,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 
     @property
     def is_private(self) -> bool:
-        """Whether the file that it is written in does not export it."""
+        """Whether the file that defines it does not export it."""
         exported = getattr(sys.modules.get(self.function.__module__), "__all__", None)
         return exported is not None and self.name not in exported
 
@@ -172,7 +172,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
             raise TypeError(f"{where} is static and {problem}") from error
 
     def _reads_as_number(self, name: str) -> bool:
-        """Whether a static argument is a number, by its annotation or its default."""
+        """Whether a static argument is a number, judging by its annotation or its default."""
         hint, default = self._hints.get(name), self.signature.parameters[name].default
         if hint is None:
             return isinstance(default, int | float) and not isinstance(default, bool)
@@ -183,7 +183,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
         )
 
     def _advice(self, value: Any) -> str:
-        """What was given in place of something static, and what its author may do about it."""
+        """What was given instead of a static argument, and what the author can do about it."""
         ours = self.function.__module__.startswith("gradtx.")
         advice = (
             ". Annotate it with a kind of number, such as gradtx.Real or gradtx.NonNegative, to "
@@ -202,7 +202,7 @@ class Definition(Generic[P, V]):  # noqa: D101  (the docstring is that of each o
 def makes(value_class: type[V], name: str = "") -> Callable[[Callable[P, Any]], Definition[P, V]]:
     """Define a function whose calls are values of this class.
 
-    name: what reprs and errors call it, if not by the function's name.
+    name: what reprs and errors call it, if not the function's name.
     """
 
     def decorate(function: Callable[P, Any]) -> Definition[P, V]:
@@ -212,7 +212,7 @@ def makes(value_class: type[V], name: str = "") -> Callable[[Callable[P, Any]], 
 
 
 def _public(value_class: type[Value]) -> type[Value]:
-    """The class as users know it: of rules and of chains, GradientTransformation."""
+    """The class that users know: GradientTransformation for rules and chains."""
     bases = [base for base in value_class.__mro__ if issubclass(base, Value)]
     return bases[-2] if len(bases) > 1 else value_class
 
@@ -236,15 +236,15 @@ def as_schedule(x: Any) -> Any:
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Definition[P, Schedule]:
     """Turn a function that returns `step -> number` into a definition of schedules.
 
-    The step arrives as a scalar in float32 (float64 under x64), arrays among the arguments in the
-    same dtype, Python numbers as they are. A plain function of the step is also taken wherever a
-    schedule is; this gives it a name, checked arguments and `replace`.
+    The step is passed as a scalar in float32 (float64 under x64), arrays among the arguments in the
+    same dtype, and Python numbers as they are. A plain function of the step is also accepted
+    wherever a schedule is; this decorator adds a name, checked arguments and `replace`.
 
     Args:
         function: a function of numbers and options that returns a function from the step to the
-            value at it. The step of the first update is 0.
+            value at that step. The step of the first update is 0.
 
-    Raises: TypeError at decoration for an argument with the name of an attribute of schedules.
+    Raises: TypeError at decoration if an argument has the name of an attribute of schedules.
 
     Example:
         >>> @gradtx.schedule

@@ -1,9 +1,9 @@
 """What `help` shows of a definition: its docstring with a line for every argument, and its types.
 
-An author describes under `Args:` what is particular to a definition. What means the same in many
-is described in `arguments` once, and put in between, in the order of the signature. A recipe whose
-arguments are mostly those of one of its parts says so, "others: as in `scale_by_kron`", and gets
-what is described there.
+An author describes under `Args:` the arguments that are particular to a definition. Those that mean
+the same in many are described once, in `arguments`, and inserted in the order of the signature. A
+recipe whose arguments are mostly those of one of its parts says so, "others: as in
+`scale_by_kron`", and gets their descriptions from there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ENTRY = re.compile(r" {2,4}(\*{0,2}\w+)(?: \([^)]*\))?: ")
 
 
 class Shown(str):
-    """An annotation that is printed as it reads."""
+    """An annotation that is printed as its text, without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
@@ -48,7 +48,7 @@ class Documentation:
 
 
 def document(definition: Definition[Any, Any]) -> str:
-    """The docstring of its function, with a line for every argument."""
+    """The docstring of a definition's function, with a line for every argument."""
     written = inspect.cleandoc(definition.function.__doc__ or "")
     before, own, after = _sections(written)
     described = COMMON | _elsewhere(definition, own.get("others", ""))
@@ -65,11 +65,11 @@ def document(definition: Definition[Any, Any]) -> str:
     arguments = "\n".join(map(_wrapped, lines))
     parts = [before, f"Args:\n{arguments}", after]
     text = "\n\n".join(part for part in parts if part)
-    return text if before else "\n" + text  # the first line's indent tells nothing of the others
+    return text if before else "\n" + text  # the first line's indent says nothing of the others
 
 
 def _elsewhere(definition: Definition[Any, Any], others: str) -> dict[str, str]:
-    """What the definition that "as in `name`" names, one of the file's names, says of arguments."""
+    """The argument descriptions of the definition in "as in `name`", a name in the same file."""
     named = re.search(r"as in `(\w+)`", others)
     if named is None:
         return {}
@@ -88,12 +88,12 @@ _WHOLE: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def summary(definition: Definition[Any, Any]) -> str:
-    """What is written before the arguments."""
+    """The docstring up to the arguments."""
     return _sections(inspect.cleandoc(definition.function.__doc__ or ""))[0]
 
 
 def _sections(written: str) -> tuple[str, dict[str, str], str]:
-    """What is written before the arguments, on each of them, and after them."""
+    """The text before the arguments, the text of each argument, and the text after them."""
     found = _AFTER.search(written)
     end = found.start() if found else len(written)
     before, after = written[:end].rstrip(), written[end:]
@@ -127,7 +127,7 @@ def _range(kind: Kind, parameter: inspect.Parameter) -> str:
     return "; ".join(said)
 
 
-# What a caller may give where an annotation has a name of this library.
+# What a caller may pass where an annotation uses one of this library's names.
 _NAMES = {
     "AnySchedule": "Schedule",
     "Boundaries": "Sequence[float]",
@@ -150,7 +150,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 @functools.cache
 def _names() -> Mapping[str, str]:
-    """The same with the names of all kinds of numbers."""
+    """`_NAMES`, and the same for the names of all kinds of numbers."""
     kinds = ((name, kind_of(annotation)) for name, annotation in vars(hyperparameters).items())
     return _NAMES | {name: _number(kind) for name, kind in kinds if isinstance(kind, Number)}
 
@@ -160,13 +160,13 @@ def _number(kind: Number) -> str:
 
 
 def shown(annotation: Any) -> Shown:
-    """An annotation, as it is written, in the types that a caller knows."""
+    """An annotation as it is written, but with types that a caller knows."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return Shown(_NAME.sub(lambda name: _names().get(name[0], name[0]), text))
 
 
 def _shown_as(kind: Kind, annotation: Any) -> Shown:
-    """An annotation of this kind, whatever it is called."""
+    """An annotation of this kind, whatever alias it is written with."""
     none = " | None" if "None" in str(annotation) else ""
     if isinstance(kind, OneOf):
         return Shown(f"Literal[{', '.join(map(repr, kind.words))}]{none}")

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-# Where it was until JAX 0.8.
+# Until JAX 0.8 it was in `jax.experimental`.
 _home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
 enable_x64 = _home.enable_x64
 # A number as a formula sees it: a Python number, which stays exact, or a scalar array.
@@ -74,7 +74,7 @@ def _is_inexact_dtype(dtype: np.dtype) -> bool:
 
 
 def is_random_key(x: object) -> bool:
-    """Whether x is a typed key, or an array of keys, as `jax.random.key` makes."""
+    """Whether x is a typed key, as `jax.random.key` makes it, or an array of keys."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
@@ -95,7 +95,7 @@ def cast_shape(x: jax.ShapeDtypeStruct, dtype: DTypeLike) -> Any:
 
 
 def widen(x: jax.Array, dtype: np.dtype) -> jax.Array:
-    """A floating array in the dtype of the computation: real arrays stay real if that is complex,
+    """A floating array in the dtype of the computation: real arrays stay real if it is complex,
     and integers stay as they are."""
     if not is_inexact(x):
         return x
@@ -120,7 +120,7 @@ def drop_weak_type(x: Any) -> jax.Array:
 
 
 def as_exact(number: float) -> float:
-    """A Python number as it is, but an int that does not fit into JAX's int32 as a float."""
+    """A Python number as it is, except that an int outside the range of int32 becomes a float."""
     fits = not isinstance(number, int) or -(2**31) <= number < 2**31
     return number if fits else float(number)
 

@@ -1,7 +1,7 @@
 """The parts of a traced function that work element by element on arrays of one shape.
 
-Such a part gives the same numbers on any cut of its arrays: in another shape, or block by block
-inside a kernel. It is read from the function's jaxpr, so that no rule is written a second time.
+Such a part gives the same numbers however its arrays are cut: into another shape, or block by block
+inside a kernel. It is taken from the function's jaxpr, so that no rule has to be written twice.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr, Primitive
 
 Shape = tuple[int, ...]
-# The number of a variable of the function.
+# A variable of the function, by its number.
 Variable = int
 
 
 class Constant(NamedTuple):
-    """An operand whose value is written into the function."""
+    """An operand that is a literal of the function."""
 
     value: Any
 
@@ -42,7 +42,7 @@ def value_of(x: Operand, values: Mapping[Variable, Any]) -> Any:
 class Equation(NamedTuple):
     """One operation: results = operation(operands).
 
-    alone: the same as a jaxpr, of the operands `given`.
+    alone: the operation as a jaxpr of its own, which takes the operands `given`.
     """
 
     primitive: Primitive
@@ -58,14 +58,14 @@ class Equation(NamedTuple):
         return [x for x in self.operands if not isinstance(x, Constant)]
 
     def run(self, values: dict[Variable, Any]) -> None:
-        """Add the results to the values."""
-        from jax.extend.core import jaxpr_as_fun  # with which JAX imports all of Pallas
+        """Run the operation and add its results to the values."""
+        from jax.extend.core import jaxpr_as_fun  # makes JAX import all of Pallas
 
         made = jaxpr_as_fun(self.alone)(*[value_of(x, values) for x in self.given])
         values.update(zip(self.results, made, strict=True))
 
 
-# From an axis of an array to the positions along it of some of the numbers.
+# Maps an axis of an array to the positions of some of its elements along that axis.
 Positions = Callable[[int], jax.Array]
 
 
@@ -73,9 +73,9 @@ Positions = Callable[[int], jax.Array]
 class Part:
     """Equations that work element by element on arrays of one shape.
 
-    shape: that of the arrays, as they were traced. arrays: the variables of that shape that they
-    read; scalars: those without a shape; makes: what is needed outside, of which the first few,
-    `wanted`, were asked for.
+    shape: that of the arrays when they were traced. arrays: the variables of that shape that the
+    equations read; scalars: the scalar ones; makes: the variables that are needed outside, of which
+    the first `wanted` were asked for.
     """
 
     shape: Shape
@@ -91,10 +91,10 @@ class Part:
         scalars: Sequence[jax.Array],
         cut: tuple[Shape, Positions] | None = None,
     ) -> list[Any]:
-        """What it makes of whole arrays or of a cut of them.
+        """The results for whole arrays or for a cut of them.
 
-        cut: the shape of the cut, and a function from an axis of the whole to the positions along
-        it of the numbers in the cut, int32 in that shape.
+        cut: the shape of the cut, and a function from an axis of the whole arrays to the positions
+        of the cut's elements along that axis, int32 in the shape of the cut.
         """
         shape, positions = cut or (self.shape, partial(lax.broadcasted_iota, np.int32, self.shape))
         values = dict(zip((*self.arrays, *self.scalars), (*arrays, *scalars), strict=True))
@@ -108,7 +108,7 @@ class Part:
                 case "iota":
                     position = positions(equation.params["dimension"])
                     values[result] = position.astype(equation.params["dtype"])
-                case "sign":  # which the compiler of kernels asks a TPU about
+                case "sign":  # the compiler of kernels would query a TPU for it
                     x = operands[0]
                     one = jnp.ones_like(x)
                     values[result] = jnp.where(x > 0, one, jnp.where(x < 0, -one, x))
@@ -118,14 +118,14 @@ class Part:
         return [values[x] for x in self.makes]
 
     def making(self, makes: Sequence[Variable]) -> Part:
-        """The part of it that makes only these."""
+        """The part reduced to what makes these variables."""
         equations = alive(self.equations, set(makes))
         read = {x for e in equations for x in e.reads} | set(makes)
         arrays = tuple(x for x in self.arrays if x in read)
         scalars = tuple(x for x in self.scalars if x in read)
         return Part(self.shape, tuple(equations), arrays, scalars, tuple(makes), len(makes))
 
-    # Parts that differ in the names of their variables only are equal, so that leaves of equal
+    # Parts that differ only in the names of their variables are equal, so that leaves of equal
     # shape share one trace.
 
     @cached_property
@@ -155,7 +155,7 @@ class Part:
 
 class Function:
     """A traced function as one list of equations, in which the calls that depend on some of its
-    inputs, `chosen`, are written out."""
+    inputs, `chosen`, are inlined."""
 
     def __init__(self, jaxpr: ClosedJaxpr, chosen: Iterable[int]):
         self.shapes: list[Shape] = []
@@ -171,7 +171,7 @@ class Function:
         return len(self.shapes) - 1
 
     def _write_out(self, jaxpr: Any, operands: Sequence[Operand]) -> list[Operand]:
-        """Add a jaxpr's equations; returns its results."""
+        """Add a jaxpr's equations, and return its results."""
         from jax.extend.core import ClosedJaxpr, Literal
 
         closed, consts = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
@@ -215,7 +215,7 @@ class Function:
         return [of(x) for x in closed.outvars]
 
     def is_elementwise(self, equation: Equation, shape: Shape) -> bool:
-        """Whether it works element by element on arrays of the shape and scalars."""
+        """Whether an equation works element by element on scalars and arrays of this shape."""
         operands = (() if isinstance(x, Constant) else self.shapes[x] for x in equation.operands)
         if equation.primitive.name not in ELEMENTWISE or any(
             x not in (shape, ()) for x in operands
@@ -225,7 +225,7 @@ class Function:
 
 
 def works_element_by_element(jaxpr: Any) -> bool:
-    """Whether all that a jaxpr does, it does element by element."""
+    """Whether every operation of a jaxpr works element by element."""
     closed = getattr(jaxpr, "jaxpr", jaxpr)
     return all(
         works_element_by_element(called)
@@ -236,13 +236,13 @@ def works_element_by_element(jaxpr: Any) -> bool:
 
 
 def _called(primitive: Primitive, params: Mapping[str, Any]) -> Any:
-    """The jaxpr of a call that may be written out in its place, or None."""
+    """The jaxpr of a call that may be inlined, or None."""
     return params[_CALLS[primitive.name]] if primitive.name in _CALLS else None
 
 
 class Split(NamedTuple):
     """A function in three steps: what does not depend on the chosen inputs, the parts that work
-    element by element from them, and what follows."""
+    element by element on them, and what follows."""
 
     before: list[Equation]
     parts: list[Part]
@@ -251,11 +251,11 @@ class Split(NamedTuple):
 
 
 def split(function: Function, wanted: Sequence[Variable], others: Iterable[Operand]) -> Split:
-    """Cut the parts out of a function: as much as works element by element on its chosen inputs and
-    on what does not depend on them.
+    """Cut the parts out of a function: whatever works element by element on its chosen inputs and
+    on values that do not depend on them.
 
-    The parts make those of the `wanted` variables that they can, and what else is needed for the
-    other outputs.
+    The parts make as many of the `wanted` variables as they can, and whatever else the other
+    outputs need from them.
     """
     find, join = _groups()
     late: set[Variable] = set()
@@ -301,8 +301,8 @@ def _part(
     producers: Mapping[Variable, Equation],
     inside: Mapping[Variable, Variable],
 ) -> Part:
-    """The part that makes these, together with what it reads that can be made element by element:
-    then it reads that from the function's inputs, and nothing has to be stored between."""
+    """The part that makes these variables. What it reads is computed inside it too where that works
+    element by element, so that it need not be stored in between."""
     makes = (*asked, *beside)
     shape = function.shapes[makes[0]]
     equations: dict[int, Equation] = {}
@@ -325,7 +325,7 @@ def _part(
 
 
 def alive(equations: Sequence[Equation], needed: set[Variable]) -> list[Equation]:
-    """Those equations of which something is needed, in order."""
+    """The equations whose results are needed, in order."""
     needed, kept = set(needed), []
     for equation in reversed(equations):
         if not needed.isdisjoint(equation.results):
@@ -335,7 +335,7 @@ def alive(equations: Sequence[Equation], needed: set[Variable]) -> list[Equation
 
 
 def _groups() -> tuple[Callable[[Variable], Variable], Callable[[Iterable[Variable]], Variable]]:
-    """find(x), the smallest of the variables that x is in one group with, and join(xs)."""
+    """find(x), the smallest variable in the group of x, and join(xs), which merges their groups."""
     parents: dict[Variable, Variable] = {}
 
     def find(x: Variable) -> Variable:

@@ -10,7 +10,7 @@ from gradtx.core.known import TAKEN
 
 
 def export_names(package: dict[str, Any], *modules: str) -> None:
-    """Set a package's `__all__`: its public names, and of its modules only `modules`.
+    """Set a package's `__all__`: its public names, including only those modules in `modules`.
 
     package: its `globals()`. Each file lists its public names in `__all__`, and the package takes
     them with `from ... import *`, which type checkers and editors follow. They do not follow an
@@ -28,7 +28,7 @@ def export_names(package: dict[str, Any], *modules: str) -> None:
 
 
 def show_types(*functions: Callable[..., Any]) -> None:
-    """Let `help` print the types of these functions as they are written: not as strings."""
+    """Let `help` print the types of these functions as they are written, without quotes."""
     for function in functions:
         written = function.__annotations__.items()
         function.__annotations__ = {

@@ -42,7 +42,7 @@ def _sum(axes: Axes, x: jax.Array) -> jax.Array:
 
 
 def _sum_if_finite(axes: Axes, x: jax.Array) -> jax.Array:
-    # Made of the stack: XLA would take the bare sum of a stack apart.
+    # Computed on the stack itself: XLA would take the bare sum of a stack apart.
     return _sum(axes, zero_if_finite(x))
 
 
@@ -75,8 +75,8 @@ def untouched(updates: Updates, count: jax.Array) -> Updates:
     """The updates unchanged, behind a select that XLA cannot remove; `count`, an integer scalar, is
     never negative.
 
-    For a branch of a conditional: XLA copies what a branch only passes through before the
-    conditional, whichever branch is taken.
+    For a branch of a conditional: arrays that a branch only passes through are copied by XLA ahead
+    of the conditional, whichever branch is taken.
     """
 
     def same(x: Any) -> jax.Array:

@@ -41,7 +41,7 @@ class Selections:
 
     def __init__(self, name: str, leaves: Leaves, seen: Arrays):
         self._name, self._leaves, self._seen = name, leaves, seen
-        # Links share masks, and inner masks are shown the same leaves by the masks outside them.
+        # Memos: links share masks, and masks inside the same ones are shown the same leaves.
         self._known: dict[tuple[Mask, ...], Selection] = {(): [True] * len(seen)}
         self._left: dict[tuple[bool, ...], Leaves] = {}
 
@@ -67,7 +67,7 @@ class FlatUpdates:
     name: the transformation's, for errors. leaves: the updates that were given.
     params: the parameters in their stored dtypes, None where there is no update or none were given.
     aligned_params: the same, but also where there is no update; there it may be a whole subtree.
-    dtypes: in which each leaf is computed with; out_dtypes: in which its update leaves the line.
+    dtypes: those used to compute with each leaf; out_dtypes: those in which updates leave the line.
     frozen: by index, the zero updates of frozen leaves, which are absent from values.
     applied: the params after these updates, if a wrapper has applied them.
     """
@@ -121,8 +121,8 @@ class FlatUpdates:
     def check_shapes(self, per_example: Sequence[bool]) -> None:
         """Refuse an update whose shape is not its parameter's.
 
-        Where `per_example`, a leading axis of examples, as long as in every other such leaf, comes
-        before that shape.
+        Where `per_example` is true, a leading axis of examples comes before that shape, and has the
+        same length in all such leaves.
         """
         known: int | None = None
         for i, (value, param) in enumerate(zip(self.values, self.params, strict=True)):
@@ -196,7 +196,7 @@ class FlatUpdates:
 
     def shown(self, selected: Selection) -> Selection:
         """Which leaves a link is shown: the selected ones, and absent ones as None. A mask may
-        judge an absent leaf otherwise than its parameter in init, whose state may hold it."""
+        judge an absent leaf differently than its parameter in init, and the state may hold it."""
         return [s or v is None for s, v in zip(selected, self.values, strict=True)]
 
     def without_update(self, selected: Selection) -> list[str]:
@@ -217,8 +217,8 @@ class FlatUpdates:
         return self._of_group(self._covered(extra, masks), self.selections.of(masks))
 
     def _covered(self, extra: Extra, masks: tuple[Mask, ...]) -> Extra:
-        """With leaves hidden in trees structured like the updates: by the masks that cover extra
-        arguments, from the outermost to the first that does not."""
+        """The extra arguments with leaves hidden in trees structured like the updates: by the masks
+        that cover extra arguments, from the outermost to the first that does not."""
         covering = tuple(itertools.takewhile(lambda mask: mask.covers_extra, reversed(masks)))
         if not covering:
             return extra
@@ -285,7 +285,7 @@ class FlatUpdates:
     def put(
         self, tree: Updates, selected: Selection, where: str, *, from_examples: bool = False
     ) -> FlatUpdates:
-        """With the selected leaves of the tree that a link returned as the new updates.
+        """The same, with the selected leaves of the tree that a link returned as the new updates.
 
         from_examples: the old updates have a leading axis of examples, which the new ones lack.
         """
@@ -305,7 +305,7 @@ class FlatUpdates:
         return self.with_values(values)
 
     def freeze(self, selected: Selection) -> FlatUpdates:
-        """With the selected leaves absent from here on, and zeros as their final updates."""
+        """The same, with the selected leaves absent from here on and zeros as final updates."""
         values, params, frozen = list(self.values), list(self.params), dict(self.frozen)
         for i, (value, chosen) in enumerate(zip(self.values, selected, strict=True)):
             if chosen and value is not None:

@@ -19,7 +19,7 @@ from gradtx.core.state import OptState
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
-# Its name until JAX 0.7, where Layout was another thing.
+# The name of `Layout` until JAX 0.7, where `Layout` was something else.
 Layout = getattr(layout, "DeviceLocalLayout", None) or layout.Layout
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ Idle = Callable[[OptState], Any]
 # The traced arrays that a function reads besides its state, and the function of both.
 Consts = list[jax.Array]
 Closed = Callable[[OptState, Consts], tuple[Any, OptState]]
-# Of run and other: due, state, and the traced constants of run and of other.
+# Takes run, other, due, the state, and the traced constants of run and of other.
 Form = Callable[[Closed, Closed, jax.Array, OptState, Consts, Consts], tuple[Any, OptState]]
 
 
@@ -47,18 +47,18 @@ def now_and_then(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple
 
 
 def usually(due: ArrayLike, run: Run, idle: Idle, state: OptState) -> tuple[Any, OptState]:
-    """`now_and_then` for a function that is due on nearly every step, as under a guard.
+    """`now_and_then` for a function that is due on nearly every step, such as a guarded one.
 
-    On GPU and TPU an elementwise function runs always, and what was not due is not selected: the
-    selects are fused with what makes the numbers, whereas what leaves a branch is stored and read
-    again. On CPU, where the old state would be copied to be selectable, it is a conditional.
+    On GPU and TPU an elementwise function always runs, and selects discard what was not due: they
+    are fused with the computation, whereas the results of a branch are stored and read again. On
+    CPU, where the old state would have to be copied for a select, it is a conditional.
     """
     return _by_platform(due, run, _holding(idle), state, gpu=at_most_one_turn, elementwise=selected)
 
 
 def one_of(due: ArrayLike, run: Run, other: Run, state: OptState) -> tuple[Any, OptState]:
-    """run(state) if due, otherwise other(state): two functions in turn, in the forms of `usually`,
-    but for a conditional in the place of the loop."""
+    """run(state) if due, otherwise other(state): one of two functions, in the forms of `usually`,
+    but with a conditional in place of the loop."""
     return _by_platform(due, run, other, state, gpu=_conditional, elementwise=selected)
 
 
@@ -72,7 +72,7 @@ def anywhere(due: jax.Array) -> jax.Array:
     """due; under `jax.vmap`, whether any of the batch is due.
 
     A conditional on it stays one there. On `due` itself it would become a select, which runs both
-    branches in every step. What the branch makes is then to be selected by `here(due)`.
+    branches in every step. What the branch makes must be selected by `here(due)` inside it.
     """
     return due
 
@@ -84,8 +84,8 @@ def _anywhere_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> t
 
 @custom_vmap
 def here(due: jax.Array) -> jax.Array:
-    """In a branch for `anywhere(due)`, whether this one of the batch is due: without a batch True,
-    a constant, so that a select between new state and old reads no old state."""
+    """In a branch for `anywhere(due)`, whether this member of the batch is due. Without a batch
+    it is the constant True, so that a select between new state and old does not read the old."""
     return jnp.ones_like(due)
 
 
@@ -95,10 +95,10 @@ def _here_in_a_batch(size: int, is_batched: list[bool], due: jax.Array) -> tuple
 
 
 def fenced(arrays: T) -> T:
-    """Arrays that a branch leaves as they are, but that are to be made before it.
+    """Arrays that a branch passes through unchanged, but that must be computed before it.
 
-    What reads old state is made in time for the branch to write new state in its place. Without the
-    barrier XLA takes them past the conditional, and copies the state.
+    If they are computed from old state, the branch can then write new state in its place. Without
+    the barrier XLA moves their computation past the conditional, and copies the state.
     """
     made: T = lax.optimization_barrier(arrays)  # type: ignore[no-untyped-call]
     return made
@@ -106,12 +106,12 @@ def fenced(arrays: T) -> T:
 
 @custom_vmap
 def row_major(x: jax.Array) -> jax.Array:
-    """x as state lies in memory between steps, for what a decomposition or a solve makes or takes
-    now and then.
+    """x in the layout that state has in memory between steps, for the operands and results of an
+    occasional decomposition or solve.
 
-    They work by columns. Left to itself, XLA gives their layout to what a branch or a loop holds,
-    and every step, idle ones too, transposes that on the way in and on the way out. Not for what is
-    divided among devices, which would be gathered, nor for what is differentiated.
+    Those are column-major. Left to itself, XLA gives their layout to what a branch or a loop holds,
+    and every step, even an idle one, transposes that on the way in and on the way out. Not for
+    arrays that are divided among devices, which would be gathered, or that are differentiated.
     """
     kept: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
         x, Layout(tuple(range(x.ndim)))
@@ -137,10 +137,10 @@ def _by_platform(
     gpu: Form,
     elementwise: Form | None = None,
 ) -> tuple[Any, OptState]:
-    """In the form `gpu` on GPU and as a conditional elsewhere, or, if the functions are elementwise
-    and there is a form for these, in that one on GPU and TPU. If there are effects, which a custom
-    derivative does not allow, as a conditional."""
-    # Selects between equals, so that the state varies over the axes of a mesh as `due` does.
+    """run or other, in the form `gpu` on GPU and as a conditional elsewhere. If both work
+    elementwise and there is a form for that, GPU and TPU use it. If they have effects, which a
+    custom derivative does not allow, it is a conditional everywhere."""
+    # A select between x and x, so that the state varies over the axes of a mesh as `due` does.
     state = jax.tree.map(lambda x: jnp.where(due, x, x), state)
     (runs, beside, jaxpr), (others, aside, alike) = (
         traced_apart(run, state),
@@ -165,8 +165,8 @@ def _conditional(
 
 
 def _differentiated_as_conditional(form: Form) -> Form:
-    """The form with the conditional's derivatives, in both modes: a loop has none in reverse, and
-    behind a select a NaN that was not selected reaches the derivative."""
+    """The form with the conditional's derivatives, in both modes: a loop has none in reverse mode,
+    and a NaN that a select discards still reaches the derivative."""
     same = jax.custom_jvp(form, nondiff_argnums=(0, 1))
 
     @same.defjvp
@@ -195,12 +195,12 @@ def at_most_one_turn(
 def selected(
     run: Closed, other: Closed, due: jax.Array, state: OptState, beside: Consts, aside: Consts
 ) -> tuple[Any, OptState]:
-    """Both, of which one is selected."""
+    """Both functions run, and one result is selected."""
     return jax.tree.map(partial(jnp.where, due), run(state, beside), other(state, aside))
 
 
-# What makes a step too dear to throw away (products, decompositions, loops), and what changes
-# a part of an array in place, of which a select would make a copy.
+# What makes a step too costly to run and discard (products, decompositions, loops), and what
+# changes a part of an array in place, where a select would make a copy.
 _COSTLY = frozenset(
     (
         *("dot_general", "conv_general_dilated", "fft", "sort", "while", "scan"),
@@ -211,8 +211,8 @@ _COSTLY = frozenset(
 
 
 def _elementwise(jaxpr: Jaxpr) -> bool:
-    """Whether a function does hardly more than elementwise operations and reductions."""
-    from jax.extend.core import ClosedJaxpr, Jaxpr  # with which JAX imports all of Pallas
+    """Whether a function does little more than elementwise operations and reductions."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr  # makes JAX import all of Pallas
 
     def is_jaxpr(x: object) -> bool:
         return isinstance(x, Jaxpr | ClosedJaxpr)
@@ -227,7 +227,7 @@ def _elementwise(jaxpr: Jaxpr) -> bool:
 
 def traced_apart(function: Callable[[Any], Any], state: Any) -> tuple[Closed, Consts, Jaxpr]:
     """The function, traced once for all forms; the traced arrays of its closure, which become its
-    second argument, since a custom derivative applies to arguments only; and its jaxpr."""
+    second argument, since a custom derivative covers arguments only; and its jaxpr."""
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)

@@ -1,9 +1,9 @@
 """The kinds of arguments: what a hyperparameter may be, checked at construction.
 
-A kind is attached to an annotation, `b1: Decay = 0.9`. A number of any kind may be given as a
+A kind is attached to an annotation, as in `b1: Decay = 0.9`. A number of any kind may be given as a
 Python or NumPy number, as an array (of any shape where the value is mapped with `jax.vmap`), or
 as a schedule: anything that can be called. Traced arrays are not checked: their values are not
-known. Numbers in a container are announced as such, `betas: tuple[Decay, Decay]`.
+known. Numbers in a container are annotated as such, as in `betas: tuple[Decay, Decay]`.
 
 Type checkers see what may be given, `b1: float | jax.Array | ...`, and flag `b1="0.9"`.
 """
@@ -26,12 +26,12 @@ from gradtx.core.printing import show
 from gradtx.core.value import Labelled, Value
 
 if TYPE_CHECKING:
-    # One annotation, read from two sides: a call may give a NumPy array or a schedule, and the rule
+    # One annotation, read from two sides: a call may pass a NumPy array or a schedule, and the rule
     # then sees a number in its place. A protocol derived from Any serves both: only what has the
-    # member may be given, and a rule may do with it whatever it does with numbers.
+    # member may be passed, and a rule may use it in any way that it uses numbers.
 
     class NumPyLike(Protocol, Any):  # type: ignore[misc]
-        """An array or a scalar of NumPy."""
+        """A NumPy array or scalar."""
 
         @property
         def dtype(self) -> Any:
@@ -80,7 +80,7 @@ class Kind:
         return value
 
     def convert_all(self, who: str, values: tuple[Any, ...]) -> Any:
-        """The arguments of `*args`, each called by its position."""
+        """The arguments of `*args`, which errors name by their positions."""
         return tuple(
             self.convert(f"{who}: argument {i}", value) for i, value in enumerate(values, start=1)
         )
@@ -91,7 +91,7 @@ class Number(Kind):
     """A number, an array or a schedule.
 
     factor: the rule only multiplies an array by it. Rounding it to the array's dtype beforehand
-    changes nothing then, and rules that differ in factors alone can share their traces.
+    then changes nothing, and rules that differ only in such factors can share their traces.
     """
 
     text: str
@@ -122,11 +122,11 @@ class Number(Kind):
 
 @dataclass(frozen=True)
 class Numbers(Number):
-    """A tuple, list or dict of numbers, arrays and schedules, to any depth, or one of them: where
-    the annotation says so, `Mapping[int, Real]`.
+    """A tuple, list or dict of numbers, arrays and schedules, nested to any depth, or one of these:
+    for annotations such as `Mapping[int, Real]`.
 
-    count: how many, of `tuple[Decay, Decay]`; then they are a tuple or one array. A list becomes a
-    tuple.
+    count: how many, 2 for `tuple[Decay, Decay]`; then they must be a tuple or one array. A list
+    becomes a tuple.
     """
 
     count: int | None = None
@@ -147,7 +147,7 @@ class Numbers(Number):
 
 @dataclass(frozen=True)
 class Instance(Kind):
-    """A value of one class, a transformation or a schedule, or what its class takes for one."""
+    """A value of one class, a transformation or a schedule, or what its class accepts as one."""
 
     value_class: type[Value] = Value
     dynamic = True
@@ -171,7 +171,7 @@ class Instances(Instance):
 
 @dataclass(frozen=True)
 class InstancesByLabel(Instance):
-    """Values of one class by label: where the annotation says so, `Mapping[str, Schedule]`."""
+    """Values of one class by label: for annotations such as `Mapping[str, Schedule]`."""
 
     def convert(self, where: str, value: Any) -> Labelled:
         """Each value, or what its class makes of it, in the order in which they are given."""
@@ -183,7 +183,7 @@ class InstancesByLabel(Instance):
 
 @dataclass(frozen=True)
 class ByPattern(Kind):
-    """Settings by path pattern, in their order: the first pattern that is found decides."""
+    """Settings by path pattern, in their order: the first pattern that matches decides."""
 
     def convert(self, where: str, value: Any) -> Any:
         """A mapping that keeps its order; anything else as it is."""
@@ -205,13 +205,13 @@ class Whole(Kind):
         raise ValueError(f"{where} must be a whole number {self.text}, got {show(value)}")
 
 
-# One 32-bit word: larger seeds would share the random numbers of a smaller one.
+# One 32-bit word: a larger seed would share the random numbers of a smaller one.
 _SEED = Whole("in [0, 2**32)", lambda n: 0 <= n < 2**32)
 
 
 @dataclass(frozen=True)
 class KeyKind(Kind):
-    """The beginning of random numbers: a whole number, or a key as `jax.random` makes it."""
+    """A seed of random numbers: a whole number, or a key as `jax.random` makes it."""
 
     dynamic = True
 
@@ -220,7 +220,7 @@ class KeyKind(Kind):
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             if not _SEED.accepts(int(value)):
                 raise ValueError(f"{where} must be a whole number {_SEED.text}, got {show(value)}")
-            return int(value) if value < 2**31 else np.uint32(value)  # what JAX makes an array of
+            return int(value) if value < 2**31 else np.uint32(value)  # which JAX can convert
         dtype = getattr(value, "dtype", None)
         if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return jax.random.key_data(value)
@@ -249,7 +249,7 @@ class DTypeKind(Kind):
 
 @dataclass(frozen=True)
 class OneOf(Kind):
-    """One of a few words: what an annotation `Literal["a", "b"]` says."""
+    """One of a few words: for annotations such as `Literal["a", "b"]`."""
 
     words: tuple[str, ...]
 
@@ -332,7 +332,7 @@ def _search(annotation: Any) -> Kind | None:
     if found is None or origin is Annotated:
         return found
     if origin in (typing.Union, types.UnionType):
-        # One of several: what is no word, say, is for another alternative.
+        # A union: a value that is not one of the words, say, is for another alternative.
         open_ended = isinstance(found, OneOf | Whole | Flag) and len(alternatives) > 1
         return None if open_ended else found
     return _several(found, annotation)

@@ -37,8 +37,8 @@ class Inner:
         tx, extra = self.transformation, dict(self.extra or {})
         return update(tx, updates, state, self.params, extra, rounded=False)
 
-    # A wrapper that hands its inner updates on as they are says so by calling these. Then
-    # `gradtx.step` adds them to the params where they are made.
+    # A wrapper that hands on its inner updates unchanged says so by calling these. Then
+    # `gradtx.step` adds the updates to the params where they are computed.
 
     def emit(self, updates: Updates, state: OptState) -> tuple[Updates | Applied, OptState]:
         """Like a call, for a wrapper that returns these updates unchanged."""
@@ -55,7 +55,7 @@ class Inner:
         if not self.applies:
             return usually(due, partial(self, updates), lambda _: zeros(), state)
 
-        # Nothing leaves the step but what it held, so that skipping it does not touch the params.
+        # The step returns nothing but what it holds, so that skipping it does not touch the params.
         def turn(held: tuple[Params, OptState]) -> tuple[tuple[()], tuple[Params, OptState]]:
             params, state = held
             applied, state = self.at(params).emit(updates, state)

@@ -1,7 +1,7 @@
-"""A transformation is an instance of Optax's class too, where Optax is there.
+"""A transformation is also an instance of Optax's class, if Optax has been imported.
 
-Optax's wrappers pass extra arguments on to instances of its class only, and other libraries refuse
-what is none. `isinstance` asks an object for its `__class__` where its type does not decide.
+Optax's wrappers pass extra arguments on only to instances of that class, and other libraries refuse
+anything else. `isinstance` asks an object for its `__class__` if its type does not decide.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 class KinOfOptax:
     """Makes `isinstance(tx, optax.GradientTransformationExtraArgs)` true.
 
-    Optax is not imported for this: who asks has done so. `type(tx)`, by which JAX and pickle go, is
-    unchanged.
+    Optax is not imported for this: whoever asks has done so. `type(tx)`, which JAX and pickle go
+    by, is unchanged.
     """
 
-    @property  # type: ignore[misc]  # that of `object` can be assigned to
+    @property  # type: ignore[misc]  # `object`'s can be assigned to
     def __class__(self) -> Any:
         own: type = type(self)
         theirs = getattr(sys.modules.get("optax"), "GradientTransformationExtraArgs", None)
@@ -26,11 +26,11 @@ class KinOfOptax:
 
 
 class _Both(type):
-    """The class of a class that stands for two, ours before Optax's."""
+    """The metaclass of a class that combines two, ours before Optax's."""
 
     def mro(cls) -> list[type]:
-        """Optax's is a tuple, and a transformation is not: what treats tuples as containers, as
-        code on trees does, would take it apart."""
+        """The bases without `tuple`: Optax's class is one and a transformation is not. Code that
+        treats tuples as containers, as code on trees does, would take it apart."""
         return [base for base in super().mro() if base is not tuple]
 
 

@@ -1,8 +1,8 @@
-"""The definitions of users by name, for what is read from text and from data.
+"""The definitions of users by name, for reading constructions from text and from data.
 
-A definition is entered when it is decorated, under its module and its qualified name. The same name
-decorated again, as in a notebook's cell, replaces the earlier one. The entries are weak: a
-definition that was made inside a function goes when nothing else holds it.
+A definition is entered when it is decorated, under its module and its qualified name. If the same
+name is decorated again, as in a notebook cell, it replaces the earlier one. The entries are weak
+references: a definition that was made inside a function disappears when nothing else holds it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 _DEFINED: weakref.WeakValueDictionary[str, Definition[Any, Any]] = weakref.WeakValueDictionary()
 
-# Names that a user's definition cannot have in a text or in data: gradtx's public ones, which each
+# Names that a user's definition cannot have in text or in data: gradtx's public ones, which each
 # package enters here, and the words that data is written with.
 TAKEN: set[str] = set()
 
-# The functions of gradtx that are meant to be arguments, which are written by their names.
+# The functions of gradtx that serve as arguments; they are written by name.
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 _MAIN = "__main__."
 
 
 class AmbiguousNameError(LookupError):
-    """Several definitions have a name."""
+    """Several definitions share a name."""
 
 
 class Names(Mapping[str, Callable[..., Any]]):
@@ -68,7 +68,7 @@ def enter(definition: Definition[Any, Any]) -> None:
 
 
 def name_of(definition: Definition[Any, Any]) -> str | None:
-    """The name by which a definition is read, or None if its name stands for another by now."""
+    """The name by which a definition is read, or None if its name now stands for another."""
     if _is_own(definition):
         return definition.name
     place, name = _place(definition), definition.name

@@ -1,11 +1,11 @@
-"""Small leaves many at a time on a GPU, where launching a kernel takes longer than what it does.
+"""Small leaves, many at a time, on a GPU, where launching a kernel takes longer than running it.
 
-By itself XLA for GPU makes kernels for each leaf. It makes one for several leaves of equal shape if
-they are stacked only to be reduced, the stack being read where it is reduced and never stored; and
-if loops that write arrays of one shape read a common array. A scalar that all of them read does not
-count for that, so that they are given scalars out of one array.
+Left to itself, XLA for GPU makes kernels for each leaf. It makes one for several leaves of equal
+shape in two cases: if they are stacked only to be reduced, since the stack is then read where it is
+reduced and never stored, and if loops that write arrays of one shape read a common array. A common
+scalar does not count, so scalars are read from one array.
 
-Other compilers gain nothing from it, and their programs are left as they are.
+Other compilers gain nothing from this, and their programs are left as they are.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from jax import lax
 
 Axes = tuple[int, ...]
 
-# Elements. To read and write the moments of so many takes an H100 about as long as a launch.
+# In elements. An H100 reads and writes the moments of that many in about the time of a launch.
 SMALL = 2**18
-# The same for what is stacked: what was computed is stored to be stacked, 8 bytes more, which count
-# for leaves that are not very small.
+# The same for leaves to be stacked: computed values are stored first, 8 bytes more per element,
+# which count unless leaves are very small.
 STACKABLE = 2**14
-# Leaves in a stack: XLA compiles slowly what reads many more arrays at once.
+# Leaves in a stack: XLA is slow to compile what reads many more arrays at once.
 STACKED = 32
 
-# Reduces an array over some of its axes: the same for each index along the others.
+# Reduces an array over some of its axes, in the same way for each index along the others.
 Reduction = Callable[[Axes, jax.Array], jax.Array]
 
 
@@ -38,7 +38,7 @@ def reduce_each(
 ) -> list[jax.Array]:
     """reduction(axes, x) for each of the arrays, in some order, in stacks along a new first axis.
 
-    axes: for each array; default: all.
+    axes: those of each array (default: all).
     """
     every = [tuple(range(x.ndim)) for x in arrays] if axes is None else axes
     equal: dict[Any, list[jax.Array]] = {}
@@ -67,8 +67,8 @@ def _reduce_equal(reduction: Reduction, axes: Axes, *arrays: jax.Array) -> jax.A
 
 
 def in_one_array(tree: Any) -> Any:
-    """The tree with its floating scalars, as far as they are traced, read from one array; None if
-    there are none."""
+    """The tree with its traced floating scalars read from one array; None if it has no such
+    scalars."""
     leaves, treedef = jax.tree.flatten(tree)
     scalars: dict[Any, list[int]] = {}  # by type, which in a shard_map says where they vary
     for i, x in enumerate(leaves):
@@ -88,7 +88,7 @@ def _is_number(x: Any) -> bool:
 
 def _in_one_array(*scalars: jax.Array) -> tuple[jax.Array, ...]:
     def from_array(*scalars: jax.Array) -> tuple[jax.Array, ...]:
-        # Of one element, it would be a scalar. The barrier outlasts XLA's simplification.
+        # An array of one element would become a scalar. The barrier outlasts XLA's simplification.
         stacked = jnp.stack([*scalars, scalars[0]])
         array = lax.optimization_barrier(stacked)  # type: ignore[no-untyped-call]
         return tuple([array[i] for i in range(len(scalars))])

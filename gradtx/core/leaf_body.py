@@ -55,7 +55,7 @@ class Leaf:
     dtype: np.dtype
     words: Words | None
 
-    # As the pair of words that it was in the last release.
+    # It still acts as the pair of words that it was in the last release.
 
     def __len__(self) -> int:
         return len(self.words or ())
@@ -171,7 +171,7 @@ def _update_leaf(
     dtype = compute_dtype(grad.dtype, stored)
     update = cast(grad, dtype)
     given = {"param": None if param is None else cast(param, dtype), "leaf": Leaf(stored, words)}
-    # Asked once: nothing is named outside of `jax.shard_map`.
+    # Asked once for all rules: nothing is named outside of `jax.shard_map`.
     scope = named if manual_axes() else nullcontext
     new_rows = []
     for spec, own, row in zip(specs, shared, rows, strict=True):

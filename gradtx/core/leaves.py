@@ -37,8 +37,8 @@ def key_paths(tree: Any) -> list[KeyPath]:
 
 
 def is_function(x: Any) -> bool:
-    """Whether x, given where a tree or a function that makes one may be, is a function. A callable
-    that is itself a tree, such as an Equinox module, is not."""
+    """Whether x is a function, where either a tree or a function that makes one may be given. A
+    callable that is itself a tree, such as an Equinox module, is not."""
     return callable(x) and (isinstance(x, jax.tree_util.Partial) or jax.tree_util.all_leaves([x]))
 
 
@@ -68,7 +68,7 @@ def value_at(tree: Any, keys: KeyPath) -> Any:
 
 
 def unboxed(tree: Any) -> Any:
-    """The tree with the values themselves in place of boxes of Flax."""
+    """The tree with Flax's boxes replaced by the values in them."""
     boxes = _box_classes()
 
     def value(x: Any) -> Any:
@@ -78,7 +78,7 @@ def unboxed(tree: Any) -> Any:
 
 
 def _named_keys(tree: Any) -> list[KeyPath]:
-    """The key path of each leaf, without the key that leads into a box of Flax (`nnx.Param`,
+    """The key path of each leaf, without the key that leads into a Flax box (`nnx.Param`,
     `nn.Partitioned`): users know a boxed parameter by the name of its box."""
     boxes = _box_classes()
 
@@ -123,7 +123,7 @@ class Leaves:
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The path of each leaf without numbers, which is that of the same leaf of other layers."""
+        """The path of each leaf without numbers, which is the same for that leaf of every layer."""
         return [re.sub(r"\d+", "", path) for path in self.paths]
 
     @cached_property
@@ -280,7 +280,7 @@ def check_floating(leaves: Leaves, values: Sequence[Any], where: str) -> None:
 
 
 def _array(x: Any, leaves: Leaves, i: int, where: str) -> jax.Array | np.ndarray:
-    """Leaf i as an array. A gradient of dtype float0, which JAX has no arrays of, stays NumPy's."""
+    """Leaf i as an array. A gradient of dtype float0, which no JAX array has, stays NumPy's."""
     if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:
         return x
     if isinstance(x, jax.Array):

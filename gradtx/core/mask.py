@@ -68,9 +68,9 @@ def first_matching(
     *,
     optional: Collection[str] = (),
 ) -> list[str | None]:
-    """The first of the patterns that is found in each path, or None.
+    """For each path, the first of the patterns that is found in it, or None.
 
-    A pattern that gets none of the paths is an error, unless it would match every one or is
+    A pattern that gets none of the paths is an error, unless it would match every path or is
     optional.
     """
     found = {p: [re.search(p, path) is not None for path in leaf_paths] for p in patterns}
@@ -88,10 +88,10 @@ def first_matching(
 
 @dataclass(frozen=True)
 class MaskKind(Kind):
-    """A mask, of which it is known at construction whether a pattern is one."""
+    """The kind of arguments that are masks; a path pattern is checked at construction."""
 
     def convert(self, where: str, value: Any) -> Any:
-        """The mask as it is given."""
+        """The mask as it was given; an invalid pattern is an error."""
         if isinstance(value, str):
             try:
                 re.compile(value)

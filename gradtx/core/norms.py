@@ -1,8 +1,8 @@
 """Euclidean norms, correct wherever the norm itself is representable, and division by them.
 
 The square of a number leaves float32's range long before the number does: at 2e19 and at 1e-19. So
-squares are summed in float64 where the hardware has it, and elsewhere in three units at once.
-Subnormal numbers count as 0.
+squares are summed in float64 where the hardware has it, and elsewhere in three units at once: 1, a
+large power of two and its inverse. Subnormal numbers count as 0.
 """
 
 from __future__ import annotations
@@ -125,15 +125,16 @@ def root_mean_square(x: jax.Array) -> jax.Array:
     return rms_of(x).value
 
 
-# Of each element of an array, in float32 or wider, a number to be summed up.
+# Maps an array, in float32 or wider, to one number per element; these are summed.
 Count = Callable[[jax.Array], jax.Array]
 
 
 def norms_and_counts(
     arrays: Sequence[jax.Array], counts: Sequence[Count], axes: Sequence[Axes] | None = None
 ) -> jax.Array:
-    """The norm of each of some arrays, and sums of what `counts` make of their elements, in one
-    pass: rows (norm, *sums) along a new last axis, in some order along a new first one.
+    """For each array, its norm and the sums of what `counts` make of its elements, in one pass.
+
+    These are rows (norm, *sums) along a new last axis, in any order along a new first axis.
 
     axes: for each array, the axes to reduce (default: all). The shapes that remain must be equal.
     """
@@ -144,7 +145,7 @@ def norms_and_counts(
         return _together(reduce_each(functools.partial(row, tuple(counts)), wide, axes))
 
     def stored(row: Any, *arrays: jax.Array) -> jax.Array:
-        # Where a reduction runs by itself, what it reads would be computed again for it.
+        # Where a reduction runs by itself, XLA would compute its inputs a second time for it.
         return rows(row, *lax.optimization_barrier(arrays))  # type: ignore[no-untyped-call]
 
     in_float64, in_units = _row_in_float64, _row_in_units
@@ -177,8 +178,8 @@ def _row_in_units(counts: tuple[Count, ...], axes: Axes, x: jax.Array) -> jax.Ar
 
 
 def _sums(terms: Sequence[jax.Array], axes: Axes) -> Sequence[jax.Array]:
-    """The sums of arrays of one shape and dtype. XLA for CPU would make a pass for each of several
-    reductions; this is one."""
+    """The sums of arrays of one shape and dtype, in one pass: XLA for CPU would make a pass for
+    each of several reductions."""
     zeros = [np.zeros((), x.dtype) for x in terms]
 
     def add(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> list[jax.Array]:
@@ -191,7 +192,7 @@ def _sums(terms: Sequence[jax.Array], axes: Axes) -> Sequence[jax.Array]:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _norm(axes: tuple[Axes, ...], arrays: list[jax.Array]) -> jax.Array:
     wide, units = (functools.partial(taken, axes) for taken in (_in_float64, _in_units))
-    # Under x64, float64 is for the user's own arrays: maths of float32 arrays adds none.
+    # Under x64, float64 is for the user's own arrays: the maths of float32 arrays adds none.
     if real_dtype(arrays[0].dtype) != np.float32 or scalar_dtype() == np.float64:
         return units(*arrays)
     return lax.platform_dependent(*arrays, cpu=wide, cuda=wide, rocm=wide, default=units)
@@ -212,7 +213,7 @@ def _norm_jvp(
 
 
 def _in_float64(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
-    """The norm of float32 arrays, whose squares float64 holds, from their norms."""
+    """The norm of float32 arrays, from the norm of each; float64 can hold their squares."""
     with enable_x64(True):
         norms = _together(reduce_each(_root_in_float64, arrays, axes))
         return lax.squeeze(norms, (0,)) if len(norms) == 1 else _root_in_float64((0,), norms)
@@ -233,10 +234,10 @@ def _in_units(axes: Sequence[Axes], *arrays: jax.Array) -> jax.Array:
 
 
 def _root_in_units(plain: jax.Array, large: jax.Array, small: jax.Array) -> jax.Array:
-    """The root of that one of the sums that is in range."""
+    """The root of whichever of the sums is in range."""
     bounds = _Range.of(plain.dtype)
     one = np.ones_like(bounds.big)
-    # A NaN, which compares as False, is beyond.
+    # A NaN, which compares as False, counts as beyond.
     beyond, within = ~(plain < bounds.most_total), plain >= bounds.least_total
     unit = jnp.where(beyond, bounds.big, jnp.where(within, one, one / bounds.big))
     return sqrt(jnp.where(beyond, large, jnp.where(within, plain, small))) * unit
@@ -254,9 +255,9 @@ def _totals_in_units(axes: Axes, x: jax.Array) -> jax.Array:
 def _squares_in_units(x: jax.Array) -> list[jax.Array]:
     """The squares in the units 1, big and 1 / big.
 
-    Elements above `largest`, with which a sum is out of range anyway, are clipped to it: an
-    infinity would mislead tools that look for one. The clipping also keeps XLA from moving the
-    scale out of the square.
+    Elements above `largest`, which put a sum out of range anyway, are clipped to it: an infinity
+    would mislead tools that look for one. The clipping also keeps XLA from moving the scale out of
+    the square.
     """
     bounds = _Range.of(x.real.dtype)
     one = np.ones_like(bounds.big)
@@ -273,7 +274,7 @@ def _parts(x: jax.Array) -> list[jax.Array]:
 
 
 class _Range(NamedTuple):
-    """The bounds within which a sum of squares is exact enough in one dtype; scalars of it.
+    """The bounds within which a sum of squares is exact enough in one dtype, as scalars of it.
 
     A sum of squares of numbers up to `largest` does not overflow. A sum of at least `least_total`
     has lost nothing that matters to underflow; if it is less, every number divided by the small
@@ -288,6 +289,6 @@ class _Range(NamedTuple):
 
     @classmethod
     def of(cls, dtype: DTypeLike) -> _Range:
-        """For fewer than 2^(e / 4) elements, e the largest exponent: 2^32 elements in float32."""
+        """For fewer than 2^(e / 4) elements if e is the largest exponent: 2^32 in float32."""
         part = np.finfo(dtype).maxexp // 8
         return cls(*(np.asarray(2.0**e, dtype) for e in (5 * part, 3 * part, -4 * part, 6 * part)))

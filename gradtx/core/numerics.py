@@ -39,7 +39,7 @@ def zeros_like(param: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
 
 
 def real_full_like(param: jax.Array, value: ArrayLike, dtype: DTypeLike | None = None) -> jax.Array:
-    """`value` in the shape of `param`, real even if that is complex: an initial second moment."""
+    """`value` shaped like `param`, real even if `param` is complex: an initial second moment."""
     return alike(jnp.full_like(param, value, dtype=dtype or real_dtype(param.dtype)), param)
 
 
@@ -91,13 +91,13 @@ def running_mean(mean: jax.Array, x: jax.Array, decay: Scalar) -> jax.Array:
 
     decay: a scalar in [0, 1].
     """
-    # A difference: XLA would rewrite a sum with decay 0.5 as 0.5 * (mean + x), fuse that into every
-    # reader as a multiple of one array, and so keep a copy of the old mean.
+    # Written as a difference: XLA would rewrite a sum with decay 0.5 as 0.5 * (mean + x), fuse that
+    # into every reader as a multiple of one array, and so keep a copy of the old mean.
     return lax.sub(times(decay, mean), times(decay - 1, x))
 
 
-# What every rule does is written with lax: unlike jnp's operators, which are jitted functions,
-# lax's are not traced again for every shape.
+# The operations that every rule uses are written with lax: unlike jnp's operators, which are jitted
+# functions, lax's are not traced again for every shape.
 
 
 def times(scalar: Scalar, x: jax.Array) -> jax.Array:
@@ -123,14 +123,14 @@ def divide_by_rms(
 
 
 def where_positive(function: Callable[[jax.Array], jax.Array], x: float | jax.Array) -> jax.Array:
-    """function(x) where x > 0, else 0. Where it is 0 so is its derivative, even if the function's
-    own is infinite there."""
+    """function(x) where x > 0, else 0 with derivative 0, even if the function's own derivative is
+    infinite there."""
     positive = x > 0
     return jnp.where(positive, function(jnp.where(positive, x, 1)), 0)
 
 
 def quotient(x: float | jax.Array, y: float | jax.Array) -> jax.Array:
-    """x / y where y > 0, else 0, and there its derivative is 0 too."""
+    """x / y where y > 0, else 0 with derivative 0."""
     return where_positive(lambda positive: x / positive, y)
 
 

@@ -13,9 +13,9 @@ from jax import lax
 def opaque(numbers: Sequence[Any], beside: jax.Array | None) -> list[Any]:
     """The numbers as scalars whose values XLA does not write into the loops that read them.
 
-    XLA compiles loops with the same text only once. A constant of the leaf's own in the text, such
-    as its offset in a batch, its random key or its group's learning rate, would make it compile one
-    loop per leaf.
+    XLA compiles loops with the same text only once. A constant in the text that is particular to a
+    leaf, such as its offset in a batch, its random key or its group's learning rate, would make it
+    compile one loop per leaf.
 
     beside: an array that the numbers are used with. Unless it is traced, they are returned as they
     are.

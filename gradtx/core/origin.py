@@ -31,8 +31,8 @@ class Held(NamedTuple):
 
 
 class StateError(ValueError):
-    """A state that its transformation could not have made. `path` is its key path in `root`, `link`
-    the index, in a stage of several links, of the one it was given to."""
+    """A state that its transformation could not have made. `path` is its key path in `root`, and
+    `link` the index of the link that it was given to, in a stage of several."""
 
     problem: str
     path: str

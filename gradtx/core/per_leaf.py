@@ -251,8 +251,9 @@ def _run_leaf(
 ) -> tuple[jax.Array, Sequence[Row]]:
     """The update of leaf i, in `out_dtype`, and its new row for each of these rules.
 
-    together: what the rules share, to be used if the body works element by element. XLA makes as
-    much of a body that also reduces as it can; with those of other leaves, it makes less.
+    together: what the rules share, with scalars read from one array so that XLA merges the loops of
+    several leaves; used if the body works element by element. XLA fuses a body that also reduces as
+    far as it can, and less of it if it is merged with those of other leaves.
     """
     specs, shared = tuple([b.spec for b in bound]), tuple([b.shared for b in bound])
     asked = frozenset().union(*[spec.inputs.names for spec in specs])

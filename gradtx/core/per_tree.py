@@ -82,8 +82,9 @@ class TreeTransformation(Ruled):
 
     @cached_property
     def _places(self) -> list[tuple[str, GradientTransformation, KeyPath]]:
-        """Where in the rule's own state the states of the transformations inside are, by what its
-        init does with those that put a mark there. One whose state it does not keep is left out."""
+        """Where in the rule's own state the states of the transformations inside are, found by
+        calling its init with ones whose state is a mark. One whose state it does not keep is left
+        out."""
         arguments = {name: self.arguments[name] for name in self._bound_names}
         inside, treedef = jax.tree.flatten(arguments, is_leaf=_is_transformation)
         marking = jax.tree.unflatten(treedef, map(_marking, range(len(inside))))
@@ -144,7 +145,7 @@ class TreeTransformation(Ruled):
         rule = self._rule(old_count, flat.widest_real_dtype)
         tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
         seen = without_count(seen_by_rule(own, tree, name))
-        # Some are costly to translate, and some are for others and of any kind.
+        # Only these: others are costly to translate, or for other links and of any kind.
         asked = stage.extra if self._binds else self.inputs.of(stage.extra)
         extra = flat.visible(asked, link.masks)
         ignored = self._ignored(flat, selected)
@@ -165,7 +166,7 @@ class TreeTransformation(Ruled):
                 raise
             raise self.foreign_state(state) from error
         except (TypeError, ValueError) as error:
-            # JAX's own errors explain themselves, and so does one that the rule raised in its name.
+            # JAX's own errors explain themselves, and so does one that begins with the rule's name.
             plain = type(error) in (TypeError, ValueError) and not str(error).startswith(name)
             misfit = misfit_of(own, tree) if plain else None
             if misfit is None:
@@ -185,7 +186,7 @@ class TreeTransformation(Ruled):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Mark:
-    """In place of the state of a transformation inside a wrapper; it holds no arrays."""
+    """Stands for the state of a transformation inside a wrapper; it holds no arrays."""
 
     index: int
 

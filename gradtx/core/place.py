@@ -1,4 +1,4 @@
-"""Where in a chain a link must stand on its leaves, and the check that it does."""
+"""Where a link must stand in a chain, leaf by leaf, and the check that it does."""
 
 from __future__ import annotations
 

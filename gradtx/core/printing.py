@@ -1,4 +1,4 @@
-"""How constructions are printed: in a line, over several, and in a notebook."""
+"""How constructions are printed: on one line, over several, and in a notebook."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Construction(Protocol):
     definition: Any
 
     def _text(self) -> str:
-        """The construction in one line, as it is written in Python."""
+        """The construction on one line, as it is written in Python."""
 
     def _given(self) -> Mapping[str, Any]:
         """The arguments as they were given."""
@@ -37,7 +37,7 @@ def show(x: Any) -> str:
 
 
 def code(x: Any) -> str:
-    """How an argument is written in Python, so that what is read is equal."""
+    """How an argument is written in Python, so that reading it back gives an equal one."""
     return _shown(x, exact=True)
 
 
@@ -70,7 +70,7 @@ def _numbers(x: np.ndarray[Any, Any] | jax.Array) -> str:
 
 
 def _array(x: np.ndarray[Any, Any] | jax.Array) -> str:
-    """The array as `array` of NumPy and of JAX takes it. Of many numbers the middle is left out."""
+    """The array as NumPy's and JAX's `array` take it. If it is long, the middle is left out."""
     text = str(x)
     if x.ndim > 0:
         text = np.array2string(
@@ -88,12 +88,12 @@ _SIGNS = (r" [+-] ", r" [*/] ", r" \*\* ")  # from the loosest to the tightest
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """A construction over several lines where it is too long for one: each argument on its own, and
-    each operand of arithmetic."""
+    """A construction, over several lines if it is too long for one: each argument, and each operand
+    of arithmetic, on a line of its own."""
     if len(indent) + len(text) < _WIDTH:
         return text
     flat = _flat(text)
-    name = _NAME.match(flat)[0]  # type: ignore[index]  # it matches nothing, too
+    name = _NAME.match(flat)[0]  # type: ignore[index]  # it also matches the empty text
     if operation := _operation(text[len(name) :], indent):
         return text[: len(name)] + operation
     start = re.search(r"[\[({]", flat)
@@ -104,7 +104,7 @@ def wrapped(text: str, indent: str = "") -> str:
     opening, inside, closing = start[0], text[start.end() : end.start()], end[0]
     pieces = _pieces(inside, ",")
     if not inside or (len(pieces) == 1 and re.search(r"(^|\W)\($", flat[: start.end()])):
-        # Brackets around an operation, which a comma would make a tuple of.
+        # Brackets around an operation: a comma would turn it into a tuple.
         return before + (_operation(inside, indent) or opening + inside + closing) + behind
     inner = indent + "    "
     lines = [inner + wrapped(piece.strip(), inner) + "," for piece in pieces if piece.strip()]
@@ -112,7 +112,7 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def _operation(text: str, indent: str) -> str:
-    """Arithmetic in brackets, an operand a line; nothing if it is none."""
+    """Arithmetic in brackets, one operand per line; empty if the text is not arithmetic."""
     flat, inner = _flat(text), indent + "    "
     for sign in _SIGNS:
         cuts = [found.start() for found in re.finditer(sign, flat)]
@@ -125,7 +125,7 @@ def _operation(text: str, indent: str) -> str:
 
 
 def _signed(operand: str, sign: str, indent: str) -> str:
-    """An operand behind its sign, if it has one."""
+    """An operand after its sign, if it has one."""
     found = re.match(rf"{sign} ", operand)
     before = found[0] if found else ""
     return before + wrapped(operand[len(before) :], indent)
@@ -142,7 +142,7 @@ def _flat(text: str) -> str:
 
 
 def _pieces(text: str, sign: str) -> list[str]:
-    """The text between the signs that are outside brackets and quotes."""
+    """The text, cut at each sign that is outside brackets and quotes."""
     cuts = [i for i, c in enumerate(_flat(text)) if c == sign]
     bounds = zip([0, *(i + 1 for i in cuts)], [*cuts, len(text)], strict=True)
     return [text[start:end] for start, end in bounds]

@@ -3,8 +3,8 @@ transformation.
 
 `value`, `grad`, `value_fn`, `obj_fn` and `grad_fn` are about the caller's objective. A wrapper
 whose inner transformation has another objective (the negative, or one of other parameters) passes
-it translated arguments, made by `seen_as`. Which extra arguments a caller's function takes is read
-here too.
+it translated arguments, made by `seen_as`. This file also finds out which extra arguments a
+caller's function takes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def seen_as(
 ) -> dict[str, Any]:
     """The extra arguments, translated from the caller's objective to the inner transformation's.
 
-    value: translates a value of the objective. grad: translates a gradient. params: the caller's
-    params from the inner ones. searched: the same for `value_fn`, which is evaluated inside loops
-    and in the stored dtypes of the params; it defaults to params. None leaves things unchanged.
+    value: translates a value of the objective. grad: translates a gradient. params: makes the
+    caller's params from the inner ones. searched: the same for `value_fn`, which is evaluated
+    inside loops and in the stored dtypes of the params; it defaults to params. None leaves things
+    unchanged.
     """
 
     def changed(name: str, x: Any) -> Any:
@@ -67,7 +68,7 @@ def negated(extra: Extra) -> dict[str, Any]:
 
 def unsearchable(extra: Extra, where: str) -> dict[str, Any]:
     """The extra arguments with a `value_fn` that raises when it is called: a line search would try
-    another step than the parameters take."""
+    a step other than the one that the parameters take."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -101,7 +102,7 @@ def _negative(x: Updates) -> Updates:
 
 
 class NegatedState(NamedTuple):
-    """Marks, as its first entry, the state of a transformation of the negative objective."""
+    """The first entry of a state, to mark that its transformation has the negative objective."""
 
 
 def is_negated(state: object) -> bool:

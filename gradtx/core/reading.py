@@ -2,7 +2,8 @@
 
 The text is parsed into Python's syntax tree, and only what constructions are written with is given
 a meaning: calls of the names that the caller allows, numbers, words, containers, arithmetic on
-schedules, `~matching(...)`. It is what values print, so what was printed can be read back.
+schedules, `~matching(...)`. This is the form in which values print, so that what was printed can be
+read back.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _METHODS = ("clip", "shift")  # of schedules
 
 
 class ParseError(ValueError):
-    """A text is not a construction; the message shows the place.
+    """A text that is not a construction; the message shows the place.
 
     problem: what is wrong, in one line; start, end: the characters of `text` where it is.
     """
@@ -60,7 +61,7 @@ class ParseError(ValueError):
         begin = max(0, min(self.start - _SHOWN // 4, len(self.text) - _SHOWN))
         shown = self.text[begin : begin + _SHOWN]
         before, behind = "..." * (begin > 0), "..." * (begin + _SHOWN < len(self.text))
-        # A line break would tear the marks off the place that they are under.
+        # A line break would separate the marks from what they point at.
         line = "".join(c if c.isprintable() else " " for c in shown)
         marks = max(1, min(self.end, begin + _SHOWN) - self.start)
         indent = " " * (len(before) + self.start - begin)
@@ -70,7 +71,7 @@ class ParseError(ValueError):
 def read(text: str, names: Names) -> Any:
     """The value that `text` writes, in which the functions in `names` may be called.
 
-    Raises: TypeError for anything but text; ParseError for a text that is no such value.
+    Raises: TypeError for anything but text; ParseError for a text that is not such a value.
     """
     if not isinstance(text, str):
         raise TypeError(f"a construction is read from text, got {type(text).__name__}")
@@ -86,7 +87,7 @@ def read(text: str, names: Names) -> Any:
 def did_you_mean(name: str, known: Iterable[str], *, near: float = 0.5) -> str:
     """The three nearest of the known names as a question, or nothing if none is near.
 
-    near: the share of characters that are alike, at least.
+    near: the least share of characters that must be alike.
     """
     by_lower = {other.lower(): other for other in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=near)
@@ -96,7 +97,7 @@ def did_you_mean(name: str, known: Iterable[str], *, near: float = 0.5) -> str:
 
 def _tree(text: str) -> ast.expr:
     try:
-        with warnings.catch_warnings():  # of backslashes in patterns, which mean themselves
+        with warnings.catch_warnings():  # about backslashes in patterns, which stand for themselves
             warnings.simplefilter("ignore")
             return ast.parse(text, mode="eval").body
     except SyntaxError as error:
@@ -121,7 +122,7 @@ def _offset(text: str, line: int, column: int, *, in_bytes: bool) -> int:
 
 
 class _Reader:
-    """Gives nodes of the syntax tree of one text their meaning."""
+    """Gives the nodes in the syntax tree of one text their meaning."""
 
     def __init__(self, text: str, names: Names):
         self.text, self.names = text, names
@@ -175,7 +176,7 @@ class _Reader:
         return read
 
     def unary(self, node: ast.UnaryOp, x: Any) -> Any:
-        """A number or schedule with its sign, the leaves that a pattern does not match."""
+        """A number or schedule with its sign, or the leaves that a pattern does not match."""
         match node.op:
             case ast.USub() if _is_number(x) or isinstance(x, Schedule):
                 return -x
@@ -201,7 +202,7 @@ class _Reader:
         return self.made(lambda: operate(left, right), node)
 
     def word(self, node: ast.Name | ast.Attribute, whole: bool) -> Any:
-        """A name that stands for itself: a number that has no digits, a dtype.
+        """A name that is a value by itself: `inf` or `nan`, a dtype, a function of gradtx's.
 
         whole: whether it is the whole text.
         """
@@ -223,7 +224,7 @@ class _Reader:
         raise self.error(f"unknown name {_short(name)}: {hint or quotes}", node)
 
     def unknown(self, name: str, node: ast.expr) -> ParseError:
-        """The error for a name that nothing has."""
+        """The error for a name that does not exist."""
         hint = did_you_mean(name, self.names)
         return self.error(f"unknown name {_short(name)}{': ' if hint else ''}{hint}", node)
 
@@ -237,7 +238,7 @@ class _Reader:
             raise self.error(str(error), node) from None
 
     def call(self, node: ast.Call, depth: int) -> Any:
-        """What a call of a name that is allowed, or of a method of schedules, returns."""
+        """The result of calling an allowed name or a method of a schedule."""
         function = self.function(node.func, depth)
         parameters = inspect.signature(function).parameters
         for argument in node.args:
@@ -263,7 +264,7 @@ class _Reader:
         return self.made(lambda: function(*args, **kwargs), node, tuple(parameters))
 
     def function(self, node: ast.expr, depth: int) -> Callable[..., Any]:
-        """What is called."""
+        """The function that is called."""
         name = _dotted(node)
         if name is not None:
             function = self.called(name, node)
@@ -282,10 +283,10 @@ class _Reader:
     def made(
         self, make: Callable[[], Any], node: ast.expr, parameters: tuple[str, ...] = ()
     ) -> Any:
-        """What is made, or the error of the library at its place in the text."""
+        """What `make` returns; its errors are raised with the place in the text."""
         try:
             return make()
-        # Whatever is wrong with arguments that were read is an error of the text.
+        # Whatever is wrong with arguments that were read is an error in the text.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             place = _blamed(reason, node, parameters) if isinstance(node, ast.Call) else node
@@ -295,7 +296,7 @@ class _Reader:
 
 
 def _short(name: str) -> str:
-    """A name as far as a message can show it."""
+    """A name, shortened to what a message can show."""
     return name if len(name) <= 60 else f"{name[:57]}..."
 
 
@@ -304,7 +305,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _dtype(name: str) -> np.dtype[Any] | None:
-    """The dtype of numbers that prints as this name."""
+    """The numeric dtype that prints as this name, or None."""
     if not _DTYPES.fullmatch(name):  # NumPy takes many other words for dtypes
         return None
     try:
@@ -314,7 +315,7 @@ def _dtype(name: str) -> np.dtype[Any] | None:
 
 
 def _dotted(node: ast.expr) -> str | None:
-    """`torch.adam` as it is written, if it is nothing but names."""
+    """A dotted name such as `torch.adam` as it is written; None for anything else."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -323,7 +324,7 @@ def _dotted(node: ast.expr) -> str | None:
 
 
 def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] | jax.Array:
-    """An array as values print it. One number is JAX's: NumPy's would become a Python number."""
+    """An array as values print it. A single number becomes JAX's: NumPy's would become Python's."""
     made = np.array(object)
     if made.dtype.kind not in "biuf":
         raise ValueError(f"array: object must be real numbers, got {show(object)}")
@@ -337,7 +338,7 @@ def array(object: Any, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any] |
 
 
 def _blamed(reason: str, node: ast.Call, parameters: tuple[str, ...]) -> ast.expr | ast.keyword:
-    """The argument of which an error speaks, `adam: b1 must be in ...`, or the call."""
+    """The argument that an error is about, as in `adam: b1 must be in ...`, or else the call."""
     found = re.match(r"[\w.]+: (\w+)", reason)
     word = found[1] if found else ""
     for keyword in node.keywords:

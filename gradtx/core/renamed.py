@@ -31,7 +31,7 @@ def warn_of_input(where: str, name: str) -> None:
 def rule_fields(
     old: Mapping[str, Any], precompute: Callable[..., Any] | None, place: Place
 ) -> tuple[Callable[..., Any] | None, Place]:
-    """`precompute` and `place` of a `Rule` that was constructed with fields of old names."""
+    """`precompute` and `place` of a `Rule` that was constructed with old names of fields."""
     for name, value in old.items():
         match name:
             case "gather":

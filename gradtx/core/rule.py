@@ -41,7 +41,7 @@ class Rule:
     - `needed`: the updates, with zeros in place of gradients that no transformation inside reads,
       such as those of frozen leaves; `unwidened`: the same in the dtypes in which they were given,
       for an inner transformation to widen.
-    - an argument of its own that is a transformation, under that argument's name: an `Inner`, the
+    - any argument of the definition that is a transformation, by its name: an `Inner`, which is the
       transformation bound to this step. The rule is then a wrapper: it calls `inner.init()` in
       `init`, and `u, inner_state = inner(updates, state.inner_state)` in `update`.
 
@@ -54,8 +54,8 @@ class Rule:
 
     place: where in a chain the rule must stand, `Place.FIRST` or `Place.LAST`. A wrapper that
     returns the updates of its inner transformation unchanged may hold one that comes last: it then
-    comes last itself, `inner.place & Place.LAST`. Only a wrapper that also hands on the gradients
-    as they are, those of single examples too, has the whole of `inner.place`.
+    comes last itself, with `inner.place & Place.LAST`. Only a wrapper that also hands on the
+    gradients as they are, per-example ones included, has the whole of `inner.place`.
     """
 
     init: Function | None

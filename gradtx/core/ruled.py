@@ -118,8 +118,8 @@ class Ruled(GradientTransformation):
         return list(filter(_is_transformation, inner))
 
     def takes(self, name: str, extra: Extra) -> bool:
-        """Whether the rule names it, or takes `**extra` and passes it to something that reads it:
-        a transformation inside, a function among the arguments, or `value_fn`."""
+        """Whether the rule asks for it by name, or takes `**extra` and passes it to something that
+        reads it: a transformation inside, a function among the arguments, or `value_fn`."""
         inside = self._inside
         if name in self.inputs.extra:
             return True

@@ -63,8 +63,8 @@ class Stage:
     """Neighbouring links that run together, each with its state and the leaves that it acts on.
 
     extra: the caller's extra arguments. leaving: whether the updates leave the line after this
-    stage, so that it rounds them to their final dtypes. applying: whether it may add them to the
-    params, too, and put `Applied` params.
+    stage, so that it rounds them to their final dtypes. applying: whether it may also add them to
+    the params, and return these as `Applied`.
     """
 
     links: tuple[Link, ...]

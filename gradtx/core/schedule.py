@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ScheduleError(TypeError):
-    """What a schedule does with the step, or returns, cannot be a number of a compiled program.
+    """A schedule cannot be traced, or does not return one real number.
 
     It is raised again with the name of the hyperparameter where that is known: see core/run.py.
     """
@@ -44,11 +44,11 @@ class Schedule(Value):
         self.definition.call(self.arguments)
 
     def __call__(self, step: Any) -> Any:
-        """The number at this step, or at each of an array of steps, in its shape."""
+        """The number at this step; of an array of steps, an array of numbers in its shape."""
         shape = np.shape(step)
         if shape == ():
             return self._number(step)
-        # Mapped, so that the steps are scalars too: arrays among the arguments are not theirs.
+        # Mapped, so that each step is a scalar and does not broadcast with arrays of the arguments.
         dtype = scalar_dtype()
         mapped: Any = jax.vmap(lambda t: jnp.asarray(self._number(t), dtype))
         return mapped(jnp.ravel(_as_array(step))).reshape(shape)
@@ -115,15 +115,15 @@ class Schedule(Value):
         return EXPRESSIONS["clip"](self, low, high)
 
     def shift(self, steps: Scalar) -> Schedule:
-        """This schedule `steps` steps later: until then its first value.
+        """This schedule delayed by `steps`, with its first value until it begins.
 
-        With negative steps it begins that many steps further on, as a run that is resumed does.
+        With negative steps it begins that many steps further on, as a resumed run does.
         """
         return EXPRESSIONS["shift"](self, steps)
 
 
-# By name, what makes a schedule of others. These are definitions, and definitions know schedules:
-# core/arithmetic.py enters them here.
+# By name, the definitions that make a schedule from others. core/arithmetic.py enters them here,
+# since the module of definitions imports this one.
 EXPRESSIONS: dict[str, Definition[Any, Any]] = {}
 
 
@@ -170,7 +170,7 @@ AnySchedule = Annotated[ScheduleLike, Instance(Schedule)]
 
 
 def _as_array(steps: Any) -> jax.Array:
-    """Steps of NumPy as JAX keeps them; those that do not fit into its int32 become floating."""
+    """NumPy's steps as JAX keeps them; those that do not fit into its int32 become floating."""
     wide = isinstance(steps, np.ndarray) and steps.dtype.kind in "iu" and steps.size > 0
     if wide and not np.can_cast(np.min_scalar_type(np.abs(steps).max()), np.int32):
         return jnp.asarray(steps, scalar_dtype())
@@ -179,7 +179,7 @@ def _as_array(steps: Any) -> jax.Array:
 
 @contextmanager
 def _explained(schedule: Schedule) -> Iterator[None]:
-    """JAX's errors about the use of a traced step, as what to write in its place."""
+    """Turn JAX's errors about the use of a traced step into advice on what to write instead."""
     try:
         yield
     except jax.errors.TracerArrayConversionError as error:

@@ -1,8 +1,8 @@
 """Which calls of update take a step: a wrapper that skips some says which in its state.
 
-`accumulate` takes a step on one call of many, `finite_guard` on none with a NaN. What counts steps
-around them has to know, and knows it from the states before and after a call: so it sees through
-whatever is in between, and the states of other libraries too.
+`accumulate` takes a step on one call of many, `finite_guard` on none with a NaN. Whatever counts
+steps around them has to know, and finds out from the states before and after a call. So it sees
+through whatever is in between, and through the states of other libraries too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gradtx.core.state import OptState, StateClass, is_named_tuple
 
 # Whether a step was taken; True if that is known while tracing.
 Taken = bool | jax.Array
-# The same of a state's class, from the states before and after a call.
+# Tells this for one class of states, from the states before and after a call.
 Tells = Callable[[Any, Any], Taken]
 S = TypeVar("S", bound=StateClass)
 
@@ -28,9 +28,10 @@ _TELLS: dict[tuple[str, frozenset[str]], Tells] = {}
 
 
 def tells_steps(tells: Tells) -> Callable[[S], S]:
-    """Decorate the class of a state from which one sees whether a call of update took a step.
+    """Decorate a class of states that show whether a call of update took a step.
 
-    tells(old, new) says so, for the transformations inside too: `took_step` of their states.
+    tells(old, new) says whether it did, including the transformations inside, for which it asks
+    `took_step` with their states.
     """
 
     def decorate(state_class: S) -> S:
@@ -46,7 +47,7 @@ def where_rises(count: str, inside: str) -> Tells:
 
 
 def where_stays(count: str, inside: str) -> Tells:
-    """A step was taken if a count of skipped calls stayed, and one was taken inside."""
+    """A step was taken if a count of skipped calls stayed the same and one was taken inside."""
     return lambda old, new: ~_changed(count, old, new) & _inside(inside, old, new)
 
 
@@ -60,8 +61,8 @@ def _inside(field: str, old: Any, new: Any) -> Taken:
 
 
 def took_step(old: OptState, new: OptState) -> Taken:
-    """Whether the call of update that made the new state of the old one took a step, in which the
-    parameters may have moved. It is True, and not an array, if every call does."""
+    """Whether the call of update that made the new state from the old one took a step, in which the
+    parameters may have moved. It is True, not an array, if every call takes one."""
     before, after = nodes_of(old, _is_telling), nodes_of(new, _is_telling)
     pairs = zip(before, after, strict=True)
     return every(_TELLS[_names(type(x))](x, y) for x, y in pairs)
@@ -73,12 +74,12 @@ def always_steps(state: OptState) -> bool:
 
 
 def every(flags: Iterable[Taken]) -> Taken:
-    """Whether all hold."""
+    """Whether all flags hold."""
     return functools.reduce(operator.and_, flags, True)
 
 
 def some(flags: Iterable[Taken]) -> Taken:
-    """Whether one holds, or there is none."""
+    """Whether any flag holds, or there are no flags."""
     known = list(flags)
     return not known or any(x is True for x in known) or functools.reduce(operator.or_, known)
 
@@ -88,5 +89,5 @@ def _is_telling(x: Any) -> bool:
 
 
 def _names(state_class: StateClass) -> tuple[str, frozenset[str]]:
-    """By which it is recognised, also where it is another library's."""
+    """The names by which a class is recognised, even if it is another library's."""
     return state_class.__name__, frozenset(state_class._fields)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-# Pytrees, to which Python's types give no structure.
+# Pytrees, whose structure Python's types cannot express.
 Params = Any  # of arrays
 Updates = Any  # of arrays, structured like the params
 OptState = Any  # of NamedTuples
@@ -36,7 +36,7 @@ class _LikeParams:
 
 
 class _AdaptedNumber:
-    """Marks a field that is a number which the rule adapts."""
+    """Marks a field that is a number adapted by the rule."""
 
 
 class HoldsParams:
@@ -61,9 +61,9 @@ LikeParams = Annotated[Any, _LikeParams()]
 # The same, for parameters of an earlier step. Storage wrappers never keep these in fewer bits: the
 # differences from them that matter are small compared to the parameters.
 PastParams = Annotated[Any, _LikeParams(), HoldsParams()]
-# The same as LikeParams, for a moment that is multiplied with roots of factors. Storage wrappers
-# keep it in fewer bits only if they are told to: the roots lengthen, up to a thousand times, what
-# rounding adds in directions that no gradient has had.
+# The same as LikeParams, for a moment that is multiplied by roots of factors. Storage wrappers keep
+# it in fewer bits only if told to: in directions that no gradient has had, the roots amplify
+# rounding errors up to a thousand times.
 RootedMoment = Annotated[Any, _LikeParams(), NarrowedByName()]
 
 # A number for the whole tree that the rule adapts from step to step, and with which the next step
@@ -72,7 +72,7 @@ Adapted = Annotated[Any, _AdaptedNumber()]
 
 
 # In the state of a rule of trees: a tree of matrices for each leaf. Storage wrappers keep these in
-# fewer bits only if they are told to: an error of a percent turns a basis away from its directions.
+# fewer bits only if told to: an error of a percent turns a basis away from its directions.
 Factors = Annotated[Any, HoldsFactors(), NarrowedByName()]
 
 
@@ -158,7 +158,7 @@ def _find_narrowed_by_name(state_class: StateClass) -> frozenset[str]:
     return _marked(state_class, NarrowedByName)
 
 
-# Of `Any`, since mypy does not know that a class is hashable.
+# Typed with `Any`, since mypy does not know that a class is hashable.
 # The `CountMark` of each field of a state class, None where the field is not a count.
 count_marks: Callable[[Any], tuple[CountMark | None, ...]] = functools.cache(_find_counts)
 # For each field of a state class, whether it is a count, shared by all leaves.
@@ -167,7 +167,7 @@ shared_fields: Callable[[Any], tuple[bool, ...]] = functools.cache(_shared_field
 fields_like_params: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_like_params)
 # The same, or a tree with matrices in the place of each leaf.
 fields_by_leaf: Callable[[Any], tuple[bool, ...]] = functools.cache(_fields_by_leaf)
-# The names of the fields that are numbers which the rule adapts.
+# The names of the fields that are numbers adapted by the rule.
 adapted_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_adapted)
 # The names of the fields that hold parameters, in any library's state class.
 fields_of_past_params: Callable[[Any], frozenset[str]] = functools.cache(_find_past_params)

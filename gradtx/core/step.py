@@ -47,7 +47,7 @@ class Step:
 
 def one_minus_power(decay: Scalar, time: jax.Array) -> jax.Array:
     """1 - decay^time, computed as -expm1(time * log(decay)): near time = 1 with decay = 0.999 the
-    direct form loses five of float32's seven digits."""
+    direct form keeps only five of float32's seven digits."""
     log_decay: Scalar
     if isinstance(decay, int | float):
         log_decay = math.log1p(decay - 1) if decay > 0 else _LOG_OF_ZERO

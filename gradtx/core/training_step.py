@@ -21,16 +21,17 @@ def step(
 
         params, state = step(tx, grads, state, params)
 
-    The numbers, but for a last bit where a compiler contracts a product and a sum, are those of
+    The numbers are those of
 
         updates, state = tx.update(grads, state, params, **extra)
         params = apply_updates(params, updates)
 
-    and some transformations do it in less memory traffic. The micro-batches of `accumulate` that
-    take no step do not touch the parameters, and on TPU `store` writes the parameters from the
-    kernel that reads its state. Under `jax.jit`, donate params and state, of a function that takes
-    them in this order, as they are returned: JAX gives a donated buffer to the first result of its
-    shape, and in another order XLA copies on GPU what it could overwrite.
+    except for a last bit where a compiler contracts a product and a sum. Some transformations need
+    less memory traffic this way: micro-batches of `accumulate` that take no step do not touch the
+    parameters, and on TPU `store` writes the parameters from the kernel that reads its state. Under
+    `jax.jit`, donate params and state, and take them as arguments in the order in which they are
+    returned: JAX gives a donated buffer to the first result of its shape, and in another order XLA
+    copies on GPU what it could overwrite.
 
     Args:
         tx: a transformation, gradtx's or Optax's.
@@ -39,9 +40,10 @@ def step(
         params: the parameters, a pytree of arrays. They must be given.
         extra: what else `tx.update` takes, by name: `value=loss`, `value_fn=loss_fn` and the like.
             What nothing in tx takes is ignored, so that one call serves every optimizer; but beside
-            a `value_fn` that is used it is an error, as a misspelt argument of that function.
+            a `value_fn` that is used it is an error, since it may be a misspelt argument of that
+            function.
 
-    Raises: TypeError if grads is None; what `tx.update` and `apply_updates` raise.
+    Raises: TypeError if grads or params is None; whatever `tx.update` and `apply_updates` raise.
 
     Example:
         >>> tx, params = gradtx.sgd(0.5), jnp.array([1.0, 2.0])

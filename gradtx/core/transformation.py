@@ -36,8 +36,9 @@ UpdateFn = Callable[..., tuple[Updates, OptState]]
 class Link(NamedTuple):
     """One transformation of a line, acting on the leaves that every mask selects.
 
-    masks: from the innermost to the outermost; none means all leaves. owner: the recipe whose only
-    link this is or, of a transformation that no user can write, the innermost that it is in.
+    masks: from the innermost to the outermost; none means all leaves. owner: the recipe of which
+    this is the only link or, for a transformation that users cannot write, the innermost recipe
+    that it is in.
     """
 
     transformation: GradientTransformation
@@ -235,7 +236,7 @@ class GradientTransformation(KinOfOptax, Value):
         return False
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
-        """Run a stage whose first link it is: the updates, and the new state of each link."""
+        """Run a stage that begins with this link: the updates, and the new state of each link."""
         (link,), (state,), (selected,) = stage.links, stage.states, stage.selections
         flat, function = flat.widened(), self.arguments["update"]
         given = flat.visible(accepted(function, stage.extra), link.masks)
@@ -298,7 +299,7 @@ def from_functions(init: Any, update: Any) -> Any:
 if TYPE_CHECKING:
 
     class InitAndUpdate(Protocol, Any):  # type: ignore[misc]
-        """What may be given, of any library; what is called sees a transformation in its place."""
+        """A transformation of any library, as it is passed; the function called gets gradtx's."""
 
         @property
         def init(self) -> Callable[..., Any]:
@@ -310,7 +311,7 @@ if TYPE_CHECKING:
 else:
     InitAndUpdate = Any
 
-# A transformation, or what `as_transformation` makes one of.
+# A transformation, or anything that `as_transformation` turns into one.
 TransformationLike = Annotated[InitAndUpdate, Instance(GradientTransformation)]
 
 

@@ -50,7 +50,7 @@ class Frozen:
 
 
 def _boolean(leaf: Any) -> Any:
-    """An array that holds one boolean, as masks may, cannot be hashed: it becomes Python's."""
+    """The leaf. An array of one boolean, as masks may hold, cannot be hashed: it becomes a bool."""
     known = isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
     return bool(leaf) if known and leaf.shape == () and leaf.dtype == bool else leaf
 
@@ -74,7 +74,7 @@ class Value:
 
     @classmethod
     def _make(cls, definition: Definition[Any, Any], arguments: Mapping[str, Any]) -> Value:
-        """What a call with these arguments, each checked, returns."""
+        """The result of a call with these arguments, each of them checked already."""
         value = cls._of(definition, arguments)
         value._check()
         return value
@@ -93,7 +93,7 @@ class Value:
 
     @classmethod
     def _accept(cls, where: str, value: Any) -> Any:
-        """What an argument that is annotated with this class is kept as."""
+        """What is kept for an argument that is annotated with this class."""
         return value
 
     # -- a pytree: numbers and values are children, the rest is structure --------------------------
@@ -123,7 +123,7 @@ class Value:
         if name in arguments:
             return thaw(arguments[name])
         computed = inspect.getattr_static(type(self), name, None)
-        # One of its own attributes failed with an AttributeError, which Python drops: again, then.
+        # Python drops the AttributeError of a property and calls this instead: raise it once more.
         if isinstance(computed, functools.cached_property):
             return computed.func(self)
         if isinstance(computed, property) and computed.fget is not None:
@@ -134,7 +134,7 @@ class Value:
         raise self._no_attribute(name)
 
     def _no_attribute(self, name: str) -> AttributeError:
-        """The error for an attribute that there is not."""
+        """The error for an attribute that does not exist."""
         arguments = self.__dict__.get("arguments", {})
         known = ", ".join(arguments) or "no arguments"
         title = self.definition.name if arguments else type(self).__name__
@@ -142,7 +142,7 @@ class Value:
         return AttributeError(f"{title} has no attribute {name!r}; its arguments: {known}{hint}")
 
     def _named(self) -> dict[str, Any]:
-        """What is read, and replaced, by name: the arguments and, of composites, those of parts."""
+        """What can be read by name: the arguments and, for a composite, those of its parts."""
         return self._given()
 
     def _has(self, name: str) -> bool:
@@ -150,24 +150,24 @@ class Value:
         return name in self.arguments
 
     def _paths_to(self, name: str) -> list[tuple[str, ...]]:
-        """The names by which the values inside that have an argument of this name are read."""
+        """The names that lead to each value inside that has an argument of this name."""
         if self._has(name):
             return [()]
         inside = {own: x for own, x in self._named().items() if isinstance(x, Value)}
         return [(own, *path) for own, x in inside.items() for path in x._paths_to(name)]
 
     def _where_to_read(self, name: str) -> str:
-        """How an error about a missing argument ends if something inside has it."""
+        """The end of an error about a missing argument: where to read it, if it is inside."""
         ways = [".".join(("tx", *path, name)) for path in self._paths_to(name) if path]
         return f"; read {' or '.join(ways)}" if ways else ""
 
     def _where_to_replace(self, name: str) -> str:
-        """The same, where it was to be replaced."""
+        """The same, for an argument that was to be replaced."""
         ways = [_replacing(path, name) for path in self._paths_to(name) if path]
         return f"; write {' or '.join(ways)}" if ways else ""
 
-    # What completion lists beside the arguments. Other names without an underscore are for the rest
-    # of the library, which reads them of values of any class.
+    # What completion lists besides the arguments. Other names without an underscore are for the
+    # rest of the library, which reads them from values of any class.
     _for_users: tuple[str, ...] = ("arguments", "definition", "replace", "to_config")
 
     def __dir__(self) -> list[str]:
@@ -200,23 +200,23 @@ class Value:
         """The construction as plain data, for JSON or YAML; `gradtx.from_config` builds it again.
 
         It is a dict of one key, the name, that holds the arguments: `{"adamw": {"learning_rate":
-        0.001}}`; of a chain it holds the list of the parts. Arguments that are what they are by
-        default are left out.
+        0.001}}`; for a chain it holds the list of the parts. Arguments that have their default
+        value are left out.
 
         defaults: write those too, for a record that a later release cannot read differently.
 
-        Raises: `ConfigError`, with the place, for a function, which is no data, and for an array of
-        more than 1000 numbers.
+        Raises: `ConfigError`, with the place, for a function, which is not data, and for an array
+        of more than 1000 numbers.
         """
         return self.definition.write(self, defaults=defaults)
 
     def _text(self) -> str:
-        """The construction in one line, as it is written in Python."""
+        """The construction on one line, as it is written in Python."""
         shown = (f"{name}={code(value)}" for name, value in self._given().items())
         return f"{self.definition.name}({', '.join(shown)})"
 
     def _stands_for(self) -> Any:
-        """Itself, or the plain function that it was made of where one was given."""
+        """Itself, or the plain function that it was made from."""
         return self
 
     def _given(self) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class Value:
 
 
 class Labelled(Mapping[Any, Any]):
-    """Values by label. Unlike in a dict that JAX takes apart, the labels keep their order."""
+    """Values by label. Unlike the keys of a dict, which JAX sorts, the labels keep their order."""
 
     def __init__(self, labels: Iterable[Hashable], values: Iterable[Any]):
         self._by_label = dict(zip(labels, values, strict=True))
@@ -286,13 +286,13 @@ def _restore(definition: Definition[Any, Any], arguments: dict[str, Any]) -> Val
 
 
 def identity(tree: Any) -> tuple[Any, ...]:
-    """What is equal for equal trees: arrays are compared by their bytes."""
+    """A key that is equal for equal trees: arrays are compared by their bytes."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef, tuple(map(_leaf_identity, leaves))
 
 
 def _replacing(path: tuple[str, ...], name: str, written: str = "tx") -> str:
-    """The expression that replaces an argument of what is read by the path."""
+    """The expression that replaces an argument of the value at this path."""
     if not path:
         return f"{written}.replace({name}=...)"
     own, *rest = path

@@ -1,4 +1,4 @@
-"""Looking at transformations, and reading them."""
+"""Looking at transformations, and reading them from text."""
 
 from gradtx.core.exports import export_names as _export_names
 from gradtx.inspection.describe import *

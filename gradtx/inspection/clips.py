@@ -64,9 +64,9 @@ class Clip:
 def clips_on(flat: FlatUpdates, parts: Sequence[Part]) -> list[Clip]:
     """The clips that see the gradients themselves; a leaf has one at most.
 
-    The parts are followed in the order in which they run. What only looks at the gradients, or
-    hands them on to what is inside of it, leaves them to the parts after it. What does anything
-    else changes them, as a clip does.
+    The parts are followed in the order in which they run. A part that only looks at the
+    gradients, or passes them on to what is inside it, leaves them unchanged for the parts after it.
+    Any other part changes them, as a clip does.
     """
     present = {i for i, value in enumerate(flat.values) if value is not None}
     unchanged, found = set(present), []
@@ -89,7 +89,7 @@ def clips_on(flat: FlatUpdates, parts: Sequence[Part]) -> list[Clip]:
 
 
 def _hands_on(tx: GradientTransformation) -> bool:
-    """Whether it shows the gradients as they are to what is inside of it and after it."""
+    """Whether it passes the gradients unchanged to what is inside it and after it."""
     return isinstance(tx, Injected | Lookahead) or tx.definition in _HANDING_ON
 
 
@@ -125,7 +125,7 @@ def _by_unit(clipping: Any, eps: Any, axis: int | tuple[int, ...] | None) -> Lim
     return Limit(above=above, axes=axes)
 
 
-# By definition, what makes the limit of its arguments.
+# For each definition, the function that makes the limit from its arguments.
 _LIMITS: Mapping[Any, Callable[..., Limit]] = {
     clip: _by_value,
     clip_by_global_norm: _by_norm,

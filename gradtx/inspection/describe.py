@@ -1,4 +1,4 @@
-"""What a transformation is made of, in words and formulas."""
+"""What a transformation consists of, in words and formulas."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _STRUCTURE = (Chain, Masked, Partition)
 def describe(tx: GradientTransformation) -> str:
     """Describe a transformation part by part: what each does, its hyperparameters and its state.
 
-    The words and formulas are the docstrings of the parts; those of a `partition` are printed with
-    their group, those of a `named_chain` with their name. The size of the state is given in bytes a
-    parameter, for large float32 arrays, and as a multiple of the parameters' own size. If several
-    lines, such as those of groups, apply to a leaf, their sizes add up.
+    The words and formulas are from the docstrings of the parts. Parts of a `partition` are printed
+    with their group, those of a `named_chain` with their name. The size of the state is given in
+    bytes a parameter, for large float32 arrays, and as a multiple of the parameters' own size. If
+    several lines, such as those of groups, apply to a leaf, their sizes add up.
 
     Args:
         tx: a gradtx transformation; recipes and chains are taken apart.
@@ -56,7 +56,7 @@ def _lines(tx: GradientTransformation, number: str, label: str) -> list[str]:
 
 
 def _labels(tx: GradientTransformation) -> list[str]:
-    """What sets the parts apart, beside their numbers: their groups, or their names."""
+    """What tells the parts apart besides their numbers: their groups, or their names."""
     match tx:
         case Recipe():
             return _labels(tx.body)

@@ -22,26 +22,27 @@ def hyperparams(tx: TransformationLike, state: OptState) -> dict[str, ArrayLike]
 
         {"clip_by_global_norm.max_norm": 1.0, "adamw.learning_rate": 0.00998, "adamw.b1": 0.9, ...}
 
-    A name is that of the transformation as it was written, and of its argument: of a recipe's
-    numbers, those given to the recipe. Of several transformations with one name, the labels that
-    lead to them come first, those of groups, of a `named_chain`, and the arguments of wrappers that
-    hold several, `head.adamw.learning_rate`. Where these are equal too, they are numbered as they
-    run, `clip[0].max_delta`. Numbers in tuples and dicts have their keys, `torch.adamw.betas[0]`.
+    A name consists of the transformation's and the argument's, as they were written: the numbers of
+    a recipe are those that were given to the recipe. If several transformations have the same name,
+    the labels that lead to them come first: groups, names in a `named_chain`, and arguments of
+    wrappers that hold several, as in `head.adamw.learning_rate`. Where these are equal too, they
+    are numbered in the order in which they run, `clip[0].max_delta`. Numbers in tuples and dicts
+    are named by their keys, `torch.adamw.betas[0]`.
 
     A schedule is read at the count of the link that uses it: inside `accumulate` it advances by
-    steps taken, not by micro-batches. Numbers that are kept in the state are read there: those of
+    steps taken, not by micro-batches. Numbers that are kept in the state are read from it: those of
     `inject_hyperparams`, and the `scale` of `dynamic_loss_scale` and `reduce_on_plateau` and the
     `estim_lr` of `prodigy` and `dadapt_adamw`, from which the next step starts. Sizes and switches,
-    which are static, are not among them: the transformation prints them. What Optax made is a pair
-    of functions, in which nothing can be read. None is left out, and so is a schedule that no part
-    of a recipe uses.
+    which are static, are not included; print the transformation to see them. A transformation of
+    Optax is a pair of functions, from which nothing can be read. Arguments that are None are left
+    out, and so is a schedule that no part of a recipe uses.
 
     It may be called in a jitted function, and costs a few scalar operations. For Flax NNX it is
     `hyperparams(optimizer.tx, optimizer.opt_state)`.
 
     Args:
         tx: a gradtx transformation.
-        state: its state. Before an update it tells the numbers of that update.
+        state: its state. The one before an update gives the numbers of that update.
 
     Returns: a flat dict in the order in which the parts run. Numbers are as they were given, and
     those of schedules and of the state are arrays.
@@ -79,7 +80,7 @@ def _is_off(x: object) -> bool:
 
 
 def _suffix(keys: KeyPath) -> str:
-    """A path as it continues a name, `[0].kernel`."""
+    """A path as the end of a name, `[0].kernel`."""
 
     def one(key: Any) -> str:
         match key:

@@ -1,4 +1,4 @@
-"""Constructions read from text, by the public names."""
+"""Reading transformations and schedules from text, by their public names."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def parse(text: str, kind: type[Value] = Value) -> Any:
     calls of gradtx's public definitions, also as `gradtx.adam` and `torch.adam`, and of your own
     in modules that were imported, also as `my_module.my_rule`; numbers (`inf` and `nan` too),
     strings, True, False, None; tuples, lists and dicts; `matching(...)` and `~`; dtypes such as
-    `bfloat16`; `array([0.1, 0.2], 'float32')`; and arithmetic on schedules. Of functions only
-    `fourth_root`, `global_norm` and `skip_not_finite` can be read: others belong into a program.
+    `bfloat16`; `array([0.1, 0.2], 'float32')`; and arithmetic on schedules. The only functions
+    that can be read are `fourth_root`, `global_norm` and `skip_not_finite`: others belong in a
+    program.
 
     Args:
         text: the construction, such as "chain(clip(1.0), adam(1e-3))".

@@ -1,4 +1,4 @@
-"""What a training loop logs of a step, in one call and one pass."""
+"""What a training loop logs about a step, in one call and one pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["report"]
 
 # The fields in which wrappers count the steps that they skipped.
 _SKIPPED = ("skipped", "total_notfinite")
-# The arguments that are the length of a step.
+# The arguments that set the length of a step.
 _RATES = ("learning_rate", "lr", "step_size", "step_size_fn")
 
 
@@ -52,29 +52,29 @@ def report(
     With groups there are also `norm/grads/GROUP`, `norm/updates/GROUP`, `norm/params/GROUP` and
     `ratio/GROUP` for each.
 
-    The clips are `clip`, `clip_by_block_rms`, `adaptive_grad_clip`, and `clip_by_global_norm`, of
+    The clips are `clip`, `clip_by_block_rms`, `adaptive_grad_clip`, and `clip_by_global_norm`, for
     which the share is 0 or 1: its mean over steps is the share of steps that were clipped. A clip
-    is told if it sees the gradients themselves: of several in a row the first, none behind an
-    optimizer, and none inside `accumulate`, which clips a mean. Inside wrappers that hand the
-    gradients on, such as `finite_guard`, in a group or under a mask, it is told for its leaves.
+    is reported if it sees the gradients themselves: the first of several in a row, none after an
+    optimizer, and none inside `accumulate`, where it clips a mean. Inside wrappers that pass the
+    gradients on, such as `finite_guard`, in a group or under a mask, it is reported for its leaves.
 
     It reads grads, updates and params once each, whatever it measures, and changes nothing: neither
-    the state nor what a checkpoint holds. Call it in the jitted step: on GPU, XLA takes the norms
-    where it has the numbers anyway, as far as it can; on TPU and CPU the updates, which otherwise
-    need not be stored, are written too.
+    the state nor what a checkpoint holds. Call it in the jitted step: on GPU, XLA computes the
+    norms where it has the numbers at hand anyway, as far as it can; on TPU and CPU it also writes
+    the updates, which otherwise need not be stored.
 
     Args:
         tx: the transformation that made the updates, gradtx's.
         grads: the gradients that it was given.
-        updates: what it made of them; of a step by `gradtx.step`, the difference of the params.
+        updates: what it made of them; for a step by `gradtx.step`, the change of the params.
         state: the state that the updates were made from. With the state after the update the rates
             are those of the next step, and skipped steps include this one.
         params: the parameters, before or after the step.
         groups: regular expressions, searched for in the leaf's path (`encoder/0/kernel`), in a
-            dict by name or in a sequence, then each is its own name. The first that is found
-            decides, as in `partition`; a leaf without a group counts in the totals alone.
+            dict by name or in a sequence, in which each is its own name. The first that is found
+            decides, as in `partition`; a leaf without a group counts only in the totals.
 
-    Returns: a flat dict of float32 scalars, which TensorBoard and Weights & Biases take as it is.
+    Returns: a flat dict of float32 scalars, for TensorBoard or Weights & Biases to take as it is.
 
     Raises: ValueError for trees that differ in structure, for an invalid pattern and for one that
     gets no leaf; and what `hyperparams` raises.
@@ -120,7 +120,7 @@ def report(
 
 
 def _fast(tree: Any) -> Any:
-    """Of the pair of trees of `lookahead`, the one at which gradients are taken."""
+    """The tree at which gradients are taken, of the pair that `lookahead` has."""
     return getattr(tree, "fast", tree) if is_named_tuple(tree) else tree
 
 
@@ -185,7 +185,7 @@ class _Leaves:
 
     @classmethod
     def of(cls, flat: FlatUpdates, updates: Sequence[Any]) -> _Leaves:
-        """Those that are floating or complex, and have a gradient and an update."""
+        """The leaves that are floating or complex, and have a gradient and an update."""
         triples = zip(flat.values, updates, flat.params, strict=True)
         kept = [
             t if all(x is not None and is_inexact(x) for x in t) else (None,) * 3 for t in triples
@@ -194,7 +194,7 @@ class _Leaves:
 
 
 def _alike(leaves: _Leaves, labels: Sequence[str | None], clips: Sequence[Clip]) -> list[list[int]]:
-    """The leaves, those together of which one sum is enough."""
+    """The leaves, grouped where one sum over several is enough."""
     found: dict[Any, list[int]] = {}
     for i, grad in enumerate(leaves.grads):
         if grad is not None:
@@ -260,7 +260,7 @@ def _norms(cells: Sequence[_Cell]) -> dict[str, Array]:
 
 
 def _share(clip: Clip, cells: Sequence[_Cell]) -> Array | float:
-    """The share of the numbers that the clip made smaller."""
+    """The share of its numbers that the clip made smaller."""
     own = [cell for cell in cells if cell.leaves[0] in clip.leaves]
     if clip.limit.max_norm is not None:
         return norm_of([cell.grads.ravel() for cell in own]).value > clip.limit.max_norm

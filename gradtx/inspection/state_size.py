@@ -31,7 +31,7 @@ Names = tuple[str, ...]
 
 
 def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
-    """Count the bytes of state per parameter of large float32 arrays, without scalars, by where.
+    """Count the bytes of state per parameter of large float32 arrays by place, without scalars.
 
         {"": 8.0}                                                   adamw
         {"in group 'muon'": 4.0, "in group 'adam'": 8.0}            muon
@@ -46,7 +46,7 @@ def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
 
     Returns: a dict from places to bytes per parameter.
 
-    Raises: what `init` raises, if it refuses every kind of array, such as one that needs the
+    Raises: what `init` raises if it refuses every kind of array, as one does that needs the
     values of the parameters.
 
     Example:
@@ -64,7 +64,7 @@ def state_bytes_per_parameter(tx: GradientTransformation) -> dict[str, float]:
         for kinds, size in _by_kind(parts).items():
             where = " ".join(filter(None, (kinds, place)))
             names = itertools.chain([where], (f"{where} ({i})" for i in itertools.count(2)))
-            if size:  # different masks may read alike, and are numbered then
+            if size:  # different masks may print alike, and are then numbered
                 table[next(name for name in names if name not in table)] = size
     return table
 

@@ -1,8 +1,8 @@
 """What a transformation consists of as its author wrote it, each part with its state and numbers.
 
-A chain, a mask and a partition are walked through. A recipe is one part, under whose name its
-numbers were written; what it is made of comes after it, hidden. A wrapper is a part, and what is
-inside of it comes after it.
+Chains, masks and partitions are walked through. A recipe is one part, since its numbers were
+written under its name; the parts that it builds come after it, marked as the recipe's. A wrapper is
+a part, and what is inside it comes after it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Part:
 def parts_of(who: str, tx: GradientTransformation, state: OptState) -> list[Part]:
     """The parts in the order in which they run, each before what is inside of it.
 
-    Raises: TypeError if tx is a bare pair of functions; ValueError for another state than tx makes.
+    Raises: TypeError if tx is a bare pair of functions; ValueError for a state that is not tx's.
     """
     tx, state = as_transformation(tx, f"{who}: tx"), unboxed(state)
     if tx._is_pair:
@@ -83,8 +83,8 @@ def parts_of(who: str, tx: GradientTransformation, state: OptState) -> list[Part
 
 
 def _named(parts: Iterable[Part]) -> Iterator[Part]:
-    """With unique names: those of equal name get the labels that lead to them, if these differ, and
-    a number if they are still equal."""
+    """The parts with unique names: those of equal name get the labels that lead to them, if these
+    differ, and a number if they are still equal."""
     found = list(parts)
     labels: dict[str, set[tuple[str, ...]]] = {}
     for part in found:
@@ -148,7 +148,7 @@ def _numbers(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
         return {n: tx.arguments[n] for n in names if tx.definition.is_number(n)}
     own, count, _ = tx.read_count(state)
     numbers = dict(tx.numbers_at(count))
-    # The length of a cycle is a schedule of the steps that end one, which the wrapper counts.
+    # The length of a cycle is a schedule of the inner steps, which the wrapper counts.
     for name in _cycles(tx):
         numbers[name] = at(tx.arguments[name], getattr(own, "gradient_step", None))
     if is_named_tuple(own):
@@ -157,7 +157,7 @@ def _numbers(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
 
 
 def _cycles(tx: GradientTransformation) -> list[str]:
-    """The arguments that are a schedule or a whole number, and no hyperparameter."""
+    """The arguments that are a schedule or a whole number but not a hyperparameter."""
     kinds = tx.definition.parameters.items()
     return [n for n, kind in kinds if isinstance(kind, Instance) and kind.value_class is Schedule]
 
@@ -169,7 +169,7 @@ class _Witness:
     """A schedule that remembers the first number that was taken from it.
 
     A recipe's schedules are read by its links, each at the count of its own state. So the recipe is
-    made again, of witnesses: what they remember is what the links use.
+    made again with witnesses in their place: what these remember is what the links use.
     """
 
     def __init__(self, schedule: Schedule):

@@ -33,7 +33,7 @@ def misfit(old: Any, new: Any) -> tuple[str, str]:
 
 
 def _plain(x: Any) -> Any:
-    """The shape and dtype of an array, of a stored one once it is decoded."""
+    """The shape and dtype of an array; for a stored one, once it is decoded."""
     return (
         jax.eval_shape(decode_state, x)
         if is_stored(x)
@@ -63,7 +63,7 @@ class Carrier:
         self.used: set[int] = set()
 
     def carried(self, old: Any, new: Any, path: KeyPath) -> Any:
-        """The old value as `new` is: its format, dtype and, where it has none yet, place."""
+        """The old value in the format and dtype of `new` and, where it has none yet, its place."""
         if is_stored(old) and format_of(old) == format_of(new):
             return jax.tree.map(self._placed, old, new)
         if is_stored(old):
@@ -75,8 +75,8 @@ class Carrier:
         return jax.tree.map(self._placed, old, new)
 
     def _placed(self, x: Any, new: Any) -> Any:
-        """An array in the dtype of the new one and where that lies. Where that could lie anywhere,
-        on one device, what is on one stays."""
+        """An array in the dtype and the place of the new one. If the new one is on one device but
+        not committed to it, an array on one device stays where it is."""
         if is_random_key(x) or not hasattr(new, "dtype"):
             return x
         known = isinstance(x, jax.Array)
@@ -96,10 +96,10 @@ class Carrier:
 
 def _lies_as(x: jax.Array, new: jax.Array) -> bool:
     """Whether an array lies on the devices of another, on the same mesh if it is on one, and is
-    divided as that if it has as many axes."""
+    divided in the same way if it has as many axes."""
     own, other = x.sharding, new.sharding
     if own.device_set != other.device_set:
         return False
-    if getattr(own, "mesh", None) != getattr(other, "mesh", None):  # to `jit` another place
+    if getattr(own, "mesh", None) != getattr(other, "mesh", None):  # another place to `jit`
         return False
     return x.ndim != new.ndim or own.is_equivalent_to(other, x.ndim)

@@ -14,7 +14,7 @@ from gradtx.interop.links import Slot
 
 
 class Counted(NamedTuple):
-    """A count in a state, or another value of a whole link, and its value."""
+    """The slot of a count, or of another value of a whole link, and its value."""
 
     slot: Slot
     value: jax.Array
@@ -26,7 +26,7 @@ class Counted(NamedTuple):
 
 
 def neighbours(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> list[Counted]:
-    """The counts, all equal, that a new clock takes over; none if there is none.
+    """The counts, all equal, that a new clock takes over; empty if there are none.
 
     Two counts go together if they are inside the same wrappers that skip steps. First come the old
     state's clocks, if they agree; then the nearest of the counts that were kept, since one that
@@ -46,7 +46,7 @@ def neighbours(clock: Slot, kept: Sequence[Counted], old: Sequence[Counted]) -> 
 
 
 def _equal(clock: Slot, counts: list[Counted]) -> list[Counted]:
-    """Those that are clocks or, if none is, all."""
+    """The clocks among the counts or, if there are none, all of them."""
     counts = [x for x in counts if x.slot.clock] or counts
     check_equal(clock, counts)
     return counts

@@ -64,19 +64,19 @@ def from_config(data: object, kind: type[Value] = Value) -> Any:
         {"chain": [{"clip": {"max_delta": 1.0}}, {"adamw": {"learning_rate": 0.001}}]}
 
     A construction is a dict of one key, its name, that holds its arguments: a dict by name, a list
-    by position, one that is neither, or None. Where a construction or a number must stand, a string
-    is read as `parse` reads it: "adamw(1e-3)", "1e-3". Hydra's form is read too, `{"_target_":
-    "gradtx.adamw", "learning_rate": 0.001}`, and its and OmegaConf's containers are taken, with
-    their interpolations resolved. gradtx's own names are known, and of your own definitions
-    those that are decorated in a module that was imported. The reader imports nothing and
-    evaluates no code, so the data may come from anywhere.
+    by position, one that is neither, or None. Where a construction or a number is expected, a
+    string is read as by `parse`: "adamw(1e-3)", "1e-3". Hydra's form is read too, `{"_target_":
+    "gradtx.adamw", "learning_rate": 0.001}`, and the containers of OmegaConf are accepted, with
+    their interpolations resolved. gradtx's own names are known, and those of your own definitions
+    whose modules were imported. The reader imports nothing and evaluates no code, so the data may
+    come from anywhere.
 
     Args:
         data: dicts, lists, strings, numbers, booleans and None, as JSON and YAML hold them.
-        kind: `GradientTransformation` or `Schedule`, if it must be that.
+        kind: `GradientTransformation` or `Schedule`, to accept nothing else.
 
-    Raises: `ConfigError`, a ValueError, with the place of what is unknown, missing, or refused by
-    what it is given to.
+    Raises: `ConfigError`, a ValueError, with the place of whatever is unknown, missing, or refused
+    by the function that takes it.
 
     Example:
         >>> tx = gradtx.from_config({"adamw": {"learning_rate": "1e-3", "mask": "kernel"}})
@@ -124,7 +124,7 @@ class _Reader:
         }
 
     def value(self, data: Any, kind: Kind, path: str, depth: int) -> Any:
-        """What an entry means where an argument of this kind stands."""
+        """What an entry means where an argument of this kind is expected."""
         if depth > _DEEPEST:
             raise ConfigError("nested too deeply", path)
         depth += 1
@@ -171,7 +171,7 @@ class _Reader:
     # -- what data is made of ----------------------------------------------------------------------
 
     def plain(self, x: Any, path: str) -> Any:
-        """An entry as a plain Python object. Nothing that belongs to x is called."""
+        """An entry as a plain Python object. Methods that x's class overrides are not called."""
         self.spend(1, path)
         given = type(x)
         if issubclass(given, self.containers):
@@ -204,7 +204,7 @@ class _Reader:
         return x
 
     def spend(self, cost: int, path: str) -> None:
-        """Count what was read: data may hold one list in many places, or be without an end."""
+        """Count what was read: data may hold one list in many places, or be infinite."""
         self.left -= cost
         if self.left < 0:
             raise ConfigError(f"more than {_MOST:,} entries", path)
@@ -269,7 +269,8 @@ class _Reader:
         return self.call(function, by_name, path, depth, by_position)
 
     def called(self, name: str, path: str, *, or_itself: bool = False) -> Callable[..., Any]:
-        """What has this name. or_itself: whether the dict of this key could be meant as a dict."""
+        """The function of this name. or_itself: whether the dict with this key could be meant as a
+        dict."""
         try:
             function = only_in_data().get(name) or self.names.get(name)
         except AmbiguousNameError as error:
@@ -290,7 +291,7 @@ class _Reader:
         depth: int,
         by_position: Iterable[Any] = (),
     ) -> Any:
-        """What a definition makes of arguments by name, or by position."""
+        """Call a definition with arguments by name, or by position."""
         signature, kinds = inspect.signature(function), _kinds(function)
         parameters = signature.parameters
         who = getattr(function, "name", None) or function.__name__
@@ -329,7 +330,7 @@ class _Reader:
     def argument(
         self, x: Any, parameter: inspect.Parameter, kind: Kind, path: str, depth: int
     ) -> Any:
-        """One argument by name; of `*args`, all of them."""
+        """One argument by name; for `*args`, all of them."""
         if parameter.kind is not parameter.VAR_POSITIONAL:
             return self.value(x, kind, path, depth)
         items = self.plain(x, path)
@@ -340,7 +341,7 @@ class _Reader:
     def unknown(
         self, who: str, name: Any, parameters: Mapping[str, inspect.Parameter], path: str
     ) -> ConfigError:
-        """The error for an argument that there is not."""
+        """The error for an argument that does not exist."""
         takes = f"{who} takes {', '.join(parameters) or 'no arguments'}"
         if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             takes = f"{who} takes a list, {{{who}: [...]}}"
@@ -410,7 +411,7 @@ class _Reader:
             raise _blamed(error, "matching", {}, path) from error
 
     def as_float(self, x: Any, path: str, depth: int) -> float:
-        """{"float": "inf"}: what is no number in JSON."""
+        """{"float": "inf"}: what JSON has no number for."""
         x = self.plain(x, path)
         if x in ("inf", "-inf", "nan"):
             return float(x)
@@ -438,7 +439,7 @@ class _Reader:
         raise ConfigError(f"must be a name, got {_shown(name)}", path)
 
     def as_function(self, x: Any, path: str, depth: int) -> Callable[..., Any]:
-        """{"function": "skip_not_finite"}: those of gradtx that are meant as arguments."""
+        """{"function": "skip_not_finite"}: functions of gradtx that are meant as arguments."""
         x = self.plain(x, path)
         if isinstance(x, str) and x in FUNCTIONS:
             return FUNCTIONS[x]
@@ -494,7 +495,7 @@ def _kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
     return function.parameters if isinstance(function, Definition) else _kinds_of(function)
 
 
-@functools.cache  # of gradtx's own functions: of a user's definition nothing is held
+@functools.cache  # for gradtx's own functions: nothing of a user's definition is held
 def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(function, include_extras=True)
     return {name: kind_of(hints.get(name)) for name in inspect.signature(function).parameters}
@@ -512,8 +513,8 @@ def _ordered(
 
 
 def _blamed(error: Exception, who: str, places: Mapping[str, str], path: str) -> ConfigError:
-    """The error of the library, `adam: b1 must be in ...`, at the place in the data of which it
-    speaks."""
+    """The error of the library, `adam: b1 must be in ...`, at the place in the data that it is
+    about."""
     reason = (" ".join(str(error).split()) or type(error).__name__).removeprefix(f"{who}: ")
     if found := re.match(r"argument (\d+) (.+)", reason):
         return ConfigError(found[2], below(path, int(found[1]) - 1))

@@ -1,9 +1,9 @@
 """A state as `migrate` sees it: the states of its links, and in each the arrays by name.
 
 An array has a field (`mu`), and the path of the parameter that it belongs to, `encoder/kernel`; a
-count belongs to the whole link. A link is told by the name of its class, which is the same in every
-library, by the names under which chains and groups hold it and, if the transformation is known that
-made the state, by its own.
+count belongs to the whole link. A link is identified by the name of its class, which is the same in
+every library, by the names under which chains and groups hold it and, if the transformation that
+made the state is known, by that.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from gradtx.core.state import (
 from gradtx.core.transformation import GradientTransformation
 from gradtx.precision.formats import is_stored
 
-# Wrappers that do not run what is inside at every step, by their classes: the field of the inner
-# state, and the one in which they count its steps themselves.
+# Wrappers that do not run what is inside at every step, by the names of their classes: the field of
+# the inner state, and the field in which they count its steps themselves.
 _SKIPPING: dict[str, tuple[str, str | None]] = {
     "AccumulateState": ("inner_opt_state", "gradient_step"),
     "MultiStepsState": ("inner_opt_state", "gradient_step"),
@@ -46,7 +46,7 @@ _SKIPPING: dict[str, tuple[str, str | None]] = {
     "ConditionallyTransformState": ("inner_state", None),
     "SAMState": ("opt_state", None),
 }
-# The fields, beside `Count`s, in which a class counts the steps of the run.
+# The fields, besides `Count`s, in which a class counts the steps of the run.
 _STEPS = {
     "ConditionallyMaskState": "step",
     "ConditionallyTransformState": "step",
@@ -62,8 +62,8 @@ class Slot:
 
     path: its key path; place: that of its field, as it is printed. leaf: the path of its parameter,
     None for what belongs to the whole link. clock: whether it counts the steps of the run, rather
-    than those of the moments beside it; first: a count before the first update. at: where in the
-    state it counts; domain: the wrappers around that which skip steps.
+    than those of the moments beside it; first: the value of a count before the first update. at:
+    where in the state it counts; domain: the wrappers around that place that skip steps.
     """
 
     path: KeyPath
@@ -78,7 +78,7 @@ class Slot:
 
     @property
     def is_mean(self) -> bool:
-        """Whether it is of numbers that are not whole."""
+        """Whether it holds floating-point numbers."""
         return _is_float(self.value)
 
     def having(self, value: Any) -> Slot:
@@ -105,7 +105,7 @@ class Where(NamedTuple):
         return self._replace(path=self.path + key, names=names)
 
     def inside(self, path: KeyPath, kind: str) -> Where:
-        """The state that a field, at `path`, of a link's state of this kind holds."""
+        """The state held by the field at `path` of a link's state of this kind."""
         skips, _ = _SKIPPING.get(kind, ("", None))
         domain = (*self.domain, kind) if path[-1].name == skips else self.domain
         return Where(path, self.names, (*self.within, kind), domain)
@@ -135,7 +135,7 @@ class LinkState:
 
     @property
     def is_negated(self) -> bool:
-        """Whether it is of the negative of the objective, in a `maximize`."""
+        """Whether it belongs to the negated objective, inside a `maximize`."""
         return NegatedState.__name__ in self.where.within
 
     @property
@@ -145,7 +145,8 @@ class LinkState:
 
     @property
     def counts_its_own(self) -> bool:
-        """Whether its rule reads the count, to correct a bias for example: not only a schedule."""
+        """Whether its rule itself reads the count, for example to correct a bias, not only a
+        schedule."""
         if not isinstance(self.tx, Ruled):
             return False
         return "step" in self.tx.inputs.names | self.tx.precompute_inputs.names
@@ -160,7 +161,7 @@ class LinkState:
         return f"{keystr(self.where.path) or 'the root'} ({self.kind or 'state'}{of})"
 
 
-# The state of a rule that names no class: only its definition tells it.
+# The state of a rule that names no class: only its definition identifies it.
 NAMELESS = ("", LeafState.__name__)
 
 
@@ -174,8 +175,9 @@ def links_in(state: OptState, params: Params, tx: GradientTransformation | None)
 def transformations(
     tx: GradientTransformation, state: OptState, path: str = ""
 ) -> dict[str, GradientTransformation]:
-    """The transformation of each link, by the path of its state; of what is inside a wrapper as
-    far as it is clear which part of the state it keeps. Raises: StateError for another's state."""
+    """The transformation of each link, by the path of its state; inside a wrapper, as far as it is
+    clear which part of the state it keeps. Raises: StateError for the state of another
+    transformation."""
     found: dict[str, GradientTransformation] = {}
     for link, held in zip(tx._links, tx._composite._split(state, ""), strict=True):
         own, where = held.state, path + held.path
@@ -238,14 +240,14 @@ class _Reader:
         slots: list[Slot] = []
         start = where.path
         if type(node).__name__ == ScheduledState.__name__:
-            # The count that the plumbing keeps beside a state is one of its own.
+            # The count that `ScheduledState` keeps beside a state is a slot of its own.
             path = (*where.path, GetAttrKey("count"))
             slots.append(Slot(path, keystr(path), "count", None, node.count, clock=True))
             node, start = node.inner_state, (*where.path, GetAttrKey("inner_state"))
             if not _is_state(node, self.classes):
                 yield _made("", where, [*slots, *self._slots(node, start, "")])
                 return
-        # Optax has several classes for a count alone.
+        # Optax has several classes for a state that is only a count.
         counts = node._fields == ScaleByScheduleState._fields
         kind = (ScaleByScheduleState if counts else type(node)).__name__
         inner = []

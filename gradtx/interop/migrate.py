@@ -49,10 +49,10 @@ def migrate(
 
         state, report = migrate(state, to=tx, params=params, from_=old_tx)
 
-    What has the same meaning is kept: an array continues the one of the same field of a state of
-    the same class, for the parameter with the same path, wherever in chains, groups, masks and
-    wrappers the two stand. It is decoded and encoded where `store` or a dtype says so. Everything
-    else is as `to.init(params)` makes it: moments start at zero, master weights at the parameters.
+    What has the same meaning is kept: an array continues the one in the same field of a state of
+    the same class, for the parameter with the same path, wherever the two are in chains, groups,
+    masks and wrappers. It is decoded and encoded as `store` or a dtype requires. Everything else is
+    as `to.init(params)` makes it: moments start at zero, master weights at the parameters.
 
     The count of a link belongs to its moments, and starts afresh if all of them do. A link that has
     only a count, such as a schedule, takes that of its neighbour if it had none.
@@ -66,7 +66,7 @@ def migrate(
         to: the new transformation.
         params: the parameters as they are now.
         from_: the transformation that made the state. It tells links of one class apart by their
-            arguments, and lists and dicts what they were. None will do for named tuples that are
+            arguments, and says what lists and dicts were. None suffices for named tuples that are
             not ambiguous.
         rename: new paths of parameters by old ones, for the state of leaves that moved:
             `{"encoder": "backbone", r"layers_(\\d+)": r"blocks/\\1"}`. A key is a regular
@@ -152,7 +152,7 @@ def _made_by(from_: GradientTransformation, params: Params) -> OptState:
 
 
 def _check_named(new: Sequence[LinkState], old: Sequence[LinkState]) -> None:
-    """Refuse states that only their definitions could tell, where those are not known."""
+    """Refuse states that only their definitions could tell apart, where those are not known."""
     nameless = [x for x in old if x.kind in NAMELESS]
     if nameless and any(x.kind in NAMELESS for x in new):
         raise ValueError(
@@ -249,15 +249,15 @@ class _Plan:
                     self.used |= {x.path for x in theirs}
 
     def _take_link(self, mine: LinkState, theirs: LinkState) -> None:
-        """All of a link's state or, if a running mean among it cannot be kept, nothing."""
+        """Take all of a link's state or, if a running mean in it cannot be kept, nothing."""
         pairs = [(x, theirs.whole.get(name)) for name, x in mine.whole.items()]
         lost = [x for x, y in pairs if x.is_mean and (y is None or misfit(y.value, x.value)[0])]
         for x, y in pairs:
-            if y is not None and (not lost or x in lost):  # what is lost is taken to say why
+            if y is not None and (not lost or x in lost):  # taking what is lost says why
                 self._take(x, y)
 
     def _set_clocks(self, links: Sequence[LinkState]) -> None:
-        """Give counts of steps that continue nothing that of a neighbour."""
+        """Give each count of steps that continues nothing the count of a neighbour."""
         kept = [
             Counted(x, self.taken[x.path].value)
             for link in self.new

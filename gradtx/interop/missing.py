@@ -1,11 +1,11 @@
-"""What is said of a name that gradtx does not have."""
+"""The error for a name that gradtx does not have."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-# Of Optax, what is not about optimizers.
+# The parts of Optax that are not about optimizers.
 _LOSSES = frozenset(
     [
         "binary_dice_loss",
@@ -60,7 +60,7 @@ _OTHERS = frozenset(
 
 
 def no_such_name(name: str, known: Collection[str]) -> AttributeError:
-    """The error for a name, with the import to write or the names that are near."""
+    """The error for a name, with the import to write or the names that are similar."""
     said = f"gradtx has no {name!r}"
     if name in _LOSSES:
         return AttributeError(

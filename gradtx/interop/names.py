@@ -241,7 +241,7 @@ def safe_norm(
     Args:
         x: the array. The result is in float32 or wider.
         min_norm: the smallest value of the result, >= 0.
-        ord: which norm, as in `jnp.linalg.norm`; None is the Euclidean.
+        ord: which norm, as in `jnp.linalg.norm`; None is the Euclidean one.
         axis: the axis or the axes along which the norm is taken; None takes all.
         keepdims: keep these axes in the result, with length 1.
 
@@ -270,7 +270,7 @@ def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
     Its derivative is 0 where min_rms is the larger.
 
     Args:
-        x: the array, of which all elements count. The result is in float32 or wider.
+        x: the array; all of its elements count. The result is in float32 or wider.
         min_rms: the smallest value of the result, >= 0.
 
     Example:
@@ -342,8 +342,8 @@ def scale_gradient(inputs: Updates, scale: ArrayLike) -> Updates:
 
     Args:
         inputs: a tree of arrays.
-        scale: what the gradient is multiplied by, a number or a traced array. A literal 0 stops
-            the gradient; -1 reverses it.
+        scale: the factor on the gradient, a number or a traced array. A literal 0 stops the
+            gradient; -1 reverses it.
 
     Example:
         >>> def loss(x):

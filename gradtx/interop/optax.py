@@ -17,7 +17,7 @@ __all__ = ["from_optax", "to_optax"]
 
 
 def from_optax(tx: TransformationLike) -> GradientTransformation:
-    """Make a gradtx transformation of an Optax one.
+    """Make a gradtx transformation from an Optax one.
 
     `chain`, `masked` and all others that take a transformation do this by themselves. Its
     hyperparameters stay hidden in its functions: they cannot be read or replaced.
@@ -41,7 +41,7 @@ def from_optax(tx: TransformationLike) -> GradientTransformation:
 
 
 def to_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Make an `optax.GradientTransformationExtraArgs` of a gradtx transformation.
+    """Make an `optax.GradientTransformationExtraArgs` from a gradtx transformation.
 
     Where Optax is imported a gradtx transformation is an instance of this class already, so that
     Optax's wrappers and other libraries take it as it is. This is for code that needs the named

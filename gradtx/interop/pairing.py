@@ -9,8 +9,8 @@ from jax.tree_util import keystr
 
 from gradtx.interop.links import NAMELESS, LinkState, Slot
 
-# Classes whose fields of the same name mean the same as those of others, by the name of the new
-# class: the formula of the field is the same, and what the others lack may start at zero.
+# For a class of the new state, the other classes whose fields of the same name mean the same: the
+# formula of the field is the same, and what the others lack may start at zero.
 _ALIKE = {
     "ScaleByAdamState": ("ScaleByAmsgradState",),
     "ScaleByAmsgradState": ("ScaleByAdamState",),
@@ -52,7 +52,7 @@ def pair_leaves(new: Sequence[Leaf], old: Sequence[Leaf], names: Mapping[str, st
 
 
 def pair_links(new: Sequence[LinkState], old: Sequence[LinkState]) -> Pairs[LinkState]:
-    """The states of links that keep nothing of single parameters, with those that they continue."""
+    """The states of links that keep nothing for single parameters, with those they continue."""
     continued = _grouped([x for x in old if not x.leaves], _Kind.of)
     pairs: Pairs[LinkState] = []
     for kind, links in _grouped([x for x in new if not x.leaves], _Kind.of).items():
@@ -65,7 +65,7 @@ def _leaf_shown(leaf: Leaf) -> str:
 
 
 class _Kind(NamedTuple):
-    """What must be the same. definition: its name, where the class says nothing."""
+    """What two paired states must share. definition: its name, where the class says nothing."""
 
     name: str
     negated: bool
@@ -73,7 +73,7 @@ class _Kind(NamedTuple):
 
     @classmethod
     def of(cls, link: LinkState) -> _Kind:
-        """That of the state of a link."""
+        """The kind of the state of a link."""
         nameless = link.kind in NAMELESS
         return cls(link.kind, link.is_negated, link.definition if nameless else None)
 
@@ -83,8 +83,8 @@ class _Kind(NamedTuple):
         return [self, *(self._replace(name=name) for name in _ALIKE.get(self.name, ()))]
 
 
-# What tells one of several of a kind, the surest first: None where it tells nothing. The last is
-# their order, where there are as many of them as before.
+# What tells several states of a kind apart, the surest first; None where it says nothing. The last
+# is their order, where there are as many of them as before.
 _IDENTITIES: tuple[Callable[[LinkState], Hashable], ...] = (
     lambda link: (link.where.names, link.tx) if link.where.names and link.tx is not None else None,
     lambda link: link.where.names or None,
@@ -97,7 +97,7 @@ _IDENTITIES: tuple[Callable[[LinkState], Hashable], ...] = (
 def paired(
     new: Sequence[T], old: Sequence[T], link: Callable[[T], LinkState], show: Callable[[T], str]
 ) -> Pairs[T]:
-    """Those of a kind in the new state with those in the old one.
+    """The states of a kind in the new state with those in the old one that they continue.
 
     Raises: ValueError where the new one could continue several.
     """

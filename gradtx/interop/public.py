@@ -42,7 +42,7 @@ def public_names() -> Names:
 
 
 def only_in_data() -> dict[str, Any]:
-    """What is written in other ways in a text: arithmetic on schedules, `inject_hyperparams`."""
+    """What a text writes in other ways: arithmetic on schedules, `inject_hyperparams`."""
     return {made.name: made for made in (*EXPRESSIONS.values(), injection)}
 
 

@@ -12,7 +12,7 @@ from gradtx.interop.links import LinkState
 def new_names(rename: Mapping[str, str], old: Sequence[LinkState]) -> dict[str, str]:
     """The new path of each leaf of the old state that some pattern matches.
 
-    Raises: ValueError for a pattern that is no regular expression, or matches nothing.
+    Raises: ValueError for a pattern that is not a regular expression, or matches nothing.
     """
     for pattern in rename:
         check_pattern("migrate: rename", pattern)

@@ -56,7 +56,7 @@ _NAMED = 2
 
 
 def _rows(changes: tuple[Change, ...]) -> list[tuple[str, str, str, str]]:
-    """A row for the leaves of one field that fared alike: field, leaves, source, note."""
+    """A row for the leaves of one field that changed alike: field, leaves, source, note."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for place, leaf, source, note in changes:
         leaves = groups.setdefault((place, source, note), [])

@@ -20,7 +20,7 @@ def has_no_classes(state: OptState) -> bool:
 
 
 def with_classes(state: OptState, like: OptState) -> OptState:
-    """The state in the containers of one like it.
+    """The state in the containers of `like`.
 
     Flax and Orbax write a named tuple as a dict of its fields, and a tuple as a list or as a dict
     with the keys "0", "1", ...; what is empty may be None. The trees of parameters in the fields

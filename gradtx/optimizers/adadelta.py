@@ -35,13 +35,13 @@ def adadelta(
     0.003 at the defaults.
 
     Args:
-        learning_rate: a factor of every step; None means 1, as in the paper
+        learning_rate: a factor on every step; None means 1, as in the paper
         rho: the decay of both running means, which reach back about 1 / (1 - rho) steps. It also
             sets how fast the steps may grow
         eps: a number added under both square roots. It sets the length of the first steps: raise it
             if training is slow to start
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off
 
     State: e_g and e_x, 8 bytes a parameter.
 

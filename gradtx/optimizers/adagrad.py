@@ -30,8 +30,8 @@ def adagrad(
     still moves far when its gradient comes.
 
     Args:
-        initial_accumulator_value: what the sum of squares starts from; a larger one makes the first
-            steps shorter, 0 makes the very first one learning_rate long
+        initial_accumulator_value: the initial value of the sum of squares; a larger one makes the
+            first steps shorter, 0 makes the very first one learning_rate long
         eps: a small number added to the sum of squares (to its root with eps_in_sqrt=False), which
             keeps the divisor away from 0
 

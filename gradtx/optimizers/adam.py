@@ -144,7 +144,7 @@ def amsgrad(
             first steps shorter
         bias_correction_nu: divide nu, or with max_of="raw" its maximum, by 1 - b2^t; False omits
             it, as the paper does, and makes the first steps longer
-        max_of: the maximum of the "corrected" second moments (Optax) or of the "raw" ones
+        max_of: take the maximum of the "corrected" second moments (Optax) or of the "raw" ones
             (PyTorch). Without bias_correction_nu the two are the same
         nu_dtype: the dtype in which nu and its maximum are kept; None keeps float32 (float64 for
             float64 parameters). `store` narrows any optimizer's state

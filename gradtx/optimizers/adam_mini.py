@@ -32,10 +32,10 @@ def adam_mini(
         nu <- b2 * nu + (1 - b2) * mean(g^2, over a block), n = nu / (1 - b2^t)
         u   = -learning_rate * (m / (sqrt(n) + eps) + weight_decay * param)
 
-    It is for transformers: half of AdamW's state, with AdamW's rates. A block is what has a
-    curvature of its own. The paper takes each token of an embedding and of the output layer, each
-    head of queries and keys, and each neuron of the other layers. Where the axes of these are is
-    for you to say. For kernels (inputs, outputs) with fused heads:
+    It is for transformers: half of AdamW's state, at AdamW's rates. A block is a group of
+    parameters with a curvature of its own: in the paper each token of an embedding and of the
+    output layer, each head of queries and keys, and each neuron of the other layers. You say which
+    axes these are. For kernels (inputs, outputs) with fused heads:
 
         adam_mini(3e-4, b2=0.95, blocks={
             "embed": "rows", "query|key": ("columns", heads), "kernel": "columns", ".*": "whole",
@@ -47,7 +47,7 @@ def adam_mini(
     State: mu, 4 bytes a parameter, and nu, 4 bytes a block; a group of leaves for each kind of
     block.
 
-    Raises: ValueError for another kind of block, for a pattern that gets no leaf and, with the
+    Raises: ValueError for any other kind of block, for a pattern that matches no leaf and, with the
     leaf's path, for a number that does not divide its axis.
 
     Example:

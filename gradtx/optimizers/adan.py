@@ -43,10 +43,10 @@ def adan(
         b1: the decay of m, the running mean of gradients, which reaches back about 1 / (1 - b1)
             steps
         b2: the decay of v, the running mean of differences, and how far to look ahead along them; 0
-            leaves Adam
+            gives Adam
         b3: the decay of n, the running mean of squares, which reaches back about 1 / (1 - b3) steps
-        eps_root: a number added under the square root, beside eps behind it. Above 0 it lets
-            derivatives be taken through the optimizer: the root has none at 0
+        eps_root: a number added under the square root, in addition to eps outside it. Above 0 it
+            lets derivatives be taken through the optimizer: the root has none at 0
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all

@@ -45,7 +45,7 @@ def ademamix(
     Args:
         b3: the decay of m2, the slow running mean, which reaches back about 1 / (1 - b3) steps; fit
             it to the length of the run
-        alpha: the weight of the slow mean; 0 leaves Adam
+        alpha: the weight of the slow mean; 0 gives Adam
         mu_dtype: the dtype in which m1 and m2 are kept; None keeps float32 (float64 for float64
             parameters). `store` narrows any optimizer's state
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
@@ -101,7 +101,7 @@ def simplified_ademamix(
 
     Args:
         b1: the decay of the sum of gradients, which adds up about 1 / (1 - b1) of them
-        alpha: the weight of the newest gradient beside the sum; larger for small batches, 0 for
+        alpha: the weight of the newest gradient on top of the sum; larger for small batches, 0 for
             momentum alone
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None

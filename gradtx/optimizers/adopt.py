@@ -33,8 +33,9 @@ def adopt(
         u   = -learning_rate * mu
 
     With nesterov, u = -learning_rate * (b1 * mu + (1 - b1) * z). The first step moves nothing: nu
-    becomes g^2 and mu stays 0. If later on an element's nu is still 0, because all of its gradients
-    so far were zero or absent, it is divided by max(|g|, eps) instead, and its nu becomes g^2.
+    becomes g^2 and mu stays 0. If an element's nu is still 0 later on, because all of its gradients
+    so far were zero or absent, its gradient is divided by max(|g|, eps) instead, and its nu becomes
+    g^2.
 
     Since a gradient does not enter its own divisor, this converges with any b2, where Adam may not.
 
@@ -45,7 +46,7 @@ def adopt(
         use_clipping: bound the divided gradient by clip_value_fn, which tames the first steps,
             whose divisors are still poor. Complex parameters require False
         clip_value_fn: the bound c: a number, or a function of the number of earlier updates. The
-            authors' is its fourth root, which soon clips only outliers
+            authors use its fourth root, which soon clips only outliers
 
     State: mu and nu, 8 bytes a parameter.
 

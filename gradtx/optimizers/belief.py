@@ -86,9 +86,9 @@ def acprop(
     in this order: the distance is measured from the mean of the earlier gradients, as in the
     authors' implementation, and a gradient does not enter its own divisor. There is no momentum.
 
-    While an element's nu is, to within one percent, what eps_root alone accumulates to, because all
-    of its gradients so far were zero or absent, its first nonzero gradient would produce a step of
-    millions: it is divided by |g| where that is larger, so that |a| <= 1.
+    If all gradients of an element so far were zero or absent, its nu is, to within one percent,
+    what eps_root alone accumulates to, and its first nonzero gradient would produce a step in the
+    millions. There the gradient is divided by |g| if that is larger, so that |a| <= 1.
 
     Args:
         b1: the decay of the running mean of gradients, from which distances are measured; it does

@@ -40,14 +40,14 @@ def came(
     are R * C / mean(R). Vectors and scalars keep the whole V and no U: their steps are mu.
 
     It is for large models: half of the state of AdamW. Since nothing is corrected for the start at
-    0, the first steps of matrices are about 1 / sqrt(1 - b3) as long as later ones; take a small
-    rate (1e-4, 2e-4) with warm-up.
+    0, the first steps of matrices are about 1 / sqrt(1 - b3) times as long as later ones; take a
+    small rate (1e-4, 2e-4) with warm-up.
 
     Args:
         others: as in `scale_by_came`
 
-    State: mu, 4 bytes a parameter; of matrices R and C of V and U, 8 bytes a row and a column; of
-    vectors V, 4 bytes a parameter more.
+    State: mu, 4 bytes a parameter; for matrices, the R and C of V and U, 8 bytes a row and a
+    column; for vectors, V, 4 more bytes a parameter.
 
     Example:
         >>> gradtx.inspection.state_bytes_per_parameter(gradtx.came(2e-4))["of a matrix"]

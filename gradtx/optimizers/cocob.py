@@ -33,11 +33,11 @@ def cocob(
     tune: steps start small, 1 / alpha, and grow while the gradients keep their sign.
 
     Args:
-        learning_rate: a factor of the gradients, not of the updates, which hardly depend on it
+        learning_rate: a factor on the gradients, not on the updates, which hardly depend on it
         alpha: the first step is 1 / alpha long. Larger is slower and safer to start
-        eps: what L, the largest gradient so far, starts from: it keeps the divisor away from 0
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off
+        eps: the initial value of L, the largest gradient so far: it keeps the divisor away from 0
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all

@@ -35,13 +35,13 @@ def dog(
     distance at its initial value.
 
     Args:
-        learning_rate: a factor of every step; usually left at 1
-        init_step: the size of the first step, by how r starts: ("heuristic", a) at a * (1 +
+        learning_rate: a factor on every step; usually left at 1
+        init_step: the size of the first step, set by how r starts: ("heuristic", a) at a * (1 +
             ||x0||); ("distance", r0) at r0; ("learning_rate", eta) at 0, with eta g as the first
             step. Use ("heuristic", 1e-4) for models with batch normalisation
         eps: a small number added to the sum G of squared norms
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off, and so does None
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off, and so does None
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all
@@ -86,16 +86,16 @@ def dowg(
         u  = -learning_rate * D / (sqrt(v) + eps) * g
 
     x0 are the params given to init, the norms are of the whole tree, and u = 0 if sqrt(v) + eps =
-    0. Gradients of the time when the params had not gone far yet count little, so steps grow sooner
-    than with `dog`.
+    0. Gradients from before the params had moved far count little, so steps grow sooner than with
+    `dog`.
 
     Args:
-        learning_rate: a factor of every step; usually left at 1
-        init_estim_sq_dist: what D, the squared distance, starts from: the square of the first
+        learning_rate: a factor on every step; usually left at 1
+        init_estim_sq_dist: the initial value of D, the squared distance: the square of the first
             step's length. None means eps
-        eps: a small number added to the root of v; also the first D without init_estim_sq_dist
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off, and so does None
+        eps: a small number added to the root of v; also the initial D without init_estim_sq_dist
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off, and so does None
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all

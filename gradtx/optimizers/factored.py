@@ -48,35 +48,35 @@ def adafactor(
         m <- momentum * m + (1 - momentum) * u,     u = m
         u  = -(u + weight_decay_rate * param)
 
-    What clipping_threshold, learning_rate, momentum or weight_decay_rate does is left out where it
-    is None. Arrays without two long axes keep the mean V of every element, and u = g / sqrt(V).
-    These are Optax's choices: momentum comes after the learning rate, and weight decay after both,
-    not multiplied by the rate.
+    A line drops out where its clipping_threshold, learning_rate, momentum or weight_decay_rate is
+    None. Arrays without two long axes keep the mean V of every element, and u = g / sqrt(V). These
+    are Optax's choices: momentum comes after the learning rate, and weight decay after both, not
+    multiplied by the rate.
 
     It is for large models: the state of a matrix is one number per row and one per column.
 
     Args:
         learning_rate: the length of a step relative to the size of each array (without
-            multiply_by_parameter_scale, its length): 0.01 changes parameters by about one percent.
-            None omits the factor, which leaves steps as long as the parameters
+            multiply_by_parameter_scale, the length itself): 0.01 changes parameters by about one
+            percent. None omits the factor, which leaves steps as long as the parameters
         min_dim_size_to_factor: arrays without two axes of at least this length keep a second moment
-            of every element
+            for every element
         decay_rate: how the decay d grows towards 1: at step t the mean reaches back about
             t^decay_rate steps. Larger is smoother
-        decay_offset: subtracted from the step t, where the count goes on from an earlier run; the
-            difference is at least 1
+        decay_offset: a number subtracted from the step t, if the count continues that of an earlier
+            run; the difference is at least 1
         multiply_by_parameter_scale: make steps proportional to the root mean square of each array
         clipping_threshold: the largest root mean square of a divided gradient; None does not clip
         momentum: the decay of a running mean of updates; None keeps none, which saves 4 bytes a
             parameter
         dtype_momentum: the dtype in which the momentum is kept
-        weight_decay_rate: how much of each parameter is taken off at every step, not multiplied by
-            the learning rate; None takes nothing off
+        weight_decay_rate: the fraction of each parameter that is subtracted at every step, not
+            multiplied by the learning rate; None subtracts nothing
         eps: a tiny number added to every squared gradient, so that no mean is 0
         factored: False keeps the second moment of every element of all arrays
 
-    State: R and C of a matrix, 4 bytes a row and a column; V of any other array, 4 bytes a
-    parameter; with momentum 4 bytes a parameter more.
+    State: R and C for a matrix, 4 bytes a row and a column; V for any other array, 4 bytes a
+    parameter; with momentum 4 more bytes a parameter.
 
     Example:
         >>> params = {"embedding": jnp.ones((4096, 512)), "scale": jnp.ones(512)}
@@ -118,12 +118,12 @@ def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> GradientTransforma
         u       = -learning_rate * nu
 
     v is an upper bound on the sum of all squared gradients. It is tight where rows, or columns,
-    have gradients of similar size, as embeddings do. Steps become ever shorter, as in AdaGrad.
+    have gradients of similar size, as in embeddings. Steps become ever shorter, as in AdaGrad.
 
     Args:
         momentum: the decay of the running mean of steps; 0.9 averages about the last ten
 
-    State: nu, 4 bytes a parameter, and 4 bytes a row and a column (an element, of a vector).
+    State: nu, 4 bytes a parameter, and 4 bytes a row and a column (for a vector, an element).
 
     Example:
         >>> tx = gradtx.sm3(1.0)

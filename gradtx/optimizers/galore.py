@@ -40,16 +40,17 @@ def galore(
     vectors, and base_optimizer(G P) P^T takes the place of P base_optimizer(P^T G). All other
     arrays go through base_optimizer unprojected.
 
-    It is for training large models in little memory: the moments of a matrix are those of a rank by
-    n one. A step that computes P decomposes every matrix, and costs accordingly.
+    It is for training large models in little memory: the moments of an m by n matrix, m >= n, are
+    only rank by n. A step that computes P decomposes every matrix, and costs accordingly.
 
     Args:
         rank: how many singular directions are kept. Fewer save memory; a matrix with fewer rows or
             columns keeps them all
-        update_proj_gap: how many steps P is kept. Longer is cheaper, but P grows stale
-        scale: a factor of the updates of matrices, beside the learning rate
-        base_optimizer: what runs on the projected gradients, gradtx's or Optax's, without a
-            learning rate and without need of the parameters; None means `scale_by_adam()`
+        update_proj_gap: for how many steps P is kept. Longer is cheaper, but P grows stale
+        scale: a factor on the updates of matrices, in addition to the learning rate
+        base_optimizer: the transformation that runs on the projected gradients, gradtx's or
+            Optax's, without a learning rate and without a need for the parameters; None means
+            `scale_by_adam()`
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all

@@ -40,14 +40,14 @@ def kron(
     independent_decay: bool = False,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
-    """Whiten the momentum by a factor for each axis, each fitted to the gradients.
+    """Whiten the momentum with one factor for each axis, fitted to the gradients.
 
         mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = -learning_rate * (Q_1^H Q_1 m Q_2^H Q_2 + weight_decay * param)   (for a matrix)
 
-    This is PSGD. The fits, and how long a step may be, are told by `scale_by_kron`. It needs no
-    decompositions and less memory than Shampoo and SOAP, and follows curvature that changes.
+    This is PSGD. The fits, and how long a step may be, are described in `scale_by_kron`. It needs
+    no decompositions and less memory than Shampoo and SOAP, and follows curvature that changes.
 
     Args:
         others: as in `scale_by_kron`

@@ -34,9 +34,9 @@ def laprop(
 
     With amsgrad the largest nu so far takes the place of nu in n.
 
-    Adam in the other order. It stays stable for any pair of b1 and b2, where Adam needs b1 below
-    sqrt(b2): take it where gradients are noisy or the second moment is to forget quickly. The
-    weight decay is multiplied by the learning rate, as in `adamw`; the authors' code omits the
+    This is Adam in the other order. It stays stable for any pair of b1 and b2, where Adam needs b1
+    below sqrt(b2): take it where gradients are noisy or the second moment should forget quickly.
+    The weight decay is multiplied by the learning rate, as in `adamw`; the authors' code omits the
     rate.
 
     Args:

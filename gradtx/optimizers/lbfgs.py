@@ -23,7 +23,7 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: GradientTransformation | None = _ZOOM,
 ) -> GradientTransformation:
-    """Multiply the gradient by an inverse Hessian made of the last steps, then search the line.
+    """Multiply the gradient by an inverse Hessian from the last steps, then search along the line.
 
         dw = w - w_before,  du = g - g_before,  rho = 1 / <dw, du>     (of the last m steps)
         q = g;        for i from the newest to the oldest:  a_i = rho_i <dw_i, q>,  q -= a_i du_i
@@ -31,19 +31,19 @@ def lbfgs(
         u = -eta p,                                         eta from the line search
 
     It is for smooth, deterministic objectives: full batches, fits, physics. Gradients of
-    mini-batches spoil the estimate. With the line search, update needs the objective, `value_fn=f`,
-    and is spared an evaluation by value and grad, as in the example.
+    mini-batches spoil the estimate. With the line search, update needs the objective, `value_fn=f`;
+    passing value and grad, as in the example, saves an evaluation.
 
     Args:
-        learning_rate: a factor of the direction, before the line search; None means 1, which is
-            right with one
-        memory_size: m, how many steps the estimate is made of. More are more exact and take more
-            memory and time; 5 to 20 is usual
+        learning_rate: a factor on the direction, before the line search; None means 1, which is
+            right with a line search
+        memory_size: m, how many steps the estimate is based on. More is more accurate and takes
+            more memory and time; 5 to 20 is usual
         scale_init_precond: begin with gamma = <dw, du> / <du, du> of the newest step (min(1, 1 /
             ||g||) on the first); False with gamma = 1
-        linesearch: what finds eta, `scale_by_zoom_linesearch` by default, which evaluates value_fn
-            up to 20 times; None takes the full step, or learning_rate times it, and needs only the
-            gradient and params
+        linesearch: the search for eta, `scale_by_zoom_linesearch` by default, which evaluates
+            value_fn up to 20 times; None takes the full step, or learning_rate times it, and needs
+            only the gradient and params
 
     State: params, gradient and 2 m differences, 8 (m + 1) bytes a parameter, and 4 more for the
     gradient that the line search leaves: 92 at the default.

@@ -19,7 +19,7 @@ def madgrad(
     weight_decay: NonNegative = 0.0,
     eps: NonNegative = 1e-6,
 ) -> GradientTransformation:
-    """Average gradients from the beginning on, divided by the cube root of their squares, with
+    """Average all gradients since the beginning, divided by the cube root of their squares, with
     momentum.
 
         g       = grad + weight_decay * param
@@ -34,8 +34,8 @@ def madgrad(
 
     Args:
         momentum: how slowly the params follow z: 0 jumps there, 0.9 goes a tenth of the way
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off. Take less than with SGD or Adam, or 0
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off. Take less than with SGD or Adam, or 0
         eps: a small number added to the cube root, and to the learning rate
 
     State: nu, s and x0, 12 bytes a parameter.

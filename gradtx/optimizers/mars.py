@@ -26,7 +26,7 @@ from gradtx.transforms.sign import scale_by_sign
 __all__ = ["mars"]
 
 MarsType = Literal["adamw", "lion", "shampoo"]
-# The authors' code counts rows as outputs. Only the factor of the shape depends on it.
+# The authors' code takes rows as outputs. Only the factor of the shape depends on that.
 OUTPUTS_FIRST = MuonDimensionNumbers(reduction_axis=1, output_axis=0)
 
 
@@ -49,7 +49,7 @@ def mars(
     weight_decay_1d: NonNegative = 0.1,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
-    """Correct the gradients of matrices by their change since the step before, then take steps.
+    """Correct the gradients of matrices by their change since the previous step, then take steps.
 
         c   = g + gamma * b1 / (1 - b1) * (g - g_before)
         c   = c / max(1, ||c||)                                     for each array
@@ -65,16 +65,16 @@ def mars(
     is that of `muon`, and eps is relative to mu / (1 - b1). The rows in its factor are those of
     the array: a layer's outputs in PyTorch, its inputs in most of JAX's libraries.
 
-    The correction makes the running mean follow a changing gradient sooner, at the price of a
-    gradient's memory. Large gradients are clipped array by array: nothing has to come before it.
+    The correction makes the running mean follow a changing gradient sooner, at the cost of storing
+    a gradient. Large gradients are clipped array by array: no other clipping has to come first.
 
     Args:
         mask: the parameters that decay, matrices and others: a tree of booleans (or a prefix of
             one), a function from the params to one, or a path pattern such as "kernel" or
             ~matching("bias|scale"); None means all
         gamma: how much of the change is added; 0 leaves the gradients as they are
-        mars_type: what becomes of the running mean: Adam's step ("adamw"), its sign ("lion"), or
-            the nearest orthogonal matrix ("shampoo")
+        mars_type: what the running mean is turned into: Adam's step ("adamw"), its sign ("lion"),
+            or the nearest orthogonal matrix ("shampoo")
         amsgrad: divide by the root of the largest second moment so far; 4 more bytes a parameter
         optimize_1d: treat all arrays alike, whatever their number of axes
         learning_rate_1d: the learning rate of arrays that are not matrices. It does not follow
@@ -83,8 +83,8 @@ def mars(
         b2_1d: b2 of arrays that are not matrices
         weight_decay_1d: weight_decay of arrays that are not matrices
 
-    State: of matrices last_grad, mu and, for "adamw", nu: 12 bytes a parameter (8 for the other
-    types); of other arrays mu and nu, 8.
+    State: for matrices last_grad, mu and, with "adamw", nu: 12 bytes a parameter (8 for the other
+    types); for other arrays mu and nu, 8.
 
     Raises: ValueError for any other mars_type.
 

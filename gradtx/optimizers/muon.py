@@ -74,19 +74,19 @@ def muon(
 
     Args:
         ns_coeffs: the coefficients (a, b, c) of Newton-Schulz, or a tuple of such triples, one for
-            each iteration from the first, or the name of a preset: "standard", one triple, "dion"
-            or "polar_express", five that end closer to 1
-        ns_steps: how many iterations Newton-Schulz takes, if ns_coeffs is a single triple. More are
-            more exact and cost more; 5 suffice
+            each iteration from the first, or the name of a preset: "standard", one triple, or
+            "dion" or "polar_express", five that end closer to 1
+        ns_steps: how many iterations Newton-Schulz takes, if ns_coeffs is a single triple. More is
+            more accurate and costs more; 5 suffice
         beta: the decay of the running mean of the matrices' gradients, which reaches back about 1 /
             (1 - beta) steps
         eps: a small number added to the norm of a matrix, and to AdamW's denominators
-        weight_decay: how strongly matrices are pulled towards 0: so much of each, times the
-            learning rate, is taken off at every step. 0 switches it off
+        weight_decay: how strongly matrices are pulled towards 0: this fraction of each, times the
+            learning rate, is subtracted at every step. 0 switches it off
         weight_decay_mask: the parameters that decay, among the matrices: a tree of booleans (or a
             prefix of one), a function from the params to one, or a path pattern such as "kernel" or
             ~matching("bias|scale"); None means all
-        mu_dtype: the dtype in which the running means of gradients are kept, of matrices and of
+        mu_dtype: the dtype in which the running means of gradients are kept, for matrices and for
             AdamW; None keeps float32 (float64 for float64 parameters). `store` narrows any
             optimizer's state
         nesterov: look ahead, in Muon and in AdamW: use what the running mean becomes if the next
@@ -104,8 +104,8 @@ def muon(
         muon_weight_dimension_numbers: which arrays are matrices. A path pattern such as "kernel" or
             ~matching("embedding|head") selects among the arrays of two axes; a mapping
             from path patterns to `MuonDimensionNumbers`, a tree of them like the params, or a
-            function from params to one, also says which axes are rows and columns: those of layers
-            stacked in one array are {"layers": MuonDimensionNumbers(1, 2)}. The other arrays, and
+            function from params to one, also says which axes are rows and columns: for layers
+            stacked in one array, {"layers": MuonDimensionNumbers(1, 2)}. The other arrays, and
             those with None, go to AdamW. None means that all arrays of two axes are matrices
         consistent_rms: the root mean square of every step of a matrix; with 0.2, Adam's learning
             rates can be reused. None scales steps up by sqrt(columns / rows) if there are more
@@ -114,9 +114,9 @@ def muon(
             code and of PyTorch, whose directions differ by 7 to 9 percent at the second step and
             by 1 to 2 percent at the thirtieth. AdamW's moments are corrected in any case
         scale: whether matrices with more rows (inputs) than columns (outputs) keep their length
-            ("width") or are scaled down ("spectral"); of no effect with consistent_rms
+            ("width") or are scaled down ("spectral"); it has no effect with consistent_rms
         split_outputs: the widths of matrices that lie side by side in one, such as fused q, k and
-            v, each of which is made orthogonal and scaled for itself: (64, 32, 32) for all
+            v, each of which is made orthogonal and scaled on its own: (64, 32, 32) for all
             matrices, a mapping from path patterns to widths, {"qkv": (64, 32, 32)}, or a tree of
             widths (None for a whole matrix) like the params
         nu_dtype: the dtype in which AdamW's running mean of squares is kept; None keeps float32
@@ -195,7 +195,7 @@ def with_adamw(
 
 
 def without_pattern(which: Any) -> Any:
-    """The dimension numbers of the arrays that `which` selects: a pattern selects matrices."""
+    """The dimension numbers of the arrays that `which` selects: None for a pattern's matrices."""
     return None if _is_pattern(which) else which
 
 

@@ -28,15 +28,15 @@ def noisy_sgd(
     The noise helps very deep networks out of poor starting points, and fades as training goes on.
 
     Args:
-        eta: the variance of the noise on the first step; 0 leaves SGD
+        eta: the variance of the noise on the first step; 0 gives SGD
         gamma: how fast the variance falls: 0 keeps it, larger is faster
-        key: the beginning of the random numbers: a whole number or a key of `jax.random`; None
-            means 0. The noise of a leaf depends on it, the step and the leaf's path alone
+        key: the seed of the random numbers: a whole number or a key of `jax.random`; None means 0.
+            The noise of a leaf depends only on it, the step and the leaf's path
         seed: an older name of key
 
     State: a random key; none for the parameters.
 
-    Raises: ValueError for both key and seed.
+    Raises: ValueError if both key and seed are given.
 
     Example:
         >>> tx = gradtx.noisy_sgd(0.1, eta=0.04, key=1)

@@ -48,7 +48,7 @@ def normuon(
     muon_weight_dimension_numbers: str | matching | Numbering = None,
     cautious_weight_decay: bool = False,
 ) -> GradientTransformation:
-    """Take Muon's steps with neurons evened out, and AdamW's steps for arrays that are no matrices.
+    """Take Muon's steps with neurons evened out, and AdamW's steps for all other arrays.
 
         mu <- momentum * mu + (1 - momentum) * g
         o   = newton_schulz(momentum * mu + (1 - momentum) * g)
@@ -56,16 +56,16 @@ def normuon(
         v   = o / (sqrt(nu) + 1e-10),           v = v * ||o|| / (||v|| + 1e-10)
         u   = -learning_rate * (sqrt(max(1, columns / rows)) * v + weight_decay * param)
 
-    With nesterov=False, o = newton_schulz(mu). Columns are outputs. What Newton-Schulz makes is
-    orthogonal only nearly, and its columns differ in length: here each neuron moves about equally
+    With nesterov=False, o = newton_schulz(mu). Columns are outputs. The result of Newton-Schulz is
+    only nearly orthogonal, and its columns differ in length; here all neurons move about equally
     far. It costs hardly more than Muon, and needs hardly more memory.
 
     Args:
         b2: the decay of the running mean of squares of each column
         momentum: the decay of the running mean of the matrices' gradients, which reaches back about
             1 / (1 - momentum) steps
-        weight_decay: how strongly matrices are pulled towards 0: so much of each, times the
-            learning rate, is taken off at every step. 0 switches it off
+        weight_decay: how strongly matrices are pulled towards 0: this fraction of each, times the
+            learning rate, is subtracted at every step. 0 switches it off
         weight_decay_mask: the parameters that decay, among the matrices: a tree of booleans (or a
             prefix of one), a function from the params to one, or a path pattern such as "kernel" or
             ~matching("bias|scale"); None means all
@@ -82,12 +82,12 @@ def normuon(
         adam_b1: b1 of AdamW
         adam_b2: b2 of AdamW
         adam_weight_decay: how strongly the other arrays are pulled towards 0; 0 switches it off
-        adam_learning_rate: the length of AdamW's steps; None means learning_rate, for which 0.02 is
-            long
+        adam_learning_rate: the length of AdamW's steps; None means learning_rate, whose default,
+            0.02, is long for AdamW
         muon_weight_dimension_numbers: which arrays are matrices, and their rows and columns, as in
             `muon`; None means that the arrays of two axes are matrices
 
-    State: of matrices mu, 4 bytes a parameter, and nu, 4 bytes a column; of others mu and nu, 8
+    State: for matrices mu, 4 bytes a parameter, and nu, 4 bytes a column; for others mu and nu, 8
     bytes a parameter.
 
     Raises: ValueError as `muon` does.

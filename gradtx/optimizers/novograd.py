@@ -35,8 +35,8 @@ def novograd(
             of them
         b2: the decay of nu, the running mean of the squared norm. It is low, since a norm varies
             less than the elements
-        weight_decay: how strongly parameters are pulled towards 0: so much of each is added to the
-            divided gradient. A literal 0 turns it off, and then no parameters are needed
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each is added
+            to the divided gradient. A literal 0 turns it off, and then no parameters are needed
 
     State: mu, 4 bytes a parameter, and one number per array.
 

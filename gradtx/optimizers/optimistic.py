@@ -22,12 +22,12 @@ def optimistic_gradient_descent(
         u = -learning_rate * ((alpha + beta) * g - beta * (the previous gradient))
 
     and u = -learning_rate * alpha * g on the first step. It is for games, where several losses are
-    minimised at once: plain gradient descent may circle around their equilibrium for ever, where
+    minimised at once: plain gradient descent may circle around their equilibrium for ever, whereas
     this converges, because it acts on what the other players are about to do.
 
     Args:
         alpha: the weight of the gradient
-        beta: how far to extrapolate: 1 expects the last change of the gradient to repeat, 0 leaves
+        beta: how far to extrapolate: 1 expects the last change of the gradient to repeat, 0 gives
             gradient descent
 
     State: the previous gradient, 4 bytes a parameter.
@@ -71,7 +71,7 @@ def optimistic_adam(
         u = -((learning_rate + optimism) * a - optimism * (the previous a))
 
     and u = -learning_rate * a on the first step. It is `optimistic_adam_v2` with alpha = 1 and beta
-    = optimism / learning_rate; in that one the learning rate scales the whole step.
+    = optimism / learning_rate; there the learning rate scales the whole step.
 
     Args:
         optimism: how far to extrapolate, in the units of the learning rate; None means the learning
@@ -124,7 +124,7 @@ def optimistic_adam_v2(
 
     Args:
         alpha: the weight of Adam's direction
-        beta: how far to extrapolate: 1 expects the last change of the direction to repeat, 0 leaves
+        beta: how far to extrapolate: 1 expects the last change of the direction to repeat, 0 gives
             Adam
 
     State: mu, nu and the previous a, 12 bytes a parameter.

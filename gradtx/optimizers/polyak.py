@@ -27,17 +27,17 @@ def polyak_sgd(
         u    = -scaling * rate * g
 
     The norm is of the whole tree; if it and eps are 0, u is 0. update needs the loss at params,
-    `value=loss`. It needs no tuning where the lowest possible loss is known, as it is 0 for models
+    `value=loss`. It needs no tuning where the lowest possible loss is known, such as 0 for models
     that can fit their data exactly.
 
     Args:
         max_learning_rate: the largest rate, which bounds the steps where gradients vanish before
             the loss does
-        scaling: a factor of every step
-        f_min: a lower bound of the loss. Steps are too long if it is too low, and training stops
+        scaling: a factor on every step
+        f_min: a lower bound on the loss. Steps are too long if it is too low, and training stops
             short of the minimum if it is too high
         eps: a small number added to the squared norm
-        variant: if value is below f_min, "sps+" uses f_min for it and stands still, while "sps"
+        variant: if value is below f_min, "sps+" uses f_min instead and stands still, while "sps"
             steps uphill
 
     State: none.

@@ -39,9 +39,9 @@ def dpsgd(
         l2_norm_clip: the largest norm of one example's gradient. Smaller needs less noise, but
             distorts more gradients
         noise_multiplier: the standard deviation of the noise in units of l2_norm_clip; larger is
-            more private. 0 clips only
-        seed: the beginning of the random numbers: a whole number or a key of `jax.random`. For a
-            real guarantee it has to be secret
+            more private. 0 only clips
+        seed: the seed of the random numbers: a whole number or a key of `jax.random`. For a real
+            guarantee it has to be secret
         momentum: the decay of a running sum of gradients, as in `sgd`; None keeps no state
 
     State: a random key, and with momentum 4 bytes a parameter.

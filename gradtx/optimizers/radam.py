@@ -32,8 +32,8 @@ def radam(
         u = -learning_rate * a
 
     mu, nu and m are those of `adam`. r rises from near 0 to 1, which does what a warmup of the
-    learning rate does for Adam. Note that the first steps are in proportion to the gradients: large
-    ones may move the parameters far.
+    learning rate does for Adam. The first steps are proportional to the gradients: large ones may
+    move the parameters far.
 
     Args:
         threshold: how many gradients nu has to average before it is used. 5 is reached at the sixth

@@ -46,8 +46,8 @@ def rmsprop(
     Args:
         decay: the decay of the running mean of squares, which reaches back about 1 / (1 - decay)
             steps. Larger (0.99) is steadier
-        initial_scale: what the running mean of squares starts from; above 0 it shortens the first
-            steps
+        initial_scale: the initial value of the running mean of squares; above 0 it shortens the
+            first steps
         centered: divide by the running standard deviation instead, which makes steps longer where
             gradients agree
         momentum: the decay of a running sum of steps: 0.9 adds up about the last ten. None keeps no
@@ -58,7 +58,7 @@ def rmsprop(
             the learning rate (Optax), or directions (False, PyTorch). The two differ once the rate
             changes
 
-    State: nu, 4 bytes a parameter; centered, and momentum, 4 bytes a parameter more.
+    State: nu, 4 bytes a parameter; centered and momentum add 4 bytes a parameter each.
 
     Example:
         >>> for correct in (False, True):

@@ -27,13 +27,13 @@ def rprop(
         f     = eta_plus where turn > 0,    eta_minus where turn < 0,    1 where turn = 0
         u     = -size * sign(g), and 0 where turn < 0
 
-    Resilient propagation, for full-batch gradients: the signs of noisy ones flip by chance. It is
-    without backtracking (iRprop-), as in PyTorch.
+    Resilient propagation, for full-batch gradients: the signs of noisy ones flip by chance. There
+    is no backtracking (iRprop-), as in PyTorch.
 
     Args:
         learning_rate: the step size with which every parameter starts
-        eta_minus: what a step size is multiplied by when the sign flips
-        eta_plus: what a step size is multiplied by while the sign persists
+        eta_minus: the factor on a step size when the sign flips
+        eta_plus: the factor on a step size while the sign persists
         min_step_size: the least step size
         max_step_size: the largest step size
 

@@ -50,11 +50,11 @@ def schedule_free_sgd(
             nothing lowers it
         warmup_steps: the rate of step t = 1, 2, ... is learning_rate * min(1, t / warmup_steps);
             None begins at the full rate
-        b1: where between z and the average x gradients are taken: 1 at the average, towards 0 at z.
-            0 itself is excluded, since y would not determine x
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            anything else. 0 switches it off, and so does None
-        weight_lr_power: how much less the steps of the warmup count in the average; 0 counts all
+        b1: where gradients are taken, between z and the average x: 1 is at x, and values near 0 are
+            close to z. 0 itself is excluded, since y would not determine x
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before anything else. 0 switches it off, and so does None
+        weight_lr_power: how much less the steps of the warmup count in the average; 0 weighs all
             alike
         state_dtype: the dtype in which z is kept; None keeps float32 (float64 for float64
             parameters)
@@ -113,10 +113,10 @@ def schedule_free_adamw(
             since nothing lowers it
         warmup_steps: the rate of step t = 1, 2, ... is learning_rate * min(1, t / warmup_steps);
             None begins at the full rate
-        b1: where between z and the average x gradients are taken: 1 at the average, towards 0 at z.
-            0 itself is excluded, since y would not determine x. It is the momentum: raise it (0.95,
-            0.98) for long runs
-        weight_lr_power: how much less the steps of the warmup count in the average; 0 counts all
+        b1: where gradients are taken, between z and the average x: 1 is at x, and values near 0 are
+            close to z. 0 itself is excluded, since y would not determine x. It acts as the
+            momentum: raise it (0.95, 0.98) for long runs
+        weight_lr_power: how much less the steps of the warmup count in the average; 0 weighs all
             alike
         state_dtype: the dtype in which z is kept; None keeps float32 (float64 for float64
             parameters)

@@ -33,18 +33,18 @@ def scion(
         u  = -learning_rate * (scale * lmo(m) + param)          with unconstrained, without param
 
     lmo(m) is the point of the unit ball of a norm that is farthest in the direction of m: see
-    `scale_by_lmo`. The parameters stay within a ball of radius scale (once they are), which takes
-    the place of weight decay. Each layer has the norm that fits what it does, so that rates carry
-    over from narrow to wide networks. It keeps half of Adam's state, and needs no warm-up.
+    `scale_by_lmo`. The parameters stay within a ball of radius scale (once they are inside), which
+    takes the place of weight decay. Each layer has the norm that fits what it does, so that rates
+    carry over from narrow to wide networks. It keeps half of Adam's state, and needs no warm-up.
 
     The authors' networks take "auto" with a scale of 50 for hidden layers and "sign" with one of
-    3000 for the last layer, or for embeddings that it shares; `partition` gives each group its own.
+    3000 for the last layer, or for embeddings shared with it; `partition` gives each group its own.
 
     Args:
         momentum: the weight of the newest gradient in the running mean, which reaches back about 1
-            / momentum steps. Unlike that of `sgd` it is small where the mean is long; 1 keeps none
-        norm: "spectral" of matrices, "spectral_conv" of kernels, "sign", "col_norm", "row_norm" of
-            matrices, "bias_rms"; "auto" chooses by the number of axes
+            / momentum steps. Unlike in `sgd`, a small one means a long memory; 1 keeps none
+        norm: "spectral", "sign", "col_norm" or "row_norm" for matrices, "spectral_conv" for
+            kernels, "bias_rms" for any array; "auto" chooses by the number of axes
         scale: the radius of the ball: steps are learning_rate * scale long in the norm
         unconstrained: leave out the pull towards 0, so that there is no ball
         norm_kwargs: options of the norm, such as {"max": True}; see `scale_by_lmo`
@@ -53,8 +53,8 @@ def scion(
 
     State: m, 4 bytes a parameter.
 
-    Raises: ValueError for another norm, for norm_kwargs that it does not take and, with the leaf's
-    path, for an array of which the norm is not.
+    Raises: ValueError for any other norm, for norm_kwargs that the norm does not take and, with the
+    leaf's path, for an array that is not a matrix or a kernel where the norm needs one.
 
     Example:
         >>> params, grads = jnp.array([[1.0, 1.0]]), jnp.array([[3.0, -0.1]])

@@ -27,7 +27,7 @@ def sgd(
 
     and u = -learning_rate * g without momentum. The steps are in proportion to the gradients, so
     the learning rate depends on the problem. With momentum it is the usual choice for convolutional
-    networks. v is a sum: 0.9 makes steps ten times as long in the end.
+    networks. v is a sum: a momentum of 0.9 makes steps ten times as long in the end.
 
     Args:
         momentum: the decay of v, the running sum of gradients: 0.9 adds up about the last ten. None

@@ -45,11 +45,11 @@ def shampoo(
         d    = R_1 m R_2                                                    (for a matrix)
         u    = -learning_rate * (d * |n| / |d| + weight_decay * param)
 
-    with n the step of the grafting method on m. Details are told by `scale_by_shampoo`.
+    where n is the step of the grafting method on m. `scale_by_shampoo` describes the details.
 
-    It takes fewer steps than Adam, and takes the length of each from Adam by default, whose
-    learning rates therefore fit. Steps with new roots decompose every factor, so raise
-    precondition_frequency where matrices are large.
+    It needs fewer steps than Adam. By default it takes the length of each from Adam, so that Adam's
+    learning rates fit. Steps with new roots decompose every factor, so raise precondition_frequency
+    where matrices are large.
 
     Args:
         others: as in `scale_by_shampoo`

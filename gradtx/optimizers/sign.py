@@ -21,7 +21,7 @@ def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
 
         u = -learning_rate * sign(g)
 
-    Every element moves by learning_rate, or not at all where g = 0; of a complex g the sign is its
+    Every element moves by learning_rate, or not at all where g = 0; for a complex g the sign is its
     phase, g / |g|. Only the signs of gradients have to be communicated.
 
     State: none.
@@ -51,7 +51,7 @@ def signum(
 
     Args:
         beta: the decay of the running mean of gradients, which reaches back about 1 / (1 - beta)
-            steps. A larger one averages out more noise; 0 leaves `sign_sgd`
+            steps. A larger one averages out more noise; 0 gives `sign_sgd`
         accumulator_dtype: the dtype in which the running mean is kept; None keeps float32 (float64
             for float64 parameters). `store` narrows any optimizer's state
 
@@ -95,11 +95,11 @@ def lion(
         u   = -learning_rate * (sign(c) + weight_decay * param)
 
     It has half of Adam's state. Every element moves by learning_rate, more than in most of Adam's
-    steps: take a rate 3 to 10 times smaller than for AdamW, and a weight decay as many times
-    larger.
+    steps: take a rate 3 to 10 times smaller than for AdamW, and a weight decay larger by the same
+    factor.
 
     Args:
-        b1: the weight of the mean against the newest gradient in c: smaller turns sooner
+        b1: the weight of the mean relative to the newest gradient in c: smaller turns sooner
         b2: the decay of the running mean of gradients, which reaches back about 1 / (1 - b2) steps.
             Larger is smoother
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from

@@ -46,9 +46,9 @@ def soap(
         F_a <- s * F_a + (1 - s) * gram_a(g)                        s = shampoo_beta, each axis a
         Q_a <- qr(F_a Q_a), mu and nu into the new bases            every precondition_frequency-th
 
-    It takes fewer steps than AdamW to the same loss, in particular with large batches, and each
-    costs four products of matrices more per matrix. The first update, which makes the bases, only
-    decays the parameters.
+    It reaches the same loss in fewer steps than AdamW, in particular with large batches; each costs
+    four more matrix products per matrix. The first update, which determines the bases, only decays
+    the parameters.
 
     Args:
         max_precond_dim: axes that are longer are not rotated, such as the vocabulary of an

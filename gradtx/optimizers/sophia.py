@@ -49,7 +49,7 @@ def sophia(
         u   = -learning_rate * (a + weight_decay * param)
         nu <- b2 * nu + (1 - b2) * h                (on the first of every update_interval steps)
 
-    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments. With the
+    h is the output of hessian_diagonal_fn for the gradients, params and extra arguments. With the
     default, update needs `obj_fn=loss`, a function of params alone, and every tenth step costs
     about two more gradients. Steps are long along flat directions and short along curved ones;
     where the curvature is small or negative, clipping bounds them.
@@ -61,18 +61,19 @@ def sophia(
         weight_decay_mask: the parameters that decay: a tree of booleans (or a prefix of one), a
             function from the params to one, or a path pattern such as "kernel" or
             ~matching("bias|scale"); None means all
-        gamma: a factor of the curvature: larger makes steps shorter and clips fewer of them. Tune
+        gamma: a factor on the curvature: larger makes steps shorter and clips fewer of them. Tune
             it so that 10 to 50 percent of the elements are not clipped
         clip_threshold: the largest magnitude of an element before the learning rate; None does not
             clip
         update_interval: how many steps lie between two estimates of the Hessian. Larger is cheaper,
             but nu lags behind
-        hessian_diagonal_fn: what estimates the diagonal: a transformation of the gradients, by
-            default Hutchinson's estimate from random signs
+        hessian_diagonal_fn: the transformation that estimates the diagonal, by default Hutchinson's
+            estimate from random signs
         nu_dtype: the dtype in which the running mean of the Hessian's diagonal is kept; None keeps
             float32 (float64 for float64 parameters). `store` narrows any optimizer's state
         verbose: print the win rate, the fraction of elements that were not clipped
-        print_win_rate_every_n_steps: how often verbose prints; 0 never
+        print_win_rate_every_n_steps: how many steps pass between two prints with verbose; 0 never
+            prints
 
     State: mu and nu, 8 bytes a parameter.
 

@@ -35,15 +35,15 @@ def stable_adamw(
         u   = -r * (m / (sqrt(n) + eps) + weight_decay * param)
 
     Each array has a rate r of its own, which falls while its gradients are larger than nu
-    remembers. It takes the place of gradient clipping in the training of transformers: what spikes
-    is shortened, and nothing else. The decay is multiplied by the same r.
+    remembers. It takes the place of gradient clipping in the training of transformers: only the
+    steps of arrays that spike are shortened. The decay is multiplied by the same r.
 
     Args:
-        weight_decay: how strongly parameters are pulled towards 0: so much of each, times r, is
-            taken off at every step. 0 switches it off
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each, times r,
+            is subtracted at every step. 0 switches it off
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
-            means all. With a mask the state is in two groups
+            means all. With a mask the state is kept in two groups
 
     State: mu and nu, 8 bytes a parameter.
 
@@ -71,7 +71,7 @@ def stable_adamw(
         selected = Mask(mask).select(leaves, "stable_adamw: mask")
         return leaves.tree("decay" if flag else "stay" for flag in selected)
 
-    # The decay is inside of the rule, since it is shortened with the rest.
+    # The decay is inside the rule, since it is shortened with the rest.
     whole = direction(weight_decay)
     grouped = partition({"decay": whole, "stay": direction(0.0)}, groups)
     return chain(whole if mask is None else grouped, scale_by_learning_rate(learning_rate))

@@ -46,8 +46,8 @@ def lamb(
 
     Args:
         learning_rate: the length of a step relative to the norm of each array
-        weight_decay: how strongly parameters are pulled towards 0. It turns the direction, but the
-            step stays as long. 0 switches it off
+        weight_decay: how strongly parameters are pulled towards 0. It changes the direction of the
+            step, but not its length. 0 switches it off
         mask: the parameters that decay: a tree of booleans (or a prefix of one), a function from
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all
@@ -99,13 +99,13 @@ def lars(
     Args:
         learning_rate: the length of a step relative to the norm of each array, times
             trust_coefficient
-        weight_decay: L2 regularisation: so much of each parameter is added to its gradient, before
-            the scaling. 0 switches it off
+        weight_decay: L2 regularisation: this fraction of each parameter is added to its gradient,
+            before the scaling. 0 switches it off
         weight_decay_mask: the parameters that decay: a tree of booleans (or a prefix of one), a
             function from the params to one, or a path pattern such as "kernel" or
             ~matching("bias|scale"); True means all
-        trust_coefficient: the length of a step relative to the norm of the parameter, beside the
-            learning rate
+        trust_coefficient: the length of a step relative to the norm of the parameter, in addition
+            to the learning rate
         eps: a small number added to the gradient's norm
         trust_ratio_mask: the parameters whose gradients are scaled by the trust ratio, given like
             weight_decay_mask
@@ -146,8 +146,7 @@ def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Gradien
     Args:
         learning_rate: the length of a step relative to the norm of each array: 0.01 changes
             parameters by about one percent
-        min_norm: the least norm of a parameter and of a gradient in the ratio, so that arrays of
-            zeros move, too
+        min_norm: a lower bound on both norms in the ratio, so that arrays of zeros move, too
 
     State: none.
 

@@ -30,9 +30,9 @@ def yogi(
     soon become long; here nu falls by no more than (1 - b2) * g^2.
 
     Args:
-        b2: 1 - b2 is the part of g^2 by which nu changes a step: a larger b2 changes it more slowly
-        eps: a small number added to the denominator, larger than Adam's by default. Lower it (1e-8)
-            where gradients are much smaller than 1e-3, whose steps it shortens
+        b2: nu changes by (1 - b2) g^2 in each step: a larger b2 changes it more slowly
+        eps: a small number added to the denominator, larger than Adam's by default. It shortens
+            steps where gradients are much smaller than 1e-3: lower it (1e-8) there
 
     State: mu and nu, 8 bytes a parameter.
 

@@ -1,10 +1,10 @@
 """How an array is cut into blocks, each with a scale of its own.
 
-A block is a run of elements along the last axis; the last of a row may be shorter. Where that axis
-is shorter than a block, the array is one row, in order of memory.
+A block is a run of elements along the last axis; the last block of a row may be shorter. Where
+that axis is shorter than a block, the array is treated as one row, in memory order.
 
-Where a mesh would divide such a block between devices, each shard is cut by itself, into smaller
-runs or into tiles. How an array is cut can be told from the shape of its scales.
+Where a mesh would divide such a block between devices, the array is cut into smaller runs, or into
+tiles, that lie inside the shards. The shape of its scales says how an array is cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gradtx.core.elementwise import Shape
 
 
 class Runs(NamedTuple):
-    """An array of a shape in runs of a size."""
+    """An array of this shape, cut into runs of this size."""
 
     shape: Shape
     size: int
@@ -56,7 +56,8 @@ class Runs(NamedTuple):
         return self.blocks if self.is_even else self.rows
 
     def positions(self, inside: Shape, axis: int) -> jax.Array:
-        """Where elements in the shape inside, or of the blocks, lie along an axis of the array."""
+        """Positions along an axis of the array, for elements laid out in `inside`, which is
+        `self.inside` or `self.blocks`."""
 
         def at(axis: int) -> jax.Array:
             return lax.broadcasted_iota(np.int32, inside, axis)
@@ -68,24 +69,24 @@ class Runs(NamedTuple):
         return within // math.prod(self.shape[axis + 1 :]) % self.shape[axis]
 
     def padded(self, x: jax.Array) -> jax.Array:
-        """An array in the shape of the blocks; 0 where it has no element."""
+        """The array in the shape of the blocks, padded with zeros."""
         rows = x.reshape(self.rows)
         missing = [*[(0, 0)] * (rows.ndim - 1), (0, -rows.shape[-1] % self.size)]
         return (rows if self.is_even else jnp.pad(rows, missing)).reshape(self.blocks)
 
     def filled(self) -> jax.Array | None:
-        """Where it has one, (number in a row, size); None if it has everywhere."""
+        """Where blocks hold elements, (number in a row, size); None if there is no padding."""
         if self.is_even:
             return None
         *_, number, size = self.blocks
         return lax.iota(np.int32, number * size).reshape(number, size) < self.rows[-1]
 
     def of_blocks(self, x: jax.Array, keeps_nan: bool = False) -> jax.Array:
-        """`scales_of` what is in the shape of the blocks."""
+        """`scales_of` an array in the shape of the blocks."""
         return scales_of(x, keeps_nan, self.filled())
 
     def stored(self, scales: jax.Array) -> jax.Array:
-        """Scales without the axes of a block."""
+        """Scales as they are stored, without the axes inside a block."""
         return lax.squeeze(scales, (-1,))
 
     def broadcast(self, scales: jax.Array) -> jax.Array:
@@ -93,10 +94,10 @@ class Runs(NamedTuple):
         return scales[..., None]
 
     def scales_of(self, x: jax.Array) -> jax.Array:
-        """`scales_of` the blocks of what is in the shape inside, (*scales, 1)."""
+        """`scales_of` the blocks of an array in the shape `inside`, (*scales, 1)."""
         if self.is_even:
             return scales_of(x)
-        # Not `reduce_window`, which XLA does not divide rightly between the devices of a mesh.
+        # Not `reduce_window`, which XLA does not divide correctly between the devices of a mesh.
         *outer, length = self.rows
         whole = length - length % self.size
         blocks = x[..., :whole].reshape(*outer, whole // self.size, self.size)
@@ -104,7 +105,7 @@ class Runs(NamedTuple):
         return jnp.concatenate([scales_of(blocks), scales_of(last)], axis=-2)
 
     def spread(self, scales: jax.Array) -> jax.Array:
-        """The scales so that they broadcast with what is in the shape inside."""
+        """The scales in a form that broadcasts with an array in the shape `inside`."""
         if self.is_even:
             return scales
         *outer, length = self.rows
@@ -113,14 +114,14 @@ class Runs(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """An array of a shape in tiles of a shape, by which it can be divided evenly."""
+    """An array of this shape, cut into tiles of a shape that divides it evenly."""
 
     shape: Shape
     tile: Shape
 
     @property
     def is_even(self) -> bool:
-        """Whether there are whole blocks only."""
+        """Whether all blocks are whole, as tiles always are."""
         return True
 
     @property
@@ -150,15 +151,15 @@ class Tiles(NamedTuple):
         return x.reshape(self.blocks)
 
     def of_blocks(self, x: jax.Array, keeps_nan: bool = False) -> jax.Array:
-        """`scales_of` what is in the shape of the blocks."""
+        """`scales_of` an array in the shape of the blocks."""
         return scales_of(x, keeps_nan, axes=range(1, len(self.blocks), 2))
 
     def scales_of(self, x: jax.Array) -> jax.Array:
-        """The same, as blocks are what one computes with."""
+        """The same as `of_blocks`, since `inside` is the shape of the blocks."""
         return self.of_blocks(x)
 
     def stored(self, scales: jax.Array) -> jax.Array:
-        """Scales without the axes of a block."""
+        """Scales as they are stored, without the axes inside a block."""
         return lax.squeeze(scales, range(1, len(self.blocks), 2))
 
     def broadcast(self, scales: jax.Array) -> jax.Array:
@@ -166,7 +167,7 @@ class Tiles(NamedTuple):
         return jnp.expand_dims(scales, tuple(range(1, len(self.blocks), 2)))
 
     def spread(self, scales: jax.Array) -> jax.Array:
-        """Such scales already broadcast with what is in the shape inside."""
+        """The scales as they are: they already broadcast with an array in the shape `inside`."""
         return scales
 
 
@@ -174,9 +175,9 @@ Cut = Runs | Tiles
 
 
 def cut_of(shape: Shape, scales: Shape) -> Cut:
-    """How an array was cut whose scales have a shape.
+    """How an array of this shape was cut, read from the shape of its scales.
 
-    Of runs of different sizes, which are powers of two, there are different numbers.
+    Sizes of runs are powers of two, so different sizes give different numbers of runs.
     """
     sizes = [LARGEST_RUN >> k for k in range(LARGEST_RUN.bit_length())]
     runs = next((one for size in sizes if (one := Runs(shape, size)).scales == scales), None)
@@ -184,10 +185,11 @@ def cut_of(shape: Shape, scales: Shape) -> Cut:
 
 
 def cut_for(shape: Shape, shard: Shape, size: int) -> Cut:
-    """How to cut an array of which each device holds a shard, so that each holds whole blocks: in
-    runs of this size, if it does, and otherwise in smaller ones, or in tiles.
+    """How to cut an array of which each device holds a shard, so that each holds whole blocks: into
+    runs of this size if that is enough, and otherwise into smaller ones, or into tiles.
 
-    A tile is as long as it can be on the last axis, and on others only where it were too small.
+    A tile is as long as possible along the last axis, and longer than 1 along others only where it
+    would be too small without.
     """
     runs = Runs(shape, size)
     if _are_whole(runs, shard):
@@ -203,26 +205,26 @@ def cut_for(shape: Shape, shard: Shape, size: int) -> Cut:
 
 
 LARGEST_RUN = 256
-# Of smaller ones the scales would be more than an eighth of the codes.
+# With smaller tiles the scales would take more than an eighth of the bytes of 8-bit codes.
 _SMALLEST_TILE = 32
 
 
 def is_whole(cut: Cut, parts: int) -> bool:
-    """Whether blocks stay whole if any axis of the array is divided into so many parts."""
+    """Whether blocks stay whole if any axis of the array is divided into this many parts."""
     if parts == 1 or isinstance(cut, Tiles):
         return True
     return cut.rows == cut.shape and cut.rows[-1] % (parts * cut.size) == 0
 
 
 def _are_whole(runs: Runs, shard: Shape) -> bool:
-    """Whether each device that holds a shard holds whole runs, as it does of a row that is not
+    """Whether the shard on each device consists of whole runs, as it does where rows are not
     divided."""
     shape = runs.shape
     if shape == shard:
         return True
     if runs.rows == shape:
         return shape[-1] == shard[-1] or shard[-1] % runs.size == 0
-    # In order of memory: a shard of the first axis is one piece of it.
+    # In memory order, a shard along the first axis is one contiguous piece.
     axis = max(i for i, (n, own) in enumerate(zip(shape, shard, strict=True)) if n != own)
     return math.prod(shape[:axis]) == 1 and math.prod(shard) % runs.size == 0
 
@@ -233,12 +235,13 @@ def scales_of(
     filled: jax.Array | None = None,
     axes: Sequence[int] = (-1,),
 ) -> jax.Array:
-    """The largest magnitude of each block, over its axes, which are kept: with a minus sign where
-    no element is negative, NaN where one is not finite. It is at least 2^-126, so that its
-    reciprocal is finite, or zero.
+    """The largest magnitude of each block, over these axes, which are kept: with a minus sign where
+    no element is negative, and NaN where one is not finite. It is zero, or at least 2^-126, so that
+    its reciprocal is finite.
 
-    keeps_nan: whether the compiler never loses a NaN in a maximum, as XLA for CPU may. There a sum
-    shows it. filled: where there is an element, and not some finite number; None for everywhere.
+    keeps_nan: whether the compiler is sure to keep a NaN in a maximum. XLA for CPU may lose it, and
+    a sum then detects it. filled: where there are elements; elsewhere the block holds arbitrary
+    finite numbers. None means everywhere.
     """
     high = blocks if filled is None else jnp.where(filled, blocks, -np.inf)
     low = blocks if filled is None else jnp.where(filled, blocks, np.inf)

@@ -33,8 +33,8 @@ class SplitFloat(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Codes shaped like the array, and a float32 scale per block, shaped like the blocks' numbers
-    along the axes of the array, or of the array as one row.
+    """Codes shaped like the array, and a float32 scale per block. The scales have one entry along
+    each axis for every block along it, of the array or of the array as one row.
 
     The scale of a block without negative numbers is stored with a minus sign: the codes of such a
     block have no sign bit and no zero.
@@ -57,7 +57,7 @@ Stored = jax.Array | SplitFloat | Blocks | PackedBlocks
 
 
 def shapes_of(tree: Any) -> Any:
-    """Its arrays without their values, wherever they lie."""
+    """The tree with shapes and dtypes in place of its arrays, without shardings."""
     shape: Any = jax.ShapeDtypeStruct
     return jax.tree.map(lambda x: shape(x.shape, x.dtype), tree)
 
@@ -83,13 +83,13 @@ class Format:
 
     def divided(self, shape: Shape, shard: Shape, size: int | None = None) -> Format:
         """This format for an array of which each device holds a shard: with blocks that lie inside
-        of shards, if it has any. size: of a block; None for the format's own."""
+        the shards, if it has any. size: that of a block; None means the format's own."""
         if self.code is None:
             return self
         return self._cut(cut_for(shape, shard, size or self.code.size))
 
     def like(self, stored: Any) -> Format:
-        """This format, cut as an array that is stored in it."""
+        """This format, with blocks cut as in this stored array."""
         if self.code is None:
             return self
         codes, scales = jax.eval_shape(self.code.take, shapes_of(stored))
@@ -98,7 +98,7 @@ class Format:
     def _cut(self, cut: Cut) -> Format:
         return self._in(cut.size, None) if isinstance(cut, Runs) else self._in(0, cut.tile)
 
-    @cache  # noqa: B019  (of the few formats that there are)
+    @cache  # noqa: B019  (there are only a few formats)
     def _in(self, size: int, tile: Shape | None) -> Format:
         code = self.code
         if code is None or size == code.size:
@@ -111,9 +111,9 @@ class Code:
     """A code for the numbers of a block, relative to the block's scale.
 
     encode(blocks, scales, dither) and decode(codes, scales), for scales that broadcast with the
-    blocks. Codes are integers or floats that `dtype` holds, of which `bits` are stored.
+    blocks. Codes are integers or floats that fit into `dtype`, and each is stored in `bits` bits.
     join(codes, scales) stores codes shaped like the array, and scales; take is its inverse.
-    size: how many numbers make a block, unless a tile of some shape does.
+    size: how many numbers make a block, unless blocks are tiles, of the shape `tile`.
     """
 
     size: int
@@ -125,12 +125,12 @@ class Code:
     tile: Shape | None = None
 
     def cut(self, shape: Shape) -> Cut:
-        """An array of a shape in blocks."""
+        """How an array of this shape is cut into blocks."""
         return Tiles(shape, self.tile) if self.tile else Runs(shape, self.size)
 
     @property
     def bits(self) -> int:
-        """Of a code."""
+        """How many bits a code takes."""
         return 4 if self.dtype == jnp.uint4 else 8
 
     def format(self, name: str, bits: int) -> Format:
@@ -187,13 +187,13 @@ def _reciprocal(scales: jax.Array) -> jax.Array:
 #     V(2^d (1 + s)) = 8^(d - n) (1 + 7 s),     0 <= s <= 1,  d = 0 .. n - 1,     V(2^n) = 1.
 # V is continuous, so that choosing at random between neighbouring codes is right on average. A sign
 # leaves one bit less for the magnitude: V at every other position, and 0 in place of the first.
-# (Eight rather than ten makes powers shifts of a float's exponent.)
+# (With eight rather than ten, powers are shifts of a float's exponent.)
 
 
-# A float32 counts so too: 2^d (1 + s) has d in its exponent and s in its mantissa. V triples the
-# one where it stands and stretches the other. A step on a GPU would otherwise compute for longer
-# than it moves memory, and XLA, which weighs the one against the other, would store moments in
-# float32.
+# A float32 counts in the same way: 2^d (1 + s) has d in its exponent and s in its mantissa. V
+# triples the exponent in place and stretches the mantissa. With more arithmetic than this, a step
+# on a GPU would spend longer computing than moving memory, and XLA, which weighs the two, would
+# store moments in float32.
 
 _INTEGERS = np.float32(2**23)  # from here on the mantissa of a float is an integer
 
@@ -222,7 +222,7 @@ def _position(fraction: jax.Array, bits: int) -> jax.Array:
 def _value(position: jax.Array, bits: int) -> jax.Array:
     """V."""
     x = _bits(position)
-    d = (x & _times(255)) - _times(127)  # in its place
+    d = (x & _times(255)) - _times(127)  # still in the bits of the exponent
     return _float(3 * d + _times(127 - 3 * bits)) * (7 * _float(x - d) - 6)
 
 
@@ -347,11 +347,11 @@ def format_of(x: object) -> Format | None:
 
 
 def name_of(x: object) -> str | None:
-    """Its name."""
+    """The name of that format, None for a plain array."""
     form = format_of(x)
     return form.name if form else None
 
 
 def code_of(form: Format | None) -> Code | None:
-    """The code of a format that has blocks; None for another, and for what is not stored."""
+    """The code of a format that has blocks; None for other formats and for no format."""
     return form.code if form else None

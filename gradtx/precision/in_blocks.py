@@ -1,8 +1,8 @@
-"""A leaf's rules and its stored moments in one pass: decoded, updated and encoded again.
+"""A leaf's rules, run on its stored moments in one pass: decode, update and encode again.
 
-A block's scale needs the whole block before its first number can be encoded, so that compilers keep
-a float32 moment between the two. `in_blocks` runs the rules where the blocks are instead. What may
-be run so is read from the rules' jaxpr: the part that works element by element.
+A block's scale depends on the whole block and is needed to encode its first number, so compilers
+keep a float32 moment in between. `in_blocks` runs the rules inside the blocks instead. It does so
+with the part of the rules' jaxpr that works element by element.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gradtx.precision.twice import can_run_twice, run_twice
 
 @partial(jax.jit, static_argnums=0)
 def in_blocks(what: Moments, given: Given) -> Made:
-    """The new moments, stored, and what else the part makes.
+    """The new moments, stored, and the other results of the part.
 
     Jitted so that leaves of equal shape share its trace.
     """
@@ -42,8 +42,8 @@ def _on_platform(what: Moments, given: Given) -> Made:
 
 
 def _is_divided(x: jax.Array) -> bool:
-    """Whether the type of an array says how a mesh divides it. To reshape it is to say how it is
-    divided afterwards."""
+    """Whether the type of an array says how a mesh divides it. Reshaping such an array requires
+    saying how the result is divided."""
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
@@ -56,16 +56,16 @@ def _is_on_a_mesh(given: Given) -> bool:
 
 
 def load_kernel() -> ModuleType:
-    """The form for TPU. Pallas takes longer to import than all of gradtx, and imported during the
-    first trace of a step it makes JAX, from 0.12 on, trace and compile the step once more: it adds
-    to the settings that a trace depends on."""
+    """The form for TPU. Pallas takes longer to import than all of gradtx. Imported during the first
+    trace of a step, it makes JAX 0.12 and later trace and compile the step a second time, because
+    it adds to the settings that a trace depends on."""
     return importlib.import_module("gradtx.precision.kernel")
 
 
 def _kernel(what: Moments, given: Given) -> Callable[[Given], Made] | None:
     """The form for TPU, if there is one."""
     module = load_kernel()
-    # XLA for TPU does not divide a kernel: each device would be sent all of the leaf. In a
+    # XLA for TPU does not divide a kernel: it would send the whole leaf to each device. In a
     # `jax.shard_map` the leaf is a shard.
     if _is_on_a_mesh(given) or not module.can_run_in_kernel(what, given):
         return None

@@ -1,12 +1,12 @@
 """`in_blocks` for TPU: one kernel that decodes, runs the part and encodes, in one pass.
 
-On TPU the shape of the blocks is another layout in memory, and XLA would copy every array to run in
-it. The kernel takes the leaf as it lies, in tiles of some rows and `WIDTH` columns, which hold
-whole blocks. What runs on a tile, one band of its rows after another, are the part's own
-operations.
+On TPU the shape of the blocks has another memory layout, and XLA would copy every array to compute
+in it. The kernel takes the leaf as it lies in memory, in tiles of some rows and `WIDTH` columns,
+which hold whole blocks. On a tile it runs the part's own operations, one band of rows after
+another.
 
-A vector is taken as it lies, which is as an array of 128 columns does, and so is an array that has
-128 columns, whose blocks go on from one row to the next.
+A vector lies in memory like an array of 128 columns. An array that has 128 columns is therefore
+taken as a vector, whose blocks continue from one row to the next.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from gradtx.precision.moments import Given, Made, Moments, after_another
 from gradtx.precision.narrow import noise
 
 WIDTH = 256
-# At most so many rows make a tile, and at most so many bytes all the tiles that are in a TPU's
-# memory at once: of its 16 MB the rest is for what is computed between them.
+# The most rows of a tile and, in `MEMORY`, the most bytes of all tiles that are in a TPU's memory
+# at once: the rest of its 16 MB is for intermediate results.
 ROWS = 512
-# A tile is worked on in bands of so many rows: what is computed between them is small, and so is
-# the program, which is a loop.
+# A tile is worked on in a loop over bands of this many rows, which keeps both the intermediate
+# results and the program small.
 BAND = 128
 MEMORY = 4 * 2**20
 _LANES = 128
-# float32 counts so far.
+# Up to here float32 represents every whole number.
 _EXACT = 2**24
 
 
 def can_run_in_kernel(what: Moments, given: Given) -> bool:
-    """Whether the leaf can be cut into tiles and holds numbers that a TPU computes with, and XLA
+    """Whether the leaf can be cut into tiles and kernels support the part's operations, and XLA
     would not fuse it all by itself, as it does with bfloat16."""
     shape = what.part.shape
     forms = [form for form in (*what.reads, *what.makes) if form]
@@ -69,8 +69,8 @@ def can_run_in_kernel(what: Moments, given: Given) -> bool:
 
 
 def stretches(shape: Shape) -> Shape:
-    """How many stretches of WIDTH, of which the last may be shorter, there are along the last axis;
-    in an array that is taken as a vector, along it."""
+    """The shape, its last axis counted in stretches of WIDTH, of which the last may be shorter. An
+    array that is taken as a vector has one axis."""
     if _is_vector(shape):
         shape = (math.prod(shape),)
     return (*shape[:-1], -(-shape[-1] // WIDTH))
@@ -82,7 +82,7 @@ def _is_vector(shape: Shape) -> bool:
 
 
 def _has_kernel_form(equation: JaxprEqn) -> bool:
-    """Whether compilers of kernels for TPU know an operation, for numbers of these dtypes."""
+    """Whether kernel compilers for TPU support an operation on these dtypes."""
     avals: list[Any] = [x.aval for x in equation.invars]
     name, dtypes = equation.primitive.name, [aval.dtype for aval in avals]
     if any(dtype.itemsize > 4 or dtype in (np.float16, np.complex64) for dtype in dtypes):
@@ -97,7 +97,7 @@ _UNKNOWN = {"cbrt", "expm1", "reduce_precision"}
 
 
 def run_in_kernel(what: Moments, given: Given, interpret: bool = False) -> Made:
-    """The new moments, stored, and what else the part makes. interpret: run it without a TPU."""
+    """The new moments, stored, and the other results of the part. interpret: run without a TPU."""
     part = what.part
     made = jax.eval_shape(partial(after_another, what), given)
     outputs = [*zip(what.makes, made[0], strict=True), *[(None, x) for x in made[1]]]
@@ -161,7 +161,7 @@ def _index(shape: Shape, number: jax.Array, column: jax.Array) -> jax.Array:
 
 
 def _position(shape: Shape, number: jax.Array, column: jax.Array, axis: int) -> jax.Array:
-    """Their place along an axis of the leaf."""
+    """The place of these elements along an axis of the leaf."""
     if len(shape) == 1:
         return number * WIDTH + column
     if _is_vector(shape):
@@ -179,7 +179,7 @@ def _position(shape: Shape, number: jax.Array, column: jax.Array, axis: int) -> 
 
 
 def _divided(x: jax.Array, by: int) -> tuple[jax.Array, jax.Array]:
-    """x // by and x % by for 0 <= x < 2^24, without a division of integers, which a TPU lacks: the
+    """x // by and x % by for 0 <= x < 2^24, without integer division, which a TPU lacks: the
     quotient of floats is off by one at most."""
     if by == 1:
         return x, jnp.zeros_like(x)
@@ -192,10 +192,10 @@ def _divided(x: jax.Array, by: int) -> tuple[jax.Array, jax.Array]:
 class Tiling(NamedTuple):
     """A leaf of height x width in tiles of rows x WIDTH.
 
-    A vector is such a leaf of width WIDTH, its last row padded; its tiles are read and written in
-    rows of 128. length: what is filled of each row, or of the vector.
+    A vector is taken as a leaf of width WIDTH with its last row padded; its tiles are read and
+    written in rows of 128. length: the length of each row, or of the vector, without padding.
 
-    Scales do not lie in columns beside the tiles, where each would take as much room as 128: see
+    Scales are not laid out in columns beside the tiles, where each would take the room of 128: see
     `lay_by_block`.
     """
 
@@ -207,8 +207,8 @@ class Tiling(NamedTuple):
 
     @classmethod
     def of(cls, shape: Shape, stored: Sequence[tuple[Format | None, Sequence[Any]]]) -> Tiling:
-        """Tiles of as many rows as may be, for arrays stored for a leaf in formats. Two of each
-        are in memory: one is worked on while the next is fetched."""
+        """Tiles of as many rows as fit, for the arrays stored for a leaf in these formats. Two
+        tiles of each are in memory: one is worked on while the next is fetched."""
         is_vector = _is_vector(shape)
         length = math.prod(shape) if is_vector else shape[-1]
         width = WIDTH if is_vector else length
@@ -219,16 +219,16 @@ class Tiling(NamedTuple):
             tiled = sum(x.size * x.dtype.itemsize for x in arrays[: len(arrays) - scales])
             row += tiled / height * WIDTH / width + scales * arrays[-1].size * 4 / height
         most = max(min(ROWS, int(MEMORY / (2 * row))) // _LANES, 1) * _LANES
-        rows = pl.cdiv(height, pl.cdiv(height, most))  # in tiles of one height, if that can be
+        rows = pl.cdiv(height, pl.cdiv(height, most))  # in tiles of equal height, if possible
         return cls(height, width, pl.cdiv(rows, _LANES) * _LANES, length, is_vector)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """The numbers of tiles."""
+        """The number of tiles along each axis."""
         return pl.cdiv(self.height, self.rows), pl.cdiv(self.width, WIDTH)
 
     def tiles(self, form: Format | None) -> list[pl.BlockSpec]:
-        """Where the tiles lie of each of the arrays that are stored for a leaf in a format."""
+        """For each of the arrays stored for a leaf in a format, where its tiles lie."""
 
         def tile(columns: int) -> pl.BlockSpec:
             rows = self.rows
@@ -242,24 +242,24 @@ class Tiling(NamedTuple):
         codes = tile(WIDTH * code.bits // 8)
         return [codes, self.tile_by_block(code.size)]
 
-    # What there is one of for each block of so many numbers. The blocks of a tile lie one after
-    # another if it is of a vector, and otherwise in columns.
+    # Arrays with one entry for each block of `size` numbers. The blocks of a tile lie one after
+    # another if the leaf is a vector, and otherwise in columns.
 
     def columns(self, size: int) -> int:
-        """The columns of blocks in a tile."""
+        """The number of columns of blocks in a tile."""
         return 1 if self.is_vector else WIDTH // size
 
     def in_column(self, size: int) -> int:
-        """The blocks in each of them."""
+        """The number of blocks in each of these columns."""
         return self.rows * WIDTH // size // self.columns(size)
 
     def tile_by_block(self, size: int) -> pl.BlockSpec:
-        """Where the tiles lie of what `lay_by_block` makes: those of a row of tiles together."""
+        """Where the tiles of a result of `lay_by_block` lie, one for a whole row of tiles."""
         number = pl.cdiv(self.width, WIDTH) * self.columns(size)
         return pl.BlockSpec((number, self.in_column(size)), lambda i, j: (0, i))
 
     def lay_by_block(self, x: jax.Array, size: int) -> jax.Array:
-        """An array of one for each block as (columns of blocks in the leaf, blocks in each)."""
+        """An array with one entry per block as (columns of blocks in the leaf, blocks in each)."""
         number = pl.cdiv(self.width, WIDTH) * self.columns(size)
         in_row = 1 if self.is_vector else pl.cdiv(self.width, size)
         columns = x.reshape(-1, in_row).T
@@ -267,7 +267,7 @@ class Tiling(NamedTuple):
         return jnp.pad(columns, [(0, n) for n in missing])
 
     def lay(self, form: Format | None, stored: Any) -> list[jax.Array]:
-        """Those arrays, as they are cut."""
+        """The arrays stored for a leaf in a format, laid out as they are cut into tiles."""
         arrays, code = jax.tree.leaves(stored), code_of(form)
 
         def whole(x: jax.Array, bits: int = 8) -> jax.Array:
@@ -297,7 +297,7 @@ class Tiling(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Some rows of a tile, by the tile's numbers along the grid and their own in the tile."""
+    """Some rows of a tile: the tile's place in the grid, and the band's number k in the tile."""
 
     tiling: Tiling
     tile: tuple[jax.Array, jax.Array]
@@ -311,7 +311,7 @@ class Band(NamedTuple):
         return row * pl.cdiv(self.tiling.width, WIDTH) + j
 
     def filled(self) -> jax.Array | None:
-        """Where there are elements in it; None if there are everywhere."""
+        """Where the band holds elements; None if there is no padding."""
         if self.tiling.length % WIDTH == 0:
             return None
         column = lax.broadcasted_iota(np.int32, (BAND, WIDTH), 1)
@@ -319,15 +319,15 @@ class Band(NamedTuple):
         return stretch * WIDTH + column < self.tiling.length
 
     def part(self, length: int) -> Any:
-        """Its part of an axis of a tile along which the bands lie one after another."""
+        """The band's part of an axis of a tile along which bands lie one after another."""
         share = length * BAND // self.tiling.rows
         return pl.ds(pl.multiple_of(self.k * share, share), share)
 
-    # Compilers for TPU find a row by a number that they do not know, or columns, and not both. So
-    # its columns are selected.
+    # Compilers for TPU support dynamic indices along rows, or along columns, but not along both at
+    # once. So the band's columns are selected.
 
     def column(self, ref: Any, size: int, k: int) -> jax.Array:
-        """Its part of a column of blocks in a tile of `tile_by_block`, as a column."""
+        """The band's part of column k of blocks in a tile of `tile_by_block`, as a column."""
         row, share = ref[self._row(size, k)], self._in_column(size)
         first, *others = jnp.split(row, row.shape[1] // share, axis=1)
         for i, other in enumerate(others, 1):
@@ -335,7 +335,7 @@ class Band(NamedTuple):
         return _as_column(first)
 
     def put_column(self, ref: Any, size: int, k: int, column: jax.Array) -> None:
-        """Set it."""
+        """Write the band's part of such a column."""
         where, share = self._row(size, k), self._in_column(size)
         row = ref[where]
         place = lax.broadcasted_iota(np.int32, row.shape, 1)
@@ -365,8 +365,8 @@ def number_of_arrays(form: Format | None) -> int:
 
 
 def _aliases(what: Moments, before: int) -> dict[int, int]:
-    """By the number of an operand, of which so many come before the arrays, the number of the
-    result that takes its memory."""
+    """From the number of an operand to the number of the result that takes its memory. before: how
+    many operands come before the arrays."""
 
     def firsts(forms: Sequence[Format | None], first: int) -> list[range]:
         numbers = []
@@ -442,8 +442,8 @@ def _write(
     refs[0][band.part(refs[0].shape[0]), :] = whole.reshape(-1, refs[0].shape[1])
 
 
-# Numbers, one a row of a band, in a column or in a row. Not every compiler for TPU reshapes one to
-# the other, but each transposes arrays of a multiple of 8 rows and 128 columns.
+# One number per block of a band, in a column or in a row. Not every compiler for TPU can reshape
+# one into the other, but all can transpose arrays with a multiple of 8 rows and of 128 columns.
 
 
 def _as_column(row: jax.Array) -> jax.Array:

@@ -25,8 +25,8 @@ class Moments:
     """A part of an update that reads and makes moments that are stored in blocks.
 
     reads: for each of the part's arrays its format, or None where it is not stored; makes: the
-    formats of what was wanted of the part; replaces: for all that it makes, the number of the array
-    whose place it takes, if that may be overwritten. kernel: whether a kernel may run it.
+    formats of the moments that it makes; replaces: for each of its results, the number of the array
+    whose memory it takes, if that may be overwritten. kernel: whether a kernel may run it.
     """
 
     part: Part
@@ -69,7 +69,7 @@ def after_another(what: Moments, given: Given) -> Made:
     ]
 
 
-# Jitted so that, eagerly, it is compiled once.
+# Jitted so that eager calls compile it only once.
 @partial(jax.jit, static_argnums=0)
 def encode(form: Format, x: jax.Array, key: jax.Array, count: jax.Array) -> Stored:
     """A moment in its format."""

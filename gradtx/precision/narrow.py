@@ -30,7 +30,7 @@ def round_to(x: jax.Array, dtype: DTypeLike, dither: jax.Array | None = None) ->
     """
     limits = _limits(dtype)
     if dither is None and dtype == jnp.bfloat16:
-        # bfloat16 has float32's exponents: one operation, which XLA, unlike a cast, keeps.
+        # bfloat16 has float32's exponents: one operation is enough. XLA keeps it, unlike a cast.
         largest = np.float32(limits.max)
         near = lax.reduce_precision(x, int(limits.nexp), int(limits.nmant))
         return jnp.where(jnp.isfinite(x), jnp.clip(near, -largest, largest), x)
@@ -92,7 +92,7 @@ def _mix(x: jax.Array, key: ArrayLike = 0) -> jax.Array:
 def key_of(seed: int, *parts: ArrayLike) -> jax.Array:
     """A hash of these integers: (2,) uint32, as a key for `uniform`.
 
-    Not a key of `jax.random`, which costs XLA some hundred operations to compile for each leaf.
+    Not a key of `jax.random`, which would cost some hundred operations to compile for each leaf.
     """
     words = jnp.asarray(_STARTS)
     for part in (seed, *parts):

@@ -63,10 +63,10 @@ def stochastic_rounding(seed: Seed = 0) -> GradientTransformation:
         u = r - param
 
     Training in bfloat16 without float32 copies: rounding to nearest loses every update below half
-    a unit in the parameter's last place, and this keeps it on average. The last link of a chain.
-    Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. The random bits
-    depend on the seed, the step and a 64-bit hash of the leaf's path, not on sharding; they are
-    independent of those of a `store` with the same seed.
+    a unit in the parameter's last place, and this keeps it on average. The transformation goes last
+    in a chain. Only leaves narrower than float32 (bfloat16, float16, float8) are rounded. The
+    random bits depend on the seed, the step and a 64-bit hash of the leaf's path, not on sharding;
+    they are independent of those of a `store` with the same seed.
 
     Args:
         seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
@@ -114,10 +114,10 @@ def kahan() -> GradientTransformation:
         y = g + c        r = param + y, rounded to nearest        u = r - param
         c <- (param - r) + y
 
-    Training in bfloat16 nearly as if in float32, for two more bytes a parameter. The last link of
-    a chain. The compensation c is kept in the parameter's dtype, so that the two together have
-    about twice its digits; for float8 it is kept in bfloat16. Only leaves narrower than float32
-    are compensated.
+    Training in bfloat16 nearly as if in float32, for two more bytes a parameter. The transformation
+    goes last in a chain. The compensation c is kept in the parameter's dtype, so that the two
+    together have about twice its digits; for float8 it is kept in bfloat16. Only leaves narrower
+    than float32 are compensated.
 
     State: c, 2 bytes a parameter narrower than float32.
 
@@ -154,8 +154,8 @@ def compensate_rounding() -> Rule:
     ) -> tuple[jax.Array, KahanState]:
         y = grad + state.compensation
         u = round_to(param + y, leaf.dtype) - param
-        # The parameters as apply_updates makes them, and not the same numbers in float32: with them
-        # XLA:TPU takes the compensation in the loop that writes them.
+        # The parameters as apply_updates makes them, not the same numbers in float32: this way
+        # XLA:TPU computes the compensation in the loop that writes them.
         landed = cast(cast(param + u, leaf.dtype), param.dtype)
         return u, KahanState((param - landed) + y)
 
@@ -178,7 +178,7 @@ def master_weights(inner: TransformationLike) -> Rule:
         u = r - param
 
     The model computes in bfloat16 or float16, and the optimizer sees float32. The copy starts as
-    the parameters given to init. The last link of a chain.
+    the parameters given to init. The transformation goes last in a chain.
 
     Args:
         inner: the whole optimizer, gradtx's or Optax's; it sees the copy as its params.

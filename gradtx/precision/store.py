@@ -57,7 +57,7 @@ from gradtx.tree.access import KeyPath
 
 __all__ = ["StoreState", "store"]
 
-# One format for all moments, or by pattern, of which the first that is found decides.
+# One format for all moments, or one by pattern: the first pattern that is found decides.
 Formats = Annotated[FormatName | Mapping[str, FormatName], ByPattern()]
 
 
@@ -91,28 +91,29 @@ def store(
     | `int8`       | 1 + 4/256             | stochastic | dynamic code, blocks of 256            |
     | `int4`       | 1/2 + 4/128           | stochastic | dynamic code, blocks of 128            |
 
-    A moment is an array of the state, in float32 or wider and no scalar, whose path ends with the
-    path of a parameter of its shape. Parameters that a state holds, such as DoG's, are not
+    A moment is an array of the state, in float32 or wider and not a scalar, whose path ends with
+    that of a parameter of the same shape. Parameters that a state holds, such as DoG's, are not
     moments: their small differences matter. Neither are the factors, bases and roots of SOAP,
-    Shampoo and Kron, which an error of a percent turns away from their directions, nor Shampoo's
-    mu, whose errors its roots lengthen: they are stored by a pattern that names their field,
-    `{"^mu|^nu": "int8", "^factors": "bfloat16"}`, and by no other.
+    Shampoo and Kron, whose directions an error of a percent would turn, nor Shampoo's mu, whose
+    errors its roots amplify: these are stored only by a pattern that names their field, as in
+    `{"^mu|^nu": "int8", "^factors": "bfloat16"}`.
 
     Blocks without a negative number, as in second moments, get a code without a sign and without
     zero, so that nothing is divided by a zero that rounding made. A block with a NaN or an infinity
     becomes NaN as a whole. Blocks lie along the last axis, and the last of a row may be shorter;
-    where that axis is shorter than a block, they follow the order of memory. The random bits depend
-    on the seed, the step and the path in the state, so that each moment of a parameter has its own.
+    where that axis is shorter than a block, they follow the memory order. The random bits depend on
+    the seed, the step and the path in the state, so that each moment of a parameter has its own.
 
-    On a mesh, init cuts smaller blocks, runs or tiles of 32 numbers at least, where devices would
-    share one: a step then needs nothing of other devices. It sees how the mesh divides a parameter
-    that is given as an array or, under `jax.jit` too, if the axes of the mesh are explicit. Under
-    `jax.jit` with automatic axes it does not, and the state is cut as on one device. The shapes of
-    a state say how it is cut, and any may be given to update; `migrate` brings it to another cut.
+    On a mesh, where devices would share a block, init cuts smaller ones, runs or tiles of at least
+    32 numbers: a step then needs nothing from other devices. It sees how the mesh divides a
+    parameter that is given as an array, and under `jax.jit` too if the axes of the mesh are
+    explicit. Under `jax.jit` with automatic axes it does not, and the state is cut as on one
+    device. The shapes of a state say how it is cut, and update accepts any cut; `migrate` converts
+    a state to another one.
 
-    What `inner` computes element by element runs where the blocks are, so that no moment is stored
-    in float32 on the way. Bytes that an AdamW step accesses per float32 parameter, by the programs
-    compiled for them (float32 state: 28; in brackets, `gradtx.step`):
+    What `inner` computes element by element runs inside the blocks, so that no moment is stored in
+    float32 on the way. Bytes that an AdamW step accesses per float32 parameter, according to the
+    compiled programs (float32 state: 28; in brackets, `gradtx.step`):
 
     | format       | H100 | TPU v5e     |
     | ------------ | ---- | ----------- |
@@ -122,32 +123,31 @@ def store(
     | `int8`       | 22.5 | 28.1 (16.1) |
     | `int4`       | 20   | 26.1 (14.1) |
 
-    These are bytes, not times: a GPU computes codes for longer than it moves them. On an H200 a
-    step of "int8" took 1.3 to 1.9 times that of float32 state, before codes took fewer operations,
-    and one of "bfloat16" 0.75 to 1.05.
+    These are bytes, not times: a GPU spends longer computing codes than moving them. On an H200 a
+    step with "int8" state took 1.3 to 1.9 times as long as with float32 state, measured before
+    codes took fewer operations, and one with "bfloat16" 0.75 to 1.05 times.
 
-    On TPU this is a Pallas kernel, in which the operations of `inner` themselves run on tiles of a
-    leaf, on a mesh on the tiles of each shard. A leaf gets one if it is a vector, or its last axis
-    is 128 or at least 256 (for `int4`, even), and all operations are known to compilers of
-    kernels; other leaves are decoded and encoded by XLA, which costs several times the bytes
-    there, and a last axis that is no multiple of 128 costs copies where XLA lays the array out
-    transposed. What `inner` takes of a whole leaf, such as LAMB's norms, stays outside of the
-    kernel. The kernel was compiled for TPU and compared with the plain form in Pallas'
-    interpreter; it has not been run on a TPU yet.
+    On TPU this is a Pallas kernel that runs the operations of `inner` on tiles of a leaf, or on a
+    mesh on tiles of each shard. A leaf gets one if it is a vector, or its last axis is 128 or at
+    least 256 (for `int4`, even), and kernel compilers support all operations. Other leaves are
+    decoded and encoded by XLA, which costs several times the bytes there. A last axis that is not a
+    multiple of 128 costs copies where XLA lays the array out transposed. What `inner` computes from
+    a whole leaf, such as LAMB's norms, stays outside the kernel. The kernel was compiled for TPU
+    and compared with the plain form in Pallas' interpreter; it has not been run on a TPU yet.
 
-    Parameters in bfloat16 that are rounded stochastically are rounded in the same pass if that is
-    inside: `store(chain(adamw(...), stochastic_rounding()), "int8")`.
+    Parameters in bfloat16 that are rounded stochastically are rounded in the same pass if the
+    rounding is inside: `store(chain(adamw(...), stochastic_rounding()), "int8")`.
 
     Args:
         inner: the optimizer whose state is stored, gradtx's or Optax's.
         format: one of the names above for all moments, or a mapping from patterns to names,
             `{"^nu": "bfloat16", "kernel": "int8"}`. A pattern is searched for in the field's name
-            and the leaf's path together, `nu/encoder/kernel`, for the factor of an axis
-            `factors/encoder/kernel/0`; the first that is found decides, and moments without one
-            stay in float32.
+            and the leaf's path together, `nu/encoder/kernel`, or `factors/encoder/kernel/0` for the
+            factor of an axis. The first that is found decides; a moment in which none is found
+            stays in float32.
         seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
             Two stores in one chain need two seeds.
-        min_size: moments with fewer elements stay as they are: they save little.
+        min_size: moments with fewer elements stay as they are: encoding them would save little.
         kernel: use the kernel on TPU. A program compiled ahead of time for several TPUs on a
             machine without any needs False, unless it is in a `jax.shard_map`.
 
@@ -235,7 +235,7 @@ def _choose(
 def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner) -> None:
     """Refuse a state with a moment in another format than the patterns say.
 
-    One that is not encoded may be there because of another `min_size`.
+    A moment that is not encoded is accepted: it may come from another `min_size`.
     """
     held = {where: form.name for where, form in formats_of(state.inner_state).items()}
     if set(held.values()) <= {patterns.get("")}:
@@ -246,7 +246,7 @@ def _check_formats(patterns: Mapping[str, str], state: StoreState, inner: Inner)
     for where, name in held.items():
         pattern = chosen.get(where)
         wanted = patterns[pattern] if pattern is not None else "float32"
-        if inner.params is None:  # without them it is not known which pattern is that of a moment
+        if inner.params is None:  # without params it is not known which pattern applies to a moment
             wanted = name if name in patterns.values() else " or ".join(patterns.values())
         if name != wanted and not (name == "bfloat16" and _is_narrow(where, inner)):
             problem = f"in the format {name!r}, not {wanted!r} as this store keeps it"
@@ -276,11 +276,11 @@ class _Moment(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What patterns are searched for in."""
+        """The text that patterns are searched for in."""
         return "/".join(filter(None, (self.field, self.leaf)))
 
     def pattern(self, patterns: Mapping[str, str]) -> str | None:
-        """The first pattern that is found in the label; `by_name` only thanks to its field."""
+        """The first pattern found in the label; if `by_name`, one not found in the leaf alone."""
         for pattern in patterns:
             if re.search(pattern, self.label) and not (
                 self.by_name and re.search(pattern, self.leaf)
@@ -298,7 +298,7 @@ def _moments(state: OptState, params: Params) -> Iterator[_Moment]:
         shape = np.shape(x)
         marks, end = _marks_on(state, path)
         is_factor = HoldsFactors in marks
-        # After the parameter of a factor comes which of its factors it is.
+        # The path of a factor goes on after its parameter's with which of the factors it is.
         parts = _parts(path, shapes, range(end, end + 1) if is_factor else None)
         found = next(parts, None)
         wide = jnp.issubdtype(x.dtype, jnp.floating) and np.dtype(x.dtype).itemsize >= 4
@@ -329,7 +329,7 @@ def _marks_on(state: OptState, path: KeyPath) -> tuple[set[type], int]:
             marks = {mark for mark, fields in _MARKS.items() if attribute in fields(type(node))}
             if marks:
                 return marks, depth
-        if depth == len(path):  # the leaf is not looked at: Flax's variables warn when they are
+        if depth == len(path):  # the leaf itself is not read: Flax's variables warn if they are
             break
         match key:
             case GetAttrKey():

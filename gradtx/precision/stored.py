@@ -39,13 +39,13 @@ Run = Callable[[OptState], tuple[Updates, OptState]]
 class Storing(NamedTuple):
     """How the leaves of a state are stored at this step.
 
-    formats: by path, as `keystr` prints it. seed, count: from which, and from its path, the random
-    bits of a leaf are made. kernel: whether a kernel may update it.
+    formats: by path, as `keystr` prints it. seed, step_count: what the random bits of a leaf are
+    made from, together with its path. kernel: whether a kernel may update a leaf.
     """
 
     formats: Mapping[str, Format]
     seed: int
-    # Of the step, an int32 scalar; `count` would clash with a tuple's.
+    # An int32 scalar. The name `count` would clash with the method of tuples.
     step_count: jax.Array
     kernel: bool = True
 
@@ -125,7 +125,7 @@ def update_stored(
 def _update_in_parts(
     run: Run, state: OptState, params: Params | None, how: Storing
 ) -> tuple[Updates | Applied, OptState] | None:
-    """`update_stored` in parts, or None if it has no such part."""
+    """`update_stored` in parts, or None if `run` has no such part."""
     leaves, treedef = tree_flatten_with_path(state, is_leaf=is_stored)
     chosen = [i for i, (path, _) in enumerate(leaves) if how.format(path)]
     given = [jax.eval_shape(_decode, x) if i in chosen else x for i, (_, x) in enumerate(leaves)]
@@ -177,8 +177,9 @@ def _update_in_parts(
 
 
 def _kept(new: Stored, old: Stored) -> Stored:
-    """A new moment where the old one lies. XLA would leave codes if devices share blocks, which
-    those do not that were made for the shards, and it may leave scales in any case."""
+    """A new moment, laid out like the old one. XLA would divide codes differently if devices share
+    blocks, which they do not if blocks were cut for the shards, and may divide scales differently
+    in any case."""
     form = format_of(old)
     code = code_of(form)
     if form is None or code is None:
@@ -209,8 +210,8 @@ def _run_part(
     overwrites: Mapping[Any, jax.Array],
     how: Storing,
 ) -> dict[KeyPath, Stored]:
-    """Run a part on its leaf: the new moments, stored, by path; what else it makes is added to the
-    values. overwrites: for a variable that is new params, the params."""
+    """Run a part on its leaf: the new moments, stored, by path; its other results are added to the
+    values. overwrites: for a variable that holds new params, the old params."""
     paths = [moments[x] for x in part.makes[: part.wanted]]
     rest = part.makes[part.wanted :]
     # New moments take the place of the old ones, and new params that of the params.
@@ -251,7 +252,7 @@ def _decode(x: Stored) -> Stored:
 
 
 def _divided_like(x: jax.Array, stored: jax.ShapeDtypeStruct) -> NamedSharding:
-    """How an array that is stored for x is divided where x is by explicit axes. Its axes are those
-    of x; or it has one, in order of memory."""
+    """How an array that is stored for x is divided if explicit axes divide x. It has the axes of x,
+    or a single one, in memory order."""
     axes = range(stored.ndim) if stored.ndim == x.ndim else [0]
     return divided_like(x, stored.shape, axes)

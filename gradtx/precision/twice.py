@@ -1,8 +1,9 @@
 """`in_blocks` for GPU: the part is run twice, once for the scales alone, and once for the rest.
 
-Run once, a moment that is read by a reduction and by what the reduction scales would be stored
-between. In the shape of the blocks everything fuses into one kernel. Where the last block of a row
-is shorter, they are padded for their scales; what is written has the shape of the rows.
+If the part ran once, a new moment, which both a reduction and what the reduction scales read, would
+be stored in between. In the shape of the blocks everything fuses into one kernel. Where the last
+block of a row is shorter, blocks are padded to compute their scales; what is written has the shape
+of the rows.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from gradtx.precision.moments import Given, Made, Moments, dither
 
 
 def can_run_twice(what: Moments, given: Given) -> bool:
-    """Whether some moment is in blocks, and the leaf is cut into them in one way."""
+    """Whether some moment is in blocks, and all of them cut the leaf in the same way."""
     return len(what.cuts) == 1 and math.prod(what.part.shape) > 0
 
 
 def run_twice(what: Moments, given: Given) -> Made:
-    """The new moments, stored, and what else the part makes. The barrier keeps XLA from merging the
-    two runs."""
+    """The new moments, stored, and the other results of the part. The barrier keeps XLA from
+    merging the two runs."""
     part, (cut,) = what.part, what.cuts
     formats = dict(zip(part.arrays, what.reads, strict=True))
     scalars = dict(zip(part.scalars, given.scalars, strict=True))
@@ -61,7 +62,7 @@ def run_twice(what: Moments, given: Given) -> Made:
 
 
 def _pieces(cut: Cut, form: Format | None, x: Any) -> Any:
-    """An array, stored or not, in the shape inside; codes with their scales."""
+    """An array, stored or not, in the shape `cut.inside`; codes with their scales."""
     code = code_of(form)
     if code is None:
         return jax.tree.map(lambda x: x.reshape(cut.inside), x)
@@ -70,7 +71,7 @@ def _pieces(cut: Cut, form: Format | None, x: Any) -> Any:
 
 
 def _decode(cut: Cut, inside: Shape, form: Format | None, pieces: Any) -> jax.Array:
-    """What `_pieces` made, in float32, and in the shape inside or of the blocks."""
+    """What `_pieces` made, decoded, in the shape `inside`: `cut.inside` or `cut.blocks`."""
     code = code_of(form)
     shaped = cut.padded if inside == cut.blocks else lambda x: x
     if code is None:

@@ -42,12 +42,12 @@ def cosine_annealing_schedule(
         end_value + (init_value - end_value) * (1 + cos(pi * t / half_period)) / 2
 
     t is the step, 0 at the first update. This is PyTorch's CosineAnnealingLR, with half_period for
-    T_max. The value never jumps: `warm_restarts_schedule` does, and `cosine_decay_schedule` stays
-    at its last value.
+    T_max. The value never jumps, as that of `warm_restarts_schedule` does, and does not stay at its
+    end, as that of `cosine_decay_schedule` does.
 
     Args:
         init_value: the value at step 0 and at every even multiple of half_period
-        half_period: how many steps it takes from init_value to end_value, and as many back
+        half_period: how many steps it takes from init_value to end_value, and again on the way back
         end_value: the value half way, at step half_period; it is not kept
 
     Example:
@@ -81,9 +81,9 @@ def cosine_decay_schedule(
     middle. decay_steps is usually the length of the training.
 
     Args:
-        alpha: the last value as a part of init_value; 0 ends at 0
-        exponent: the power that the wave is raised to. Above 1 the value falls sooner and comes to
-            its end more slowly, below 1 the reverse
+        alpha: the last value as a fraction of init_value; 0 ends at 0
+        exponent: the power that the wave is raised to. Above 1 the value falls sooner and
+            approaches its end more slowly, below 1 the reverse
 
     Example:
         >>> schedule = gradtx.cosine_decay_schedule(1.0, decay_steps=100, alpha=0.25)
@@ -129,8 +129,8 @@ def warm_restarts_schedule(
         >>> print(schedule(jnp.array([0, 5, 9, 10, 20, 29, 30])).round(4))
         [1.     0.5    0.0245 1.     0.5    0.0062 1.    ]
 
-    See also: `sgdr_schedule`, whose periods differ in any way; `cosine_annealing_schedule`, which
-    goes back without a jump.
+    See also: `sgdr_schedule`, whose periods may differ in any way; `cosine_annealing_schedule`,
+    which goes back without a jump.
 
     References: Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983
     """
@@ -146,7 +146,7 @@ def warm_restarts_schedule(
         base = jnp.where(grows, period_multiplier, 2)
         guess = jnp.log1p(jnp.maximum(cycles, 0) * (base - 1)) / jnp.log(base)
         i = jnp.floor(jnp.where(grows, guess, cycles))
-        # The logarithm may be off by a rounding just where a period begins.
+        # The logarithm may be off by a rounding error just where a period begins.
         i = jnp.where(t >= start(i + 1), i + 1, jnp.where(t < start(i), i - 1, i))
         period = first_period * period_multiplier**i
         return transition(t - start(i), init_value, end_value, period, half_wave())
@@ -170,7 +170,7 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: S
         >>> print(schedule(jnp.array([0, 25, 50, 100, 1000])).round(4))
         [0.   0.25 0.5  1.   1.  ]
 
-    See also: `linear_schedule`, the same with a beginning; `wsd_schedule`, which also decays.
+    See also: `linear_schedule`, the same with a delay; `wsd_schedule`, which also decays.
     """
     return linear_schedule(init_value, peak_value, warmup_steps)
 
@@ -195,8 +195,8 @@ def warmup_cosine_decay_schedule(
     Args:
         decay_steps: the number of steps of the warm-up and the wave together, usually that of the
             whole training; larger than warmup_steps
-        exponent: the power that the wave is raised to. Above 1 the value falls sooner and comes to
-            its end more slowly, below 1 the reverse
+        exponent: the power that the wave is raised to. Above 1 the value falls sooner and
+            approaches its end more slowly, below 1 the reverse
 
     Raises: ValueError unless decay_steps > warmup_steps.
 
@@ -245,12 +245,12 @@ def warmup_exponential_decay_schedule(
     t is the step, 0 at the first update.
 
     Args:
-        transition_steps: in how many steps the value is multiplied by decay_rate once. With 0 it
-            stays at peak_value
-        decay_rate: what the value is multiplied by in each transition_steps: below 1 it falls,
-            above 1 it grows. With 0 it stays at peak_value
+        transition_steps: the number of steps in which the value is multiplied by decay_rate once.
+            With 0 it stays at peak_value
+        decay_rate: the factor on the value in each transition_steps: below 1 it falls, above 1 it
+            grows. With 0 it stays at peak_value
         transition_begin: how many steps the value stays at peak_value after the warm-up
-        staircase: round s down, so that the value falls every transition_steps steps only
+        staircase: round s down, so that the value falls only every transition_steps steps
         end_value: where the decay (or the growth) stops; None sets no bound
 
     Example:

@@ -88,9 +88,9 @@ def join_schedules(schedules: Sequence[AnySchedule], boundaries: Boundaries) -> 
     Args:
         schedules: the schedules in their order, gradtx's, Optax's or plain functions `step ->
             number`
-        boundaries: the steps, counted from 0, at which the next one takes over, in rising order: a
-            sequence or an array, one less than there are schedules. As many as schedules are taken
-            with a warning: the last is ignored
+        boundaries: the steps, counted from 0, at which the next schedule takes over, in rising
+            order: a sequence or an array, one fewer than there are schedules. As many as schedules
+            are accepted with a warning: the last is ignored
 
     Raises: ValueError where the numbers of schedules and boundaries do not match.
 
@@ -127,8 +127,8 @@ def piecewise_constant_schedule(
 
         value <- value * scale          at each boundary (value starts at init_value)
 
-    It is the classic "divide the learning rate by 10 at these epochs", with the epochs in steps, as
-    PyTorch's MultiStepLR.
+    This is the classic "divide the learning rate by 10 at these epochs", with the epochs in steps,
+    as in PyTorch's MultiStepLR.
 
     Args:
         boundaries_and_scales: {boundary: scale}, in any order: from step `boundary` on, the value
@@ -158,7 +158,7 @@ def piecewise_interpolate_schedule(
     init_value: Real,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Any:
-    """Interpolate from init_value through the values that scales give it at the boundaries.
+    """Interpolate from init_value through the values that the scales give at the boundaries.
 
     After the last boundary it is constant.
 
@@ -166,9 +166,9 @@ def piecewise_interpolate_schedule(
         interpolate_type: how it goes from one value to the next: in a straight line ("linear") or
             in half a cosine wave ("cosine"), which is level at the boundaries
         boundaries_and_scales: {boundary: scale}, in any order: at step `boundary` the value is
-            `scale` times that of the boundary before. None, or {}, keeps init_value
+            `scale` times that at the boundary before. None, or {}, keeps init_value
 
-    Raises: ValueError for another interpolate_type.
+    Raises: ValueError for any other interpolate_type.
 
     Example:
         >>> schedule = gradtx.piecewise_interpolate_schedule("linear", 8.0, {100: 0.5, 200: 0.25})
@@ -201,7 +201,7 @@ def _through(t: Any, begins: Sequence[Any], values: Sequence[Any], left: Left) -
 
 
 def _floor(x: Any) -> Any:
-    """Of a known number in float64: rounded to float32, 28.999999999999996 is 29."""
+    """floor(x), for a known number in float64: rounded to float32, 28.999999999999996 is 29."""
     return math.floor(x) if isinstance(x, int | float) else jnp.floor(x)
 
 
@@ -227,8 +227,8 @@ def linear_onecycle_schedule(
     Args:
         transition_steps: how many steps the cycle takes: the length of the training
         peak_value: the highest value. It may be far above the best constant one
-        pct_start: the part of the steps during which the value rises
-        pct_final: the part of the steps after which it is back at its beginning; larger than
+        pct_start: the fraction of the steps during which the value rises
+        pct_final: the fraction of the steps after which it is back at its first value; larger than
             pct_start
         div_factor: how many times smaller than peak_value the first value is
         final_div_factor: how many times smaller than the first value the last one is
@@ -272,7 +272,7 @@ def cosine_onecycle_schedule(
     Args:
         transition_steps: how many steps the cycle takes: the length of the training
         peak_value: the highest value. It may be far above the best constant one
-        pct_start: the part of the steps during which the value rises
+        pct_start: the fraction of the steps during which the value rises
         div_factor: how many times smaller than peak_value the first value is
         final_div_factor: how many times smaller than the first value the last one is
 

@@ -23,7 +23,7 @@ __all__ = [
 def constant_schedule(value: Real) -> Any:
     """Return the same value at every step.
 
-    A hyperparameter that is a number needs no schedule. This is for where one must be: a piece of
+    A constant hyperparameter needs no schedule. This is for places that require one: a piece of
     `join_schedules`, or the beginning of a sum or product of schedules.
 
     Args:
@@ -107,7 +107,7 @@ def linear_schedule(
 def whole_periods(t: Any, period: Any) -> Any:
     """floor(t / period), exact for whole numbers.
 
-    The quotient itself may be rounded to just below a whole number: compiled, a division by a
+    The quotient itself may be rounded to just below a whole number: when compiled, a division by a
     constant is a multiplication by its reciprocal.
     """
     return jnp.round((t - jnp.mod(t, period)) / period)
@@ -132,10 +132,10 @@ def exponential_decay(
     = 1 its ExponentialLR.
 
     Args:
-        transition_steps: in how many steps the value is multiplied by decay_rate once
-        decay_rate: what the value is multiplied by in each transition_steps: below 1 it falls,
-            above 1 it grows
-        staircase: round s down, so that the value falls every transition_steps steps only
+        transition_steps: the number of steps in which the value is multiplied by decay_rate once
+        decay_rate: the factor on the value in each transition_steps: below 1 it falls, above 1 it
+            grows
+        staircase: round s down, so that the value falls only every transition_steps steps
         end_value: where the decay (or the growth) stops; None sets no bound
 
     Example:
@@ -176,8 +176,8 @@ def inverse_time_decay_schedule(init_value: Real, decay_rate: NonNegative) -> An
         init_value / (1 + decay_rate * t)
 
     t is the step, 0 at the first update. This is the learning rate decay of PyTorch's Adagrad
-    (lr_decay). The sum of its values has no bound, as the theory of stochastic gradient descent
-    asks, and that of their squares has one.
+    (lr_decay). The sum of its values is unbounded and that of their squares bounded, as the theory
+    of stochastic gradient descent requires.
 
     Args:
         decay_rate: how fast the value falls: it has halved after 1 / decay_rate steps. With 0 it is

@@ -1,4 +1,4 @@
-"""Schedules of whole trainings: warm-up, a plateau and decay; inverse square roots; cycles."""
+"""Schedules for whole training runs: warm-up, a plateau and decay; inverse square roots; cycles."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def wsd_schedule(
 
     Args:
         stable_steps: how many steps the value stays at peak_value
-        decay_steps: how many steps the decay takes, after the plateau; a tenth or a fifth of all is
-            usual
-        decay: what d is, "linear": 1 - s, "cosine": (1 + cos(pi s)) / 2, "sqrt": 1 - sqrt(s), which
-            falls fastest at first
+        decay_steps: how many steps the decay takes, after the plateau; a tenth or a fifth of all
+            steps is usual
+        decay: the shape d: "linear" is 1 - s, "cosine" (1 + cos(pi s)) / 2, "sqrt" 1 - sqrt(s),
+            which falls fastest at first
 
-    Raises: ValueError for another decay.
+    Raises: ValueError for any other decay.
 
     Example:
         >>> schedule = gradtx.wsd_schedule(0.0, 1.0, 10, stable_steps=80, decay_steps=10)
@@ -90,8 +90,8 @@ def inverse_sqrt_schedule(
     need not be known.
 
     Args:
-        timescale: in how many steps after the warm-up the value falls to peak_value / sqrt(2).
-            Without it it is warmup_steps (1 if that is 0), and the value is peak_value *
+        timescale: how many steps after the warm-up the value has fallen to peak_value / sqrt(2). By
+            default it is warmup_steps (1 if that is 0), and the value is peak_value *
             sqrt(warmup_steps / t), as in the first Transformer
 
     Example:
@@ -131,15 +131,15 @@ def cyclic_schedule(
 
     Args:
         init_value: the value at the beginning and the end of every cycle
-        peak_value: the value at the top of the first cycle, of every cycle with "triangular"
+        peak_value: the value at the top of the first cycle, and of every cycle with "triangular"
         up_steps: how many steps the value rises in each cycle
         down_steps: how many steps it falls in each; None for as many as up_steps
         mode: whether the peaks stay ("triangular"), are halved with every cycle ("triangular2") or
             shrink with every step ("exp_range")
-        decay_rate: what the height is multiplied by in every step, with "exp_range" only: just
-            below 1, such as 0.9999
+        decay_rate: the factor on the height at every step, with "exp_range" only: just below 1,
+            such as 0.9999
 
-    Raises: ValueError for another mode.
+    Raises: ValueError for any other mode.
 
     Example:
         >>> schedule = gradtx.cyclic_schedule(0.0, 1.0, up_steps=10, mode="triangular2")
@@ -181,12 +181,13 @@ def precond_update_prob_schedule(
 
         clip(max_prob * exp(-decay * (t - flat_start)), min_prob, max_prob)
 
-    The share of updates in which `kron` fits its preconditioners: they change fast at first.
+    This is the share of updates in which `kron` fits its preconditioners, which change fast at
+    first.
 
     Args:
         max_prob: the value at the start
         min_prob: the value at the end
-        decay: the rate of the fall: after 1 / decay steps the value is a third
+        decay: the rate of the fall: after 1 / decay steps the value has fallen to about a third
         flat_start: how many steps the value stays at max_prob
 
     Example:

@@ -1,4 +1,4 @@
-"""From one value to another in a number of steps: what every schedule that ends is made of."""
+"""From one value to another in a number of steps: the building block of schedules that end."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 from gradtx.core.numerics import sqrt, where_positive
 
-# What is left of the way, from 1 down to 0, given the parts of the steps that are `done` and that
-# are `remaining`. Both, because 1 minus one of them has few digits where the other is small.
+# What is left of the way, from 1 down to 0, given the fractions of the steps that are `done` and
+# `remaining`. It takes both, because 1 minus one of them has few digits where the other is small.
 Left = Callable[[Any, Any], Any]
 
 
 def transition(t: Any, start: Any, end: Any, steps: Any, left: Left) -> Any:
     """end + (start - end) * left, which is exactly start up to step 0 and end from `steps` on.
 
-    Both are selected. Computed they would be missed: compiled, a product and a sum are rounded
-    once, and a division by a constant is a product with its rounded reciprocal.
+    Both are selected, since a computation would miss them: when compiled, a product and a sum are
+    rounded only once, and a division by a constant is a product with its rounded reciprocal.
     """
     length = jnp.where(jnp.asarray(steps) > 0, steps, 1)
     elapsed = jnp.clip(t, 0, steps)
@@ -43,7 +43,7 @@ def half_wave(exponent: Any = 1) -> Left:
 
 
 def one_minus_sqrt(done: Any, remaining: Any) -> Any:
-    """1 - sqrt(done), without its difference."""
+    """1 - sqrt(done), without the subtraction."""
     # At the first step the square root has no derivative: here it is 0.
     return remaining / (1 + sqrt(done))
 

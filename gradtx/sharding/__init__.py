@@ -1,8 +1,8 @@
-"""Optimizers on many devices: where their states lie, and the same numbers wherever arrays do.
+"""Optimizers on many devices: where their states lie, and the same numbers wherever arrays lie.
 
 `state_shardings` says where the state of any optimizer lies, and `init` makes it there; `zero`
-spreads it further; `on_mesh` tells compilers how parameters lie; `on_shards` is for
-`jax.shard_map`; `plan` says what devices need that are not there yet.
+spreads it further; `on_mesh` tells an optimizer how parameters lie; `on_shards` is for
+`jax.shard_map`; `plan` says what a step needs on devices that are not there yet.
 """
 
 from gradtx.core.exports import export_names as _export_names

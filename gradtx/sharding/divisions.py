@@ -16,7 +16,7 @@ from gradtx.sharding.pieces import Axes, Division, Shape, axes_of, parts, whole
 
 # A tree of PartitionSpecs like the params, or a prefix of one; None is PartitionSpec().
 Specs = Any
-# By path.
+# By path, the shape of an array and how it is divided.
 Layout = Mapping[KeyPath, tuple[Shape, Division]]
 
 
@@ -26,7 +26,7 @@ def leaves_of(tree: Any) -> list[tuple[KeyPath, Any]]:
 
 
 def division_by(specs: Specs, where: str) -> Callable[[KeyPath, Any], Division]:
-    """From the key path of a parameter, and an array of its rank, to its division."""
+    """A function from a parameter's key path, and an array of its rank, to its division."""
     entries, _ = jax.tree_util.tree_flatten_with_path(specs, is_leaf=_is_spec)
     by_path = dict(entries)
     for path, spec in entries:
@@ -61,7 +61,7 @@ def _is_spec(x: Any) -> bool:
 
 
 def _axes(entry: Any, where: str) -> Axes:
-    """The manual mesh axes in an entry of a PartitionSpec: outside of a shard_map, all."""
+    """The manual mesh axes in an entry of a PartitionSpec; outside of a shard_map, all axes."""
     names = () if entry is None else entry if isinstance(entry, tuple) else (entry,)
     manual, known = manual_axes(), jax.sharding.get_abstract_mesh().axis_names
     for name in names:
@@ -75,9 +75,9 @@ def _axes(entry: Any, where: str) -> Axes:
 def layout_of_state(
     state: OptState, params: Params, division: Callable[[KeyPath, Any], Division]
 ) -> Layout:
-    """How the arrays of a state are divided, given whole shapes: each as the parameter that it
-    belongs to, along the first dimensions as far as they are as long as the parameter's. Along
-    others, and without a parameter, every device holds all."""
+    """How the arrays of a state are divided, given whole shapes: each like the parameter that it
+    belongs to, along the leading dimensions whose lengths are the parameter's. Along others, and
+    without a parameter, every device holds all."""
     of_params = {path: (x.shape, division(path, x)) for path, x in leaves_of(params)}
 
     def of_leaf(path: KeyPath, shape: Shape) -> Division:
@@ -90,7 +90,7 @@ def layout_of_state(
 
 
 def _param_of(path: KeyPath, params: Layout) -> tuple[Shape, Division]:
-    """The parameter whose path is the longest that is part of a path in the state."""
+    """The parameter with the longest path that occurs in a path of the state."""
     for length in range(len(path), -1, -1):
         for start in range(len(path) - length + 1):
             if (found := path[start : start + length]) in params:
@@ -99,8 +99,8 @@ def _param_of(path: KeyPath, params: Layout) -> tuple[Shape, Division]:
 
 
 def divisions_of(shape: Shape, piece: jax.Array) -> list[Division]:
-    """The divisions by which a piece of this shape, which varies over these axes, may be cut out of
-    a whole of that one."""
+    """The divisions that may have cut this piece out of a whole array of this shape, by its own
+    shape and the axes that it varies over."""
     if len(piece.shape) != len(shape):
         return []
     axes = [name for name in manual_axes() if not varies_over(piece) or name in varies_over(piece)]

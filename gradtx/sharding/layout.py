@@ -54,7 +54,7 @@ def layout_of(
 ) -> Layout:
     """How params lie: by shardings if they are given, or else each leaf by its own.
 
-    instead: for errors, what a caller may do that does not put the params on a mesh.
+    instead: for errors, what a caller may do other than putting the params on a mesh.
 
     Raises: TypeError, with the leaf's path, where there is no sharding on a mesh; ValueError for
     one that does not fit its leaf, for shardings of another tree and for several meshes.
@@ -129,7 +129,7 @@ def misfit_of(mesh: AnyMesh, spec: Any, shape: tuple[int, ...]) -> str | None:
 
 
 def plain(spec: Any) -> tuple[Any, ...]:
-    """A spec as a tuple, without what says nothing at its end."""
+    """A spec as a tuple, without entries at its end that divide nothing."""
     names = [axes_of(x) for x in spec or ()]
     while names and not names[-1]:
         names.pop()
@@ -137,10 +137,10 @@ def plain(spec: Any) -> tuple[Any, ...]:
 
 
 def without_ones(mesh: AnyMesh, spec: Any) -> tuple[Any, ...]:
-    """The same without the axes of one device, over which nothing is divided."""
+    """The same without mesh axes of one device, over which nothing is divided."""
     return plain([[n for n in axes_of(x) if mesh.shape.get(n) != 1] for x in spec])
 
 
 def sizes(mesh: AnyMesh) -> str:
-    """The axes of a mesh as errors mention them."""
+    """The axes of a mesh and their sizes, for errors."""
     return ", ".join(f"{name}={size}" for name, size in mesh.shape.items())

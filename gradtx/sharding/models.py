@@ -22,11 +22,11 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 @dataclass(frozen=True)
 class Llama:
-    """A Llama of Meta's: its layers stacked, so that each kind of matrix is one array
+    """One of Meta's Llama models, with its layers stacked so that each kind of matrix is one array
     (layers, inputs, outputs).
 
     heads: of the queries; key_heads: of the keys and of the values. tied: whether the embedding is
-    the last layer too.
+    also the last layer.
     """
 
     layers: int
@@ -69,7 +69,7 @@ MODELS: Mapping[str, Llama] = {
     "llama-405b": Llama(126, 16384, 53248, 128, 8),
 }
 
-# The matrices whose inputs, not outputs, lie along the axis of tensor parallelism, as in
+# The matrices whose inputs, not outputs, are divided along the axis of tensor parallelism, as in
 # Megatron-LM: their products are summed over it.
 _BY_INPUTS = ("embed", "attention/output", "mlp/down")
 
@@ -86,8 +86,8 @@ def parameters(
         model: a name in `MODELS`.
         mesh: with an axis "data", an axis "model", or both.
         layout: "replicated": every device has all of them. "tensor": each matrix is divided along
-            the axis "model", its outputs or its inputs, and the same for all "data". "full": its
-            other side is divided along "data" too. Vectors are replicated in all of them.
+            the axis "model", by its outputs or its inputs, and repeated along "data". "full": its
+            other side is divided along "data" too. Vectors are always replicated.
         dtype: of the parameters.
 
     Returns:
@@ -95,7 +95,7 @@ def parameters(
 
     Raises:
         ValueError: if there is no such model or layout, the mesh has none of the axes that the
-            layout divides over, or a division leaves a rest.
+            layout divides over, or a division leaves a remainder.
 
     Example:
         >>> from gradtx.sharding import models
@@ -116,7 +116,7 @@ def parameters(
     data = "data" if layout == "full" and "data" in mesh.shape else None
     tensor = "model" if layout != "replicated" and "model" in mesh.shape else None
 
-    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped, as the next
+    shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped, like the next
     divided: Any = PartitionSpec
 
     def placed(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

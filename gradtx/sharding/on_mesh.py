@@ -1,4 +1,4 @@
-"""A transformation that is told how the parameters lie, for compilers that do not say it."""
+"""Telling a transformation how the parameters lie, for compilers that do not say it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["on_mesh"]
 
 
 class OnMesh(GradientTransformation):
-    """Runs the inner transformation, which is told how the parameters lie; the state is the inner
-    one."""
+    """Runs the inner transformation, which is told how the parameters lie; the state is that of
+    the inner one."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -49,7 +49,7 @@ class OnMesh(GradientTransformation):
         return [Inside("", self.inner, state)]
 
     def _init(self, params: Params) -> OptState:
-        with self._telling(params, mesh_at):  # as far as it can be seen, they lie so
+        with self._telling(params, mesh_at):  # how they lie, as far as it can be seen
             return self.inner._init(params)
 
     def _run(self, stage: Stage, flat: FlatUpdates) -> tuple[FlatUpdates, list[OptState]]:
@@ -92,21 +92,22 @@ def on_mesh(
 
     The numbers, the state and its structure are those of `inner`, and so is the place in a chain.
     What changes is what the devices of a TPU send each other: Muon, SOAP, Shampoo and PSGD multiply
-    whole matrices, and with it the devices exchange parts of these as the layout asks for. Without
-    it they expect a layout that may be another, or gather everything. It is needed on a mesh with
-    axes of type `Auto`, outside of `zero`; types of `Explicit` axes say the same. On CPU and GPU,
-    where XLA says how arrays are divided, and on arrays of one device it does nothing.
+    whole matrices, and with `on_mesh` the devices exchange parts of these as the layout requires.
+    Without it they assume a layout that may not be the actual one, or gather everything. It is
+    needed on a mesh with axes of type `Auto`, outside of `zero`; with `Explicit` axes, the types of
+    the arrays say the same. On CPU and GPU, where XLA says how arrays are divided, and on arrays of
+    one device it does nothing.
 
     Args:
         inner: the transformation to tell, gradtx's or Optax's: a whole optimizer or a part of one.
-        params: the parameters, from which it is read how they are divided: arrays on a mesh, shapes
-            with shardings, or the shardings; or the mesh, if every device has all of them. Kept is
-            what is divided, by path: `{"blocks/kernel": (None, "model")}`.
+        params: the parameters, which say how they are divided: arrays on a mesh, shapes with
+            shardings, or the shardings; or the mesh, if every device has all of them. Only what is
+            divided is kept, by path: `{"blocks/kernel": (None, "model")}`.
 
     State: that of `inner`.
 
-    Raises: TypeError for params on one device; ValueError, in init, for parameters that lie
-    otherwise, and, in init and update, for an axis that the mesh does not have.
+    Raises: TypeError for params on one device; ValueError, in init, for parameters that are
+    divided otherwise, and, in init and update, for an axis that the mesh does not have.
 
     Example:
         >>> mesh = jax.make_mesh((1, jax.device_count()), ("data", "model"))
@@ -115,6 +116,6 @@ def on_mesh(
         >>> print(gradtx.sharding.on_mesh(gradtx.scale_by_muon(), params))
         sharding.on_mesh(inner=scale_by_muon(), params={'w': (None, 'model')})
 
-    See also: `zero`, which knows it; `gradtx.sharding.plan`.
+    See also: `zero`, which includes this; `gradtx.sharding.plan`.
     """
     return inner

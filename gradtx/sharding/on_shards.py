@@ -40,7 +40,7 @@ Divided = Callable[[KeyPath, Any], Division]
 
 class OnShards(GradientTransformation):
     """Runs the inner transformation on whole arrays, of which each device holds a piece; the state
-    is the inner one."""
+    is that of the inner one."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -55,7 +55,7 @@ class OnShards(GradientTransformation):
 
     @property
     def place(self) -> Place:
-        """That of what is inside."""
+        """That of the inner transformation."""
         return self.inner.place
 
     def _check(self) -> None:
@@ -123,7 +123,7 @@ def _on_whole_trees(
     given: Sequence[tuple[Any, Divided]],
     results: Sequence[Division],
 ) -> Any:
-    """function(*trees) of whole arrays, from trees of pieces: the pieces of what it returns."""
+    """The pieces of what function(*trees) returns for whole arrays, from trees of pieces."""
     leaves, treedef = jax.tree.flatten([tree for tree, _ in given])
     divisions = [divided(path, x) for tree, divided in given for path, x in leaves_of(tree)]
     every = [_as_whole(x, own) for x, own in zip(leaves, divisions, strict=True)]
@@ -143,8 +143,8 @@ def _on_whole_trees(
 
 
 def _as_whole(x: Any, division: Division) -> Any:
-    """A leaf as an array of JAX, a piece of a whole one, or as what is known of the whole one: a
-    number, or what stands for the gradient of integers."""
+    """A leaf as a JAX array, a piece of the whole one, or as the whole value where that is known: a
+    number, or the zeros that stand for the gradient of integers."""
     if not isinstance(x, np.ndarray):
         return x
     no_gradient = x.dtype == jax.dtypes.float0
@@ -213,26 +213,26 @@ def on_shards(inner: TransformationLike, specs: Specs) -> tuple[object, ...]:
 
     There each device sees its piece of every array, and what sums over an array or over all of
     them (norms, means, factored moments, trust ratios) would sum over the piece: gradtx refuses it.
-    This wrapper knows which mesh axes cut which dimensions. It runs `inner` as it is traced for the
-    whole shapes, operation by operation: element by element on the pieces, sums as sums of pieces
-    and a `psum` over exactly the axes that cut what is summed, and what needs whole arrays, such as
-    an orthogonalisation, a sort or random numbers, on arrays gathered for it and cut again.
-    Outside of a shard_map it changes nothing, and the state is that of `inner`.
+    This wrapper knows which mesh axes cut which dimensions. It traces `inner` for the whole shapes
+    and runs it operation by operation: elementwise ones on the pieces, sums as sums of the pieces
+    and a `psum` over exactly the axes that cut what is summed, and those that need whole arrays,
+    such as an orthogonalisation, a sort or random numbers, on arrays gathered for them and cut
+    again. Outside of a shard_map it changes nothing, and the state is that of `inner`.
 
-    Gradients must be summed over the axes that divide the batch before they get here, as ever.
+    Gradients must be summed over the axes that divide the batch before they get here, as always.
 
     Args:
         inner: the transformation, gradtx's or Optax's
         specs: how the params are divided: a tree of `PartitionSpec`s like the params, or a prefix
-            of it, such as one spec for all; what `in_specs` says of them. `PartitionSpec()` says
-            that every device holds all of an array: a transformation in `on_shards(tx, P())` sums
-            over the array that it is given, which is how to ask for the norm of a shard.
+            of it, such as one spec for all, as in `in_specs`. `PartitionSpec()` says that every
+            device holds all of an array: tx in `on_shards(tx, P())` sums over the arrays that it is
+            given, which is how to ask for the norm of a shard.
 
     State: that of `inner`; its arrays are divided as `state_specs` says, or not at all.
 
-    Raises: ValueError for a spec that is longer than an array's rank, for a mesh axis that there
-    is not, for a parameter without a spec, and for a state that is divided otherwise; TypeError if
-    `inner` calls a function of the parameters, as a line search does.
+    Raises: ValueError for a spec that is longer than an array's rank, for a mesh axis that does
+    not exist, for a parameter without a spec, and for a state that is divided otherwise; TypeError
+    if `inner` calls a function of the parameters, as a line search does.
 
     Example:
         >>> from jax.sharding import PartitionSpec as P
@@ -252,9 +252,9 @@ def on_shards(inner: TransformationLike, specs: Specs) -> tuple[object, ...]:
 def state_specs(tx: TransformationLike, params: Params, specs: Specs) -> Any:
     """How `jax.shard_map` takes and returns the state of a transformation in `on_shards`.
 
-    Every array of the state is divided like the parameter that it belongs to, along the first
-    dimensions, as far as they are as long as the parameter's; along other dimensions, and where it
-    belongs to none, each device holds all of it.
+    Every array of the state is divided like the parameter that it belongs to, along the leading
+    dimensions whose lengths are the parameter's. Along other dimensions, and where it belongs to
+    no parameter, each device holds all of it.
 
     Args:
         tx: a transformation, gradtx's or Optax's

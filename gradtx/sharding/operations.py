@@ -1,10 +1,10 @@
-"""What one operation on whole arrays is on pieces.
+"""What an operation on whole arrays becomes on pieces.
 
-Element by element it is the same operation. A sum along a dimension that is cut is the sum of the
-piece, and then over the devices. Along some dimensions an operation needs the whole (a sort along
-one, a concatenation), and along the others it does not; what is not known here needs the whole
-along all of them. Then the pieces are gathered, every device does the same, and each takes its
-piece of what is made.
+An elementwise operation stays the same. A sum along a dimension that is cut is a sum over the piece
+and then over the devices. Some operations need the whole along some dimensions (a sort along one,
+a concatenation) and not along the others; one that has no rule here needs the whole along all of
+them. Then the pieces are gathered, every device does the same, and each takes its piece of the
+result.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Operation:
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """With the settings under which it was traced: whether there are 64 bits, too, which older
-        versions of JAX do not keep."""
+        """With the settings under which it was traced, including whether there are 64 bits, which
+        older versions of JAX do not keep."""
         avals: list[Any] = [v.aval for v in (*self.equation.invars, *self.equation.outvars)]
         wide = any(getattr(x, "dtype", None) in _WIDE for x in avals)
         with self.equation.ctx.manager, enable_x64(True) if wide else nullcontext():
@@ -84,7 +84,7 @@ _WIDE = tuple(map(np.dtype, (np.float64, np.complex128, np.int64, np.uint64)))
 
 
 def of_one_type(arrays: Arrays, axes: Iterable[str] = ()) -> list[jax.Array]:
-    """The arrays, each as varying over the axes that some of them, or these, vary over."""
+    """The arrays, each typed as varying over these axes and all that any of them varies over."""
     together = frozenset(axes).union(*map(varies_over, arrays))
     return [varying(x, together) for x in arrays] if together else list(arrays)
 
@@ -99,7 +99,7 @@ def on_wholes(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def each_element(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """On arrays of one shape, and scalars."""
+    """An elementwise operation, on arrays of one shape and scalars."""
     shape = operation.shape
     if any(p.shape not in (shape, ()) for p in pieces):
         return on_wholes(operation, pieces)
@@ -116,25 +116,25 @@ def each_element(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def behind_barrier(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """Several arrays, of which each stays what it is."""
+    """A barrier on several arrays, each of which stays as it is."""
     with operation.context():
         made = barrier([p.here for p in pieces])
     return [Piece.of(x, p.division) for x, p in zip(made, pieces, strict=True)]
 
 
 def unchanged(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """What only changes a type, of the whole arrays' program."""
+    """An operation that only changes a type in the program for whole arrays."""
     return list(pieces)
 
 
 # -- sums ------------------------------------------------------------------------------------------
 
-# From a value and mesh axes to what it is over all of these axes.
+# From a value and mesh axes to the value reduced over all of these axes.
 Collective = Callable[[Any, Axes], Any]
 
 
 def reducing(collective: Collective) -> Rule:
-    """A reduction of which the results of the pieces are reduced by a collective."""
+    """A reduction: a collective reduces the results of the pieces."""
 
     def on_pieces(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
         (piece,) = pieces
@@ -157,7 +157,7 @@ def _product(x: jax.Array, axes: Axes) -> jax.Array:
 
 
 def logical(collective: Collective) -> Rule:
-    """The same for a reduction of booleans, which collectives do not know."""
+    """The same for a reduction of booleans, which collectives do not support."""
 
     def of_booleans(x: jax.Array, axes: Axes) -> jax.Array:
         made: jax.Array = collective(x.astype(np.int32), axes)
@@ -184,8 +184,9 @@ def several_sums(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def product_of_matrices(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """Products of pieces, summed over the devices where what is summed over is cut, if that moves
-    no more than the whole arrays; and where a free dimension is cut, a piece of the result."""
+    """Products of pieces. Where a summed dimension is cut, they are summed over the devices, if
+    that moves no more than the whole arrays; where a free dimension is cut, they are pieces of the
+    result."""
     (left_sum, right_sum), (left_batch, right_batch) = operation.params["dimension_numbers"]
     left, right = (list(p.division) for p in pieces)
     used: set[str] = set()
@@ -219,7 +220,7 @@ def product_of_matrices(operation: Operation, pieces: Sequence[Piece]) -> list[P
 
 
 def broadcast(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """Made when it is known which part is asked for, so that no whole array is."""
+    """Made once it is known which part is asked for, so that the whole array never is."""
     piece, *_ = pieces
     shape, places = operation.shape, operation.params["broadcast_dimensions"]
     kept = {place: i for i, place in enumerate(places) if piece.shape[i] == shape[place]}
@@ -250,8 +251,8 @@ def counting(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def reshape(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
-    """A cut dimension stays cut if it is the first of those that are merged, or becomes the first
-    of those that it is split into."""
+    """A cut dimension stays cut if it is the first of those that are merged; if it is split, the
+    first of the new ones is cut instead."""
     piece, *_ = pieces
     old, new = list(whole(piece.shape)), list(whole(operation.shape))
     for (i, i_end), (j, j_end) in _groups(piece.shape, operation.shape):
@@ -266,7 +267,7 @@ def reshape(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _groups(old: Shape, new: Shape) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Ranges of dimensions of two shapes with the same number of elements, as short as they are."""
+    """Ranges of dimensions of two shapes with the same number of elements, as short as possible."""
     i = j = 0
     while i < len(old) and j < len(new):
         i_end, j_end, before, after = i + 1, j + 1, old[i], new[j]
@@ -296,15 +297,15 @@ def squeeze(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
     return [Piece.of(made, rest)]
 
 
-# From the operation and its operands to the dimensions along which it needs the whole, and, from
-# the shape of a piece of the result, its parameters for pieces.
+# The first goes from the operation and its operands to the dimensions along which it needs the
+# whole, the second from the shape of a piece of the result to its parameters for pieces.
 Along = Callable[[Operation, Sequence[Piece]], Iterable[int]]
 Changes = Callable[[Operation, Shape], dict[str, Any]]
 
 
 def needing_whole(along: Along, changes: Changes = lambda operation, shape: {}) -> Rule:
     """An operation on arrays of one rank, and scalars, that needs the whole along some dimensions
-    and works on each index along the others by itself."""
+    and treats each index along the others on its own."""
 
     def on_pieces(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
         rank = len(operation.shape)

@@ -49,8 +49,8 @@ def whole_shape(shape: Shape, division: Division) -> Shape:
 
 
 def joined(shape: Shape, divisions: Iterable[Division]) -> Division:
-    """A division for arrays of one shape that are combined: of each dimension, the first that there
-    is, unless its mesh axes cut another dimension already."""
+    """A division for arrays of one shape that are combined: for each dimension, the first cut that
+    one of them has, unless its mesh axes cut another dimension already."""
     made, used = list(whole(shape)), set[str]()
     for division in divisions:
         for i, axes in enumerate(division):
@@ -62,10 +62,10 @@ def joined(shape: Shape, divisions: Iterable[Division]) -> Division:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One device's part of an array of this shape: as it is held, or as it is made when it is known
-    which part is asked for.
+    """One device's part of an array of this shape, either held or made once it is known which part
+    is asked for.
 
-    division: how it is held; how it is made with the least communication.
+    division: how it is held or, if it is not, how it is made with the least communication.
     make: from a division to the piece.
     """
 
@@ -81,7 +81,7 @@ class Piece:
         return cls(shape, division, lambda wanted: _laid(array, division, wanted), array)
 
     def divided(self, division: Division) -> jax.Array:
-        """The array, divided so."""
+        """The array, divided in this way."""
         return self.make(division)
 
     def as_held(self) -> Piece:
@@ -120,7 +120,7 @@ def _gathered(x: jax.Array, dimension: int, axes: Axes) -> jax.Array:
     return made
 
 
-# So that the type says what is so. Older versions of JAX have no word for it.
+# So that the type says that the result is the same everywhere. Older versions of JAX cannot.
 _HAS_TO = "to" in inspect.signature(lax.all_gather).parameters
 _SAME_EVERYWHERE: dict[str, str] = {"to": "invarying"} if _HAS_TO else {}
 

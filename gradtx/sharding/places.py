@@ -15,7 +15,7 @@ from gradtx.core.leaves import Leaves, at, describe
 from gradtx.core.value import Labelled
 from gradtx.sharding.layout import AnyMesh, layout_of, misfit_of, plain, without_ones
 
-# Of a parameter, the axes of the mesh over which each of its own is divided.
+# For each axis of a parameter, the axes of the mesh over which it is divided.
 Spec = Sequence[str | Sequence[str] | None]
 
 
@@ -75,7 +75,7 @@ def is_names(x: Any) -> bool:
 def spec_of(
     where: str, specs: Mapping[str, Spec], mesh: AnyMesh, leaves: Leaves, i: int
 ) -> PartitionSpec:
-    """How leaf i is divided: as was told, and as its type says where it does."""
+    """How leaf i is divided: as specs says, which must agree with the leaf where that says it."""
     x, path = leaves.values[i], leaves.paths[i]
     told = without_ones(mesh, specs.get(path, ()))
     known = _known_spec(x)
@@ -94,8 +94,8 @@ def spec_of(
 
 
 def _known_spec(x: Any) -> PartitionSpec | None:
-    """How an array is divided, if it can be seen: not while a program is traced over axes that XLA
-    divides."""
+    """How an array is divided, if it can be seen, which it cannot while a program is traced over
+    automatic axes."""
     traced = isinstance(x, jax.core.Tracer)
     sharding: Any = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
     if traced and AxisType.Explicit not in sharding.mesh.axis_types:

@@ -32,9 +32,9 @@ class Plan:
     optimizer: as it was given. mesh: how many devices each axis has. count: of the parameters'
     elements, on all devices together. params, grads, state: the bytes of the step's arguments.
     target: the devices that it was compiled for, None if it was not; then so are the next two.
-    temporary: the bytes that the program allocates beside them. collectives: by kind, how many and
-    the bytes of all of them, as `gradtx.sharding.collectives` counts them. refusal: what the
-    compiler said if the program does not fit into the memory of a device; then the two are None.
+    temporary: the bytes that the program allocates besides these. collectives: by kind, how many
+    and the bytes of all of them, as `gradtx.sharding.collectives` counts them. refusal: what the
+    compiler said if the program does not fit into the memory of a device; then those two are None.
     """
 
     optimizer: TransformationLike
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """The bytes of the arguments and of what the program allocates beside them."""
+        """The bytes of the arguments and of what the program allocates besides them."""
         return self.params + self.grads + self.state + (self.temporary or 0)
 
     @property
@@ -72,14 +72,14 @@ def plan(
     and, with the compiler for the target, temporary bytes and what the devices exchange.
 
     No array is made, and no device of the target has to be there. The program is that of
-    `jax.jit(gradtx.step)`, which is given the gradients, laid as the parameters, and overwrites
-    state and parameters; what the model itself needs comes on top.
+    `jax.jit(gradtx.step)`, which is given the gradients, laid out like the parameters, and
+    overwrites state and parameters; what the model itself needs comes on top.
 
     Args:
         tx: a transformation, gradtx's or Optax's.
         params: the parameters, or their shapes, each with a `NamedSharding` of one mesh, which may
             be an `AbstractMesh`: `models.parameters` has those of well-known models.
-        zero: an axis of the mesh over which the state is spread too, or several, as by `zero`.
+        zero: an axis of the mesh, or several, over which the state is spread too, as by `zero`.
         target: what to compile for: "h100x8", "h200x8", "v5e:4x4" and the like, with as many
             devices as the mesh has; it needs `pip install libtpu`, or for a GPU
             jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12. None: nothing is compiled.
@@ -114,9 +114,9 @@ def plan(
 
 
 def _compiled(made: Plan, target: str, tx: TransformationLike, params: Params, state: Any) -> Plan:
-    """The plan with what the compiled step does."""
+    """The plan, with what is known of the compiled step."""
 
-    # In this order each donated buffer gets its own new value.
+    # In this order of results, each donated buffer gets its own new value.
     def one_step(params: Params, state: Any, grads: Params) -> tuple[Params, Any]:
         return step(tx, grads, state, params)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run_on_pieces(jaxpr: ClosedJaxpr, pieces: Sequence[Piece]) -> list[Piece]:
     """The results of a function that was traced for whole arrays."""
-    from jax.extend.core import Literal  # with which JAX imports all of Pallas
+    from jax.extend.core import Literal  # here, since JAX imports all of Pallas with it
 
     consts = [Piece.of(x, whole(np.shape(x))) for x in jaxpr.consts]
     known: dict[Any, Piece] = dict(zip(jaxpr.jaxpr.constvars, consts, strict=True))
@@ -61,8 +61,8 @@ def _closed(jaxpr: Any) -> ClosedJaxpr:
     return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, [])
 
 
-# Calls, and the parameters that may hold what they call. A function with a derivative of its own
-# is run as it is: who differentiates the whole, traces the derivative for whole arrays.
+# Calls, and the parameters that may hold what they call. A function with a derivative rule of its
+# own is run without it: differentiating the whole traces the derivative for whole arrays.
 _CALLS = {
     "jit": ("jaxpr",),
     "pjit": ("jaxpr",),
@@ -85,7 +85,7 @@ Body = Callable[[Sequence[Piece]], list[Piece]]
 
 
 class _Kind(NamedTuple):
-    """How a value is held while a loop runs or whichever branch is taken."""
+    """How a value is held throughout a loop, or whichever branch is taken."""
 
     shape: Shape
     division: Division
@@ -101,7 +101,7 @@ class _Kind(NamedTuple):
         )
 
     def array(self, piece: Piece) -> jax.Array:
-        """The piece held so."""
+        """The piece, held in this way."""
         (made,) = of_one_type([piece.divided(self.division)], self.axes)
         return made
 
@@ -110,7 +110,7 @@ class _Kind(NamedTuple):
 
 
 def _kinds_of(body: Body, kinds: Sequence[_Kind], arrays: Sequence[jax.Array]) -> list[_Kind]:
-    """Of what the body makes of such pieces."""
+    """The kinds of what the body makes from such pieces."""
     found: list[_Kind] = []
 
     def traced(*arrays: jax.Array) -> list[jax.Array]:
@@ -177,7 +177,7 @@ def _while(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
 def _steady(
     step: Callable[[Sequence[Piece]], list[Piece]], kinds: list[_Kind], carry: Sequence[Piece]
 ) -> list[_Kind]:
-    """Kinds of what is carried that include what a step makes of it."""
+    """Kinds for what is carried that also hold what a step makes of it."""
     while True:
         made = _kinds_of(step, kinds, _arrays(kinds, carry))[: len(kinds)]
         new = [kind.with_(other) for kind, other in zip(kinds, made, strict=True)]
@@ -191,7 +191,7 @@ def _scan(operation: Operation, pieces: Sequence[Piece]) -> list[Piece]:
     ends = params["num_consts"], params["num_consts"] + params["num_carry"]
     consts, carry, sequences = _split_at([p.as_held() for p in pieces], ends)
     body, number = _calling(params["jaxpr"]), len(carry)
-    # Every device takes all steps; the other dimensions stay as they are cut.
+    # Every device takes all steps; the other dimensions stay cut as they are.
     rows = [_Kind(p.shape, ((), *p.division[1:]), varies_over(p.here)) for p in sequences]
     along = _arrays(rows, sequences)
     row_kinds = [_Kind(kind.shape[1:], kind.division[1:], kind.axes) for kind in rows]

@@ -24,7 +24,7 @@ def bytes_per_device(tree: OptState | Params, shardings: Shardings | None = None
 
     Args:
         tree: arrays, or their shapes as `jax.eval_shape` gives them.
-        shardings: how they lie, a tree of shardings like `tree`; None means as they say themselves.
+        shardings: how they lie, a tree of shardings like `tree`; None means their own.
 
     Returns: the bytes, of the largest part where parts differ.
 
@@ -53,14 +53,14 @@ def replicated(
 ) -> dict[str, int]:
     """List the arrays that are not spread, with what each takes on every device.
 
-    Of a state that `zero` spread over an axis it is what could not be: counts and other scalars,
-    and arrays of which no axis can be divided evenly.
+    For a state that `zero` spread over an axis, these are what could not be spread: counts and
+    other scalars, and arrays of which no axis can be divided evenly.
 
     Args:
         tree: arrays, or their shapes as `jax.eval_shape` gives them.
-        shardings: how they lie, a tree of shardings like `tree`; None means as they say themselves.
-        axis: an axis of the mesh, or several: those are listed that are not divided over all of
-            these. None: those of which every device has everything.
+        shardings: how they lie, a tree of shardings like `tree`; None means their own.
+        axis: an axis of the mesh, or several: arrays are listed that are not divided over all of
+            these. None: those that every device holds in full.
 
     Returns: a dict from paths to bytes, the largest first.
 

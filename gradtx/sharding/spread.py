@@ -1,4 +1,4 @@
-"""Each device keeps a part of the state, also where every device has all of the parameters."""
+"""Each device keeps a part of the state, even where every device has all of the parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["zero"]
 
 
 class Zero(GradientTransformation):
-    """Runs the inner transformation on parts of the arrays; the state is the inner one."""
+    """Runs the inner transformation on parts of the arrays; the state is that of the inner one."""
 
     @property
     def inner(self) -> GradientTransformation:
@@ -88,15 +88,15 @@ class Zero(GradientTransformation):
             u = Applied(spread.gathered(u.params, like))
         elif Place.LAST in self.place and params is not None:
             u = _to(spread.gathered(_landed(u, part), like), params)
-        else:  # in the dtypes of the params, where they leave, there is less to gather
+        else:  # in the dtypes in which they leave there is less to gather
             dtypes = flat.with_values(flat.out_dtypes if stage.leaving else flat.dtypes)
             u = spread.gathered(_map(cast, u, dtypes.tree(selected)), like)
         return flat.put(u, selected, self.definition.name, from_examples=from_examples), [state]
 
 
 def _landed(updates: Updates, params: Params) -> Params:
-    """The params after updates that lead to rounded ones: of narrow ones there is less to gather
-    than of the updates."""
+    """The params after updates that lead to rounded ones: if they are narrow, they are less to
+    gather than the updates."""
     return _map(lambda u, p: cast(lax.add(cast(p, u.dtype), u), p.dtype), updates, params)
 
 
@@ -121,8 +121,8 @@ def _map(function: Callable[[Any, Any], Any], tree: Any, other: Any) -> Any:
 class Spread:
     """Divides arrays over axes of a mesh, and puts them back together.
 
-    specs: how parameters are divided that are not on every device, by path, where their types do
-    not say it.
+    specs: by path, how parameters that are not on every device are divided, for where their types
+    do not say it.
     """
 
     where: str
@@ -148,15 +148,16 @@ class Spread:
             own, spec = self._specs(mesh, like, i)
             if spec == own:
                 return x
-            # XLA lays what is before as the first says: of what is spread that may be a branch of
-            # an accumulation, which is not divided for this, of what is gathered a new state.
+            # XLA also lays out what comes before as the first says. When spreading, that may be a
+            # branch of an accumulation, which must not be divided for this; when gathering, it is a
+            # new state, which must be.
             first, last = (own, spec) if spreading else (spec, own)
             return laid(laid(x, mesh, first), mesh, last)
 
         return leaves.tree(lay(i, x) for i, x in enumerate(leaves.values))
 
     def telling(self, like: Leaves) -> AbstractContextManager[None]:
-        """What is traced meanwhile is told how the divided arrays lie."""
+        """Tells what is traced meanwhile how the divided arrays lie."""
         mesh = self._mesh(like)
         if mesh is None:
             return nullcontext()
@@ -165,7 +166,7 @@ class Spread:
         return telling(like, specs)
 
     def _specs(self, mesh: AnyMesh, like: Leaves, i: int) -> tuple[PartitionSpec, PartitionSpec]:
-        """How parameter i is divided, and how what is divided over the axes as well."""
+        """How parameter i is divided, and how it is when divided over the axes as well."""
         own = spec_of(self.where, self.specs, mesh, like, i)
         return own, spread(mesh, own, np.shape(like.values[i]), self.axes)
 
@@ -191,7 +192,7 @@ class Spread:
 
 
 def _is_piece(x: Any) -> bool:
-    """Whether it is what a device has inside a `shard_map`, and not, in `on_shards`, all."""
+    """Whether x is a device's piece inside a `shard_map`, not a whole array as in `on_shards`."""
     return isinstance(x, jax.core.Tracer) and bool(jax.typeof(x).sharding.mesh.manual_axes)
 
 
@@ -222,11 +223,11 @@ def zero(
 
     Data-parallel devices hold the same parameters and, with them, the same state. Here the state is
     divided among them, over an axis of the mesh that the parameters are not divided over: each
-    device adds up the gradients of its part, updates it and sends it to the others. The numbers are
-    those of `inner`, whose state this is; it only lies elsewhere. Each array is divided along its
-    longest axis that is whole and can be, or else along one that another axis of the mesh divides
-    already; one that cannot be divided is on every device, and `gradtx.sharding.replicated` lists
-    it. `gradtx.step` gathers the new parameters, `tx.update` the updates.
+    device adds up the gradients of its part, updates it and sends it to the others. The numbers and
+    the state are those of `inner`; the state only lies elsewhere. Each array is divided along its
+    longest axis that is whole and can be divided, or else along one that another axis of the mesh
+    already divides. One that cannot be divided is on every device, and `gradtx.sharding.replicated`
+    lists it. `gradtx.step` gathers the new parameters, `tx.update` the updates.
 
     On arrays of one device it does nothing. Around `accumulate` the mean of the gradients is
     divided as well; inside, updates are gathered only when a step is due.
@@ -234,9 +235,9 @@ def zero(
     Args:
         inner: the transformation whose state is divided, gradtx's or Optax's: a whole optimizer or
             a part of one.
-        params: the parameters, from which it is read how they are divided: arrays on a mesh, shapes
-            with shardings, or the shardings; or the mesh, if every device has all of them. Kept is
-            what is divided, by path: `{"blocks/kernel": (None, "model")}`.
+        params: the parameters, which say how they are divided: arrays on a mesh, shapes with
+            shardings, or the shardings; or the mesh, if every device has all of them. Only what is
+            divided is kept, by path: `{"blocks/kernel": (None, "model")}`.
         axis: the axis of the mesh to spread the state over, or several. What is divided over it
             already stays as it is.
 

@@ -36,17 +36,17 @@ def state_shardings(
     """Say where the state of an optimizer lies on the mesh of its parameters.
 
     It is found by tracing `tx.init` with types that say how each array is divided, so it holds for
-    any optimizer, and no array is made. What is shaped like a parameter is divided as that is, what
-    has fewer axes as far as it has them, and counts are on every device.
+    any optimizer, and no array is made. An array shaped like a parameter is divided like it, one
+    with fewer axes along those that it has, and counts are on every device.
 
     Args:
         tx: a transformation, gradtx's or Optax's.
         params: the parameters on their mesh: arrays, or `jax.ShapeDtypeStruct`s with shardings,
             also on a `jax.sharding.AbstractMesh`, for a machine that is not there.
         shardings: how the parameters will lie, a tree of NamedShardings like params; None means as
-            they do. With them params may be shapes, or lie anywhere.
-        zero: the axis of the mesh to spread the state over, or several: where the state of
-            `zero(tx, params, zero)` lies. None spreads nothing.
+            they do now. If shardings are given, params may be shapes, or lie anywhere.
+        zero: the axis of the mesh to spread the state over, or several: the result is where the
+            state of `zero(tx, params, zero)` lies. None spreads nothing.
 
     Returns: a tree of NamedShardings, structured like `tx.init(params)`: for `jax.jit`'s
     `in_shardings` and `out_shardings`, or to restore a checkpoint into.
@@ -86,7 +86,7 @@ def state_shapes(
         tx: a transformation, gradtx's or Optax's.
         params: the parameters on their mesh, or their shapes, as for `state_shardings`.
         shardings: how the parameters will lie, a tree of NamedShardings like params; None means as
-            they do.
+            they do now.
         zero: the axis of the mesh to spread the state over, or several; None spreads nothing.
 
     Returns: a tree of `jax.ShapeDtypeStruct`s with shardings, structured like `tx.init(params)`.
@@ -113,7 +113,7 @@ def init(
 ) -> OptState:
     """Make the state of an optimizer where it belongs: nothing is made on one device first.
 
-    It is `tx.init(params)`, compiled, with the shardings that `state_shardings` tells.
+    It is `tx.init(params)`, compiled, with the shardings that `state_shardings` gives.
 
     Args:
         tx: a transformation, gradtx's or Optax's.
@@ -145,7 +145,7 @@ def init(
     made = _made("init", tx, layout, zero)
     shapes = _shapes(layout, made)
     if jax.tree.map(jnp.shape, shapes) != jax.tree.map(jnp.shape, jax.eval_shape(made, params)):
-        # Blocks of `store`: compiled, init does not see how the params are divided.
+        # Blocks of `store`: when compiled, init does not see how the params are divided.
         return jax.device_put(made(params), _shardings(shapes))
     return jax.jit(made, out_shardings=_shardings(shapes))(params)
 
@@ -153,7 +153,7 @@ def init(
 def _made(
     where: str, tx: TransformationLike, layout: Layout, axis: str | tuple[str, ...] | None
 ) -> Callable[[Params], OptState]:
-    """The init whose state it is."""
+    """The init of tx, spread over an axis if one is given."""
     transformation = as_transformation(tx, f"{where}: tx")
     if axis is None:
         return transformation.init
@@ -172,7 +172,7 @@ def _shapes(layout: Layout, init: Callable[[Params], OptState]) -> OptState:
             state: OptState = jax.eval_shape(init, layout.shapes(typed))
         found = [x.sharding for x in jax.tree.leaves(state)]
     except Exception as error:
-        # Some operations are without a rule for types; where there are devices, XLA's choice is.
+        # Some operations have no rule for types. Where there are devices, XLA's choice is taken.
         if type(error).__name__ != "ShardingTypeError" or isinstance(layout.mesh, AbstractMesh):
             raise
         shapes = layout.shapes(layout.mesh)
@@ -193,7 +193,7 @@ def _on_mesh(mesh: AnyMesh, x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 def explicit(mesh: Any) -> AbstractMesh:
-    """The mesh as one over which the types of arrays say how they are divided."""
+    """The mesh with explicit axes, over which the types of arrays say how they are divided."""
     names, sizes = tuple(mesh.shape.keys()), tuple(mesh.shape.values())
     return AbstractMesh(sizes, names, axis_types=(AxisType.Explicit,) * len(names))
 

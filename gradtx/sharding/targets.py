@@ -1,7 +1,7 @@
-"""The devices to compile for. None has to be there: XLA's compilers take a description of one.
+"""The devices to compile for. None has to be there: a description is enough for XLA's compilers.
 
-A target is "cpu", "h100", "h100x8", the same of "h200", or a TPU: "v5e" for one chip, "v5e:4x4"
-for as many.
+A target is "cpu", "h100", "h100x8", the same with "h200", or a TPU: "v5e" for one chip, "v5e:4x4"
+for 16 of them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _GPUS = {
     "h200": _Memory(150754820096, 4800000000000, 62914560),
 }
 
-# A GpuTargetConfigProto, from the same and the limits of compute capability 9.0.
+# A GpuTargetConfigProto, from the same data sheets and the limits of compute capability 9.0.
 _HOPPER = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA %(name)s"
@@ -85,7 +85,7 @@ gpu_device_info {
 
 @dataclass(frozen=True)
 class Target:
-    """Devices of one kind. shape: of their mesh, None for a single one."""
+    """Devices of one kind. shape: of their mesh, None for a single device."""
 
     name: str
     platform: Platform
@@ -93,7 +93,7 @@ class Target:
 
     @classmethod
     def parse(cls, name: str) -> Target:
-        """From a name.
+        """The target of this name.
 
         Raises: ValueError if there is no such target.
         """
@@ -110,7 +110,7 @@ class Target:
 
     @property
     def file_name(self) -> str:
-        """Its name, as a part of a file's."""
+        """Its name, in a form that can be part of a file's."""
         return self.name.replace(":", "-")
 
     @property
@@ -119,8 +119,8 @@ class Target:
         return math.prod(self.shape or ())
 
     def devices(self) -> list[jax.Device]:
-        """Descriptions of its devices; needs the compiler for them, and `ENVIRONMENT` where it was
-        not set before JAX was imported.
+        """Descriptions of its devices; needs the compiler for them and, where there are none, the
+        variables in `ENVIRONMENT`, set before JAX is imported or by `without_device`.
 
         Raises: ImportError if the compiler is not installed.
         """
@@ -139,7 +139,7 @@ class Target:
         else:
             libtpu = _need("libtpu", "libtpu")
             os.environ.setdefault("TPU_LIBRARY_PATH", libtpu.get_library_path())
-            # A TPU is described by the board, of four chips.
+            # TPUs are described by boards, of four chips.
             name = self.name if self.shape else f"{self.name}:2x2"
             topology = topologies.get_topology_desc(name, "tpu")
         return list(topology.devices)[: self.count]

@@ -29,9 +29,9 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Collective(NamedTuple):
-    """One exchange. kind: such as "all-gather". bytes: those of its operands or of its results, the
-    more of the two, on each device: an all-gather counts what it gathers, a reduce-scatter what it
-    reduces, and padding counts for nothing.
+    """One exchange. kind: such as "all-gather". bytes: those of its operands or of its results on
+    each device, whichever are more: an all-gather counts what it gathers, a reduce-scatter what it
+    reduces, and padding does not count.
     """
 
     kind: str
@@ -39,8 +39,8 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """The collectives of an optimized program, those of a loop's body or a conditional's branches
-    once.
+    """The collectives of an optimized program, counting those in a loop's body or a conditional's
+    branches once.
 
     Args:
         hlo: its text, from `jax.jit(f).lower(x).compile().as_text()`.
@@ -48,7 +48,7 @@ def collectives(hlo: str) -> list[Collective]:
     Returns: one `Collective` for each, in the order of the text.
 
     Raises: TypeError for anything but a text; ValueError for that of a program that is not compiled
-    yet, in which there are no collectives.
+    yet, which has no collectives.
 
     Example:
         >>> mesh = jax.make_mesh((1,), ("data",))
@@ -94,7 +94,7 @@ def by_kind(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
 
 
 def _bytes(shape: str) -> int:
-    """Of a shape as HLO writes it, `(f32[2,3]{1,0}, s4[8])`."""
+    """The bytes of a shape as HLO writes it, `(f32[2,3]{1,0}, s4[8])`."""
     bits = sum(
         _bits(kind) * math.prod(int(n) for n in lengths.split(",") if n)
         for kind, lengths in _ARRAY.findall(shape)
@@ -103,6 +103,6 @@ def _bytes(shape: str) -> int:
 
 
 def _bits(kind: str) -> int:
-    """Of an element; its name says it: bf16, s4, f8e4m3fn."""
+    """The bits of an element, which the name of its type gives: bf16, s4, f8e4m3fn."""
     width = re.search(r"\d+", kind)
     return int(width[0]) if width else 8 if kind == "pred" else 0

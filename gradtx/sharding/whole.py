@@ -1,4 +1,4 @@
-"""A function of whole arrays as one of the pieces that devices hold, with its derivatives."""
+"""A function of whole arrays, called on the pieces that devices hold, with its derivatives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def call_on_pieces(
     """
     wholes = [_whole(x, division) for x, division in zip(arrays, divisions, strict=True)]
 
-    # Derivatives are taken of the function of wholes, whose parts may have rules of their own.
+    # Derivatives are taken of the function of whole arrays; its parts may have their own rules.
     @jax.custom_jvp
     def call(*arrays: jax.Array) -> list[jax.Array]:
         pieces = [Piece.of(x, own) for x, own in zip(arrays, divisions, strict=True)]
@@ -77,8 +77,9 @@ def _inexact(chosen: Iterable[Any], arrays: Iterable[Any]) -> list[Any]:
 
 
 def _typed(x: jax.Array, division: Division, apart: frozenset[str]) -> jax.Array:
-    """A result that varies, by its type, over the axes that cut it, and over no others but those in
-    `apart`: older versions of JAX do not see that what was gathered is the same everywhere."""
+    """A result whose type says that it varies over the axes that cut it, and over no others but
+    those in `apart`: older versions of JAX do not see that what was gathered is the same
+    everywhere."""
     ordered = tuple(sorted(varies_over(x) - axes_of(division) - apart))
     if not ordered:
         return varying(x, axes_of(division))

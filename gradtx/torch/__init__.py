@@ -14,7 +14,7 @@ starts later too:
     >>> waiting = conditionally_transform(torch.adam(), lambda step: step >= 100)
     >>> tx = partition({"head": waiting, ".*": torch.adam()})
 
-or, if the steps at which they start are not known beforehand, one that is told:
+or, if the steps at which they start are not known beforehand, one that waits for a flag:
 
     >>> def given(step, *, head):
     ...     return head

@@ -38,7 +38,7 @@ NotPositive = Annotated[
 
 class FactoredState(NamedTuple):
     """The running means of squares: of rows and of columns for arrays of two axes and more, of
-    elements for others. What an array does not need is empty."""
+    elements for others. Fields that an array does not need are empty."""
 
     count: Count
     row_var: Updates
@@ -53,7 +53,7 @@ def factored_steps(
     eps: tuple[NonNegative | None, NonNegative] = (None, 1e-3),
     d: AtLeastOne = 1.0,
 ) -> Rule:
-    """Divide by the root of a factored mean of squares; step by a part of the parameter's size."""
+    """Divide by a factored root mean square; step by a fraction of the parameter's size."""
 
     def init(param: Array) -> FactoredState:
         def nothing() -> Array:
@@ -117,7 +117,8 @@ def adafactor(
     *,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """Scale by factored second moments, step by a part of the size, as torch.optim.Adafactor does.
+    """Scale by factored second moments, and step by a fraction of the parameter's size, as
+    torch.optim.Adafactor does.
 
         b  = 1 - t^beta2_decay
         r <- b * r + (1 - b) * mean(g^2 of a row),      c <- the same of a column
@@ -127,15 +128,15 @@ def adafactor(
              * w
 
     Args:
-        lr: the largest part of its own root mean square by which an array moves in a step; later
-            it is 1 / sqrt(t), if that is less.
+        lr: how far an array moves in a step at most, as a fraction of its own root mean square;
+            later it is 1 / sqrt(t), if that is less.
         beta2_decay: the power, at most 0, with which the running mean forgets more slowly over
             time.
         eps: eps1, the smallest root mean square to divide by, None for the machine epsilon of the
-            parameter's dtype; and eps2, what counts as the size of a smaller parameter.
-        d: the root mean square above which a step is shortened to it.
-        weight_decay: how strongly parameters are pulled towards 0: so much of each, times lr, is
-            taken off at every step. 0 switches it off.
+            parameter's dtype; and eps2, a lower bound on the size of a parameter.
+        d: the largest root mean square of a step; longer ones are shortened to it.
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each, times lr,
+            is subtracted at every step. 0 switches it off.
 
     State: one number a row and one a column of each matrix; 4 bytes a parameter for vectors; a
         count.

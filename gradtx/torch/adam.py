@@ -196,8 +196,9 @@ def radam(
         u = -lr * r * m * sqrt(1 - b2^t) / (sqrt(nu) + eps)     where rho >= 5
         u = -lr * m                                             before that
 
-    and - lr * weight_decay * w if it is decoupled. While nu averages too few gradients it is not
-    divided by, which serves as a warmup. eps is added before the second moment's bias correction.
+    and - lr * weight_decay * w if it is decoupled. While nu averages too few gradients, it is not
+    used as a divisor, which serves as a warmup. eps is added before the second moment's bias
+    correction.
 
     Args:
         betas: b1 and b2, the decays of the running means of the gradient and of its square, which
@@ -248,8 +249,8 @@ def adamax(
         betas: b1 and b2: how much of the running mean of gradients, and of the maximum of their
             magnitudes, remains after a step.
         eps: a small number added to |g|, so that nu is not 0 where a gradient is.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
 
     State: mu and nu, 8 bytes a parameter.
 

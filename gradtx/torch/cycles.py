@@ -21,7 +21,7 @@ Number = float | Array
 
 
 class Cycle(Schedule):
-    """A schedule of the learning rate with one of the momentum beside it."""
+    """A schedule of the learning rate that comes with one of the momentum."""
 
     _for_users = (*Schedule._for_users, "momentum")
 
@@ -91,12 +91,12 @@ def cyclic_lr(
     Args:
         base_lr: the value at step 0 and at the end of each cycle.
         max_lr: the value in the middle of the first cycle.
-        step_size_up: how many steps it takes up.
-        step_size_down: how many steps it takes down; None means as many.
-        mode: how the height of the cycles changes, if no scale_fn says so.
-        gamma: what the height is multiplied by at each step with "exp_range".
-        scale_fn: a function that is the scale, in place of a mode: of the number of the cycle, 1 in
-            the first, or of the step.
+        step_size_up: how many steps the way up takes.
+        step_size_down: how many steps the way down takes; None means as many as the way up.
+        mode: how the height of the cycles changes, if there is no scale_fn.
+        gamma: the factor on the height at each step with "exp_range".
+        scale_fn: a function that gives the scale, in place of a mode: of the number of the cycle, 1
+            for the first, or of the step.
         scale_mode: whether scale_fn is a function of the number of the "cycle" or of "iterations".
         cycle_momentum: whether there is a `schedule.momentum`.
         base_momentum: the lowest momentum, in the middle of the first cycle.
@@ -159,10 +159,11 @@ def one_cycle_lr(
     Args:
         max_lr: the highest value.
         total_steps: how many steps the cycle takes.
-        epochs: with steps_per_epoch in place of total_steps, which is their product.
+        epochs: in place of total_steps, together with steps_per_epoch: their product is used.
         steps_per_epoch: how many steps an epoch has.
-        pct_start: the part of the steps during which the value rises.
-        anneal_strategy: in half cosine waves ("cos") or in straight lines ("linear").
+        pct_start: the fraction of the steps during which the value rises.
+        anneal_strategy: whether the value moves in half cosine waves ("cos") or in straight lines
+            ("linear").
         cycle_momentum: whether there is a `schedule.momentum`.
         base_momentum: the lowest momentum, where the value is max_lr.
         max_momentum: the momentum at the beginning and at the end.
@@ -205,10 +206,10 @@ def one_cycle_lr(
 
 
 def _between(t: Array, turns: list[Number], values: list[Number], strategy: str) -> Array:
-    """From value to value, and on along the same curve."""
+    """From one value to the other, and on along the same curve."""
     (begin, end), (first, last) = turns, values
     done = (t - begin) / jnp.where(jnp.asarray(end) == begin, 1, end - begin)
-    # The end is selected: where it is tiny, what XLA makes of the formula has few digits of it.
+    # The end is selected: where it is tiny, the compiled formula gets few of its digits right.
     if strategy == "linear":
         return jnp.where(t == end, first + (last - first), first + (last - first) * done)
     wave = last + (first - last) / 2 * (1 + jnp.cos(math.pi * done))

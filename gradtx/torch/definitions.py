@@ -1,4 +1,4 @@
-"""Decorators that name definitions `torch.NAME`, by which gradtx reaches them."""
+"""Decorators that name definitions `torch.NAME`, as they are reached from gradtx."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gradtx.core.transformation import GradientTransformation
 P = ParamSpec("P")
 S = TypeVar("S", bound=Schedule)
 
-# An entry of `optimizer.state_dict()["state"][number]` is a field of gradtx's state, by its name,
-# or follows from the step and the arguments that a function asks for.
+# An entry of `optimizer.state_dict()["state"][number]` is either a field of gradtx's state, given
+# by its name, or computed from the step and the arguments that a function asks for.
 Entry = str | Callable[..., float]
 
 
@@ -26,7 +26,7 @@ class OptimizerDefinition(Definition[P, GradientTransformation]):  # noqa: D101
     # One of PyTorch's optimizers.
     __doc__ = Documentation()
 
-    # Where what PyTorch keeps is in gradtx's state.
+    # Where gradtx's state holds what PyTorch keeps.
     entries: Mapping[str, Entry]
     # What PyTorch's groups hold for it besides its arguments.
     fixed: Mapping[str, bool] = MappingProxyType({})
@@ -47,8 +47,8 @@ def qualified(name: str) -> str:
 def recipe(**entries: Entry) -> Callable[[Callable[P, Any]], OptimizerDefinition[P]]:
     """Define one of PyTorch's optimizers, like `gradtx.recipe`.
 
-    entries: PyTorch's name of each part of the state, and gradtx's. Those that only some arguments
-    bring about are looked for where gradtx's state has the field.
+    entries: for PyTorch's name of each part of the state, gradtx's. Parts that exist only with some
+    arguments are looked for where gradtx's state has the field.
     """
 
     def decorate(function: Callable[P, Any]) -> OptimizerDefinition[P]:
@@ -65,7 +65,7 @@ def schedule(function: Callable[P, Any]) -> Definition[P, Schedule]:
 
 
 def schedule_of(value_class: type[S]) -> Callable[[Callable[P, Any]], Definition[P, S]]:
-    """The same, of a class that has more to it."""
+    """The same, for a subclass of `Schedule`."""
 
     def decorate(function: Callable[P, Any]) -> Definition[P, S]:
         return Definition(function, value_class, name=qualified(function.__name__))

@@ -32,7 +32,7 @@ def descent(
     maximize: bool,
     decoupled: bool = False,
 ) -> GradientTransformation:
-    """-lr times the direction, with weight decay before it (L2) or, decoupled, behind it."""
+    """-lr times the direction, with weight decay before it (L2) or, decoupled, after it."""
     if decoupled:
         parts = [*gradient(maximize), *direction, *decay(weight_decay)]
     else:

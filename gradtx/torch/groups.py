@@ -20,7 +20,8 @@ from gradtx.torch.states import NOT_PYTORCHS, check_state_dict, imported
 
 Group: TypeAlias = Mapping[str, Any]
 
-# Those that a group's arguments tell apart. AdamW's are Adam's with decoupled_weight_decay.
+# The optimizers that a group's arguments tell apart. AdamW's are Adam's with
+# decoupled_weight_decay.
 OPTIMIZERS: tuple[OptimizerDefinition[...], ...] = (
     sgd,
     adagrad,
@@ -57,17 +58,17 @@ def from_state_dict(
     """Make the optimizer that `optimizer.state_dict()` stands for, and the state to go on with.
 
     Several groups of parameters become a `partition`, with a label for each: "group 0", ... The
-    learning rates are those of the moment; for a schedule make the optimizer yourself, and its
-    state with `import_state`.
+    learning rates are the current ones; for a schedule, make the optimizer yourself, and its state
+    with `import_state`.
 
     Args:
         state_dict: what `optimizer.state_dict()` returned, with tensors or NumPy arrays.
         params: the parameters, a pytree of arrays.
         step: the number of updates made, where PyTorch does not keep it, as in `import_state`.
         names: which leaf is which of PyTorch's parameters, as in `import_state`.
-        transpose: the leaves whose axes lie in PyTorch the other way round, as in `import_state`.
-        optimizer: one of gradtx.torch's, where the arguments do not tell: PyTorch before 2.7 wrote
-            the same for Adam and AdamW.
+        transpose: the leaves whose axes are in another order in PyTorch, as in `import_state`.
+        optimizer: one of gradtx.torch's, where the arguments do not tell which: PyTorch before 2.7
+            wrote the same for Adam and AdamW.
 
     Raises: ValueError if no optimizer, or more than one, takes the arguments of a group; and what
     `import_state` raises.

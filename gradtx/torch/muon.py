@@ -48,7 +48,7 @@ def orthogonal_momentum(
     *,
     ns_dtype: DType = "bfloat16",
 ) -> Rule:
-    """Replace each matrix by a nearby orthogonal one of its momentum, longer if it is larger."""
+    """Replace each matrix by an orthogonal one near its momentum, times a factor for its shape."""
 
     def init(params: Params) -> OrthogonalMomentumState:
         _check_matrices(params, "its parameters")
@@ -91,12 +91,12 @@ def _check_matrices(tree: Params, what: str) -> None:
 
 
 def _lying(x: Array) -> Array:
-    """The matrix with no more rows than columns: the other way round its product is larger."""
+    """The matrix transposed if it has more rows than columns, since X X^T would be larger."""
     return x.T if x.shape[0] > x.shape[1] else x
 
 
 def _spec_lying(spec: PartitionSpec | None, x: Array) -> PartitionSpec | None:
-    """How a batch of this one matrix is divided then."""
+    """How a batch of this one matrix is divided once `_lying` has transposed it."""
     if spec is None:
         return None
     sides = full_spec(spec, 2)
@@ -119,8 +119,9 @@ def _orthogonal(
     """Newton-Schulz on matrices (batch, rows, columns), in their dtype. over: the axes of a mesh
     that the columns are divided among.
 
-    Matrices of norm eps and more get the norm 1. Then X <- (a I + b A + c A^2) X with A = X X^T;
-    each of the three products is summed in float32 or wider and rounded once, with what is added.
+    Matrices of norm eps or more get norm 1. Then X <- (a I + b A + c A^2) X with A = X X^T; each of
+    the three products is summed in float32 or wider and rounded once, together with the term added
+    to it.
     """
     wide = cast(x, jnp.promote_types(x.dtype, np.float32))
     size = _rounded(jnp.maximum(lengths(wide, over).value, eps), x.dtype)
@@ -176,21 +177,22 @@ def muon(
     embeddings to another optimizer with `gradtx.partition`.
 
     Args:
-        weight_decay: how strongly parameters are pulled towards 0: so much of each, times lr, is
-            taken off at every step. 0 switches it off
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each, times lr,
+            is subtracted at every step. 0 switches it off
         momentum: the decay of the running mean of gradients, which reaches back about
             1 / (1 - momentum) steps
         ns_coefficients: a, b and c of the iteration
-        eps: the smallest norm to divide by. Matrices much smaller than it are not lengthened
+        eps: the smallest norm to divide by. Matrices of a much smaller norm stay small
         ns_steps: how many iterations there are, each of three products of matrices
         adjust_lr_fn: the factor: "original", and None, is sqrt(max(1, outputs / inputs));
             "match_rms_adamw" is 0.2 * sqrt(max(outputs, inputs)), which suits AdamW's rates
-        ns_dtype: the dtype of the iteration, not among PyTorch's arguments. PyTorch's is bfloat16,
-            whose roundings differ from device to device; "float32" is the same method without them
+        ns_dtype: the dtype of the iteration, which is not among PyTorch's arguments. PyTorch's is
+            bfloat16, whose rounding errors differ from device to device; "float32" is the same
+            method without them
 
     State: mu, 4 bytes a parameter.
 
-    Raises: ValueError, with the leaf's path, for an array that is no real matrix.
+    Raises: ValueError, with the leaf's path, for an array that is not a real matrix.
 
     Example:
         >>> params = jnp.diag(jnp.array([4.0, 2.0, 1.0]))

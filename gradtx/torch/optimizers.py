@@ -50,10 +50,10 @@ def sgd(
     Args:
         momentum: the decay of the running sum of gradients: 0.9 adds up about the last ten. 0
             keeps no state.
-        dampening: how much less than in full a gradient enters the running sum, from the second
-            step on; with dampening = momentum it is a running mean.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        dampening: how much is taken off the weight of each gradient in the running sum, from the
+            second step on; with dampening = momentum the sum is a running mean.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
 
     State: v, 4 bytes a parameter; none without momentum.
 
@@ -99,9 +99,10 @@ def adagrad(
     is rarely used keeps taking long steps.
 
     Args:
-        lr_decay: how fast the learning rate decreases, besides what s does. 0 leaves it out.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        lr_decay: how fast the learning rate decreases, in addition to the effect of s. 0 leaves it
+            out.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
 
     State: s, 4 bytes a parameter, and a count with lr_decay.
 
@@ -143,13 +144,13 @@ def rmsprop(
         v  <- momentum * v + g / (sqrt(nu - mu^2) + eps)
         u   = -lr * v
 
-    eps is outside of the root, and the learning rate outside of the momentum. There is no bias
+    eps is outside the root, and the learning rate outside the momentum. There is no bias
     correction: the first steps are long.
 
     Args:
         alpha: the decay of the running means, which reach back about 1 / (1 - alpha) steps.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
         momentum: the decay of the running sum of divided gradients: 0.9 adds up about the last
             ten. 0 keeps no state for it.
         centered: divide by the running standard deviation in place of the root mean square.
@@ -198,8 +199,8 @@ def adadelta(
         rho: the decay of both running means, which reach back about 1 / (1 - rho) steps.
         eps: a number added to both means under the root. It sets the length of the first steps:
             larger ones start faster.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
 
     State: e_g and e_x, 8 bytes a parameter.
 
@@ -232,12 +233,12 @@ def rprop(
         f     = etas[1] where turn > 0,    etas[0] where turn < 0,    1 where turn = 0
         u     = -size * sign(g), and 0 where turn < 0, after which the previous g counts as 0
 
-    A step size per element grows while its gradient keeps its sign and shrinks once it flips. For
-    gradients of all examples: the noise of batches flips signs.
+    A step size per element grows while its gradient keeps its sign and shrinks once it flips. It is
+    for gradients of all examples: the noise of batches flips signs.
 
     Args:
-        lr: the initial step size; of a schedule only the start matters.
-        etas: what a step size is multiplied by where the sign has flipped, at most 1, and where it
+        lr: the initial step size; of a schedule only the first value matters.
+        etas: the factors on a step size where the sign has flipped, at most 1, and where it
             persists, at least 1.
         step_sizes: the smallest and the largest step size.
 
@@ -262,7 +263,7 @@ def rprop(
 
 
 def _weight_of_mean(step: float, t0: float) -> float:
-    """mu, with which the next point enters the mean."""
+    """mu, the weight with which the next point enters the mean."""
     return 1 / max(1.0, step - t0)
 
 
@@ -286,14 +287,14 @@ def asgd(
     The mean ax does not influence the steps. Evaluate with it: `gradtx.tree.get(state, "ax")`.
 
     Args:
-        lr: the first learning rate. That of a schedule takes effect one step later, as in PyTorch.
-        lambd: how fast the learning rate decreases; it is also the strength of an L2
-            regularisation of its own.
+        lr: the first learning rate. A schedule takes effect one step later, as in PyTorch.
+        lambd: how fast the learning rate decreases; it is also the strength of a separate L2
+            regularisation.
         alpha: the power of that decrease; 0 keeps the learning rate constant.
         t0: the step after which averaging begins; until then ax is the latest point. The default
             of a million steps is PyTorch's, and rarely reached.
-        weight_decay: the strength of L2 regularisation: so much of each parameter is added to its
-            gradient. 0 leaves it out.
+        weight_decay: the strength of L2 regularisation: this fraction of each parameter is added to
+            its gradient. 0 leaves it out.
 
     State: ax, 4 bytes a parameter, the learning rate and a count.
 

@@ -1,4 +1,4 @@
-"""Which of PyTorch's parameters each leaf is, and how its axes lie there.
+"""Which of PyTorch's parameters each leaf is, and how its axes are ordered there.
 
 `optimizer.state_dict()` numbers the parameters in the order in which the optimizer was given them;
 if it was given names too, they are in the groups under `param_names`.
@@ -16,8 +16,8 @@ from gradtx.core.leaves import Leaves, at, paths
 from gradtx.core.mask import Mask, MaskLike
 from gradtx.core.state import Params
 
-# A leaf's path, `dense/kernel`, and PyTorch's name or number of it, in either direction; or a tree
-# like the params of those.
+# Leaves' paths, `dense/kernel`, and PyTorch's names or numbers for them, in either direction; or a
+# tree of those like the params.
 Names: TypeAlias = Mapping[Any, Any]
 # What `optimizer.state_dict()` returns.
 StateDict: TypeAlias = Mapping[str, Any]
@@ -25,8 +25,8 @@ StateDict: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One leaf: its path and shape, its number in PyTorch, and whether its axes lie there the other
-    way round, outputs first."""
+    """One leaf: its path and shape, its number in PyTorch, and whether its axes are in another
+    order there, outputs first."""
 
     path: str
     shape: tuple[int, ...]
@@ -37,8 +37,8 @@ class Parameter:
         return f"parameter {self.number} ({at(self.path)})"
 
     def here(self, x: np.ndarray) -> np.ndarray:
-        """An array with PyTorch's axes, (outputs, inputs, *window), with those of the leaf,
-        (*window, inputs, outputs)."""
+        """An array with PyTorch's axes, (outputs, inputs, *window), rearranged to those of the
+        leaf, (*window, inputs, outputs)."""
         return x.transpose(*range(2, x.ndim), 1, 0) if self._turns(x) else x
 
     def there(self, x: np.ndarray) -> np.ndarray:
@@ -136,7 +136,7 @@ def _by_name(
 
 
 def _pairs(names: Names) -> list[tuple[str, Any]]:
-    """Paths and names in the order in which they are given; of a tree, in that of its leaves."""
+    """Paths and names in the order in which they are given; for a tree, in that of its leaves."""
     if all(isinstance(x, str | int | np.integer) for x in names.values()):
         return [(key, x) for key, x in names.items()]
     return list(zip(paths(names), Leaves.of(names).values, strict=True))

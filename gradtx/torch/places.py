@@ -18,7 +18,7 @@ from gradtx.torch.parameters import Parameter
 
 # What is done to the state of one of PyTorch's optimizers, given the parameters that it moves.
 Visit: TypeAlias = Callable[[GradientTransformation, OptState, list[Parameter]], OptState]
-# What is done to a state beside them, which holds counts at most.
+# What is done to any other state, which holds counts at most.
 Beside: TypeAlias = Callable[[OptState], OptState]
 
 
@@ -31,7 +31,8 @@ def visited(
     beside: Beside,
     where: str,
 ) -> OptState:
-    """The state of tx with those of PyTorch's optimizers in it visited."""
+    """The state of tx, with `visit` applied to the states of PyTorch's optimizers in it, and
+    `beside` to the others."""
 
     def within(part: GradientTransformation, own: OptState, mine: list[Parameter]) -> OptState:
         return visited(part, own, mine, params, visit, beside, where)
@@ -83,7 +84,7 @@ def moved_by(
 
 def map_fields(function: Callable[[str, Any, CountMark | None], Any], state: OptState) -> OptState:
     """The state of one optimizer with each field replaced by function(name, field, mark), where
-    the mark is that of a count."""
+    mark is None unless the field is a count."""
     if not is_named_tuple(state):
         return tuple(map_fields(function, own) for own in state)
     fields = zip(state._fields, state, count_marks(type(state)), strict=True)
@@ -96,7 +97,7 @@ def map_fields(function: Callable[[str, Any, CountMark | None], Any], state: Opt
 
 
 def fields_of(state: OptState) -> dict[str, Any]:
-    """The fields of an optimizer's state that are no counts, by name."""
+    """The fields of an optimizer's state that are not counts, by name."""
     found: dict[str, Any] = {}
 
     def note(name: str, x: Any, mark: CountMark | None) -> None:
@@ -108,14 +109,14 @@ def fields_of(state: OptState) -> dict[str, Any]:
 
 
 def with_counts(state: OptState, step: int) -> OptState:
-    """The state after this number of updates, as far as its counts say."""
+    """The state with its counts set to this number of updates."""
     return map_fields(
         lambda name, x, mark: x if mark is None else np.int32(step + mark.first), state
     )
 
 
 def count_in(state: OptState) -> int | None:
-    """The number of updates that a state's counts say, None if it has none."""
+    """The number of updates according to a state's counts, None if it has none."""
     counts: list[int] = []
 
     def note(name: str, x: Any, mark: CountMark | None) -> None:

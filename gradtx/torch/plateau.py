@@ -22,7 +22,7 @@ from gradtx.transforms.plateau import as_loss
 
 class ReduceLROnPlateauState(NamedTuple):
     """Scalars, by PyTorch's names: the learning rate of the next step; the best metric so far; how
-    many in a row were no better; and how many more are not counted."""
+    many in a row were no better; and how many more the cooldown leaves uncounted."""
 
     lr: Array
     best: Array
@@ -50,18 +50,19 @@ def reduce_lr_on_plateau(
         u     = g * rate / lr
 
     Put it last in a chain and pass the metric to update at every step: `tx.update(grads, state,
-    params, value=loss)`. As where `scheduler.step(loss)` follows `optimizer.step()`, a rate that is
-    reduced takes effect at the next step. It is exact for optimizers whose steps are proportional
-    to their rate: all but `rprop`, `asgd` and `adafactor`.
+    params, value=loss)`. As in PyTorch, where `scheduler.step(loss)` follows `optimizer.step()`, a
+    reduced rate takes effect at the next step. It is exact for optimizers whose steps are
+    proportional to their rate: all but `rprop`, `asgd` and `adafactor`.
 
     Args:
-        lr: the rate of the optimizer before it, at which the rate starts; min_lr and eps are
-            compared with it. With the default they are parts of the first rate.
+        lr: the learning rate of the optimizer before this link, at which the rate starts; min_lr
+            and eps are in the same units. With the default they are fractions of the first rate.
         mode: whether the metric should fall ("min") or rise ("max").
-        factor: what the rate is multiplied by each time.
+        factor: the factor on the rate at each reduction.
         patience: how many values in a row may be no better.
         threshold: by how much a value must be better than the best one.
-        threshold_mode: whether that is a part of the best value ("rel") or a difference ("abs").
+        threshold_mode: whether that is a fraction of the best value ("rel") or a difference
+            ("abs").
         cooldown: how many values after a reduction are not counted.
         min_lr: the lowest rate.
         eps: a reduction by no more than this is left out.

@@ -1,7 +1,7 @@
 """PyTorch's learning rate schedulers as functions of the step.
 
 PyTorch's schedulers take the first learning rate from the optimizer; here it comes first, `lr`. t
-is the number of earlier steps, of which each is followed by `scheduler.step()`.
+is the number of earlier steps, each of which is followed by `scheduler.step()`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def step_lr(
     Args:
         lr: the value at step 0.
         step_size: how many steps the value stays.
-        gamma: what it is multiplied by then; below 1 to decrease.
+        gamma: the factor on it after that; below 1 to decrease.
 
     Example:
         >>> schedule = gradtx.torch.step_lr(1.0, step_size=10, gamma=0.5)
@@ -56,9 +56,9 @@ def multi_step_lr(
 
     Args:
         lr: the value at step 0.
-        milestones: the steps from which on it is multiplied once more, in any order; one that
-            stands twice counts twice.
-        gamma: what it is multiplied by.
+        milestones: the steps at which the value is multiplied once more, in any order; one that is
+            given twice counts twice.
+        gamma: the factor at each milestone.
 
     Example:
         >>> schedule = gradtx.torch.multi_step_lr(1.0, milestones=[10, 15], gamma=0.5)
@@ -85,9 +85,10 @@ def constant_lr(
 
     Args:
         lr: the value from step total_iters on.
-        factor: what it is multiplied by until then. With 0, PyTorch cannot come back to lr and
-            fails; here it does.
-        total_iters: for how many steps. With 0 the factor stays for good, as it does in PyTorch.
+        factor: the factor on it until then. With 0, PyTorch cannot come back to lr and fails; here
+            the value does.
+        total_iters: for how many steps the factor holds. With 0 the factor stays for good, as it
+            does in PyTorch.
 
     Example:
         >>> schedule = gradtx.torch.constant_lr(1.0, factor=0.5, total_iters=4)
@@ -142,7 +143,7 @@ def exponential_lr(lr: NonNegative, gamma: NonNegative) -> Callable[[Array], Arr
 
     Args:
         lr: the value at step 0.
-        gamma: what it is multiplied by at each step; below 1 to decrease.
+        gamma: the factor on it at each step; below 1 to decrease.
 
     Example:
         >>> schedule = gradtx.torch.exponential_lr(1.0, gamma=0.5)
@@ -165,7 +166,8 @@ def polynomial_lr(
 
     Args:
         lr: the value at step 0.
-        total_iters: how many steps it takes to 0. With 0 the value stays at lr, as in PyTorch.
+        total_iters: how many steps it takes to reach 0. With 0 the value stays at lr, as in
+            PyTorch.
         power: 1 is a straight line; larger falls faster at first. With 0 the value stays at lr.
 
     Example:
@@ -184,7 +186,7 @@ def polynomial_lr(
 
 
 def _is_zero(number: float | Array) -> Array:
-    """Where total_iters is 0 the end is never met: PyTorch looks for it after the first step."""
+    """With total_iters = 0 the end is never reached: PyTorch checks for it after the first step."""
     return jnp.asarray(number) == 0
 
 
@@ -202,7 +204,7 @@ def cosine_annealing_lr(
 
     Args:
         lr: the value at step 0.
-        T_max: how many steps it takes until eta_min.
+        T_max: how many steps it takes to reach eta_min.
         eta_min: the smallest value.
 
     Example:
@@ -233,7 +235,7 @@ def cosine_annealing_warm_restarts(
     Args:
         lr: the value at step 0, and after each restart.
         T_0: how many steps it takes until the first restart.
-        T_mult: what the time between restarts is multiplied by at each; 1 keeps it.
+        T_mult: the factor on the time between restarts at each of them; 1 keeps it.
         eta_min: the value that is approached before a restart.
 
     Example:
@@ -258,7 +260,7 @@ def sequential_lr(
 
     Args:
         schedulers: the schedules in their order, each with a learning rate of its own.
-        milestones: the steps at which the next one begins, at its own step 0; one less than there
+        milestones: the steps at which the next one begins, at its own step 0; one fewer than there
             are schedules.
 
     Raises: ValueError where the numbers of schedules and milestones do not match.

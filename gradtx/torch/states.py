@@ -1,7 +1,7 @@
 """The state of PyTorch's optimizers, imported and exported.
 
-Each optimizer says what PyTorch calls the fields of its state, in its `@recipe(...)`. These fields
-are filled from `optimizer.state_dict()["state"]` here, or read.
+Each optimizer declares PyTorch's names for the fields of its state in its `@recipe(...)`. Here
+these fields are filled from `optimizer.state_dict()["state"]`, or written to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gradtx.torch.parameters import Names, Parameter, StateDict, numbered, param
 from gradtx.torch.places import count_in, fields_of, map_fields, moved_by, visited, with_counts
 from gradtx.torch.tensors import TensorLike, as_numpy, as_tensor
 
-# What PyTorch keeps of one parameter.
+# What PyTorch keeps for one parameter.
 Entries: TypeAlias = Mapping[str, TensorLike]
 # Arguments that optimizers here have besides PyTorch's.
 NOT_PYTORCHS = frozenset({"ns_dtype"})
@@ -44,8 +44,8 @@ def import_state(
 ) -> OptState:
     """Make the state with which `tx` goes on where an optimizer of PyTorch stopped.
 
-    It has the structure, shapes and dtypes of `tx.init(params)`, whose values it has too if PyTorch
-    has kept nothing yet, and shares no memory with the tensors.
+    It has the structure, shapes and dtypes of `tx.init(params)`, and its values if PyTorch has kept
+    nothing yet. It shares no memory with the tensors.
 
     Args:
         tx: one of gradtx.torch's optimizers, alone, in a chain with links that keep nothing but
@@ -55,14 +55,14 @@ def import_state(
         step: the number of updates made, where PyTorch does not keep it (SGD, Muon); a schedule
             goes on from there.
         names: which leaf is which of PyTorch's parameters: a dict of the leaves' paths,
-            `dense/kernel`, and PyTorch's names or numbers, in either direction. PyTorch knows
-            names if the optimizer was made of `model.named_parameters()`; otherwise the dict must
-            have its order. None means that `jax.tree.leaves(params)` has it.
+            `dense/kernel`, and PyTorch's names or numbers, in either direction. PyTorch knows names
+            if the optimizer was made from `model.named_parameters()`; otherwise the dict must be in
+            PyTorch's order. None means that `jax.tree.leaves(params)` is.
         transpose: the leaves whose axes are (inputs, outputs), or (*window, inputs, outputs), where
             PyTorch's are (outputs, inputs, *window): a path pattern such as "kernel", or any mask.
 
-    Raises: ValueError for an entry that is missing, that tx has no place for, or of another shape,
-    with the parameter and its path; TypeError for a tx whose state PyTorch has no counterpart of.
+    Raises: ValueError, with the parameter and its path, for an entry that is missing, has another
+    shape, or has no place in tx; TypeError for a tx whose state has no counterpart in PyTorch.
 
     Example:
         >>> tx = gradtx.torch.sgd(0.1, momentum=0.9)
@@ -92,7 +92,7 @@ def imported(
     transpose: MaskLike | None,
     where: str,
 ) -> OptState:
-    """`import_state` for the function that errors are to name."""
+    """`import_state`. where: the function that errors name."""
     check_state_dict(state_dict, where)
     tx = as_transformation(tx, where)
     first = tx.init(params)
@@ -131,8 +131,8 @@ def export_state(
 ) -> dict[str, Any]:
     """Make what `optimizer.load_state_dict` takes, to go on in PyTorch: `import_state` backwards.
 
-    There is a group for each of tx's optimizers, with its arguments, schedules at this step. The
-    values are tensors, or NumPy arrays where PyTorch is not installed.
+    There is a group for each of tx's optimizers, with its arguments, and schedules evaluated at
+    this step. The values are tensors, or NumPy arrays where PyTorch is not installed.
 
     Args:
         tx: one of gradtx.torch's optimizers, alone or as in `import_state`.
@@ -141,9 +141,9 @@ def export_state(
         step: the number of updates made, where the state has no count because nothing depends on
             it; None means 0.
         names: which leaf is which of PyTorch's parameters, as in `import_state`.
-        transpose: the leaves whose axes lie in PyTorch the other way round, as in `import_state`.
+        transpose: the leaves whose axes are in another order in PyTorch, as in `import_state`.
 
-    Raises: TypeError for a tx whose state PyTorch has no counterpart of.
+    Raises: TypeError for a tx whose state has no counterpart in PyTorch.
 
     Example:
         >>> tx = gradtx.torch.rmsprop(alpha=0.5)
@@ -199,7 +199,7 @@ def check_state_dict(state_dict: StateDict, where: str) -> None:
 
 
 class _Filling:
-    """The state of one optimizer, as it becomes with what PyTorch kept of its parameters."""
+    """Fills the state of one optimizer with what PyTorch kept for its parameters."""
 
     def __init__(
         self,
@@ -266,7 +266,7 @@ class _Filling:
         return x
 
     def _count(self, state: OptState) -> int:
-        """The number of updates that PyTorch, or the user, says were made."""
+        """The number of updates made, according to PyTorch or the user."""
         if count_in(state) is None:
             return 0
         if "step" in definition_of(self.optimizer).entries:
@@ -278,7 +278,7 @@ class _Filling:
             raise _unknown_step(self.where)
         return (
             1 if self.step is None else self.step
-        )  # it says no more than that it is not the first
+        )  # it only says that the first is over
 
     def _common(self, entry: str, values: list[np.ndarray]) -> np.ndarray:
         """The one value that an entry has for all parameters."""
@@ -302,7 +302,7 @@ class _Filling:
 
 
 def _present(own: Entries | None) -> Entries:
-    """What there is: PyTorch writes None for some that it does not need."""
+    """The entries that there are: PyTorch writes None for some that it does not need."""
     return {name: x for name, x in (own or {}).items() if x is not None}
 
 
@@ -346,7 +346,7 @@ def _entries(
     members: list[Parameter],
     known: Mapping[str, Any],
 ) -> dict[int, dict[str, TensorLike]]:
-    """What PyTorch would have kept of each parameter, by its number."""
+    """What PyTorch would have kept for each parameter, by its number."""
     fields = {name: jax.tree.leaves(x) for name, x in fields_of(state).items()}
     made: dict[int, dict[str, TensorLike]] = {member.number: {} for member in members}
     for entry, field in definition_of(optimizer).entries.items():
@@ -367,12 +367,12 @@ def _entries(
 
 
 def _call(function: Callable[..., float], known: Mapping[str, Any]) -> float:
-    """The function of those of its arguments that it names."""
+    """Call the function with those arguments that it names."""
     return function(**{name: known[name] for name in inspect.signature(function).parameters})
 
 
 def _plain(argument: Any) -> Any:
-    """An argument in Python's numbers."""
+    """An argument as plain Python numbers."""
 
     def number(x: Any) -> Any:
         return x if isinstance(x, bool | int | str) else float(x)

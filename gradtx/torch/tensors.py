@@ -6,15 +6,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# A tensor of PyTorch, of which nothing is known here, a NumPy array or a number.
+# A PyTorch tensor, whose class is not known here, a NumPy array or a number.
 TensorLike: TypeAlias = Any
 
 
 def as_numpy(x: TensorLike) -> np.ndarray:
-    """A copy of a tensor, on whatever device, of an array or of a number."""
+    """A copy of a tensor on any device, of an array or of a number."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
-        # NumPy has no bfloat16 of PyTorch's; float32 holds all of its numbers.
+        # PyTorch cannot convert bfloat16 to NumPy; float32 holds all of its numbers.
         x = (x.float() if "float" in str(x.dtype) and x.itemsize < 4 else x).numpy()
     return np.array(x, copy=True)
 

@@ -95,8 +95,8 @@ def _whole(real: Any, imaginary: Any) -> Any:
 
 
 def averaged_steps(decay: float | Array, count: Array) -> tuple[Array, Array]:
-    """rho and rho_inf by the paper's formula: in float64, of which it loses half the digits, as
-    PyTorch does; in float32 it would leave none."""
+    """rho and rho_inf by the paper's formula in float64, which loses half the digits, as in
+    PyTorch; in float32 it would leave none, so `gradtx.scale_by_radam`'s is used."""
     if number_dtype(decay) != np.float64:
         return radam.averaged_steps(decay, count)
     power = jnp.power(decay, cast(count, np.float64))
@@ -111,7 +111,7 @@ def scale_by_radam(
 ) -> Rule:
     """Adam, but plain momentum while the second moment averages too few gradients.
 
-    `gradtx.scale_by_radam` with rounding errors as PyTorch has them.
+    `gradtx.scale_by_radam` with PyTorch's rounding errors.
     """
     return radam.rectified_adam(b1, b2, eps, 0.0, threshold, False, "raw", averaged_steps)
 

@@ -1,4 +1,4 @@
-"""The maths: the rules of single arrays and of whole trees, one family per file."""
+"""The maths: rules for single arrays and for whole trees, one family per file."""
 
 from gradtx.core.exports import export_names as _export_names
 from gradtx.transforms.adadelta import *

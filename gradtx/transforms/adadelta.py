@@ -36,7 +36,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Rule:
 
     Args:
         rho: the decay of both running means, which reach back about 1 / (1 - rho) steps. Larger
-            averages over more gradients and reacts more slowly.
+            values average over more gradients and react more slowly.
         eps: a number added to both means under the root. It sets the length of the first steps,
             about sqrt(eps / (1 - rho)), since e_x starts from 0: raise it where training starts too
             slowly.

@@ -16,7 +16,7 @@ from gradtx.core.step import Step
 
 __all__ = ["ScaleByAdamState", "ScaleByAmsgradState", "scale_by_adam", "scale_by_amsgrad"]
 
-# Which second moments AMSGrad takes the maximum of.
+# The second moments that AMSGrad takes the maximum of.
 MaxOf = Literal["corrected", "raw"]
 
 
@@ -138,8 +138,8 @@ def scale_by_amsgrad(
         bias_correction_mu: divide mu by 1 - b1^t. The paper does not.
         bias_correction_nu: divide nu by 1 - b2^t. The paper does not. Without it max_of makes no
             difference.
-        max_of: the maximum of the "corrected" second moments, Optax's order, or of the "raw" ones,
-            PyTorch's. "corrected" keeps the large estimates of the first steps.
+        max_of: take the maximum of the "corrected" second moments, as Optax does, or of the "raw"
+            ones, as PyTorch does. "corrected" keeps the large estimates of the first steps.
         nu_dtype: the dtype in which nu and nu_max are stored; None keeps float32 or wider.
 
     State: mu, nu and nu_max, 12 bytes a parameter.

@@ -32,7 +32,7 @@ WORDS = ("rows", "columns", "whole", "elements")
 
 class AdamMiniState(NamedTuple):
     """The running means of the gradient (mu), shaped like the parameter, and of the mean square of
-    each block (nu), real, with axes of length 1 where it is over all of an axis."""
+    each block (nu), real, with length 1 along every axis that is averaged over."""
 
     count: Count
     mu: Updates
@@ -54,17 +54,17 @@ def scale_by_adam_mini(
         u   = m / (sqrt(n) + eps)
 
     Args:
-        blocks: a mapping from path patterns to what shares a second moment: each of the "rows" (the
-            indices of the first axis) or of the "columns" (of the last axis); each of a number of
-            groups of neighbouring rows, 8, or columns, ("columns", 8); the "whole" array; or
-            nothing, "elements", as in Adam. The first pattern that is found in a leaf's path
-            decides. Leaves without one, or all if it is None, are taken by rows if they are
-            matrices and whole otherwise
+        blocks: a mapping from path patterns to the blocks that share a second moment: "rows" (one
+            block per index of the first axis) or "columns" (of the last axis); a number of groups
+            of neighbouring rows, such as 8, or of columns, such as ("columns", 8); the "whole"
+            array; or single "elements", as in Adam. The first pattern found in a leaf's path
+            decides. Leaves that match none, or all leaves if blocks is None, are divided into rows
+            if they are matrices and kept whole otherwise
 
     State: mu, 4 bytes a parameter, and nu, 4 bytes a block; a group of leaves for each kind of
     block.
 
-    Raises: ValueError for another kind of block, for a pattern that gets no leaf and, with the
+    Raises: ValueError for any other kind of block, for a pattern that matches no leaf and, with the
     leaf's path, for a number that does not divide its axis.
 
     Example:
@@ -101,7 +101,7 @@ def scale_by_adam_mini(
 
 @per_leaf
 def adam_by_blocks(b1: Decay, b2: Decay, eps: NonNegative, *, block: Block) -> Rule:
-    """The same for one kind of block.
+    """Adam-mini with a single kind of block.
 
     mu <- b1 * mu + (1 - b1) * g
     nu <- b2 * nu + (1 - b2) * mean(g^2, over a block)
@@ -155,7 +155,7 @@ def _default(x: Array | None) -> Block:
 
 
 def _checked(pattern: str, block: Any) -> Block:
-    """A kind of block as it is kept, or an error."""
+    """The kind of block, checked, with a list turned into a tuple."""
     if not isinstance(pattern, str):
         raise TypeError(f"adam_mini: the keys of blocks are path patterns, got {show(pattern)}")
     check_pattern("adam_mini", pattern)

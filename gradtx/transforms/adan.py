@@ -36,7 +36,7 @@ def scale_by_adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ) -> Rule:
-    """Scale by Adam's rule with a further running mean, of the differences of successive gradients.
+    """Scale by Adam's rule plus a running mean of the differences between successive gradients.
 
         d  = g - (the previous gradient)            (0 on the first step)
         m <- b1 * m + (1 - b1) * g
@@ -44,8 +44,8 @@ def scale_by_adan(
         n <- b3 * n + (1 - b3) * (g + b2 * d)^2
         u  = (m / (1 - b1^t) + b2 * v / (1 - b2^t)) / (sqrt(n / (1 - b3^t) + eps_root) + eps)
 
-    The differences tell where gradients are heading: this is Nesterov momentum that does not need
-    the gradient at another point. Where gradients do not change, u is that of Adam.
+    The differences show where gradients are heading: this is Nesterov momentum that does not need
+    the gradient at another point. Where gradients do not change, u equals Adam's.
 
     Args:
         b1: the decay of the running mean of gradients; 1 - beta_1 of the paper.

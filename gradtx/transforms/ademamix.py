@@ -67,8 +67,8 @@ def scale_by_ademamix(
         nu <- b2 * nu + (1 - b2) * g^2
         u   = (m1 / (1 - b1^t) + alpha * m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    The fast mean follows the current gradients, the slow one keeps those of thousands of steps. m2
-    is not divided by 1 - b3^t, so its part grows as it fills: u reaches 1 + alpha times Adam's.
+    The fast mean follows the current gradients, and the slow one remembers thousands of steps. m2
+    is not divided by 1 - b3^t, so its share grows as it fills: u grows to 1 + alpha times Adam's.
 
     Args:
         b3: the decay of the slow mean, which reaches back about 1 / (1 - b3) steps; it should be
@@ -130,8 +130,8 @@ def scale_by_simplified_ademamix(
     by that factor.
 
     Args:
-        b1: what the sum of gradients is multiplied by at each step: it holds about the last 1 / (1
-            - b1) of them. Larger makes u longer and slower to turn.
+        b1: the factor on the sum of gradients at each step: it holds about the last 1 / (1 - b1) of
+            them. Larger makes u longer and slower to turn.
         b2: the decay of the running mean of squared gradients, which reaches back about 1 / (1 -
             b2) steps.
         alpha: the additional weight of the current gradient. 0 is momentum as usual; larger, up to

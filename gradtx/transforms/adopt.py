@@ -27,7 +27,7 @@ def fourth_root(step: ArrayLike) -> Array:
         >>> gradtx.fourth_root(16)
         Array(2., dtype=float32)
 
-    See also: `scale_by_adopt`, whose clip_value_fn it is.
+    See also: `scale_by_adopt`, whose default clip_value_fn it is.
     """
     return jnp.sqrt(jnp.sqrt(cast(jnp.asarray(step), scalar_dtype())))
 
@@ -52,9 +52,9 @@ def scale_by_adopt(
         u   = mu                                    u = b1 * mu + (1 - b1) * z with nesterov
 
     A gradient is not divided by itself, which is why this converges for any b2. The first step
-    moves nothing: nu becomes g^2 and mu stays 0. If later on an element's nu is still 0, because
-    all of its gradients so far were zero or absent, it is divided by max(|g|, eps) instead, and its
-    nu becomes g^2.
+    moves nothing: nu becomes g^2 and mu stays 0. If an element's nu is still 0 later on, because
+    all of its gradients so far were zero or absent, its gradient is divided by max(|g|, eps)
+    instead, and its nu becomes g^2.
 
     Args:
         b1: the decay of the running mean of z: it reaches back about 1 / (1 - b1) steps. Larger is
@@ -65,8 +65,8 @@ def scale_by_adopt(
             elements with little signal.
         use_clipping: bound z by c in magnitude, against spikes while nu has seen few gradients.
             Complex parameters require False.
-        clip_value_fn: the bound c, a function of the number of updates so far or a number; by
-            default their fourth root. Smaller clips more.
+        clip_value_fn: the bound c, a number or a function of the number of updates so far, whose
+            fourth root is the default. Smaller clips more.
 
     State: mu and nu, 8 bytes a parameter.
 

@@ -46,7 +46,7 @@ def scale_by_asgd(
     full step: no learning rate follows.
 
     Args:
-        learning_rate: the length of the first step: what the gradient is multiplied by.
+        learning_rate: the length of the first step, as a multiple of the gradient.
         lambd: the strength of the L2 regularisation, and of the decrease of the learning rate.
             Larger pulls parameters harder towards 0 and shortens the steps sooner; 0 switches both
             off.

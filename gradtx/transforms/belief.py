@@ -88,8 +88,8 @@ def scale_by_belief(
         grad: Array, state: ScaleByBeliefState, step: Step
     ) -> tuple[Array, ScaleByBeliefState]:
         mu = running_mean(state.mu, grad, b1)
-        # Ends in a sum of two arrays: XLA would recompute a trailing `+ eps_root` in the loop of
-        # the step, from a copy of the old nu.
+        # Written to end in a sum of two arrays: XLA would recompute a trailing `+ eps_root` in the
+        # loop of the step, from a copy of the old nu.
         nu = times(b2, state.nu) + (times(1 - b2, abs_sq(grad - mu)) + eps_root)
         m = step.debias(mu, b1)
         if nesterov:
@@ -113,9 +113,9 @@ def scale_by_acprop(
         mu <- b1 * mu + (1 - b1) * g
 
     in this order: the distance is measured from the mean of the earlier gradients, as in the
-    authors' implementation. While an element's nu is, to within one percent, what eps_root alone
-    accumulates to, because all of its gradients so far were zero or absent, its first nonzero
-    gradient would produce a step of millions: it is divided by |g| where that is larger, so that
+    authors' implementation. If all gradients of an element so far were zero or absent, its nu is,
+    to within one percent, what eps_root alone accumulates to, and its first nonzero gradient would
+    produce a step in the millions. There the gradient is divided by |g| if that is larger, so that
     |u| <= 1.
 
     Args:
@@ -151,7 +151,7 @@ def scale_by_acprop(
     def update(
         grad: Array, state: ScaleByBeliefState, step: Step, precomputed: Array
     ) -> tuple[Array, ScaleByBeliefState]:
-        # Not mu == 0: the loop of XLA:CPU that reads nu would have to read mu as well.
+        # The test reads nu, not mu == 0: XLA:CPU's loop over nu would have to read mu as well.
         distance, nothing = state.nu / precomputed, 1.01 * eps_root / (1 - b2)
         root = sqrt(distance)
         root = jnp.where(distance <= nothing, jnp.maximum(root, magnitude(grad)), root)

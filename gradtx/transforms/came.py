@@ -25,11 +25,11 @@ __all__ = ["CameState", "scale_by_came"]
 
 
 class CameState(NamedTuple):
-    """The running mean of the steps (mu), and factored ones of squares.
+    """The running mean of the steps (mu), and factored running means of squares.
 
-    Of an array of two or more axes, v_row and residual_row have the parameter's shape without the
-    last axis, v_col and residual_col without the last but one; of any other array v is shaped like
-    the parameter. Fields that an array does not use are zeros of shape (1,).
+    For an array of two or more axes, v_row and residual_row have the parameter's shape without the
+    last axis, v_col and residual_col without the last but one; for any other array, v is shaped
+    like the parameter. Fields that an array does not use are zeros of shape (1,).
     """
 
     mu: Updates
@@ -68,8 +68,8 @@ def scale_by_came(
             hardly vary
         clip_threshold: the largest root mean square of a divided gradient
 
-    State: mu, 4 bytes a parameter; of matrices R and C of V and U, 8 bytes a row and a column; of
-    vectors V, 4 bytes a parameter more.
+    State: mu, 4 bytes a parameter; for matrices, the R and C of V and U, 8 bytes a row and a
+    column; for vectors, V, 4 more bytes a parameter.
 
     Example:
         >>> params = {"embedding": jnp.ones((4096, 512)), "scale": jnp.ones(512)}

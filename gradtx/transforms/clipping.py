@@ -82,7 +82,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> Rule:
         >>> print(updates["w"], updates["b"])
         [1.5 0. ] [2.]
 
-    See also: `clip_by_norm`, of each array; `clip`, `adaptive_grad_clip`, `gradtx.global_norm`.
+    See also: `clip_by_norm`, for each array; `clip`, `adaptive_grad_clip`, `gradtx.global_norm`.
 
     References: Pascanu et al., 2013, https://arxiv.org/abs/1211.5063
     """
@@ -99,9 +99,9 @@ def clip_by_norm(max_norm: NonNegative) -> Callable[..., Array]:
 
         u = g * min(1, max_norm / ||g||)            with the norm of the array alone
 
-    A layer with a large gradient is held back by itself, where `clip_by_global_norm` shortens the
-    step of all. Each norm is accumulated in float32 or wider; zero updates stay zero and have a
-    finite derivative. A NaN spoils its own array only.
+    A layer with a large gradient is held back on its own, whereas `clip_by_global_norm` shortens
+    every layer's step. Each norm is accumulated in float32 or wider; zero updates stay zero and
+    have a finite derivative. A NaN spoils its own array only.
 
     Args:
         max_norm: the largest norm of an array. Smaller clips more. Larger arrays have larger norms:
@@ -157,15 +157,14 @@ def adaptive_grad_clip(
 
         u = g * min(1, clipping * max(||p_i||, eps) / ||g_i||)      for the unit i of each element
 
-    A unit is what one output of a layer is computed with, such as a column of a matrix: how far a
-    step goes matters in proportion to the unit's size. It needs the parameters.
+    A unit is the set of weights behind one output of a layer, such as a column of a matrix: how far
+    a step goes matters in proportion to the unit's size. update needs the parameters.
 
     Args:
         clipping: the largest update, as a fraction of the parameters. Smaller clips more; 0.01 to
             0.1 are usual, smaller ones for larger batches.
-        eps: the least norm that the parameters of a unit count with, so that those that are zero
-            can move.
-        axis: the axes that make up a unit, see `unitwise_norm`. None takes those usual for a
+        eps: a lower bound on the norm of a unit's parameters, so that units that are zero can move.
+        axis: the axes that make up a unit, see `unitwise_norm`. None takes the usual ones for a
             layer's arrays.
 
     State: none.
@@ -299,8 +298,8 @@ def per_example_global_norm_clip(
     that were clipped.
 
     Args:
-        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as
-            `jax.vmap(jax.grad(loss), (None, 0))` makes.
+        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as the
+            result of `jax.vmap(jax.grad(loss), (None, 0))`.
         l2_norm_clip: the largest norm of an example's gradient. Smaller clips more.
 
     Raises: ValueError if the arrays differ in their number of examples.
@@ -346,8 +345,8 @@ def per_example_layer_norm_clip(
     Returns the sums and the number of clipped examples per array: two trees like grads.
 
     Args:
-        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as
-            `jax.vmap(jax.grad(loss), (None, 0))` makes.
+        grads: the gradients of the examples, a tree of arrays of shape (examples, ...), such as the
+            result of `jax.vmap(jax.grad(loss), (None, 0))`.
         global_l2_norm_clip: the largest norm of an example's gradient over all arrays. Smaller
             clips more.
         uniform: allow every array the same norm, rather than larger arrays a larger one.

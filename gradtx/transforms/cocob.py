@@ -35,15 +35,16 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Positive = 1e-8) -> Rule:
         R <- max(R - g (x - x0), 0)
         u  = x0 + theta / (L max(G + L, alpha L)) (L + R) - x
 
-    x0 are the params given to init. How far x is from x0 is a bet out of what the coordinate has
-    won so far: there is no learning rate to tune. The update is the full step: no learning rate
-    follows. For a complex g, |g| is its magnitude and g (x - x0) the real part of conj(g) (x - x0).
+    x0 are the params given to init. The distance of x from x0 is a bet, paid out of what the
+    coordinate has won so far: there is no learning rate to tune. The update is the full step: no
+    learning rate follows. For a complex g, |g| is its magnitude and g (x - x0) the real part of
+    conj(g) (x - x0).
 
     Args:
-        alpha: what bets are divided by at first: the first step is 1 / alpha, whatever the
-            gradient. Raise it where training is unstable in the beginning; lower it where steps are
-            too small.
-        eps: what the largest |g| starts from, which avoids a division by 0 while gradients are 0.
+        alpha: the divisor of the first bets: the first step is 1 / alpha, whatever the gradient.
+            Raise it where training is unstable in the beginning; lower it where steps are too
+            small.
+        eps: the initial largest |g|, which avoids a division by 0 while gradients are 0.
 
     State: x0, theta, L, G and R, 20 bytes a parameter.
 

@@ -24,8 +24,8 @@ __all__ = ["DAdaptAdamWState", "ProdigyState", "dadapt_adamw", "prodigy"]
 
 class DAdaptAdamWState(NamedTuple):
     """exp_avg, exp_avg_sq: Adam's moments, the first one of gradients times their rates; grad_sum:
-    the running mean s of the same. The scalars: the estimate d of the learning rate, and the
-    numerator n that it is estimated from."""
+    the running mean s of the same products. The scalars: the estimate d of the learning rate, and
+    the numerator n that it is estimated from."""
 
     exp_avg: LikeParams
     exp_avg_sq: LikeParams
@@ -57,7 +57,7 @@ def dadapt_adamw(
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
 ) -> Rule:
-    """Take steps of AdamW at a learning rate that it estimates, by D-Adaptation.
+    """Take AdamW steps at a learning rate estimated by D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
         n  <- sqrt(b2) n + (1 - sqrt(b2)) rate <g, s / (sqrt(nu) + eps)>
@@ -69,14 +69,14 @@ def dadapt_adamw(
     falls. The update is the full step: no learning rate follows.
 
     Args:
-        learning_rate: what the estimate is multiplied by. Leave it at 1, or give a schedule that
-            warms up to 1 and decays; lower it where training is unstable.
-        betas: the decays (b1, b2) of the running means of gradients and of their squares. sqrt(b2)
-            is that of n and s, from which d is estimated.
-        estim_lr0: what the estimate d starts from. It has to be below the right learning rate; how
-            far below hardly matters, but raise it if d does not grow.
-        weight_decay: how strongly parameters are pulled towards 0: so much of each, times the rate,
-            is taken off at every step, apart from the gradient.
+        learning_rate: a factor on the estimate. Leave it at 1, or give a schedule that warms up to
+            1 and decays; lower it where training is unstable.
+        betas: the decays (b1, b2) of the running means of gradients and of their squares. n and s,
+            from which d is estimated, decay by sqrt(b2).
+        estim_lr0: the initial value of the estimate d. It has to be below the right learning rate;
+            how far below hardly matters, but raise it if d does not grow.
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each, times the
+            rate, is subtracted at every step, independently of the gradient.
 
     State: mu, nu and s, 12 bytes a parameter, and the scalars d and n.
 
@@ -138,7 +138,7 @@ def prodigy(
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
 ) -> Rule:
-    """Take steps of AdamW at a learning rate that it estimates, faster than D-Adaptation.
+    """Take AdamW steps at a learning rate that is estimated faster than by D-Adaptation.
 
         rate = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)
         mu <- b1 mu + (1 - b1) d g                    nu <- b2 nu + (1 - b2) (d g)^2
@@ -150,19 +150,19 @@ def prodigy(
     init. The update is the full step: no learning rate follows.
 
     Args:
-        learning_rate: what the estimate is multiplied by. Leave it at 1, or give a schedule that
-            warms up to 1 and decays; estim_lr_coef is the better way to scale the steps.
+        learning_rate: a factor on the estimate. Leave it at 1, or give a schedule that warms up to
+            1 and decays; estim_lr_coef is the better way to scale the steps.
         betas: the decays (b1, b2) of the running means of gradients and of their squares.
-        beta3: the decay b3 of n and s, from which d is estimated; None is sqrt(b2). Larger averages
-            over more steps and lets d grow more slowly.
+        beta3: the decay b3 of n and s, from which d is estimated; None is sqrt(b2). A larger one
+            averages over more steps and lets d grow more slowly.
         eps: a small number added to the denominator, in units of d, which bounds the step where
             gradients are tiny.
-        estim_lr0: what the estimate d starts from. It has to be below the right learning rate; how
-            far below hardly matters, but raise it if d does not grow.
-        estim_lr_coef: what the estimate is multiplied by before it counts. Smaller (0.5) takes
-            shorter steps, larger (2) longer ones.
-        weight_decay: how strongly parameters are pulled towards 0: so much of each, times the rate,
-            is taken off at every step, apart from the gradient.
+        estim_lr0: the initial value of the estimate d. It has to be below the right learning rate;
+            how far below hardly matters, but raise it if d does not grow.
+        estim_lr_coef: a factor on each new estimate before the maximum is taken. Smaller (0.5)
+            takes shorter steps, larger (2) longer ones.
+        weight_decay: how strongly parameters are pulled towards 0: this fraction of each, times the
+            rate, is subtracted at every step, independently of the gradient.
         safeguard_warmup: let s grow by (d / d0) d g, without the learning rate, so that a warmup
             does not inflate d.
 
@@ -232,5 +232,5 @@ def _over_root(eps: float | Array) -> Callable[[Array, Array], Array]:
 
 
 def _larger(d: Array, numerator: Array, denominator: Array) -> Array:
-    """max(d, numerator / denominator), and d while there is no gradient to estimate from."""
+    """max(d, numerator / denominator), or d while there is no gradient to estimate from."""
     return jnp.maximum(d, quotient(numerator, denominator))

@@ -61,8 +61,8 @@ def add_decayed_weights(
             the params to one, or a path pattern such as "kernel" or ~matching("bias|scale"); None
             means all.
         cautious: let an element decay only where the update, too, brings it nearer to 0: decay then
-            never works against the gradient. It is for decoupled decay, behind the moments, where
-            the learning rate turns the sign later.
+            never works against the gradient. It is meant for decoupled decay, after the moments,
+            where the learning rate flips the sign later.
 
     State: none.
 
@@ -90,7 +90,7 @@ def decoupled_decay(
     independent: bool,
     cautious: bool = False,
 ) -> tuple[GradientTransformation, GradientTransformation]:
-    """The last links of an optimizer: the learning rate, and a decay apart from the gradients.
+    """The last links of an optimizer: the learning rate and decoupled weight decay.
 
     u = -learning_rate * (g + weight_decay * param)
     u = -learning_rate * g - weight_decay * param               independent

@@ -28,8 +28,8 @@ __all__ = [
 
 
 class DoGState(NamedTuple):
-    """The initial params; and scalars: whether no step was taken yet, the largest distance r from
-    the initial params, and the sum G of the squared gradient norms."""
+    """The initial params; and scalars: whether no step has been taken yet, the largest distance r
+    from the initial params, and the sum G of the squared gradient norms."""
 
     is_init_step: Array
     init_params: PastParams
@@ -127,8 +127,8 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: NonNegativ
     x0 are the params given to init. If sqrt(v) + eps = 0, u is 0.
 
     Args:
-        init_estim_sq_dist: what D starts from; None is eps.
-        eps: a small number added to the denominator, and what D starts from by default.
+        init_estim_sq_dist: the initial value of D; None means eps.
+        eps: a small number added to the denominator, and the default initial value of D.
 
     State: x0, 4 bytes a parameter, and scalars.
 
@@ -177,7 +177,7 @@ def scale_by_distance_over_gradients(
             precision.
         eps: a small number added to G, which avoids a division by 0 while gradients are 0.
         param_dtype: the dtype in which x0 is stored. A narrower one makes r less exact.
-        global_scale: what all updates are multiplied by. Lower it where training is unstable.
+        global_scale: a factor on all updates. Lower it where training is unstable.
 
     State: x0, 4 bytes a parameter, and two scalars a leaf.
 

@@ -23,9 +23,9 @@ __all__ = ["FactoredState", "scale_by_factored_rms"]
 class FactoredState(NamedTuple):
     """The running means of the squares.
 
-    Of a factored array v_row has the parameter's shape without the longest axis, v_col without the
-    second longest; of any other array v is shaped like the parameter. Fields that an array does not
-    use are zeros of shape (1,).
+    For a factored array, v_row has the parameter's shape without the longest axis, v_col without
+    the second longest; for any other array, v is shaped like the parameter. Fields that an array
+    does not use are zeros of shape (1,).
     """
 
     count: Count
@@ -49,23 +49,24 @@ def scale_by_factored_rms(
         C <- d * C + (1 - d) * mean(g^2 + epsilon, over the second longest axis)
         u  = g / sqrt(R * C / mean(R)),             d = 1 - t^-decay_rate
 
-    This is Adafactor's second moment: of a matrix of m rows and n columns it keeps m + n numbers
+    This is Adafactor's second moment: for a matrix of m rows and n columns it keeps m + n numbers
     rather than m n. Arrays without two axes of at least min_dim_size_to_factor, and all arrays if
     factored=False, store the mean V of every element, and u = g / sqrt(V).
 
     Args:
         factored: store row and column means where that is possible; False stores every element.
-        decay_rate: how d grows with the step t. 1 averages over all gradients so far alike, smaller
+        decay_rate: how d grows with the step t. 1 weighs all gradients so far equally, smaller
             forgets old ones sooner, and 0 remembers none.
-        step_offset: what is subtracted from t; the difference is at least 1. Give the step at which
-            a resumed run begins anew, such as fine-tuning, so that d starts from 0 again.
+        step_offset: a number subtracted from t; the difference is at least 1. Give the step at
+            which a resumed run enters a new phase, such as fine-tuning, so that d starts from 0
+            again.
         min_dim_size_to_factor: the least length of the second longest axis of an array that is
-            factored. Larger keeps more arrays exact, at more memory.
+            factored. Larger keeps more arrays exact, at the cost of memory.
         epsilon: a small number added to the squares, which keeps u finite where gradients are 0.
         decay_rate_fn: a function that replaces d: it is called with t - 1 - step_offset and
             decay_rate.
 
-    State: R and C, 4 (m + n) / (m n) bytes a parameter: 0.008 of a matrix of 1024 x 1024; 4 of
+    State: R and C, 4 (m + n) / (m n) bytes a parameter: 0.008 for a matrix of 1024 x 1024; 4 for
     arrays that are not factored.
 
     Example:
@@ -126,7 +127,7 @@ def _factored_axes(shape: tuple[int, ...], factored: bool, least: int) -> tuple[
 def over_root(x: Array, row: Array, column: Array, axes: tuple[int, int]) -> Array:
     """x / sqrt(row * column / mean(row)): division by the root of a factored second moment.
 
-    axes: the one over which row is the mean, and the one over which column is.
+    axes: the axis that row is the mean over, and the axis that column is.
     """
     first, second = axes
     # Take roots first: near 1e-30 the quotients and their derivatives would underflow float32; and
@@ -140,10 +141,10 @@ def over_root(x: Array, row: Array, column: Array, axes: tuple[int, int]) -> Arr
 
 
 def root(x: Array) -> Array:
-    """sqrt(x), and 1 where x is 0: no gradient has come yet, so there is nothing to scale."""
+    """sqrt(x), or 1 where x is 0: no gradient has come yet, so there is nothing to scale."""
     return sqrt(jnp.where(x > 0, x, 1))
 
 
 def unused(param: Array) -> Array:
-    """What a field holds of an array that does not use it."""
+    """What a field holds for an array that does not use it."""
     return jnp.zeros((1,), real_dtype(param.dtype))

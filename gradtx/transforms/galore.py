@@ -59,10 +59,9 @@ def scale_by_galore(
     Args:
         rank: how many singular directions are kept. Larger is closer to base_optimizer itself and
             takes more memory.
-        update_proj_gap: after how many steps P is computed anew, from the gradient of that step.
+        update_proj_gap: how many steps pass before P is recomputed, from the gradient of that step.
             Smaller follows the gradients more closely and spends more time on decompositions.
-        scale: what the updates of projected matrices are multiplied by, relative to those of other
-            arrays.
+        scale: a factor on the updates of projected matrices, but not on those of other arrays.
         base_optimizer: the transformation that is run on the projections, gradtx's or Optax's; None
             is `scale_by_adam()`. It must not need the parameters.
         weight_dimension_numbers: which axes are rows and which columns: `GaLoreDimensionNumbers`
@@ -71,7 +70,8 @@ def scale_by_galore(
             arrays of two axes as matrices.
 
     State: that of base_optimizer on the projections, and P. With Adam a matrix of m x n, m >= n,
-    keeps rank (m + 2 n) numbers: 1.5 bytes a parameter of 1024 x 1024. Arrays not projected keep 8.
+    keeps rank (m + 2 n) numbers: 1.5 bytes a parameter for 1024 x 1024. Arrays that are not
+    projected keep 8.
 
     Raises: ValueError unless rank and update_proj_gap are whole numbers >= 1 and, with the leaf's
     path, for dimension numbers that omit an axis.
@@ -145,8 +145,8 @@ def _tall(matrix: Array, layout: Layout) -> Array:
 def _projector(due: Array, x: Array, layout: Layout, old: Array, rank: int) -> Array:
     """The left singular vectors of the largest singular values if due, else the old ones.
 
-    They are due too where there are none yet: a leaf may get its first gradient between two steps
-    on which they are made anew.
+    They are also due where there are none yet: a leaf may get its first gradient between two steps
+    on which they are recomputed.
     """
     due = due | ~jnp.any(old[:, 0] != 0)  # singular vectors have length 1
 

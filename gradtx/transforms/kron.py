@@ -55,23 +55,23 @@ __all__ = ["ScaleByKronState", "scale_by_kron"]
 Method = Literal["kron", "procrustes"]
 MemorySaveMode = Literal["one_diag", "all_diag"]
 
-# The default, made once: values of it are equal anyway.
+# The default, made once: all such values are equal anyway.
 PROBABILITY = precond_update_prob_schedule()
-# The update's largest root mean square, which is 1 once it is white. The authors of "kron" allow
-# 1.1. Li's own code allows 2, and 10 for single elements; the authors of "procrustes" set no limit,
-# and 10 leaves their steps alone, but for those that a gradient of 1e18 would ruin a run with.
+# A limit on the update's root mean square, which is 1 for a white update. The authors of "kron"
+# allow 1.1. Li's own code allows 2, and 10 for single elements. The authors of "procrustes" set no
+# limit: 10 leaves their steps alone, except where a gradient of 1e18 would ruin a run.
 _LARGEST_RMS: dict[Method, float] = {"kron": 1.1, "procrustes": 10.0}
-# How often the factors of an array are given equal sizes: on so many of a hundred updates.
+# The probability that a fit first rescales the factors of each array to equal sizes.
 _BALANCED = 0.01
-# Products of a matrix in the estimate of its largest singular value.
+# How many products with a vector estimate the largest singular value of a matrix.
 _FEW, _MORE = 2, 5
 
 
 class ScaleByKronState(NamedTuple):
     """The running mean of the gradient (mu); for each axis of each leaf a factor of its
-    preconditioner, a matrix or, if it is diagonal, a vector (preconditioners); how curved the
-    fit of each factor has been, a scalar (bounds, None with method="kron"); and the number of
-    updates since the preconditioners were last due (update_counter)."""
+    preconditioner, a matrix or, if it is diagonal, a vector (preconditioners); a running bound on
+    the curvature of each factor's fit, a scalar (bounds, None with method="kron"); and the number
+    of updates since the preconditioners were last due (update_counter)."""
 
     count: Count
     mu: LikeParams
@@ -104,7 +104,7 @@ class _Form(NamedTuple):
         )
 
     def identities(self, x: Array, scale: Scalar) -> Matrices:
-        """Factors whose product is that multiple of the identity."""
+        """Factors whose product is `scale` times the identity."""
 
         def identity(shape: tuple[int, ...]) -> Array:
             if x.ndim == len(shape) == 1:
@@ -135,15 +135,15 @@ def scale_by_kron(
     momentum_into_precond_update: bool = True,
     seed: Seed = 0,
 ) -> Rule:
-    """Whiten the momentum by a factor for each axis, each fitted to the gradients.
+    """Whiten the momentum with one factor for each axis, fitted to the gradients.
 
         mu <- b1 * mu + (1 - b1) * g,         m = mu / (1 - b1^t)
         Q_a <- one step of a fit that makes Q_1 m Q_2^H white                    when it is due
         u  = Q_1^H Q_1 m Q_2^H Q_2                                          (for a matrix)
         u <- u * min(1, 1.1 / rms(u))                       10 in place of 1.1 for "procrustes"
 
-    The fit for method="kron", with V normal noise, Q triangular, C = A A^H of the whitened gradient
-    A unfolded along an axis, and D the same of Q_1^-H V Q_2^-1:
+    The fit for method="kron", with V normal noise, Q triangular, C = A A^H for the whitened
+    gradient A unfolded along an axis, and D the same for Q_1^-H V Q_2^-1:
 
         Q <- Q - precond_lr * triu(C - D) Q / |C + D|
 
@@ -157,9 +157,9 @@ def scale_by_kron(
 
     Args:
         method: how the factors are fitted: "kron" in the group of triangular matrices, which needs
-            random numbers and solves of triangular systems; "procrustes" by products alone
+            random numbers and triangular solves; "procrustes" by matrix products alone
         preconditioner_update_probability: the share of updates in which the factors are fitted, a
-            number or a schedule. They are due whenever as many updates have passed as its inverse.
+            number or a schedule. A fit is due whenever 1 / probability updates have passed.
         precond_lr: the learning rate of the fits
         precond_init_scale: the first preconditioner is this multiple of the identity
         max_size_triangular: longer axes have diagonal factors
@@ -167,7 +167,7 @@ def scale_by_kron(
         memory_save_mode: "one_diag" gives the longest axis of every array a diagonal factor,
             "all_diag" all axes
         momentum_into_precond_update: fit to the momentum; False fits to the gradient
-        seed: the beginning of the random numbers, with the path of the leaf and the count
+        seed: the seed of the random numbers, combined with the path of the leaf and the count
 
     State: mu, 4 bytes a parameter, and for each axis of length n a matrix of n x n or a vector: for
     a square matrix 12 bytes a parameter in all.
@@ -247,13 +247,13 @@ def scale_by_kron(
 
 
 def _is_due(counter: Array, probability: Scalar) -> Array:
-    """Whether as many updates have passed as the inverse of the probability."""
+    """Whether 1 / probability updates have passed."""
     time = cast(counter, scalar_dtype())
     return time >= number_beside(time, 1 / probability)
 
 
 def _with_axes(x: Array) -> Array:
-    """x, a scalar as a vector of one element."""
+    """x, with a scalar as a vector of one element."""
     return x.reshape(x.shape or (1,))
 
 
@@ -276,7 +276,7 @@ def _fits(grads: Gradients, state: ScaleByKronState, form: _Form, has_bounds: bo
 
 
 def _random(seed: Any, step: Step, words: Sequence[Any]) -> tuple[list[Array], Array]:
-    """A key for each leaf, of its words and the count, and whether factors are balanced now."""
+    """A key for each leaf, from its words and the count, and whether factors are balanced now."""
     key = jax.random.fold_in(jax.random.key(seed), step.count)
     keys = [jax.random.fold_in(jax.random.fold_in(key, first), second) for first, second in words]
     return keys, jax.random.uniform(key) < _BALANCED
@@ -297,7 +297,7 @@ def _whitened(x: Array, factors: Matrices) -> Array:
 
 
 def _balanced(factors: Matrices) -> Matrices:
-    """The factors, whose product alone matters, with equal largest elements."""
+    """The factors rescaled to equal largest elements: only their product matters."""
     if len(factors) < 2:
         return factors
     sizes = [jnp.max(jnp.abs(q)) for q in factors if q is not None]
@@ -316,8 +316,8 @@ def _squares(x: Array, axis: int, diagonal: bool) -> Array:
 
 
 def _fitted_to_noise(old: _Fit, g: Array, key: Array, balances: Array, rate: Scalar) -> _Fit:
-    """One step of the fit of triangular factors, beside normal noise. balances: whether they are
-    given equal sizes first."""
+    """One step of the fit of triangular factors, against normal noise. balances: whether they are
+    rescaled to equal sizes first."""
     factors = _select(balances, _balanced(old.factors), old.factors)
     noise = jax.random.normal(key, g.shape, g.dtype)
     damping = np.finfo(np.float32).eps ** 0.5 * jnp.mean(jnp.abs(g))
@@ -339,8 +339,8 @@ def _fitted_to_noise(old: _Fit, g: Array, key: Array, balances: Array, rate: Sca
 def _solved(q: Array | None, x: Array, axis: int) -> Array:
     """y with Q^H y = x along an axis, for an upper triangular or diagonal Q.
 
-    Solvers take their matrices by columns, as arrays are that lie by rows and are seen transposed:
-    so nothing is copied into another order if the axis is the first or the last.
+    Solvers take column-major matrices, and the transpose of a row-major array is one: nothing is
+    copied into another order if the axis is the first or the last.
     """
     assert q is not None
     if q.ndim == 1:
@@ -379,7 +379,7 @@ def _fitted_by_products(old: _Fit, m: Array, rate: Scalar) -> _Fit:
 
 
 def _turned(q: Array) -> Array:
-    """q rotated towards a Hermitian matrix, by the first terms of the exponential of a skew one."""
+    """q rotated towards a Hermitian matrix, by the first terms of a skew one's exponential."""
     skew = q.mT.conj() - q
     size = spectral_norm(skew, _MORE)
     skew = over_size(skew, size)

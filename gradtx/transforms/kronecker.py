@@ -1,7 +1,7 @@
-"""Kronecker factors: for each axis of an array a matrix, and what is made of these matrices.
+"""Kronecker factors: a matrix for each axis of an array, and operations on these matrices.
 
-The Gram matrix of an axis is that of the array unfolded along it. Decompositions are made in one
-call for all matrices of one size in the tree, products always in full precision.
+The Gram matrix of an axis is that of the array unfolded along it. All matrices of one size in the
+tree are decomposed in one call, and products are always in full precision.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from gradtx.core.state import LikeParams, Updates
 # An array for each axis; None for an axis that has no matrix.
 Matrices = tuple[Array | None, ...]
 
-# The default of accelerators, bfloat16 or TF32, is too coarse for what is decomposed.
+# The default on accelerators, bfloat16 or TF32, is too coarse for matrices to decompose.
 PRECISION = lax.Precision.HIGHEST
 
 
 class Gradients(NamedTuple):
-    """The arrays of a tree of gradients, beside which the fields of a state are lists.
+    """The arrays of a tree of gradients; the fields of a state become lists in the same order.
 
     where: the transformation, for errors.
     """
@@ -63,9 +63,9 @@ class Gradients(NamedTuple):
         return [path_words(path, purpose) for path, _ in paths]
 
     def fitting(self, field: Any, name: str, shapes: Iterable[Any]) -> list[Any]:
-        """The same for a field whose arrays have these shapes, or which has none where it is None.
+        """What `beside` returns, checked to have these shapes, or to be None where they are.
 
-        Raises: ValueError, with the leaf's path, for a state that other arguments have made.
+        Raises: ValueError, with the leaf's path, for a state made with other arguments.
         """
         leaves, held = Leaves.of(self.tree(self.arrays)), self.beside(field)
         there = (path for path, x in zip(leaves.paths, leaves.values, strict=True) if x is not None)
@@ -79,11 +79,11 @@ class Gradients(NamedTuple):
         return held
 
     def tree(self, values: Iterable[Any]) -> Any:
-        """The tree of what was made for each array."""
+        """The tree with one of these values for each array."""
         return jax.tree.unflatten(self.structure, values)
 
     def shaped(self, arrays: Iterable[Array]) -> Updates:
-        """The same, of arrays with as many elements, in the shapes of the gradients."""
+        """The tree of these arrays, reshaped to the shapes of the gradients."""
         return self.tree(x.reshape(g.shape) for x, g in zip(arrays, self.arrays, strict=True))
 
 
@@ -95,7 +95,7 @@ class Axes(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...], longest: int, *, merge: bool, vectors: bool) -> Axes:
-        """Axes of at most `longest` elements have a matrix, in arrays of one axis only for
+        """Axes of at most `longest` elements have a matrix; in arrays of one axis, only with
         `vectors`. merge: join neighbouring axes, from the first on, while they stay that short."""
         shape = merged(shape, longest) if merge else shape
         enough = len(shape) > 1 or vectors
@@ -122,7 +122,7 @@ class Axes(NamedTuple):
 
 
 def factor_dtype_for(x: Array, given: DTypeLike | None) -> DTypeLike:
-    """The dtype of matrices for the axes of an array, if that of real ones is given."""
+    """The dtype of an array's matrices; given: that of real ones, or None for the array's own."""
     if given is None:
         return x.dtype
     return complex_dtype(given) if jnp.iscomplexobj(x) else given
@@ -142,9 +142,9 @@ def merged(shape: Sequence[int], longest: int, *, backwards: bool = False) -> tu
 
 
 class Blocks(NamedTuple):
-    """How an array of a shape is cut into blocks: along each axis pieces of one length, of which
-    there are some, and perhaps a shorter one. Blocks of equal shape are a group, an array with an
-    axis of blocks before those of a block."""
+    """How an array of a shape is cut into blocks: each axis into pieces of one length, and perhaps
+    a shorter one at the end. Blocks of equal shape form a group, an array whose first axis counts
+    its blocks."""
 
     shape: tuple[int, ...]
     # For each axis: (length, number) of equal pieces that lie one after another.
@@ -223,14 +223,14 @@ class Blocks(NamedTuple):
 
 
 def finite_or(other: Array, x: Array) -> Array:
-    """x, or `other` where a matrix of x, its last two axes, is not finite: squares of huge
+    """x, with `other` for every matrix (the last two axes) that is not finite: squares of huge
     gradients overflow, and a decomposition would spread that over the array for good."""
     return jnp.where(jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True), x, other)
 
 
 def gram(x: Array, axis: int, batch: int = 0) -> Array:
-    """The products of the slices of x along an axis, (n, n). batch: how many axes come before those
-    of the array, and before the result's."""
+    """The products of the slices of x along an axis, (n, n). batch: how many batch axes come first,
+    in x and in the result."""
     flat = jnp.moveaxis(x, batch + axis, batch).reshape(*x.shape[:batch], x.shape[batch + axis], -1)
     return product(flat, flat.mT.conj())
 
@@ -244,8 +244,8 @@ def multiplied(x: Array, matrices: Matrices) -> Array:
     """x multiplied along each axis by the adjoint of its matrix: M^H x. With the columns of an
     orthogonal matrix, these are the coordinates of x in the basis of its columns.
 
-    A vector stands for a diagonal matrix. Axes before the last two of the matrices are those of a
-    batch, which x has too.
+    A vector stands for a diagonal matrix. Any axes of the matrices before the last two are batch
+    axes, which x has too.
     """
     for axis, m in enumerate(matrices):
         if m is None:
@@ -261,13 +261,13 @@ def multiplied(x: Array, matrices: Matrices) -> Array:
 
 
 def adjoints(matrices: Matrices) -> Matrices:
-    """Each matrix transposed and conjugated: multiplying by these undoes an orthogonal one."""
+    """Each matrix transposed and conjugated: multiplying by these undoes orthogonal ones."""
     return tuple(None if m is None else m.conj() if m.ndim == 1 else m.mT.conj() for m in matrices)
 
 
 def spectral_norm(x: Array, products: int) -> Array:
-    """An estimate from below of the largest singular value of a normal matrix, by so many products
-    with a vector: the power iteration from its longest row. 0 of a matrix of zeros."""
+    """A lower estimate of the largest singular value of a normal matrix, by that many products with
+    a vector: power iteration from its longest row. 0 for a matrix of zeros."""
     largest = jnp.max(jnp.abs(x))
     x = over_size(x, largest)
     vector = x[jnp.argmax(jnp.sum(abs_sq(x), axis=1))].conj()
@@ -278,7 +278,7 @@ def spectral_norm(x: Array, products: int) -> Array:
 
 
 def permuted(x: Array, orders: Matrices) -> Array:
-    """x with its slices along each axis in the order given for it, None for an axis as it is."""
+    """x with its slices along each axis in the given order; None leaves an axis as it is."""
     # The first axis last, in whole rows: XLA:CPU moves columns by transposing twice.
     for axis, order in reversed(list(enumerate(orders))):
         if order is not None:
@@ -289,8 +289,8 @@ def permuted(x: Array, orders: Matrices) -> Array:
 def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
     """The eigenvectors of each Gram matrix as columns, by descending eigenvalue.
 
-    Of a matrix of known rank only so many are determined. The others are a basis of the rest that
-    is determined too: the part of the first axes that is orthogonal to them.
+    A matrix of known rank determines only that many. The others are a well-defined basis of the
+    rest: the parts of the first coordinate axes that are orthogonal to the known ones.
     """
     found = [x[0] for x in _batched(_descending_eigenvectors, [x[None] for x in grams])]
     short = [i for i, (x, rank) in enumerate(zip(found, ranks, strict=True)) if rank < len(x)]
@@ -299,8 +299,8 @@ def eigenvectors(grams: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
         known = found[i][:, : ranks[i]]
         outside = jnp.eye(len(known), dtype=known.dtype) - product(known, known.mT.conj())
         whole.append(jnp.concatenate([known, outside[:, : len(known) - ranks[i]]], axis=1))
-    # Beside the known ones, so that the rest is orthogonal to them even where these axes have less
-    # than enough outside of them, as a matrix of still lower rank may leave them.
+    # Together with the known ones, so that the rest is orthogonal to them even where too little of
+    # these axes lies outside their span, as may happen with a matrix of still lower rank.
     for i, x in zip(short, orthogonal(whole), strict=True):
         found[i] = jnp.concatenate([found[i][:, : ranks[i]], x[:, ranks[i] :]], axis=1)
     return found
@@ -311,10 +311,10 @@ def inverse_roots(
 ) -> list[Array]:
     """(A + eps I)^-p of each batch of Hermitian matrices, (batch, n, n), with its exponent p.
 
-    Where an eigenvalue of A is negative, all are raised until the smallest is 0. What is then less
-    than the rounding errors of the largest, in A and here, is raised to these: along a direction
-    that A leaves out the root would else be what rounding made it, and lengthen the rounding errors
-    of gradients.
+    Where an eigenvalue of A is negative, all are raised until the smallest is 0. Those that are
+    then smaller than the rounding errors of the largest, in A and here, are raised to that size:
+    along a direction that A leaves out, the root would otherwise be arbitrary, and amplify the
+    rounding errors of gradients.
     """
 
     def decompose(x: Array) -> Array:
@@ -324,7 +324,7 @@ def inverse_roots(
     roots = []
     for x, p in zip(_batched(decompose, matrices), exponents, strict=True):
         vectors, values = x[:, :, :-1], x[:, None, :, -1].real
-        # First up to 0, then by eps: beside a negative value, which is rounding, eps would be lost.
+        # First raised to 0, then by eps: added to a negative value (rounding), eps would be lost.
         values = plus(eps, values - jnp.minimum(values[..., :1], 0))
         values = jnp.maximum(values, 2 * float(np.finfo(values.dtype).eps) * values[..., -1:])
         roots.append(product(vectors * (values**-p).astype(x.dtype), vectors.mT.conj()))
@@ -332,7 +332,7 @@ def inverse_roots(
 
 
 def orthogonal(matrices: Sequence[Array]) -> list[Array]:
-    """The first factor of the QR decomposition of each."""
+    """The orthogonal factor of the QR decomposition of each."""
     return [x[0] for x in _batched(_orthogonal, [x[None] for x in matrices])]
 
 
@@ -345,9 +345,9 @@ def _descending_eigenvectors(x: Array) -> Array:
 
 
 def _batched(function: Callable[[Array], Array], matrices: Sequence[Array]) -> list[Array]:
-    """function(x) for each x, (batch, n, n), in as few calls as `in_batches` makes; on TPU in one
-    for each size, since there every call is a program of its own, and that of a large matrix takes
-    minutes to compile."""
+    """function(x) for each x, (batch, n, n), in as few calls as `in_batches` makes; on TPU, if any
+    size has more than `LARGEST` elements, in one call for each size, since there every call is a
+    program of its own, which takes minutes to compile for a large matrix."""
 
     def in_few_calls(*matrices: Array) -> list[Array]:
         return [

@@ -25,14 +25,14 @@ def scale_by_laprop(
         mu <- b1 * mu + (1 - b1) * g / (sqrt(n) + eps),     n = nu / (1 - b2^t)
         u   = mu / (1 - b1^t)
 
-    With amsgrad the largest nu so far takes the place of nu in n. Each gradient is weighed by the
-    noise of its own time: what an outlier adds to mu is bounded when it comes, and stays so. In
-    Adam, whose running mean is of gradients as they are, it outlives its share of the denominator
+    With amsgrad the largest nu so far takes the place of nu in n. Each gradient is divided by the
+    noise level of its own time, so that what an outlier adds to mu is bounded from the start. In
+    Adam, which averages gradients as they are, an outlier outlives its share of the denominator
     unless b1 is well below b2.
 
     Args:
         b1: the decay of the running mean of divided gradients, which reaches back about 1 / (1 -
-            b1) steps. Any b1 goes with any b2
+            b1) steps. Any b1 works with any b2
         amsgrad: divide by the root of the largest second moment so far, so that gradients which a
             large one has shortened stay short; 4 more bytes a parameter
 

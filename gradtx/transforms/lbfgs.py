@@ -51,8 +51,8 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
     from a line search. It is meant for smooth objectives without noise.
 
     Args:
-        memory_size: how many differences m are kept. More give a better estimate, up to some tens,
-            and take more memory and time.
+        memory_size: how many differences m are kept. More give a better estimate, up to a few
+            dozen, and take more memory and time.
         scale_init_precond: begin with gamma, which gives u the length of a good step, rather than
             with 1.
 

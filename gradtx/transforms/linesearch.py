@@ -1,4 +1,4 @@
-"""Line searches: how far to go along the updates is found by evaluating the objective."""
+"""Line searches: evaluations of the objective decide how far to go along the updates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Line(NamedTuple):
     """The objective along the updates: phi(step) = f(params + step * updates).
 
     value, slope and grad: phi(0), phi'(0), both scalars, and the gradient of f at params. Gradients
-    here are those of `jax.grad`: of complex params the conjugate of the direction of ascent.
+    here are those of `jax.grad`: for complex params, the conjugate of the direction of ascent.
     """
 
     function: Callable[[Params], ArrayLike]
@@ -98,7 +98,7 @@ def _slope(grad: Updates, updates: Updates, dtype: DTypeLike) -> Array:
 
 
 def scalar_dtype_of(params: Params) -> np.dtype[Any]:
-    """The real dtype, float32 or wider, of scalars that concern all of these leaves."""
+    """The real dtype, float32 or wider, of scalars computed from all of these leaves."""
     return real_dtype(compute_dtype(*(x.dtype for x in jax.tree.leaves(params))))
 
 
@@ -194,22 +194,23 @@ def scale_by_backtracking_linesearch(
         chain(sgd(1.0), scale_by_backtracking_linesearch(15))
 
     update takes `value_fn(params, ...)`, the objective f, whose other arguments are taken by name
-    from the extra arguments of update (one that nothing takes is a TypeError); and optionally
-    `value` and `grad`, f and its gradient at params, which saves computing them again (for complex
-    params the gradient is the conjugate of JAX's, the direction of ascent, as in the updates).
-    Derivatives treat the learning rate as constant.
+    from the extra arguments of update (one that nothing takes is a TypeError). Passing `value` and
+    `grad`, f and its gradient at params, saves computing them again (for complex params the
+    gradient is the conjugate of JAX's, the direction of ascent, as in the updates). Derivatives
+    treat the learning rate as constant.
 
     Args:
         max_backtracking_steps: how many times eta may be multiplied by decrease_factor. Each takes
             one evaluation of f; too few leave a rate that is too long.
         slope_rtol: the decrease asked for, as a fraction of what the slope at w promises. Larger
             asks for more and takes shorter steps; 0 accepts any decrease.
-        decrease_factor: what eta is multiplied by when it fails. Smaller finds a rate in fewer
-            evaluations, larger one closer to the longest that is accepted.
-        increase_factor: what the previous eta is multiplied by to begin with, so that it can
-            recover: 1 lets it only fall, infinity begins every search at max_learning_rate.
+        decrease_factor: the factor on eta when it fails. Smaller finds a rate in fewer evaluations,
+            larger finds one closer to the longest that is accepted.
+        increase_factor: the factor on the previous eta at the beginning of a search, so that it can
+            recover: with 1 it can only fall, and infinity begins every search at max_learning_rate.
         max_learning_rate: the largest eta. 1 takes at most the update itself.
-        atol: an increase that is accepted on top: raise it to the rounding error or noise of f.
+        atol: an increase that is accepted in addition: raise it to the rounding error or noise of
+            f.
         rtol: the same relative to f(w).
         store_grad: also evaluate the final gradient, and keep it for `value_and_grad_from_state`.
         verbose: print a message when the search fails.
@@ -331,9 +332,9 @@ def value_and_grad_from_state(
         value_fn: the objective, a function of params and any other arguments that returns one
             number.
 
-    Raises: ValueError unless the state holds exactly one search, which keeps the gradient of all
-    leaves: it has none without store_grad, and that of other arrays under a mask, in `flatten` or
-    in `split_real_and_imaginary`.
+    Raises: ValueError unless the state holds exactly one search, and that one keeps the gradient of
+    all leaves: it keeps none without store_grad, and that of other arrays under a mask, in
+    `flatten` or in `split_real_and_imaginary`.
 
     Example:
         >>> def f(w):

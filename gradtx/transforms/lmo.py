@@ -1,4 +1,4 @@
-"""Linear minimisation oracles: the farthest point of a norm's ball against the gradient."""
+"""Linear minimisation oracles: the point of a norm's ball farthest against the gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradtx.transforms.orthogonal import STANDARD, newton_schulz, of_matrices
 __all__ = ["ScionState", "scale_by_lmo"]
 
 Norm = Literal["auto", "spectral", "spectral_conv", "sign", "col_norm", "row_norm", "bias_rms"]
-# What norm_kwargs may say of each norm, and what holds otherwise.
+# What norm_kwargs may set for each norm, and the defaults.
 OPTIONS: dict[str, dict[str, bool | int]] = {
     "auto": {},
     "spectral": {"max": False, "normalized": True, "steps": 5},
@@ -31,8 +31,8 @@ OPTIONS: dict[str, dict[str, bool | int]] = {
     "row_norm": {"normalized": True},
     "bias_rms": {},
 }
-EPS = 1e-8  # beside a norm or a root mean square
-EPS_OF_MATRIX = 1e-7  # beside the norm before Newton-Schulz
+EPS = 1e-8  # added to a norm or a root mean square
+EPS_OF_MATRIX = 1e-7  # added to the norm before Newton-Schulz
 
 
 class ScionState(NamedTuple):
@@ -77,17 +77,17 @@ def scale_by_lmo(
 
     Args:
         norm: the norm whose ball it is
-        norm_kwargs: what the authors' classes take, by name: "normalized" (of "spectral": divide by
-            in, "sign": by in, "row_norm": by sqrt(in), all True by default; of "col_norm": by in,
-            False), "max" (of "spectral": at least the factor 1, False), "steps" (of Newton-Schulz,
-            5)
+        norm_kwargs: the options of the authors' classes, by name: "normalized" (True by default for
+            "sign", which then divides by in, and for "spectral" and "row_norm", which divide by
+            sqrt(in); False for "col_norm", by in), "max" (for "spectral": a factor of at least 1;
+            False), "steps" (of Newton-Schulz; 5)
         weight_dimension_numbers: which axes are rows (inputs) and which columns (outputs), as in
-            `scale_by_muon`; under "auto" an array with them is a matrix
+            `scale_by_muon`; under "auto" an array with them counts as a matrix
 
     State: none.
 
-    Raises: ValueError for another norm, for norm_kwargs that it does not take and, with the leaf's
-    path, for an array that is no matrix or no kernel where the norm is of one.
+    Raises: ValueError for any other norm, for norm_kwargs that the norm does not take and, with the
+    leaf's path, for an array that is not a matrix or a kernel where the norm needs one.
 
     Example:
         >>> grads = {"w": jnp.diag(jnp.array([4.0, 1.0])), "b": jnp.array([3.0, 3.0])}
@@ -121,7 +121,7 @@ def scale_by_lmo(
 
 
 def _in_ball(x: Array, layout: Layout | None, kind: str, options: Mapping[str, Any]) -> Array:
-    """The point of the unit ball, of what is orthogonal already where the norm is spectral."""
+    """The point of the unit ball for x, which is orthogonal already where the norm is spectral."""
     if layout is None:
         return x / plus(EPS, rms_of(x).value)
     inputs, outputs = max(layout.rows, 1), layout.columns

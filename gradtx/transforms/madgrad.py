@@ -47,7 +47,7 @@ def scale_by_madgrad(
         learning_rate: the weight of a gradient, which sets the length of the steps: they grow with
             its power 2/3. The first number to tune.
         momentum: how much of x remains in each step: the params move 1 - momentum of the way to z.
-            0 goes all the way; larger averages over more points.
+            0 goes all the way; larger values average over more points.
         eps: a small number added to the denominator, which bounds the step where gradients are
             tiny, and to the learning rate. Raise it to damp elements with little signal.
 

@@ -1,4 +1,4 @@
-"""MARS: gradients corrected by how they changed since the step before."""
+"""MARS: gradients corrected by how they changed since the previous step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["MarsMeanState", "MarsState", "scale_by_mars_correction"]
 
 
 class MarsState(NamedTuple):
-    """The gradient of the step before, shaped like the parameter; 0 at first."""
+    """The gradient of the previous step, shaped like the parameter; 0 at first."""
 
     last_grad: Updates
 
@@ -29,14 +29,14 @@ class MarsState(NamedTuple):
 def scale_by_mars_correction(
     gamma: NonNegative = 0.025, b1: Decay = 0.95, clip: NonNegative | None = 1.0
 ) -> Rule:
-    """Add to the gradient a part of its change since the step before, and clip each array.
+    """Add to the gradient part of its change since the previous step, and clip each array.
 
         c = g + gamma * b1 / (1 - b1) * (g - g_before)
         u = c * min(1, clip / ||c||)                    u = c if clip is None
 
     It goes before the moments of any optimizer, whose running mean of gradients lags behind by
-    about b1 / (1 - b1) steps: the change makes up for a part of that, and reduces the variance of
-    the mean. The gradient before the first is 0.
+    about b1 / (1 - b1) steps: the change makes up for part of that lag, and reduces the variance of
+    the mean. The gradient before the first is taken to be 0.
 
     Args:
         gamma: how much of the change is added; 0 adds nothing, 1 makes up for all of the lag

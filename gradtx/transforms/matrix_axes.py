@@ -36,7 +36,7 @@ class MuonDimensionNumbers(NamedTuple):
 
 
 class GaLoreDimensionNumbers(NamedTuple):
-    """Which axes of an array are the rows of its matrix and which its columns: all of its axes."""
+    """Which axes of an array are a matrix's rows and which its columns; no axis is left over."""
 
     reduction_axis: Sequence[int] | int = 0
     output_axis: Sequence[int] | int = 1
@@ -44,7 +44,7 @@ class GaLoreDimensionNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Axes:
-    """Dimension numbers in a single form, which is a leaf to tree functions."""
+    """Dimension numbers in a single form, which tree functions treat as a leaf."""
 
     rows: tuple[int, ...] = (0,)
     columns: tuple[int, ...] = (1,)
@@ -68,8 +68,8 @@ def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -
     tree of them, or of None, like the leaves' or a prefix of it; or a function from the tree of the
     leaves to one of these.
 
-    A pattern that gets no leaf is an error. One to None may get none where the leaves are a part,
-    those of one of several optimizers, and not `complete`.
+    A pattern that matches no leaf is an error, except one mapped to None where the leaves are only
+    those of one of several optimizers, and so not `complete`.
     """
     tree = given(leaves.tree(leaves.values)) if is_function(given) else given
     if by_pattern(tree):
@@ -94,7 +94,7 @@ def axes_of(given: Any, leaves: Leaves, where: str, *, complete: bool = False) -
 
 
 def by_pattern(given: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether dimension numbers may be given by path pattern, rather than by a deeper tree."""
+    """Whether dimension numbers can be a mapping from path patterns, rather than a deeper tree."""
     return (
         isinstance(given, Mapping)
         and bool(given)
@@ -113,7 +113,7 @@ class NumbersKind(ByPattern):
     """Which arrays are matrices, and their rows and columns."""
 
     def convert(self, where: str, value: Any) -> Any:
-        """Patterns in their order; anything else as it is."""
+        """A mapping from patterns in its order; anything else as it is."""
         return super().convert(where, value) if by_pattern(value) else value
 
 
@@ -133,8 +133,8 @@ Numbering = Annotated[
 class Layout:
     """How one array is split into a batch of matrices and joined again.
 
-    axes: those of the array that become the batch, the rows and the columns. widths: the columns of
-    each of the matrices that lie side by side in one, such as fused q, k, v.
+    axes: the axes of the array that become the batch, the rows and the columns. widths: how many
+    columns each matrix has where several lie side by side, such as fused q, k, v.
     """
 
     shape: tuple[int, ...]
@@ -159,7 +159,7 @@ class Layout:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The axes in the order of those that they become."""
+        """The axes of the array in the order batch, rows, columns."""
         return tuple(itertools.chain(*self.axes))
 
     @property
@@ -169,12 +169,12 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """How many a matrix has."""
+        """How many rows a matrix has."""
         return self._lengths[1]
 
     @property
     def columns(self) -> int:
-        """How many a matrix has, or those side by side together."""
+        """How many columns a matrix has, or all those side by side together."""
         return self._lengths[2]
 
     @cached_property
@@ -186,8 +186,9 @@ class Layout:
         return x.transpose(self.order).reshape(self.batch, self.rows, self.columns)
 
     def divided(self, spec: PartitionSpec) -> PartitionSpec:
-        """How `split` of an array that is divided so is divided: where axes become one, by what
-        divides the first of them. What divides another leaves no device a piece of the whole."""
+        """How the result of `split` is divided among devices if the array is divided by `spec`:
+        axes that become one are divided as the first of them is. Divisions of the others do not
+        count: they leave no device a contiguous piece."""
         names, make = full_spec(spec, len(self.shape)), PartitionSpec
         longer = ([axis for axis in own if self.shape[axis] > 1] for own in self.axes)
         made: PartitionSpec = make(*(names[own[0]] if own else None for own in longer))  # type: ignore[no-untyped-call]
@@ -199,7 +200,7 @@ class Layout:
         return matrices.reshape([self.shape[axis] for axis in self.order]).transpose(back)
 
     def with_widths(self, widths: Sequence[int] | None, where: str, path: str) -> Layout:
-        """The same, of matrices side by side.
+        """The same layout, with matrices side by side.
 
         Raises: ValueError, with the leaf's path, for widths that are not positive or do not add up.
         """
@@ -219,7 +220,7 @@ class Layout:
         return self.side_by_side(self.split(x))
 
     def side_by_side(self, matrices: Array) -> list[Array]:
-        """An array (batch, rows, columns) cut where one of the matrices ends."""
+        """An array (batch, rows, columns) cut where each of the matrices ends."""
         return (
             [matrices] if len(self.widths) < 2 else list(lax.split(matrices, self.widths, axis=2))
         )
@@ -236,8 +237,8 @@ class Layout:
 def widths_of(given: Any, leaves: Leaves, where: str) -> list[Any]:
     """How the columns of each array are split, or None.
 
-    given: widths for all arrays; a mapping from path patterns to widths, of which each must get a
-    leaf; or a tree of widths, or of None, like the leaves' or a prefix of it.
+    given: widths for all arrays; a mapping from path patterns, each of which must match a leaf, to
+    widths; or a tree of widths, or of None, like the leaves' or a prefix of it.
     """
     if given is None or _is_widths(given):
         return [given] * len(leaves.values)
@@ -271,7 +272,7 @@ Split = Annotated[Sequence[int] | Mapping[str, Any] | None, SplitKind()]
 
 @dataclass(frozen=True)
 class _Widths:
-    """The widths of one array, a leaf to tree functions."""
+    """The widths of one array, which tree functions treat as a leaf."""
 
     of: Sequence[int]
 

@@ -35,7 +35,7 @@ class TraceState(NamedTuple):
 
 
 class DampenedTraceState(NamedTuple):
-    """The momentum buffer v, shaped like the parameter; the count tells the first step."""
+    """The momentum buffer v, shaped like the parameter; the count identifies the first step."""
 
     count: Count
     trace: Updates
@@ -91,11 +91,11 @@ def scale_by_momentum(
     them, and those that alternate cancel.
 
     Args:
-        decay: what the sum is multiplied by at each step: 0.9 adds up about the last ten gradients.
-            Larger is faster along steady gradients and slower to turn; 1 never forgets.
+        decay: the factor on the sum at each step: 0.9 adds up about the last ten gradients. Larger
+            is faster along steady gradients and slower to turn; 1 never forgets.
         nesterov: look ahead: u is what v becomes if the next gradient equals this one.
-        dampening: how much less a gradient counts in the sum than g itself, as in PyTorch:
-            dampening equal to decay makes v a running mean.
+        dampening: how much is taken off the weight of each new gradient, as in PyTorch: dampening
+            equal to decay makes v a running mean.
 
     State: v, 4 bytes a parameter.
 
@@ -125,8 +125,8 @@ def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DType | No
         u  = v                                      u = g + decay * v with nesterov
 
     Args:
-        decay: what the sum is multiplied by at each step: 0.9 adds up about the last ten gradients.
-            Larger is faster along steady gradients and slower to turn; 1 never forgets.
+        decay: the factor on the sum at each step: 0.9 adds up about the last ten gradients. Larger
+            is faster along steady gradients and slower to turn; 1 never forgets.
         nesterov: look ahead: u is what v becomes if the next gradient equals this one.
         accumulator_dtype: the dtype in which v is stored; None keeps float32 or wider.
 

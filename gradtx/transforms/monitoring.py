@@ -49,7 +49,7 @@ def snapshot(measure_name: str, measure: Callable[[Updates], Tree]) -> Rule:
 
         u = g,                          state.measurement[measure_name] = measure(g)
 
-    Within a chain, g is what the links before it made of the gradient. The initial state holds
+    Within a chain, g is the output of the links before this one. The initial state holds
     measure(params), which must have the shapes of a measurement.
 
     Args:
@@ -109,7 +109,7 @@ class Measure(Value):
         return self._measured(updates, params), state
 
     def _measured(self, updates: Updates, params: Params | None) -> Any:
-        """What the user's function makes of the updates and, if it asks for them, the params."""
+        """The user's function of the updates and, if it asks for them, the params."""
         measure = self.arguments["measure"]
         if not _asks_for_params(measure):
             return measure(updates)
@@ -126,7 +126,7 @@ def _asks_for_params(measure: Callable[..., Any]) -> bool:
     try:
         parameters = inspect.signature(measure).parameters
     except ValueError:
-        return False  # of one written in C nothing is known
+        return False  # nothing is known about one written in C
     return "params" in list(parameters)[1:]
 
 
@@ -156,7 +156,7 @@ class MeasureWithEma(Measure):
 
     def init(self, params: Params) -> OptState:
         """The state before the first measurement: a running mean of zero."""
-        # Zeros like a measurement of the params are placed where that is.
+        # Zeros like a measurement of the params are placed where that measurement is.
         zeros = jax.tree.map(jnp.zeros_like, self._measured(params, params))
         return EmptyState(), self._mean.init(_floating(zeros))
 
@@ -217,7 +217,7 @@ def monitor(measures: Mapping[str, MeasureLike]) -> Rule:
 
         u = g,                          state.measurements[name] = measures[name](g)
 
-    Within a chain, g is what the links before it made of the gradient. Before the first update the
+    Within a chain, g is the output of the links before this one. Before the first update the
     measurements are zero. A per-leaf measurement keeps its last value where there is no update
     (None).
 

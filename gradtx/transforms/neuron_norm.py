@@ -40,19 +40,19 @@ def normalize_neurons(
         v   = g / (sqrt(nu) + eps)
         u   = v * ||g|| / (||v|| + eps)                                         for each matrix
 
-    A column is what one output, a neuron, is computed with. Newton-Schulz leaves columns of quite
+    A column holds the weights of one output, a neuron. Newton-Schulz leaves columns of quite
     different lengths; after this all neurons move about equally far.
 
     Args:
         b2: the decay of the running mean of squares, which reaches back about 1 / (1 - b2) steps
         eps: a small number added to both denominators
         weight_dimension_numbers: which axes are rows and which columns, as in `scale_by_muon`
-        split_outputs: the widths of matrices side by side, as in `scale_by_muon`: the norm is kept
-            of each
+        split_outputs: the widths of matrices side by side, as in `scale_by_muon`: each of them
+            keeps its norm
 
     State: nu, 4 bytes a column. update needs params.
 
-    Raises: ValueError, with the leaf's path, for an array that is no matrix.
+    Raises: ValueError, with the leaf's path, for an array that is not a matrix.
 
     Example:
         >>> grads = jnp.array([[3.0, 0.1], [4.0, 0.1]])

@@ -35,7 +35,7 @@ class AddNoiseState(NamedTuple):
 
 
 def start_of(key: Key | None, seed: Key | None, where: str) -> Key:
-    """The argument key, or its older name seed; 0 without either."""
+    """The argument key, or seed, its older name; 0 without either."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: seed is the older name of key: give only one of them")
     return next((x for x in (key, seed) if x is not None), 0)
@@ -64,13 +64,13 @@ def add_noise(
         eta: the variance of the noise on the first step. The paper tries 0.01, 0.3 and 1; 0 adds
             none
         gamma: how fast the variance falls; 0.55 in the paper, 0 keeps it
-        key: the beginning of the random numbers: a whole number or a key of `jax.random`; None is
-            0. Two add_noise with the same key in one chain draw the same noise: give each its own
+        key: the seed of the random numbers: a whole number or a key of `jax.random`; None means 0.
+            Two add_noise with the same key in one chain draw the same noise: give each its own
         seed: the older name of key; give one of them
 
     State: the key, 8 bytes, and the count, for the whole tree.
 
-    Raises: ValueError for both key and seed.
+    Raises: ValueError if both key and seed are given.
 
     Example:
         >>> params = {"a": jnp.zeros(3), "b": jnp.zeros(3)}
@@ -104,8 +104,8 @@ def fresh_key(key: Key) -> Array:
 
 
 def normal_like(key: Array, tree: Updates, purpose: str) -> Updates:
-    """Standard normal numbers shaped like every leaf, from the key with both words of the leaf
-    folded in; independent for different purposes."""
+    """Standard normal numbers shaped like every leaf, from the key with both words of the leaf's
+    path folded in; independent for different purposes."""
     leaves = Leaves.of(tree)
     pairs = zip(leaves.values, leaves.key_paths, strict=True)
     return leaves.tree(

@@ -77,7 +77,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
         u = scale_factor * g / (||g|| + eps)
 
     Args:
-        scale_factor: the norm of the result, but for eps
+        scale_factor: the norm of the result, apart from eps
         eps: a small number added to the norm. Updates much shorter than it are not lengthened to
             scale_factor, and zero updates stay zero
 
@@ -106,7 +106,7 @@ def centralize() -> Callable[..., Array]:
         u = g - mean(g)
 
     Vectors and scalars stay unchanged. The first axis is that of a layer's outputs in the paper and
-    in PyTorch; kernels of Flax have it last.
+    in PyTorch; Flax kernels have it last.
 
     State: none.
 
@@ -135,8 +135,8 @@ def zero_nans() -> Rule:
 
         u = g,          0 where g is NaN
 
-    Infinite values stay. First in a chain it keeps single NaNs out of the running means behind it;
-    the parameters whose update is 0 are not changed by plain SGD, while momentum goes on.
+    Infinite values stay. As the first link of a chain it keeps single NaNs out of the running means
+    that follow; plain SGD leaves a parameter alone where its update is 0, while momentum goes on.
 
     State: found_nan, for each array whether the last update had a NaN: one boolean.
 

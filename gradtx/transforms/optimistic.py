@@ -33,11 +33,11 @@ def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0) -> Rule:
         u = (alpha + beta) * g - beta * (the previous gradient)    (u = alpha * g on the first step)
 
     It guesses what the next gradient will be. In games, where two players descend against each
-    other and plain gradient steps run around the equilibrium, it converges.
+    other and plain gradient steps circle the equilibrium, it converges.
 
     Args:
-        alpha: the factor of the gradient itself
-        beta: the factor of its change since the last step; 0 leaves the extrapolation out
+        alpha: the factor on the gradient itself
+        beta: the factor on its change since the last step; 0 leaves the extrapolation out
 
     State: previous_gradient, 4 bytes a parameter, and a boolean.
 

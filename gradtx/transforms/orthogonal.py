@@ -49,7 +49,7 @@ DION = (
     (2.8366, -3.0525, 1.2012),
 )
 # Amsel et al., 2025. The authors divide the matrix by 1.02 times its norm, so that rounding cannot
-# leave the interval for which the coefficients are the best; here the first triple does.
+# take it out of the interval for which the coefficients are the best; here the first triple does.
 _FIRST = (8.156554524902461, -22.48329292557795, 15.878769915207462)
 POLAR_EXPRESS = (
     (_FIRST[0] / 1.02, _FIRST[1] / 1.02**3, _FIRST[2] / 1.02**5),
@@ -63,7 +63,7 @@ PRESETS: dict[str, Triple | tuple[Triple, ...]] = {
     "dion": DION,
     "polar_express": POLAR_EXPRESS,
 }
-# Factors of a matrix's shape.
+# How the factor on a matrix depends on its shape.
 Scaling = Literal["width", "spectral"]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 Table = Sequence[Sequence[Scalar]]  # the coefficients of each iteration
@@ -136,13 +136,13 @@ def scale_by_muon(
     Args:
         ns_coeffs: the coefficients (a, b, c) of the iteration; a tuple of such triples, one for
             each iteration, from the first; or the name of a preset: "standard", the default;
-            "dion" or "polar_express", five triples that end closer to 1. Of a table all triples
-            are used, where Optax takes the last ns_steps of them
+            "dion" or "polar_express", five triples that end closer to 1. All triples of a table are
+            used, where Optax takes the last ns_steps of them
         ns_steps: how many iterations there are, if ns_coeffs is one triple. More of them also lift
             smaller singular values; each costs three products of matrices
         beta: the decay of the running mean of gradients, which reaches back about 1 / (1 - beta)
             steps
-        eps: a small number added to the norm. Matrices much smaller than it are not lengthened
+        eps: a small number added to the norm. Matrices of a much smaller norm stay small
         nesterov: look ahead: use what the running mean becomes if the next gradient equals this one
         adaptive: multiply the result by its scalar product with the momentum, so that it is longer
             where gradients are larger
@@ -157,7 +157,7 @@ def scale_by_muon(
             Jordan's code and PyTorch's, the newest gradient counts less at first: the two
             directions differ by several percent in the first steps
         split_outputs: the widths of matrices that lie side by side in one, such as fused q, k and
-            v, each of which is made orthogonal for itself: (64, 32, 32) for all matrices, a mapping
+            v, each of which is made orthogonal on its own: (64, 32, 32) for all matrices, a mapping
             from path patterns to widths, {"qkv": (64, 32, 32)}, or a tree of widths (None for a
             whole matrix) like the params
 
@@ -185,7 +185,7 @@ def scale_by_muon(
     momentum = _Momentum(beta, nesterov, bias_correction)
 
     def init(params: Params) -> MuonState:
-        # Whether it fits is seen in updates: leaves that are frozen need not be matrices.
+        # Whether the arrays fit is checked in update: leaves that are frozen need not be matrices.
         _given_for(Leaves.of(params), weight_dimension_numbers, split_outputs, where)
         return MuonState(
             count=None,
@@ -226,10 +226,10 @@ def scale_by_muon(
 
 
 class _Momentum(NamedTuple):
-    """The matrix m that is made orthogonal, as a factor, `scale`, and the rest of it.
+    """The matrix m that is made orthogonal, split into a factor, `scale`, and the rest.
 
-    Newton-Schulz sees the factor only beside eps, so that debiasing is done there. With one scalar
-    less, XLA emits, and compiles, the loops over arrays of equal shape alike.
+    To Newton-Schulz the factor matters only relative to eps, so debiasing is done there. With one
+    scalar fewer, XLA emits and compiles the loops over arrays of equal shape alike.
     """
 
     beta: float | Array
@@ -260,7 +260,7 @@ def scale_by_shape(
     scale: Scaling = "width",
     split_outputs: Split = None,
 ) -> Callable[..., Updates]:
-    """Scale each matrix by a factor of its shape.
+    """Scale each matrix by a factor that depends on its shape.
 
         u = g * sqrt(max(1, columns / rows))                scale="width"
         u = g * sqrt(columns / rows)                        scale="spectral"
@@ -334,7 +334,7 @@ def _given_for(
 ) -> tuple[list[Axes | None], list[Any]]:
     """The axes and the widths that are given for each leaf, or None.
 
-    Raises: ValueError for a pattern that gets no leaf.
+    Raises: ValueError for a pattern that matches no leaf.
     """
     axes: list[Axes | None] = [None] * len(leaves.values)
     if dimension_numbers is not None:
@@ -350,11 +350,11 @@ def of_matrices(
     then: Callable[[Array, Array], Array] | None = None,
     work: Work = NEWTON_SCHULZ,
 ) -> list[Array | None]:
-    """Apply a function of (batch, rows, columns) to every matrix of the leaves, one batch a shape.
+    """Apply a function of (batch, rows, columns) to every matrix of the leaves, batched by shape.
 
     The function must commute with transposition: every matrix is passed with rows <= columns, which
     makes its Gram matrix as small as possible. given, work: as for `in_batches`. then: a function
-    of its result and of the matrices, leaf by leaf.
+    applied, leaf by leaf, to its result and the matrices.
     """
     pieces = [
         []
@@ -397,7 +397,7 @@ def _lying(matrices: Array, shape: tuple[int, int]) -> Array:
 
 
 def _spec_lying(spec: PartitionSpec, shape: tuple[int, int]) -> PartitionSpec:
-    """How they are divided then."""
+    """How the matrices are divided once `_lying` has transposed them."""
     (batch, *sides), (rows, columns) = spec, shape
     return PartitionSpec(batch, *(sides[::-1] if rows > columns else sides))  # type: ignore[no-untyped-call]
 
@@ -419,7 +419,7 @@ def newton_schulz(
     eps, eps_sq = eps / scale, eps / scale**2  # relative to x, and to its Gram matrix
     if preconditioning in ("aol", "schatten"):  # these divide by squares, which must not overflow
         inverse = 1 / lengths(x, over).unit
-        # In the unit of the norm; of a zero matrix that is so small that eps^2 would be infinite.
+        # In units of the norm, which is so small for a zero matrix that eps^2 would be infinite.
         largest = np.sqrt(np.finfo(inverse.dtype).max)
         eps_sq = jnp.square(jnp.minimum(eps * inverse, largest.astype(inverse.dtype) / 2))
         x = inverse * x

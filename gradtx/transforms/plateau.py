@@ -24,7 +24,7 @@ __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 class ReduceLROnPlateauState(NamedTuple):
     """Scalars: the factor of the updates; the best value; how many values in a row (means over
     `accumulation_size` steps) were no better; for how many more values the cooldown lasts; and the
-    mean of the last `count` values, which are the next mean so far.
+    mean of the `count` values since the last comparison.
     """
 
     scale: Adapted
@@ -52,16 +52,16 @@ def reduce_on_plateau(
         u = scale g
 
     Put it last in a chain and pass the loss to update on every step: `tx.update(grads, state,
-    params, value=loss)`. The loss of single batches is noisy: give it an accumulation_size.
+    params, value=loss)`. The loss of single batches is noisy: set an accumulation_size.
 
     Args:
-        factor: what the scale is multiplied by each time
-        patience: after how many values in a row, none better, the scale falls. 0 acts like 1
-        rtol: by what part of the best value a value must be lower than it to be better
-        atol: by how much it must be lower besides
+        factor: the factor on the scale at each reduction
+        patience: after how many values in a row without a better one the scale falls. 0 acts like 1
+        rtol: how much lower than the best a value must be to count as better, relative to the best
+        atol: how much lower it must be in addition, in absolute terms
         cooldown: how many values after a reduction are not counted
-        accumulation_size: how many values make a mean; the means are compared, and patience and
-            cooldown count them
+        accumulation_size: how many values are averaged; the means are compared, and patience and
+            cooldown count means
         min_scale: the lowest scale
 
     State: six scalars, among them `scale`.

@@ -1,4 +1,4 @@
-"""Polyak step sizes: set by the gap between the loss and a lower bound of it."""
+"""Polyak step sizes: set by the gap between the loss and a lower bound on it."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def scale_by_polyak(
         u = min((value - f_min) / (||g||^2 + eps), max_learning_rate) g
 
     The norm is of the whole tree; if it and eps are 0, u is 0. The step is the one that would bring
-    a linear loss down to f_min. It is good for models that can fit the data perfectly, whose lowest
+    a linear loss down to f_min. It suits models that can fit the data perfectly, so that the lowest
     loss is known. Give update the loss of the same batch: `tx.update(grads, state, params,
     value=loss)`.
 
     Args:
-        f_min: a lower bound of the loss, 0 for most losses. Too low a bound makes steps too long
+        f_min: a lower bound on the loss, 0 for most losses. Too low a bound makes steps too long
         max_learning_rate: the largest step size
         eps: a number added to the squared norm, which shortens steps where gradients are small
-        variant: if value is below f_min, "sps+" uses f_min for it, while "sps" steps uphill
+        variant: if value is below f_min, "sps+" uses f_min instead, while "sps" steps uphill
 
     State: none.
 
@@ -129,7 +129,7 @@ def momo(
         learning_rate: the largest step size
         beta: the decay of the running means of gradients and losses, which reach back about 1 / (1
             - beta) steps
-        lower_bound: a lower bound lb of the loss, 0 for most losses
+        lower_bound: a lower bound lb on the loss, 0 for most losses
         adapt_lower_bound: estimate lb, never below lower_bound: if it is too high to allow a step,
             it is first lowered to half the highest one that does; then it is set to f + <d, x> - c
             - tau ||d||^2 / 2
@@ -199,7 +199,7 @@ def momo_adam(
         learning_rate: the largest step size
         b1: the decay of the running means of gradients and losses, which reach back about 1 / (1 -
             b1) steps
-        lower_bound: a lower bound lb of the loss, 0 for most losses
+        lower_bound: a lower bound lb on the loss, 0 for most losses
         adapt_lower_bound: estimate lb, never below lower_bound, as in `momo`
 
     State: exp_avg (d) and exp_avg_sq (nu), 8 bytes a parameter; the scalars barf (f), gamma (c) and
@@ -258,7 +258,7 @@ def _first_scalars(params: Params, lower_bound: float | Array) -> tuple[Array, A
 
 
 def _lower_bound(held: Array, given: float | Array, adapt: bool, step: Step) -> Array:
-    """The estimated bound, or the given one, which may be scheduled, of this step."""
+    """The bound for this step: the estimated one, or the given one, which may be scheduled."""
     return held if adapt else jnp.where(step.count == 1, held, jnp.asarray(given, held.dtype))
 
 

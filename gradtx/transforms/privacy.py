@@ -43,20 +43,20 @@ def differentially_private_aggregate(
     is for this sum over one batch: averaging batches, or leaving some out, changes it.
 
     Args:
-        l2_norm_clip: the norm C that each example's gradient is shortened to. It bounds what a
-            single example can do, and the noise is in proportion to it
+        l2_norm_clip: the norm C that each example's gradient is clipped to. It bounds what a single
+            example can do, and the noise is proportional to it
         noise_multiplier: the standard deviation of the noise in units of C, before it is divided by
             B. More of it reveals less and makes the mean less exact
-        key: the beginning of the random numbers: a whole number or a key of `jax.random`; None is
-            0. Noise is drawn from it as in `add_noise`: a leaf's does not depend on the other
-            leaves, and no two leaves share theirs. It is independent of the noise of an `add_noise`
-            with the same key
+        key: the seed of the random numbers: a whole number or a key of `jax.random`; None means 0.
+            Noise is drawn from it as in `add_noise`: a leaf's does not depend on the other leaves,
+            and no two leaves share theirs. It is independent of the noise of an `add_noise` with
+            the same key
         seed: the older name of key; give one of them
 
     State: the key, 8 bytes for the whole tree.
 
-    Raises: ValueError for both key and seed; with the leaf's path if there is no axis of examples,
-    or if their numbers differ.
+    Raises: ValueError if both key and seed are given and, with the leaf's path, if there is no axis
+    of examples or their numbers differ.
 
     Example:
         >>> params, grads = jnp.zeros(2), jnp.array([[3.0, 0.0], [0.0, 0.5]])  # of two examples

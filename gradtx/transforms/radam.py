@@ -87,7 +87,7 @@ def rectified_adam(
     def precompute(step: Step) -> tuple[Array, Array]:
         rho, rho_inf = averaged(b2, step.count)
         rectified = (rho >= threshold) & (rho > 4)
-        # If not rectified, r is unused: any numbers do whose root is finite.
+        # If not rectified, r is unused: any numbers with a finite root will do.
         rho, end = (jnp.where(rectified, x, 5) for x in (rho, rho_inf))
         return rectified, jnp.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
 

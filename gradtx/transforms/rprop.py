@@ -39,13 +39,13 @@ def scale_by_rprop(
         f     = eta_plus where turn > 0,    eta_minus where turn < 0,    1 where turn = 0
         u     = size * sign(g), and 0 where turn < 0
 
-    It is for gradients of the whole data set: the signs of single batches flip by chance. Without
-    backtracking (iRprop-), as in PyTorch.
+    It is for gradients of the whole data set: the signs of single batches flip by chance. There is
+    no backtracking (iRprop-), as in PyTorch.
 
     Args:
         learning_rate: the first step size, of every element
-        eta_minus: what a size is multiplied by where the sign has flipped
-        eta_plus: what a size is multiplied by where the sign is the same as before
+        eta_minus: the factor on a size where the sign has flipped
+        eta_plus: the factor on a size where the sign is the same as before
         min_step_size: the smallest size
         max_step_size: the largest size
 

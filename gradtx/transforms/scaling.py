@@ -31,7 +31,7 @@ def scale(step_size: RealFactor) -> Callable[..., Array]:
         >>> print(updates)
         [-0.25 -0.5 ]
 
-    See also: `scale_by_learning_rate`, which turns the sign itself; `scale_by_schedule`.
+    See also: `scale_by_learning_rate`, which flips the sign itself; `scale_by_schedule`.
     """
     return lambda grad: times(step_size, grad)
 
@@ -80,9 +80,9 @@ def scale_by_learning_rate(
     It is the last link of most optimizers.
 
     Args:
-        learning_rate: the length of a step: what the direction is multiplied by; None leaves the
-            updates as they are, sign and all
-        flip_sign: whether to turn the sign; False for updates that point downhill already, or to
+        learning_rate: the length of a step: the factor on the direction; None leaves the updates as
+            they are, sign and all
+        flip_sign: whether to flip the sign; False for updates that point downhill already, or to
             ascend
 
     State: none; with a schedule the count.

@@ -84,11 +84,11 @@ def scale_by_rss(
         s <- s + g^2                                (s starts at initial_accumulator_value)
         u  = g / sqrt(s + eps)                      u = g / (sqrt(s) + eps) with eps_in_sqrt=False
 
-    and u = 0 where s = 0. It is AdaGrad: steps become shorter like 1 / sqrt(t), and elements whose
+    and u = 0 where s = 0. This is AdaGrad: steps shrink like 1 / sqrt(t), and elements whose
     gradient is mostly 0 keep long ones.
 
     Args:
-        eps_in_sqrt: add eps under the square root (True) or behind it (False)
+        eps_in_sqrt: add eps under the square root (True) or outside it (False)
 
     State: sum_of_squares, 4 bytes a parameter.
 
@@ -131,15 +131,15 @@ def scale_by_rms(
         nu <- decay * nu + (1 - decay) * g^2        (nu starts at initial_scale)
         u   = g / sqrt(nu + eps)                    u = g / (sqrt(nu) + eps) with eps_in_sqrt=False
 
-    It is RMSProp: every element's steps are about equally long.
+    This is RMSProp: every element's steps are about equally long.
 
     Args:
         decay: the decay of the running mean, which reaches back about 1 / (1 - decay) steps. Raise
             it (0.99, 0.999) where gradients are noisy
-        initial_scale: what the running mean of squares starts from. 0 makes the first steps long,
-            by up to 1 / sqrt(1 - decay); 1 makes them short where gradients are small
-        eps_in_sqrt: add eps under the square root (True) or behind it (False)
-        bias_correction: use nu / (1 - decay^t), since nu starts from 0. It keeps a count in the
+        initial_scale: the initial value of the running mean of squares. 0 makes the first steps
+            long, by up to 1 / sqrt(1 - decay); 1 makes them short where gradients are small
+        eps_in_sqrt: add eps under the square root (True) or outside it (False)
+        bias_correction: use nu / (1 - decay^t), since nu starts from 0. This keeps a count in the
             state
 
     State: nu, 4 bytes a parameter; with bias_correction the count too.
@@ -200,11 +200,11 @@ def scale_by_stddev(
         decay: the decay of both running means, which reach back about 1 / (1 - decay) steps
         eps: a small number added to the variance (or to its root), which bounds the steps where the
             gradient is steady. Raise it (1e-6, 1e-3) if they are too long
-        initial_scale: what the running mean of squares starts from. A larger one makes the first
-            steps shorter
-        eps_in_sqrt: add eps under the square root (True) or behind it (False)
-        bias_correction: use mu / (1 - decay^t) and nu / (1 - decay^t), since both start from 0. It
-            keeps a count in the state
+        initial_scale: the initial value of the running mean of squares. A larger one makes the
+            first steps shorter
+        eps_in_sqrt: add eps under the square root (True) or outside it (False)
+        bias_correction: use mu / (1 - decay^t) and nu / (1 - decay^t), since both start from 0.
+            This keeps a count in the state
 
     State: mu and nu, 8 bytes a parameter; with bias_correction the count too.
 
@@ -216,7 +216,7 @@ def scale_by_stddev(
         >>> print(np.asarray(updates).round(2))
         [10. -1.]
 
-    See also: `rmsprop` with centered=True; `scale_by_belief`, about a similar variance.
+    See also: `rmsprop` with centered=True; `scale_by_belief`, which uses a similar variance.
 
     References: Graves, 2013, https://arxiv.org/abs/1308.0850
     """

@@ -59,8 +59,8 @@ class ScaleByShampooState(NamedTuple):
 
 
 class _Decays(NamedTuple):
-    """Those of the running means of the gradient and of the Gram matrices; and how much of the
-    former the step sees beside the newest gradient, None for all."""
+    """The decays of the running means of the gradient and of the Gram matrices; and the weight of
+    the former relative to the newest gradient in a step, None for b1."""
 
     b1: Scalar
     b2: Scalar
@@ -90,7 +90,7 @@ class _Graft(NamedTuple):
         return self.method not in (None, "sgd")
 
     def next_nu(self, nu: Array | None, g: Array) -> Array | None:
-        """Its second moment with g."""
+        """Its second moment after g."""
         if nu is None:
             return None
         square = abs_sq(g)
@@ -131,10 +131,10 @@ def scale_by_shampoo(
         d    = R_1 m R_2                                                    (for a matrix)
         u    = d * |n| / |d|                              n is the step of the grafting method on m
 
-    Roots are due on the step start_preconditioning_step, s, and after it on every
+    Roots are due on step start_preconditioning_step, and after it on every
     precondition_frequency-th. Before it the step is that of the grafting method. Arrays are cut
-    into blocks, each with its own factors and its own |n| / |d|. Arrays without axes are left to
-    the grafting method's length.
+    into blocks, each with its own factors and its own |n| / |d|. Scalars have no roots and only
+    take the length from the grafting method.
 
     A matrix of gradients is whitened from both sides, as full-matrix AdaGrad would with a
     covariance that is a Kronecker product. Grafting takes the length of a step from a method whose
@@ -142,31 +142,32 @@ def scale_by_shampoo(
 
     Args:
         b2: the decay of the factors; 1 sums them, as AdaGrad does.
-        b3: the weight of the momentum beside the newest gradient; None means b1. Less looks ahead,
-            as Nesterov's does.
-        eps: a multiple of the identity that is added before the root is taken. Eigenvalues below
-            it, and below the rounding error of the largest, are raised to it.
-        precondition_frequency: after how many steps the roots are made anew. Larger is cheaper.
+        b3: the weight of the momentum relative to the newest gradient; None means b1. A smaller one
+            looks ahead, as Nesterov momentum does.
+        eps: a multiple of the identity that is added before the root is taken. Eigenvalues that are
+            then below the rounding error of the largest are raised to that error.
+        precondition_frequency: how many steps pass before the roots are recomputed. Larger is
+            cheaper.
         start_preconditioning_step: the first step with roots; None means precondition_frequency.
             Before it the steps are those of the grafting method.
         grafting: the method that the length of a step is taken from: "adam" divides m by the root
-            of the running mean of g^2, "rmsprop" by that without correction of its bias, "adagrad"
-            by the root of the sum, "sgd" not at all; None keeps the length of d
+            of the running mean of g^2, "rmsprop" by the same without bias correction, "adagrad" by
+            the root of the sum, "sgd" not at all; None keeps the length of d
         grafting_b2: the decay of the second moment of the grafting method
-        grafting_eps: a number added to its root
+        grafting_eps: a number added to the root of that second moment
         max_preconditioner_dim: the longest side of the blocks that arrays are cut into
         exponent: the exponent p of the inverse root of each factor; None means 1 / (2 axes). 0.5
-            whitens along each axis for itself.
+            whitens along each axis on its own.
         merge_small_dims: join neighbouring axes, from the last on, while their product is at most
             max_preconditioner_dim. A matrix that is small enough is then one vector.
-        kl: make the Gram matrix of an axis of the gradient whitened along the others by the last
-            roots, which fits the factors as a minimum of the Kullback-Leibler divergence
+        kl: compute the Gram matrix of an axis from the gradient whitened along the others by the
+            last roots, which fits the factors by minimising a Kullback-Leibler divergence
 
     State: mu and nu, 8 bytes a parameter, and for each axis of a block of length n two matrices of
     n x n: for a square matrix that is one block 24 bytes a parameter in all.
-    `store` keeps nu alone in fewer bits; mu only by a pattern, {"^mu": "bfloat16+8"}, and in no
-    less: what rounds it adds directions that no gradient has had, which the roots, of vectors above
-    all, lengthen a thousand times.
+    `store` keeps only nu in fewer bits; mu only by a pattern, {"^mu": "bfloat16+8"}, and in no
+    fewer: rounding adds directions that no gradient has had, which the roots, above all those of
+    vectors, amplify a thousandfold.
 
     Raises: ValueError for any other grafting, and unless the frequencies and
     max_preconditioner_dim are whole numbers >= 1.
@@ -260,7 +261,7 @@ def _state(
 
 
 def _with_gradient(g: Array, old: _Leaf, decays: _Decays, graft: _Graft, kl: bool) -> _Leaf:
-    """The moments and the factors with g, its roots as they are."""
+    """The moments and the factors updated with g, and the roots as they are."""
     share = _share(decays.b2)
 
     def next_factor(f: Array, g: Array, axis: int, roots: Matrices) -> Array:
@@ -288,7 +289,7 @@ def _ahead(g: Array, old: _Leaf, new: _Leaf, decays: _Decays, step: Step) -> Arr
 
 
 def _direction(m: Array, n: Array, roots: Matrices, early: Array, *, grafted: bool) -> Array:
-    """R_1 m R_2 for each block of a group, grafted: as long as n, and early n itself."""
+    """R_1 m R_2 for each block of a group. grafted: as long as n, and n itself while early."""
     d = multiplied(m, roots)
     if not grafted:
         return d
@@ -297,14 +298,14 @@ def _direction(m: Array, n: Array, roots: Matrices, early: Array, *, grafted: bo
 
 
 def _share(b2: Scalar) -> Scalar:
-    """The weight of the newest Gram matrix: that in a running mean, 1 in a sum."""
+    """The weight of the newest Gram matrix: 1 - b2 in a running mean, 1 in a sum."""
     if isinstance(b2, int | float):
         return 1 - b2 if b2 != 1 else 1.0
     return jnp.where(b2 == 1, 1, 1 - b2)
 
 
 def _bias(b2: Scalar, step: Step) -> Callable[[DTypeLike], Scalar]:
-    """The sum of the weights of all, by which a running mean is too small; 1 for a sum."""
+    """The sum of all weights, the factor by which a running mean is too small; 1 for a sum."""
     if isinstance(b2, int | float) and b2 == 1:
         return lambda dtype: 1.0
     return lambda dtype: jnp.where(jnp.asarray(b2 == 1), 1, step.bias(b2, dtype))

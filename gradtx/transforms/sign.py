@@ -65,15 +65,15 @@ def scale_by_lion(
         u = c where |c| < 1, else sign(c)           mode="refined"
 
     It has half of Adam's state. Signs are longer than Adam's steps: take a learning rate three to
-    ten times smaller than for Adam, and weight decay as much larger.
+    ten times smaller than for Adam, and weight decay larger by the same factor.
 
     Args:
-        b1: how much the running mean counts in the update, against the gradient of this step.
+        b1: how much the running mean counts in the update, relative to the gradient of this step.
             Larger is smoother and slower to turn
         b2: the decay of the running mean of gradients, which reaches back about 1 / (1 - b2) steps
         mode: how c becomes the update: its sign ("hard"), or something that goes to 0 with c, so
             that steps become short near a minimum ("smooth", "refined")
-        smooth_beta: how steep tanh is at 0, for mode="smooth" only: the larger, the nearer to the
+        smooth_beta: how steep tanh is at 0, for mode="smooth" only: the larger, the closer to the
             sign
 
     State: mu, 4 bytes a parameter, and the count.

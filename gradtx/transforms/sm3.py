@@ -44,7 +44,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
             they are running means
 
     State: for each array mu, a list with one number for each index of each axis, and nu, the
-    momentum: about 4 bytes a parameter of a matrix, 8 of a vector.
+    momentum: about 4 bytes a parameter for a matrix, 8 for a vector.
 
     Example:
         >>> grads = jnp.array([[1.0, 2.0], [0.0, 4.0]])
@@ -53,7 +53,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
         >>> print(*state.mu)  # the largest square of each row, and of each column
         [ 4. 16.] [ 1. 16.]
 
-    See also: `sm3`, the optimizer; `scale_by_rss`, exactly; `scale_by_factored_rms`.
+    See also: `sm3`, the optimizer; `scale_by_rss`, with the exact sum; `scale_by_factored_rms`.
 
     References: Anil et al., 2019, https://arxiv.org/abs/1901.11150
     """

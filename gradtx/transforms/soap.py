@@ -62,7 +62,7 @@ class ScaleBySoapState(NamedTuple):
 
 
 class _Decays(NamedTuple):
-    """Those of the running means: of the gradient, of its square, and of the Gram matrices."""
+    """The decays of the running means of the gradient, its square, and the Gram matrices."""
 
     mu: Scalar
     nu: Scalar
@@ -105,27 +105,27 @@ def scale_by_soap(
         F_a <- s * F_a + (1 - s) * gram_a(g)                        s = shampoo_beta, each axis a
         Q_a <- qr(F_a Q_a), mu and nu into the new bases            every precondition_frequency-th
 
-    The first update is zero: it makes the first factors, and Q_a their eigenvectors. So t counts
-    the updates after it. Where a rotation leaves nothing but rounding errors of mu, in a direction
-    without gradients, nu is raised to their square, so that no step of theirs is thousands of
-    learning rates long, as it is in the code of the authors. No other direction is changed.
+    The first update is zero: it only provides the first factors and, as Q_a, their eigenvectors. t
+    counts the updates after it. Where a rotation leaves nothing of mu but rounding errors, in a
+    direction without gradients, nu is raised to their square: in the authors' code they make steps
+    that are thousands of learning rates long. No other direction is changed.
 
-    In its eigenbasis the curvature of a matrix is closer to a diagonal one, which is what Adam
-    assumes. It takes fewer steps than Adam, and each has four products of matrices more per matrix,
-    and rarely a decomposition. Derivatives treat the bases as constants.
+    In the eigenbasis the curvature is closer to diagonal, which is what Adam assumes. SOAP takes
+    fewer steps than Adam; each costs four more matrix products per matrix and, rarely, a
+    decomposition. Derivatives treat the bases as constants.
 
     Args:
         shampoo_beta: the decay of the factors; None means b2.
-        eps: a number added to the root of nu, before the correction of its bias
-        precondition_frequency: after how many updates the bases follow the factors. Larger is
-            cheaper, and the bases are staler.
+        eps: a number added to the root of nu, before its bias is corrected
+        precondition_frequency: how many updates pass before the bases follow the factors. Larger is
+            cheaper, with staler bases.
         max_precond_dim: axes that are longer are not rotated; a matrix with one such axis is
             rotated along the other alone
         merge_dims: join neighbouring axes, from the first on, while their product is at most
             max_precond_dim. It is meant for kernels of convolutions.
-        precondition_1d: also arrays of one axis have a factor. False runs plain Adam on them.
+        precondition_1d: give arrays of one axis a factor too. False runs plain Adam on them.
         normalize_grads: divide the update of each array by its root mean square
-        correct_bias: divide by the bias of the running means at their start
+        correct_bias: correct the running means for their start from 0
 
     State: mu and nu, 8 bytes a parameter, and for each axis of length n two matrices of n x n: for
     a square matrix 24 bytes a parameter in all.
@@ -154,7 +154,7 @@ def scale_by_soap(
 
     def init(params: Params) -> ScaleBySoapState:
         made = partial(map_leaves, "scale_by_soap", tree=params)
-        # A leaf that is new in a run, whose count goes on, runs Adam until the bases are due.
+        # A leaf that joins a run, where the count goes on, runs Adam until the bases are due.
         return ScaleBySoapState(
             count=None,
             mu=made(lambda x: zeros_like(x, mu_dtype)),
@@ -193,7 +193,7 @@ def scale_by_soap(
 
 
 def _leaves(grads: Gradients, state: ScaleBySoapState, axes: Sequence[Axes]) -> list[_Leaf]:
-    """The state of each leaf, seen by its axes."""
+    """The state of each leaf, in the shape of its `Axes`."""
     shapes = [own.matrices for own in axes]
     fields = (
         *map(grads.beside, (state.mu, state.nu)),
@@ -217,8 +217,8 @@ def _state(grads: Gradients, old: ScaleBySoapState, leaves: Sequence[_Leaf]) -> 
 
 
 def _with_gradient(g: Array, old: _Leaf, first: Array, decays: _Decays) -> _Leaf:
-    """The moments with g, in the bases as they are, and the factors with it."""
-    # The first gradient makes the bases, and is in none yet.
+    """The moments and the factors updated with g, and the bases as they are."""
+    # The first gradient determines the bases: there are none to rotate it into yet.
     turned = jnp.where(first, 0, multiplied(g, old.bases))
     factors = [
         None if f is None else running_mean(f, gram(g, axis), decays.factors)
@@ -234,7 +234,7 @@ def _with_gradient(g: Array, old: _Leaf, first: Array, decays: _Decays) -> _Leaf
 
 def _direction(leaf: _Leaf, first: Array, eps: Scalar) -> Array:
     """Q_1 (mu / (sqrt(nu) + eps)) Q_2^H"""
-    nu = jnp.where(first, 1, leaf.nu)  # both are 0 then, and eps may be
+    nu = jnp.where(first, 1, leaf.nu)  # mu and nu are 0 then, and eps may be
     return multiplied(divide_by_rms(leaf.mu, nu, eps), adjoints(leaf.bases))
 
 
@@ -252,10 +252,11 @@ _Bases = list[Array]
 def _in_new_bases(
     leaves: Sequence[_Leaf], made: list[Array], axes: Sequence[Axes], due: Array, first: Array
 ) -> tuple[list[_Leaf], list[Array]]:
-    """The leaves in the bases that their factors have now, if due; first: if they had none.
+    """The leaves moved into the present bases of their factors, if due; first: they had none yet.
 
-    made: the directions from the old bases. They go through the conditional, and so come before it:
-    otherwise XLA:CPU copies the bases, to write the new ones before it reads the old ones.
+    made: the directions, from the old bases. They pass through the conditional so that they are
+    computed before it: otherwise XLA:CPU copies the bases, to write the new ones before it reads
+    the old ones.
     """
     factors: list[Array] = jax.tree.leaves([lax.stop_gradient(x.factors) for x in leaves])
     ranks = [own.rank(k) for own in axes for k, has in enumerate(own.own) if has]
@@ -277,7 +278,7 @@ def _in_new_bases(
         ]
         ordered, orders = zip(*map(_iterated, factors, old), strict=True)
         new = orthogonal(ordered)
-        # As the directions, the means go through too: they are the last to be made from old bases.
+        # Like the directions, the means pass through: they are the last to need the old bases.
         _, (new, means) = now_and_then(anywhere(first), start, lambda state: None, (new, means))
         after, order = (jax.tree.unflatten(structure, x) for x in (new, orders))
         moved = [
@@ -294,8 +295,8 @@ def _in_new_bases(
 
 
 def _iterated(factor: Array, basis: Array) -> tuple[Array, Array]:
-    """The factor times the basis, its columns by the mean square of the gradient along each, the
-    largest first, and their order; of a factor that is not finite the basis."""
+    """The factor times the basis, with its columns sorted by the mean square of the gradient along
+    each, the largest first, and their order; the basis itself if the factor is not finite."""
     power = product(factor, basis)
     squares = jnp.sum((basis.conj() * power).real, axis=0)
     finite = jnp.all(jnp.isfinite(squares))
@@ -304,11 +305,11 @@ def _iterated(factor: Array, basis: Array) -> tuple[Array, Array]:
 
 
 def _moved(mu: Array, nu: Array, bases: Matrices) -> tuple[Array, Array]:
-    """The moments in new bases, nu at least the square of the error with which mu was rotated.
+    """The moments in new bases, with nu at least the square of the error from rotating mu.
 
-    Along a direction without gradients nu is as small as rounding made it, or 0, and the error in
-    mu would be divided by its root, in steps of thousands of learning rates. Where nu is raised, mu
-    is nothing but that error.
+    Along a direction without gradients nu is 0 or a rounding error, and the error in mu, divided by
+    its root, would make steps of thousands of learning rates. Where nu is raised, mu is nothing but
+    that error.
     """
     rotated = tuple(axis for axis, q in enumerate(bases) if q is not None)
     if not rotated:

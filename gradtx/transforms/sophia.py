@@ -61,8 +61,8 @@ def hutchinson_estimator_diag_hessian(random_seed: RandomKey | None = None) -> R
     obj_fn=loss)`, a function from params (in float32 or wider) to the loss.
 
     Args:
-        random_seed: the beginning of the random numbers: a whole number or a key of `jax.random`;
-            None is 0
+        random_seed: the seed of the random numbers: a whole number or a key of `jax.random`; None
+            means 0
 
     State: the key, 8 bytes for the whole tree.
 
@@ -130,24 +130,24 @@ def scale_by_sophia(
         u   = clip(mu / (1 - b1^t) / max(gamma nu, eps), clip_threshold)
         nu <- b2 nu + (1 - b2) h                (on the first of every update_interval steps)
 
-    h is what hessian_diagonal_fn makes of the gradients, params and extra arguments: by default
+    h is the output of hessian_diagonal_fn for the gradients, params and extra arguments: by default
     Hutchinson's estimate, for which update needs obj_fn: `tx.update(grads, state, params,
     obj_fn=loss)`, with a function from params to the loss.
 
     Args:
         b2: the decay of the running mean of h. It counts estimates, not steps
-        eps: the smallest denominator; where gamma nu is below it, also where it is negative, the
-            update is as a rule clipped
-        gamma: the factor of nu. Larger makes steps shorter and fewer elements clipped
+        eps: the smallest denominator; where gamma nu is below it or negative, the update is usually
+            clipped
+        gamma: the factor on nu. Larger makes steps shorter and clips fewer elements
         clip_threshold: the largest absolute value of an element of the update; None does not clip
         update_interval: how many steps pass from one estimate of h to the next. Larger is cheaper,
-            and nu is older
-        hessian_diagonal_fn: the transformation that makes h, in place of Hutchinson's estimate,
-            such as one that estimates it by squared gradients
+            with an older nu
+        hessian_diagonal_fn: the transformation that estimates h, in place of Hutchinson's, such as
+            one that uses squared gradients
         nu_dtype: the dtype in which the running mean of h is kept; None keeps float32 (float64 for
             float64 parameters). `store` narrows any optimizer's state
-        verbose: print the fraction of elements that were not clipped, ideally between 0.1 and 0.5,
-            to set gamma by
+        verbose: print the fraction of elements that were not clipped, a guide to gamma: ideally it
+            is between 0.1 and 0.5
         print_win_rate_every_n_steps: how many steps pass from one print to the next, with verbose;
             0 prints nothing
 

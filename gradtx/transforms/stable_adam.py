@@ -41,7 +41,7 @@ def scale_by_stable_adam(
         u   = (m / (sqrt(n) + eps) + weight_decay * param) / max(1, rms(g / max(sqrt(n), eps)))
 
     The root mean square is over one array, and far above 1 when its gradients have grown faster
-    than nu follows: the cause of many spikes of the loss.
+    than nu can follow, the cause of many loss spikes.
 
     Args:
         weight_decay: how much of each parameter is added to the step before it is shortened

@@ -24,10 +24,10 @@ def scale_by_trust_ratio(
         u = trust_coefficient * max(||p||, min_norm) / (max(||g||, min_norm) + eps) * g
 
     If either of the two norms is 0, u = g, so that a parameter of zeros can leave zero. LARS and
-    LAMB are made with it. update needs params.
+    LAMB are built on it. update needs params.
 
     Args:
-        min_norm: the least that both norms are taken to be
+        min_norm: a lower bound on both norms
         trust_coefficient: the length of an update in units of its parameter's norm
         eps: a small number added to the norm of the update
 
@@ -65,8 +65,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Callable[..., Ar
     update needs params.
 
     Args:
-        min_scale: the least that the norm is taken to be, so that a parameter of zeros can leave
-            zero
+        min_scale: a lower bound on the norm, so that a parameter of zeros can leave zero
 
     State: none.
 
@@ -94,7 +93,7 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Callable[..., Arr
     multiplying by the parameter scale. update needs params.
 
     Args:
-        min_scale: the least that rms is taken to be, so that a parameter of zeros can leave zero
+        min_scale: a lower bound on the rms, so that a parameter of zeros can leave zero
 
     State: none.
 

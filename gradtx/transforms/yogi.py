@@ -35,7 +35,7 @@ def scale_by_yogi(
 
     Args:
         b2: how fast nu changes: by (1 - b2) g^2 in each step. Larger is smoother
-        initial_accumulator_value: what mu and nu start from
+        initial_accumulator_value: the initial value of mu and nu
 
     State: mu and nu, 8 bytes a parameter, and the count.
 

@@ -146,15 +146,15 @@ def scale_by_zoom_linesearch(
         max_linesearch_steps: the most evaluations of f and its gradient in one step
         max_learning_rate: the largest rate; None sets no bound
         tol: by how much both conditions may be violated
-        increase_factor: what eta is multiplied by while no interval is known; larger reaches far
-            rates in fewer evaluations
-        slope_rtol: what part of the decrease that the slope promises must be reached
-        curv_rtol: what part of the slope may be left. Smaller is a more exact search: 0.9 is usual
-            for L-BFGS, 0.1 for conjugate gradients
+        increase_factor: the factor on eta while no interval is known; larger reaches distant rates
+            in fewer evaluations
+        slope_rtol: the fraction of the decrease promised by the slope that must be reached
+        curv_rtol: the fraction of the slope that may be left. Smaller is a more exact search: 0.9
+            is usual for L-BFGS, 0.1 for conjugate gradients
         approx_dec_rtol: where values differ only by rounding error, f(w + u) <= f(w) +
             approx_dec_rtol * |f(w)|, slopes may establish the decrease instead: <u, grad f(w + u)>
             <= (2 slope_rtol - 1) <u, grad f(w)>; None turns this off
-        stepsize_precision: the length of an interval that is not divided any more
+        stepsize_precision: the length at which an interval is not divided further
         initial_guess_strategy: start from the last rate ("keep", for gradient descent) or from 1
             ("one", for L-BFGS)
         verbose: print a message when the search fails

@@ -32,7 +32,7 @@ class NamedTupleKey:
 def get_all_with_path(
     tree: Tree, key: Hashable, filtering: Filter | None = None
 ) -> list[tuple[KeyPath, Any]]:
-    """Find all values in a tree that are called by a name, with their paths.
+    """Find all values with a given name in a tree, and their paths.
 
     A value has the name of the field or dict key that holds it, and a NamedTuple also that of its
     class. A node's own children come before anything deeper.
@@ -63,7 +63,7 @@ def get_all_with_path(
 
 
 def get(tree: Tree, key: Hashable, default: Tree = None, filtering: Filter | None = None) -> Tree:
-    """Find the one value in a tree that is called by a name, or return the default if none is.
+    """Find the one value with a given name in a tree, or return the default if there is none.
 
     Args:
         tree: any tree, usually the state of an optimizer.
@@ -194,8 +194,8 @@ def map_params(
 ) -> Tree:
     """Map a function over the leaves of every copy of the params in a state.
 
-    For what is to be done with moments as with the parameters themselves, such as finding the
-    sharding of a whole state from that of the params. In the top module it is called
+    For treating moments like the parameters themselves, for example to derive the sharding of a
+    whole state from that of the params. In the top module it is called
     `gradtx.tree_map_params`, as in Optax.
 
     Args:

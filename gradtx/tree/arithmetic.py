@@ -109,7 +109,7 @@ def div(tree_x: Tree, tree_y: Tree) -> Tree:
 
     Args:
         tree_x: a tree of arrays.
-        tree_y: the tree that is divided by, of the same structure.
+        tree_y: the tree to divide by, of the same structure.
 
     Example:
         >>> gradtx.tree.div({"a": jnp.array([8.0, 9.0])}, {"a": jnp.array([4.0, 3.0])})
@@ -311,7 +311,7 @@ def size(tree: Tree) -> int:
     return functools.reduce(operator.add, (jnp.size(x) for x in jax.tree.leaves(tree)), 0)
 
 
-# A function of an array, of any shape, to a scalar.
+# A function from an array of any shape to a scalar.
 Reduction = Callable[[jax.Array], jax.Array]
 
 
@@ -416,7 +416,7 @@ def allclose(
         a: a tree of arrays, x above.
         b: a tree of the same structure, y above.
         rtol: the difference allowed relative to b.
-        atol: the difference allowed besides, which decides where b is near 0.
+        atol: the absolute difference allowed on top, which decides where b is near 0.
         equal_nan: count two NaNs in the same place as equal.
 
     Example:

@@ -24,7 +24,7 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLik
         step_size * new + (1 - step_size) * old
 
     The average is taken in float32 or wider and keeps the dtype of old. Leaves of integers or
-    booleans, which have no average, become those of new. None where new is None.
+    booleans, which have no average, become those of new. Where new is None, so is the result.
 
     Args:
         new_tensors: the new parameters, a pytree of arrays.
@@ -104,7 +104,7 @@ def periodic_update(
 
 
 def _side_by_side(who: str, new_tensors: Tree, old_tensors: Tree) -> tuple[Leaves, list[Any]]:
-    """The leaves of new, and the leaf of old at each; anything but an alike array is an error."""
+    """The leaves of new, and the leaf of old at each; an error unless they are alike in shape."""
     leaves = Leaves.of(new_tensors)
     aligned = align(leaves, old_tensors, f"{who}: old_tensors", "new_tensors")
     for i, (new, old) in enumerate(zip(leaves.values, aligned, strict=True)):

@@ -56,11 +56,11 @@ def cast_like(tree: Tree, other_tree: Tree) -> Tree:
 
 
 def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> np.dtype:
-    """Tell the dtype of all leaves; JAX's default floating dtype if there are none.
+    """Find the dtype that all leaves have, or JAX's default floating dtype if there are none.
 
     Args:
         tree: a tree of arrays.
-        mixed_dtype_handler: the answer if the dtypes differ. "promote": the dtype to which JAX
+        mixed_dtype_handler: what to return if the dtypes differ. "promote": the dtype to which JAX
             promotes all of them together; "highest": the one to which all others are promoted;
             "lowest": the one that is promoted to all others. None: an error.
 

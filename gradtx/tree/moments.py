@@ -44,7 +44,8 @@ def update_moment(updates: Tree, moments: Tree, decay: Scalar, order: float) -> 
 
         m <- decay * m + (1 - decay) * g^order
 
-    It is computed in float32 or wider and keeps the dtype of m. None where a gradient is None.
+    It is computed in float32 or wider and keeps the dtype of m. Where a gradient is None, so is the
+    result.
 
     Args:
         updates: the gradients, a tree of arrays.
@@ -66,7 +67,8 @@ def update_infinity_moment(updates: Tree, moments: Tree, decay: Scalar, eps: Sca
 
         u <- max(|g| + eps, decay * u)
 
-    It is computed in float32 or wider and keeps the dtype of u. None where a gradient is None.
+    It is computed in float32 or wider and keeps the dtype of u. Where a gradient is None, so is the
+    result.
 
     Args:
         updates: the gradients, a tree of arrays.
@@ -92,7 +94,8 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Scalar, ord
 
         m <- decay * m + (1 - decay) * |g|^order for complex g, with g^order for real g
 
-    It is computed in float32 or wider and keeps the dtype of m. None where a gradient is None.
+    It is computed in float32 or wider and keeps the dtype of m. Where a gradient is None, so is the
+    result.
 
     Args:
         updates: the gradients, a tree of arrays.

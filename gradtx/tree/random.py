@@ -41,7 +41,7 @@ def random_like(
 ) -> Tree:
     """Draw random numbers in the shape of every leaf of a tree.
 
-        sampler(key, shape, dtype), with another key for each leaf
+        sampler(key, shape, dtype), with a different key for each leaf
 
     Args:
         rng_key: a key of `jax.random`.

@@ -42,7 +42,7 @@ def power_iteration(
         v0: the first v. For an array, None means uniform random numbers in [-1, 1] from `key`; a
             function needs one.
         num_iters: the largest number of products to take.
-        error_tolerance: how small the residual has to be, relative to the eigenvalue. Smaller
+        error_tolerance: how small the residual has to be, relative to the eigenvalue. A smaller one
             takes more products; float32 does not reach much below 1e-6.
         precision: that of the products with an array, as in `jnp.matmul`.
         key: a key of `jax.random`, for the first v; None means `jax.random.key(0)`.
@@ -134,8 +134,8 @@ def matrix_inverse_pth_root(
         matrix: the matrix A, an array (n, n).
         p: which root, a whole number >= 1: 1 is the inverse, 2 the inverse square root.
         num_iters: the largest number of steps.
-        ridge_epsilon: what is added to the diagonal, relative to the largest eigenvalue. Larger
-            damps the directions of small eigenvalues more, and makes the iteration shorter.
+        ridge_epsilon: what is added to the diagonal, relative to the largest eigenvalue. A larger
+            one damps the directions of small eigenvalues more, and makes the iteration shorter.
         error_tolerance: the error at which the iteration ends.
         precision: that of the products, as in `jnp.matmul`. A lower one is faster and leaves a
             larger error.

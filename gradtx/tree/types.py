@@ -1,4 +1,4 @@
-"""The types of the functions of trees."""
+"""The types of functions on trees."""
 
 from __future__ import annotations
 

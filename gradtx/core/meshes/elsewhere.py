@@ -1,7 +1,7 @@
 """Arguments of an eager update that lie on other devices than the rest: which, and what to do.
 
-JAX refuses them together, in words about functions that no user wrote. Nothing is looked at before
-it does.
+JAX refuses to combine them, with an error about functions that no user wrote. Nothing is checked
+before it does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gradtx.core.state import OptState, Params, Updates
 
 
 class _Lying(NamedTuple):
-    """An array that stays where it was put."""
+    """An array that stays on the devices it was put on: JAX calls it committed."""
 
     what: str
     array: jax.Array
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """Equal for arrays that a program may take together; of a mesh also how it is made."""
+        """Equal for arrays that one program can take: the devices and, of a mesh, its axes."""
         sharding: Sharding = self.array.sharding
         devices = frozenset(sharding.device_set)
         if isinstance(sharding, NamedSharding) and len(devices) > 1:
@@ -45,7 +45,7 @@ class _Lying(NamedTuple):
 def check_together(
     name: str, error: Exception, updates: Updates, state: OptState, params: Params | None
 ) -> None:
-    """Raise ValueError if an update failed since its arguments lie on different devices.
+    """Raise ValueError if an update failed because its arguments lie on different devices.
 
     Raises: ValueError, which names the first argument that lies elsewhere than the params or,
     without params, the updates.
@@ -79,7 +79,7 @@ def _state_arrays(state: OptState) -> Iterator[_Lying]:
 
 
 def _lying(what: str, x: Any) -> Iterator[_Lying]:
-    """What was put somewhere: JAX moves other arrays as it needs them."""
+    """The array, if it was put somewhere: JAX moves other arrays as it needs them."""
     concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     if concrete and getattr(x, "committed", True):
         yield _Lying(what, x)

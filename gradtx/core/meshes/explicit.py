@@ -1,7 +1,7 @@
-"""Meshes with explicit axes: the types of arrays say how they divide them.
+"""Meshes with explicit axes: the types of arrays say how these axes divide them.
 
 There each operation on divided arrays has to say how its result is divided. An update and an init
-run with automatic axes instead, and say it of their results.
+run with automatic axes instead, and say it only for their results.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: Any) -> T:
-    """function(*arguments); if explicit axes of a mesh divide them, with automatic axes inside and
-    its results divided as `like`, a tree of the same structure, of arrays or shardings.
+    """function(*arguments). If a mesh has explicit axes, they are automatic inside, and the
+    results are divided as `like` is, a tree of arrays or shardings of the same structure.
 
-    What an operation on divided arrays makes may be divided in several ways, of which a program
-    with explicit axes has to choose one for each operation. The results are known here: updates
-    lie where the parameters do, and a state where it was. Functions that are given stay outside,
-    with the arrays that they close over: nothing changes if there is one.
+    The result of an operation on divided arrays may be divided in several ways, and a program with
+    explicit axes has to choose one for each operation. Here the choice for the results is known:
+    updates lie where the parameters do, and a state where it was. If an argument is a function,
+    nothing changes: the arrays that it closes over would stay outside.
     """
     mesh = explicit_mesh(like)
     leaves, treedef = jax.tree.flatten(arguments)
@@ -35,7 +35,7 @@ def on_auto_axes(function: Callable[..., T], arguments: tuple[Any, ...], like: A
     def inside(arrays: dict[int, jax.Array]) -> T:
         given = [arrays.get(i, x) for i, x in enumerate(leaves)]
         made = function(*jax.tree.unflatten(treedef, given))
-        # Eagerly, a constant lies on the first device, where JAX lets nothing join the mesh.
+        # Eagerly, a constant lies on the first device, and JAX does not move it to the mesh.
         return on_the_mesh(made, arrays) if _is_eager(arrays) else made
 
     def place(x: Any) -> NamedSharding:
@@ -53,8 +53,8 @@ def _is_eager(arrays: dict[int, jax.Array]) -> bool:
 
 
 def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> NamedSharding:
-    """How explicit axes of a mesh, which divide x, may divide an array of this shape whose axes are
-    these of x."""
+    """How the explicit axes of the mesh that divide x may divide an array of this shape, whose axes
+    correspond to these axes of x."""
     sharding = jax.typeof(x).sharding
     spec = full_spec(sharding.spec, x.ndim)
     found = [
@@ -65,14 +65,14 @@ def divided_like(x: jax.Array, shape: tuple[int, ...], axes: Iterable[int]) -> N
 
 
 def everywhere(tree: Any, ndim: int) -> NamedSharding | None:
-    """Where all of an array is on every device of the tree's mesh, if its axes are explicit."""
+    """The sharding with all of an array on every device of the tree's mesh, if that is explicit."""
     mesh = explicit_mesh(tree)
     spec = PartitionSpec(*[None] * ndim)  # type: ignore[no-untyped-call]
     return None if mesh is None else NamedSharding(mesh, spec)
 
 
 def explicit_mesh(tree: Any) -> AbstractMesh | None:
-    """The mesh, of which some axes are explicit, by which arrays of a tree are divided."""
+    """The mesh that divides the arrays of a tree, if some of its axes are explicit."""
     if not hasattr(jax.sharding, "auto_axes"):
         return None
     for x in jax.tree.leaves(tree):

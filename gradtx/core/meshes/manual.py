@@ -36,7 +36,7 @@ def varies_over(x: Any) -> frozenset[str]:
 
 
 def varying(x: jax.Array, axes: Iterable[str]) -> jax.Array:
-    """The same value, as one that may differ over these axes too."""
+    """The same value, typed as one that may differ over these axes too."""
     missing = tuple(sorted(frozenset(axes) - varies_over(x)))
     if not missing:
         return x
@@ -48,8 +48,8 @@ def varying(x: jax.Array, axes: Iterable[str]) -> jax.Array:
 
 
 def untyped(tree: T) -> T:
-    """Inside `jax.shard_map`, the arrays as ones of no mesh: operations that were traced outside of
-    it hold types of the mesh there, which JAX does not let meet those in here."""
+    """Inside `jax.shard_map`, the arrays with types that name no mesh: operations that were traced
+    outside hold types of the mesh there, which JAX refuses to mix with those inside."""
     if not manual_axes():
         return tree
     made: T = jax.tree.map(_of_no_mesh().bind, tree)
@@ -58,7 +58,7 @@ def untyped(tree: T) -> T:
 
 @functools.cache
 def _of_no_mesh() -> Primitive:
-    from jax.extend.core import Primitive  # with which JAX imports all of Pallas
+    from jax.extend.core import Primitive  # importing it earlier would import all of Pallas
 
     same = Primitive("of_no_mesh")
     same.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape, x.dtype))  # type: ignore[no-untyped-call]
@@ -66,20 +66,20 @@ def _of_no_mesh() -> Primitive:
     return same
 
 
-# How the types of a program tell which transformation made an operation; and that what follows is
+# Names of scopes, which tell which transformation an operation belongs to, and that an operation is
 # meant for each device's piece by itself.
 SCOPE = "gradtx."
 EACH_SHARD = "gradtx: each shard"
 
 
 def named(name: str) -> AbstractContextManager[Any]:
-    """While a transformation of this name is traced inside `jax.shard_map`: its operations carry
-    the name."""
+    """A context in which operations that are traced inside `jax.shard_map` carry the name of their
+    transformation."""
     return jax.named_scope(SCOPE + name) if manual_axes() else nullcontext()
 
 
 def each_shard() -> AbstractContextManager[Any]:
-    """Operations traced in it are right on any piece of an array, though they combine elements."""
+    """A context for operations that combine elements and yet are right on any piece of an array."""
     return jax.named_scope(EACH_SHARD) if manual_axes() else nullcontext()
 
 

@@ -1,10 +1,9 @@
-"""Matrices that are divided among the devices of a mesh, computed on by all of these devices.
+"""How all devices of a mesh compute on matrices that are divided among them.
 
 A product, a decomposition or an iteration needs whole matrices, and XLA would gather every one of
-them on every device. Here each device is sent a few whole ones, in one exchange of all with all,
-and sends back what it made of them in another. Where there are fewer matrices than devices, some
-axes of the mesh divide their columns instead. An estimate of the time decides which axes do what.
-
+them on every device. Here each device is sent a few whole ones, in one all-to-all exchange, and
+sends its results back in another. Where there are fewer matrices than devices, some axes of the
+mesh divide their columns instead. An estimate of the time decides which axes do what.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from gradtx.core.norms import Norm, norm_over
 class Work(NamedTuple):
     """What a function of a batch of matrices does with each.
 
-    operations: how many it takes for a matrix of so many rows and columns. by_columns: whether a
-    device can do its share with some of the columns. The function is told by `over=` among which
-    axes of the mesh they are divided, and must not depend on the order of rows or columns.
+    operations: how many it takes, given the numbers of rows and columns. by_columns: whether a
+    device can do its share with some of the columns. The function is then passed, as `over=`, the
+    axes of the mesh that divide them, and must not depend on the order of rows or columns.
     """
 
     operations: Callable[[float, float], float]
@@ -35,7 +34,7 @@ class Work(NamedTuple):
 
 # Five iterations of three products.
 NEWTON_SCHULZ = Work(lambda m, n: 5 * m**2 * (4 * n + 2 * m), by_columns=True)
-# Decompositions run at a small part of a device's speed.
+# Decompositions run at a small fraction of a device's speed.
 DECOMPOSITION = Work(lambda m, n: 1000 * m**2 * n)
 # How many operations a device does while it sends one number.
 _OPERATIONS_A_NUMBER = 4000
@@ -49,13 +48,13 @@ Role = Literal["matrices", "columns", "none"]
 
 
 class Plan(NamedTuple):
-    """How a divided batch comes to lie for the time of a computation: each device has some whole
-    matrices, or columns of some.
+    """How a divided batch is laid out during a computation: each device has some whole matrices, or
+    some of their columns.
 
-    exchanged: along these axes of the mesh the parts of a matrix are sent to one device; gathered:
-    to each; turned: those that divide the rows divide the columns instead; kept: those that divide
-    the columns, and stay. Along other axes there are copies; of these each device takes some
-    matrices (shared), some columns (cut), or all.
+    exchanged: the axes of the mesh along which the parts of a matrix are sent to one device;
+    gathered: to each; turned: those that divide the rows before, and the columns meanwhile; kept:
+    those that divide the columns all the time. Along other axes there are copies, of which each
+    device takes some matrices (shared), some columns (cut), or everything.
     """
 
     sizes: Sizes
@@ -71,8 +70,8 @@ class Plan(NamedTuple):
     def best(
         cls, division: Division, sizes: Sizes, n: int, shape: Sequence[int], work: Work
     ) -> Plan:
-        """For n matrices of a shape, that by which they take the least time. n: those of a device,
-        if the batch is divided."""
+        """The plan by which n matrices of a shape take the least time. n: the number on each
+        device, if the batch is divided."""
         names = [name for name in sizes if sizes[name] > 1 and name not in division[0]]
         roles: tuple[Role, ...] = ("matrices", "columns", "none")
         plans = (
@@ -84,7 +83,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, division: Division, sizes: Sizes, roles: Mapping[str, Role]) -> Plan:
-        """roles: of each axis of the mesh that does not divide the batch."""
+        """The plan with a role for each axis of the mesh that does not divide the batch."""
         _, rows, columns = division
         copies = tuple(name for name in roles if name not in rows + columns)
 
@@ -104,22 +103,22 @@ class Plan(NamedTuple):
 
     @property
     def over(self) -> Names:
-        """The axes of the mesh among which the columns are divided meanwhile."""
+        """The axes of the mesh that divide the columns meanwhile."""
         return self.turned + self.kept + self.cut
 
     @property
     def takers(self) -> int:
-        """Among how many devices whole matrices are divided."""
+        """The number of devices that take different matrices."""
         return number_of(self.exchanged + self.shared, self.sizes)
 
     def is_possible(self, shape: Sequence[int], work: Work) -> bool:
-        """Whether all devices have equally many columns, or all."""
+        """Whether columns stay whole or, if the work allows it, divide evenly."""
         return not self.over or (
             work.by_columns and shape[1] % number_of(self.over, self.sizes) == 0
         )
 
     def time(self, n: int, shape: Sequence[int], work: Work) -> float:
-        """An estimate, in operations of a device."""
+        """An estimate of the time, in operations of a device."""
         rows, columns = shape
         sizes, (_, *parts) = self.sizes, self.division
         each = -(-n // self.takers)
@@ -140,8 +139,8 @@ class Plan(NamedTuple):
     # -- the way there and back, on each device ----------------------------------------------------
 
     def there(self, x: jax.Array) -> jax.Array:
-        """Of its part of the batch, as many matrices as `takers` divide, what a device computes
-        on."""
+        """What a device computes on, from its part of the batch, in which the number of matrices
+        is a multiple of `takers`."""
         _, rows, columns = x.shape
         x = self._own(x, self.shared, axis=0)
         if self.exchanged:
@@ -155,7 +154,7 @@ class Plan(NamedTuple):
         return self._own(x, self.cut, axis=2)
 
     def back(self, x: jax.Array) -> jax.Array:
-        """The inverse, for what it made of them."""
+        """The inverse, for the results."""
         if self.cut:
             x = lax.all_gather(x, self.cut, axis=2, tiled=True)
         if self.turned:
@@ -193,8 +192,8 @@ class Plan(NamedTuple):
 
     @property
     def _order(self) -> list[int]:
-        """Of the axes of these parts, of the batch, of rows and of columns, as a transposition to
-        the batch, the rows and the columns of whole matrices."""
+        """The transposition from the axes of these parts, the batch, rows and columns to the batch,
+        the rows and the columns of whole matrices."""
         arrived = self._arriving
         batch = len(arrived)
         in_rows, in_columns = (
@@ -204,7 +203,7 @@ class Plan(NamedTuple):
         return [batch, *in_rows, batch + 1, *in_columns, batch + 2]
 
     def _own(self, x: jax.Array, names: Names, axis: int) -> jax.Array:
-        """A device's part along an axis of what all have that lie along some axes of the mesh."""
+        """This device's part, along an axis, of what all devices along some mesh axes have."""
         if not names:
             return x
         length = x.shape[axis] // number_of(names, self.sizes)
@@ -212,8 +211,8 @@ class Plan(NamedTuple):
 
 
 def expected(shape: Sequence[int], width: int, sizes: Sizes) -> Division:
-    """How a batch of matrices is probably divided: along the last axis of the mesh on the side that
-    is not as long as most are, the width of the model, along the others on the other side."""
+    """How a batch of matrices is probably divided: the last axis of the mesh divides the side that
+    is not of the model's width, by default the columns, and the other axes the other side."""
     *others, last = sizes
     sides: tuple[Names, Names] = (tuple(others), (last,))
     rows, columns = sides[::-1] if shape[1] != width == shape[2] else sides
@@ -221,12 +220,12 @@ def expected(shape: Sequence[int], width: int, sizes: Sizes) -> Division:
 
 
 class Hints(NamedTuple):
-    """A plan carried out by XLA, as constraints, where it does not say how a batch is divided.
+    """A plan as sharding constraints for XLA, where it does not say how a batch is divided.
 
-    XLA moves what one axis of the mesh divides in one exchange, but would copy everything to every
-    device to move two at once. So there is a step for each; the last first, since it may divide one
-    axis of an array together with others, in smaller parts than they do. The steps leave rows and
-    columns to XLA, so that they are right however these are divided.
+    XLA moves what one axis of the mesh divides in one exchange, but to move what two divide at once
+    it would copy everything to every device. So there is a step for each axis. The last axis comes
+    first, since it may divide one axis of an array together with others, in smaller parts than they
+    do. The steps leave rows and columns to XLA, so that they are right however these are divided.
     """
 
     mesh: AbstractMesh | Mesh
@@ -235,18 +234,18 @@ class Hints(NamedTuple):
 
     @classmethod
     def like(cls, plan: Plan, mesh: AbstractMesh | Mesh) -> Hints:
-        """For a plan of a batch that is divided as expected."""
+        """The hints for a plan of a batch that is divided as `expected`."""
         batch = tuple(name for name in reversed(mesh.axis_names) if name in plan.exchanged)
         return cls(mesh, batch, plan)
 
     def there(self, x: jax.Array) -> jax.Array:
-        """The batch, laid as the plan says."""
+        """The batch, laid out as the plan says."""
         for i in range(len(self.batch) + 1):
             x = self._lying(x, self.batch[:i], *_FREE)
         return self._lying(x, self.batch, (), self.plan.over)
 
     def back(self, x: jax.Array) -> jax.Array:
-        """The result, divided as XLA likes."""
+        """The result, divided as XLA chooses."""
         x = self._lying(x, self.batch, (), self.plan.over)
         if self.plan.turned:
             x = self._lying(x, self.batch, self.plan.turned, self.plan.kept)
@@ -265,9 +264,9 @@ _FREE = (PartitionSpec.UNCONSTRAINED, PartitionSpec.UNCONSTRAINED)
 
 
 def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array:
-    """The parts of x along one axis sent to the devices along these axes of the mesh, and those
-    that they send joined along another."""
-    # XLA for CPU would exchange what x is concatenated of, piece by piece, in several layouts, and
+    """Send the parts of x along one axis to the devices along these axes of the mesh, and join the
+    parts that they send along another."""
+    # Of a concatenated x, XLA for CPU would exchange the pieces one by one, in several layouts, and
     # then refuse that.
     x = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
     made: jax.Array = lax.all_to_all(x, names, split, joined, tiled=True)  # type: ignore[no-untyped-call]
@@ -278,7 +277,7 @@ def _exchanged(x: jax.Array, names: Names, split: int, joined: int) -> jax.Array
 
 
 def summed(x: jax.Array, over: Names) -> jax.Array:
-    """The sum of what the devices along these axes of a mesh have."""
+    """The sum of x over the devices along these axes of a mesh."""
     total: jax.Array = lax.psum(x, over) if over else x  # type: ignore[no-untyped-call]
     return total
 

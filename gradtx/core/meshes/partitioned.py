@@ -1,6 +1,6 @@
 """Functions that a program runs on the shards of its arrays, however these are divided.
 
-Under `jax.jit` nobody knows how an array is divided until XLA has decided, which then tells
+Under `jax.jit` nobody knows how an array is divided until XLA has decided. It then tells the
 functions that it cannot partition by itself. In JAX's explicit mode the types of arrays say it.
 """
 
@@ -22,7 +22,7 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-# Names of axes of a mesh, of which the first divide into the largest parts, and their sizes.
+# Names of axes of a mesh, those that divide into the largest parts first, and their sizes.
 Names = tuple[str, ...]
 Sizes = Mapping[str, int]
 Arrays = list[jax.Array]
@@ -31,14 +31,14 @@ _spec: Any = PartitionSpec
 
 
 class Division(tuple[Names, ...]):
-    """The axes of a mesh that divide an array, along each of its axes."""
+    """For each axis of an array, the axes of a mesh that divide it."""
 
     @classmethod
     def of(
         cls, shape: Sequence[int], made: Sequence[int], spec: PartitionSpec, sizes: Sizes
     ) -> Division:
-        """As the spec of an array says, without axes by which a device would have less of it than
-        others, or of what is made of it, which has the shape `made`."""
+        """As the spec of an array says, without mesh axes that would not divide it evenly and
+        those along axes whose length differs in the result, which has the shape `made`."""
         divided = []
         for n, m, given in itertools.zip_longest(shape, made, spec):
             names = (given,) if isinstance(given, str) else given or ()
@@ -50,7 +50,7 @@ class Division(tuple[Names, ...]):
 
     @property
     def names(self) -> Names:
-        """All of them."""
+        """All mesh axes that divide the array."""
         return tuple(itertools.chain(*self))
 
     def whole(self, shard: Sequence[int], sizes: Sizes) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class Division(tuple[Names, ...]):
 
     @property
     def spec(self) -> PartitionSpec:
-        """For JAX."""
+        """The division as JAX writes it."""
         spec: PartitionSpec = _spec(
             *(names[0] if len(names) == 1 else names or None for names in self)
         )
@@ -71,10 +71,10 @@ def number_of(names: Names, sizes: Sizes) -> int:
     return math.prod(sizes[name] for name in names)
 
 
-# Of arrays that may be divided, and of others that every device has: an array for each, with axes
-# that correspond to its axes.
+# A function of arrays that may be divided, and of others that every device has. It returns an array
+# for each of the former, with axes that correspond to its axes.
 Whole = Callable[[Arrays, Arrays], Arrays]
-# The same of a device's shards, of how each array is divided, and of the sizes of the mesh's axes.
+# The same for a device's shards, given also how each array is divided, and the sizes of mesh axes.
 OnShards = Callable[[Arrays, Arrays, Sequence[Division], Sizes], Arrays]
 
 
@@ -83,8 +83,8 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 @contextmanager
 def on_one_device() -> Iterator[None]:
-    """What is traced meanwhile is for whole arrays of one device, on whatever mesh there are the
-    others that it reads."""
+    """What is traced inside is for whole arrays on one device, whatever mesh the other arrays that
+    it reads lie on."""
     token = _ALONE.set(True)
     try:
         yield
@@ -96,7 +96,7 @@ def mesh_of(arrays: Sequence[jax.Array]) -> AbstractMesh | Mesh | None:
     """The mesh of several devices on which the arrays of a program may be divided.
 
     None if there is none, or one with axes of several types. In an eager step each operation is a
-    program of its own; it has none unless the types of its arrays say how they are divided.
+    program of its own, and there is a mesh only if the types of its arrays say how it divides them.
     """
     meshes = {mesh for x in arrays if (mesh := jax.typeof(x).sharding.mesh).size > 1}
     if len(meshes) != 1 or _ALONE.get():
@@ -116,11 +116,11 @@ def run_on_shards(
     mesh: AbstractMesh | Mesh,
     told: Sequence[PartitionSpec | None],
 ) -> Arrays:
-    """whole(arrays, others) as on_shards makes it, which may send numbers between devices.
+    """whole(arrays, others), computed by on_shards, which may send numbers between devices.
 
     XLA for TPU does not partition functions in this way and does not say how arrays are divided.
-    told: how each is, None where nobody said it. hinted: the same function for a TPU, if that is
-    not known of all.
+    told: how each array is divided, None where nobody said it. hinted: the same function, for a TPU
+    where that is not known of all arrays.
     """
     shaped: Any = jax.ShapeDtypeStruct  # which JAX leaves untyped
     untyped = jax.tree.map(lambda x: shaped(x.shape, x.dtype), (arrays, others))
@@ -166,7 +166,7 @@ def _partitioned(
     others: Arrays,
     made: Arrays,
 ) -> Whole:
-    """on_shards as a function that XLA partitions: it says how it has divided these arrays."""
+    """on_shards as a function that XLA partitions: XLA says how it has divided the arrays."""
 
     @custom_partitioning
     def run(arrays: Arrays, others: Arrays) -> Arrays:
@@ -191,7 +191,7 @@ def _partitioned(
 
     rule, kept = _rule(arrays, others, made)
     define: Any = run.def_partition
-    # JAX 0.6 takes no such word: `partition` says it all the same, and XLA gathers there.
+    # JAX 0.6 has no such argument. `partition` still says so, and XLA gathers there.
     known = "need_replication_factors" in inspect.signature(define).parameters
     whole_axes = {"need_replication_factors": kept} if known else {}
     define(partition, infer, sharding_rule=rule, **whole_axes)
@@ -203,10 +203,10 @@ def _partitioned(
 
 
 def _without_callers(function: Whole, arrays: Arrays, others: Arrays) -> Arrays:
-    """function(arrays, others), whose operations say where they come from and not who called.
+    """function(arrays, others), whose operations record where they were written but not who called.
 
-    XLA puts what a partitioner makes into a program that numbers its callers otherwise. Then they
-    may call each other in a circle, which the compiler, in jaxlib 0.10, follows for ever.
+    XLA puts what a partitioner makes into a program that numbers callers differently. Then callers
+    may seem to call each other in a circle, which the compiler of jaxlib 0.10 follows forever.
     """
     given = jax.tree.leaves((arrays, others))
     flat = jax.make_jaxpr(function)(arrays, others)
@@ -215,7 +215,7 @@ def _without_callers(function: Whole, arrays: Arrays, others: Arrays) -> Arrays:
 
 @functools.cache
 def _callers_left_out() -> Any:
-    """A primitive, of arrays and of a jaxpr of them."""
+    """A primitive that evaluates a jaxpr on arrays."""
 
     def lowered(context: Any, *given: Any, jaxpr: ClosedJaxpr) -> Any:
         lower = mlir.lower_fun(jaxpr_as_fun(jaxpr), multiple_results=True)
@@ -240,8 +240,8 @@ _CALLERS = "jax_include_full_tracebacks_in_locations"
 
 
 def _rule(arrays: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str, ...]]:
-    """The factors of all arguments and results, for the propagation of shardings, and those that
-    cannot be divided."""
+    """The sharding rule, which names a factor for each axis of arguments and results, and those
+    factors that cannot be divided."""
     whole = []
 
     def undivided(name: str) -> str:
@@ -263,8 +263,8 @@ def _rule(arrays: Arrays, others: Arrays, made: Arrays) -> tuple[str, tuple[str,
 
 
 def _for_transformations(run: Whole, whole: Whole) -> Whole:
-    """run, and where it is mapped or differentiated the same as `whole`: a partitioned function can
-    be neither, and one on shards would be told how other arrays are divided."""
+    """run, or `whole` where it is mapped or differentiated: a partitioned function can be neither,
+    and a function on shards would be given the divisions of other arrays."""
 
     @jax.custom_batching.custom_vmap
     def mapped(arrays: Arrays, others: Arrays) -> Arrays:

@@ -1,7 +1,7 @@
-"""Where a state lies: on the mesh of the parameters, and what is shaped like one where that lies.
+"""Where a state lies: on the mesh of the parameters, and like a parameter where shaped like one.
 
-An array that JAX makes lies on the first device, and moves to the mesh with the first step, which
-is compiled for it once and for the next steps again.
+An array that JAX makes lies on the first device, and would move to the mesh in the first step. The
+step would then be compiled twice: for the first call, and again for the next ones.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gradtx.core.state import OptState, Params, fields_of_factors, is_named_tupl
 
 
 def on_the_mesh(state: OptState, params: Params) -> OptState:
-    """The state with a copy of what lies elsewhere on every device of the params' mesh, also if
-    that is of one device: to `jit` it is another place than the device."""
+    """The state, with what lies elsewhere copied to every device of the params' mesh, even if it
+    has only one: to `jit`, a mesh of one device is a different place from the device."""
     leaves = jax.tree.leaves(params)
     traced = next((x for x in leaves if mesh_of_types(x, least=1) is not None), None)
     if traced is not None:
@@ -40,8 +40,8 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
         there = mesh_at(x, least=1) == mesh
         if there and not explicit:
             return x
-        # With explicit axes, one for each axis of x, as JAX writes it: another spelling is another
-        # type, for which the second step would compile again.
+        # With explicit axes, an entry for each axis of x, as JAX writes it: another spelling is
+        # another type, for which the second step would compile again.
         sharding: Any = x.sharding
         spec = sharding.spec if there else ()
         spec = full_spec(spec, x.ndim) if explicit else spec
@@ -51,8 +51,8 @@ def on_the_mesh(state: OptState, params: Params) -> OptState:
 
 
 def _in_its_program(state: OptState, param: jax.Array) -> OptState:
-    """The state, made by a program that needs the parameter: `jit` leaves out what is not needed,
-    and one that needs nothing of a mesh runs on one device."""
+    """The state, made by a program that needs the parameter: `jit` drops arguments that are not
+    needed, and a program without an argument on a mesh runs on one device."""
     leaves, treedef = jax.tree.flatten(state)
     if not leaves:
         return state
@@ -62,7 +62,7 @@ def _in_its_program(state: OptState, param: jax.Array) -> OptState:
 
 
 def mesh_at(x: Any, least: int = 2) -> Mesh | AbstractMesh | None:
-    """The mesh, of at least so many devices, that an array lies on, as far as it can be seen."""
+    """The mesh of at least that many devices that an array lies on, as far as it can be seen."""
     if isinstance(x, jax.core.Tracer):
         return mesh_of_types(x, least)
     sharding = getattr(x, "sharding", None)
@@ -72,8 +72,8 @@ def mesh_at(x: Any, least: int = 2) -> Mesh | AbstractMesh | None:
 
 
 def mesh_of_types(x: Any, least: int = 2) -> AbstractMesh | None:
-    """The mesh, of at least so many devices, that the type of a traced array names, whoever divides
-    over it: an argument of `jit` has that of the array that was given. None if it names none."""
+    """The mesh of at least that many devices that the type of a traced array names, with automatic
+    or explicit axes; None if it names none. An argument of `jit` has that of the array passed."""
     if not isinstance(x, jax.core.Tracer):
         return None
     mesh: AbstractMesh = jax.typeof(x).sharding.mesh
@@ -81,10 +81,10 @@ def mesh_of_types(x: Any, least: int = 2) -> AbstractMesh | None:
 
 
 def alike(x: jax.Array, like: jax.Array) -> jax.Array:
-    """x, of the shape of `like`, where that lies, also while a program is traced: XLA would give
-    constants no place.
+    """x, of the shape of `like`, placed where that lies also while a program is traced, in which
+    XLA would give constants no place.
 
-    It is a select whose condition XLA does not know, between x and what has a place.
+    It is a select, on a condition that XLA does not know, between x and `like`, which has a place.
     """
     if not isinstance(like, jax.core.Tracer) or not x.ndim:
         return x
@@ -97,8 +97,8 @@ def alike(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """x, of the shape of `like`, where that lies on a mesh of several devices: XLA might divide
-    otherwise what it has made of parts of it."""
+    """x, of the shape of `like`, placed where that lies if it is on a mesh of several devices: XLA
+    might divide x differently, having computed it from parts."""
     mesh = jax.typeof(like).sharding.mesh
     if mesh.size <= 1 or mesh.axis_types != (AxisType.Auto,) * len(mesh.axis_types):
         return x
@@ -108,13 +108,13 @@ def kept_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def seen_alike(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The same where it can be seen that there is a mesh, and x as it is elsewhere."""
+    """`alike` if the type of `like` names a mesh, otherwise x as it is."""
     return x if mesh_of_types(like) is None else alike(x, like)
 
 
 def trees_alike(state: OptState, params: Params) -> OptState:
-    """The state, of another library's init, with each tree in it that is like the params where they
-    lie, also while a program is traced."""
+    """A state made by an init, with each tree in it that is like the params placed where they lie,
+    while a program is traced."""
     leaves, treedef = jax.tree.flatten(params)
     if not any(mesh_of_types(x) is not None for x in leaves):
         return state
@@ -142,7 +142,7 @@ def _array_alike(x: Any, like: Any) -> Any:
 def laid(x: Any, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Any:
     """x, divided over the mesh as spec says: eagerly and while a program is traced."""
     typed = AxisType.Explicit in mesh.axis_types
-    if typed:  # of all axes, as in types
+    if typed:  # an entry for every axis, as in types
         make: Any = PartitionSpec
         spec = make(*spec, *[None] * (np.ndim(x) - len(spec)))
     sharding = NamedSharding(mesh, spec)
@@ -154,22 +154,23 @@ def laid(x: Any, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Any:
 
 
 def axes_of(names: Any) -> tuple[str, ...]:
-    """The axes of a mesh over which one axis of an array is divided: an element of its spec."""
+    """The axes of a mesh that divide one axis of an array, from that element of its spec."""
     if names is None or names is PartitionSpec.UNCONSTRAINED:
         return ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def parts_of(mesh: Mesh | AbstractMesh, names: Any) -> int:
-    """Into how many parts an element of a spec cuts an axis."""
+    """The number of parts into which an element of a spec cuts an axis."""
     return math.prod(mesh.shape[name] for name in axes_of(names))
 
 
 def spread(
     mesh: Mesh | AbstractMesh, spec: PartitionSpec, shape: tuple[int, ...], axes: tuple[str, ...]
 ) -> PartitionSpec:
-    """The spec divided over these axes of the mesh too, those that it does not use yet: of the
-    array's own axes the longest, first among those that are whole. As it is if none divides."""
+    """The spec, divided also over these axes of the mesh unless it uses them already: along the
+    longest axis of the array that they divide evenly, if possible an undivided one. Unchanged if
+    there is none."""
     used = {name for names in spec for name in axes_of(names)}
     more = tuple(name for name in axes if name not in used)
     number = math.prod(mesh.shape[name] for name in more)
@@ -189,11 +190,11 @@ def spread(
 
 
 def parted(x: Any, like: Any) -> Any:
-    """x, not shaped like a parameter, divided over the whole mesh that `like` lies on, if it is a
-    matrix; a vector is on every device.
+    """x, which is not shaped like a parameter, divided over the whole mesh that `like` lies on if
+    it is a matrix; a vector is on every device.
 
-    Its shape alone decides how, so that it lies after a step where it lay before: XLA would divide
-    it as it divides what it is made of, and compile the next step for that again.
+    Its shape alone decides how, so that after a step it lies where it lay before: XLA would divide
+    it like the arrays that it is computed from, and compile the next step again for that.
     """
     mesh = mesh_at(like)
     if mesh is None or len({*mesh.axis_types}) > 1 or AxisType.Manual in mesh.axis_types:
@@ -212,8 +213,8 @@ def parted_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionS
 
 
 def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:
-    """A rule's state with its factors divided over the mesh that some of `like` lie on; those of
-    vectors, which are vectors, lie as one of these of their length."""
+    """A rule's state with its factors divided over the mesh that some of `like` lie on; factors of
+    vectors, which are vectors themselves, lie like a vector of their length among `like`."""
     names = fields_of_factors(type(own)) if is_named_tuple(own) else ()
     on_mesh = [x for x in like if mesh_at(x) is not None]
     if not on_mesh or not names:
@@ -221,7 +222,7 @@ def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:
     vectors = {np.shape(x): x for x in reversed(on_mesh) if np.ndim(x) == 1}
 
     def placed(x: Any) -> Any:
-        # The diagonal of a vector's factor is worked on beside the vector, element by element.
+        # A vector's factor is a diagonal, used with the vector element by element.
         own = vectors.get(np.shape(x))
         return parted(x, on_mesh[0]) if own is None else _beside(x, own)
 
@@ -229,7 +230,7 @@ def factors_parted(own: OptState, like: Sequence[Any]) -> OptState:
 
 
 def _beside(x: Any, like: Any) -> Any:
-    """x where `like`, of its shape and on a mesh, lies."""
+    """x, placed where `like`, of the same shape and on a mesh, lies."""
     if not isinstance(like, jax.core.Tracer):
         return laid(x, like.sharding.mesh, like.sharding.spec)
     sharding = jax.typeof(like).sharding

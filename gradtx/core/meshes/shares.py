@@ -1,9 +1,9 @@
-"""A step of many leaves on a mesh, of which each device takes its share.
+"""A step of many leaves on a mesh, in which each device takes its share of the leaves.
 
-A rule that multiplies a leaf by matrices of its state, and these by each other, would have XLA
-gather all of them on every device. Here each device is sent some leaves whole, with their state, in
-one exchange for all that is divided alike, makes the step of these, and sends the results back. The
-state lies as before.
+For a rule that multiplies a leaf by matrices of its state, and these by each other, XLA would
+gather all of them on every device. Here each device is sent some whole leaves with their state, in
+one exchange for all arrays that are divided alike, makes the step of these leaves, and sends the
+results back. The state lies as before.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from gradtx.core.meshes.placing import kept_like, parted_spec
 from gradtx.core.meshes.told import told
 from gradtx.core.state import Updates
 
-# Of updates, of the rule's state, and of what else there is for each leaf that has an update.
+# A function of updates, the rule's state, and what else belongs to each leaf that has an update.
 Update = Callable[[Updates, Any, Sequence[Any]], tuple[Updates, Any]]
-# What one leaf has: its update and its part of each field of the state, by turns old and new.
+# What one leaf has: its update and its part of each field of the state, before a step or after.
 Leaf = tuple[Any, ...]
-Pair = tuple[Leaf, Any]  # of a leaf and what is beside it
+Pair = tuple[Leaf, Any]  # a leaf and what else belongs to it
 
 
 def in_shares(
@@ -52,11 +52,11 @@ def in_shares(
     fields: Sequence[str],
     beside: Sequence[Any] | None = None,
 ) -> tuple[Updates, Any]:
-    """update(updates, state, beside), of which each device of a mesh makes its share of the leaves.
+    """update(updates, state, beside), of which each device of a mesh computes its share of leaves.
 
     fields: the names of those fields of the state, a NamedTuple, that are trees like the updates,
-    of arrays or of any trees; the new values of the others must not depend on the leaves. beside:
-    an array for each leaf, if there is anything.
+    with an array or any tree per leaf; the new values of the others must not depend on the leaves.
+    beside: an array for each leaf, or None if the update needs nothing else.
     """
     grads, structure = jax.tree.flatten(updates)
     given: list[Any] = [()] * len(grads) if beside is None else list(beside)
@@ -73,7 +73,7 @@ def in_shares(
         return update(updates, state, given)
 
     def step(chosen: Sequence[int], old: Sequence[Leaf], beside: Sequence[Any]) -> Any:
-        """The new leaves of some, and the new state."""
+        """The new leaves for the chosen ones, and the new state."""
         made = update(*tree.of(dict(zip(chosen, old, strict=True)), state), beside)
         return _Tree(tree.only(chosen), tree.fields).leaves(*made), made[1]
 
@@ -104,7 +104,7 @@ def in_shares(
 
 
 class _Tree(NamedTuple):
-    """How updates and some fields of a state are a tuple for each leaf."""
+    """Turns updates and some fields of a state into a tuple for each leaf, and back."""
 
     structure: PyTreeDef
     fields: list[str]
@@ -116,7 +116,7 @@ class _Tree(NamedTuple):
         return list(zip(*columns, strict=True))
 
     def of(self, leaves: dict[int, Leaf], state: Any) -> tuple[Updates, Any]:
-        """The inverse for some leaves, by number, with the other fields of a state."""
+        """The inverse, for some leaves by index, with the other fields of a state."""
         nothing = (None,) * (len(self.fields) + 1)
         every = [leaves.get(i, nothing) for i in range(self.structure.num_leaves)]
         columns = [[leaf[k] for leaf in every] for k in range(len(nothing))]
@@ -130,7 +130,7 @@ class _Tree(NamedTuple):
 
 
 def _lying_like(new: Leaf, old: Leaf) -> Leaf:
-    """What XLA made of a leaf, in the places of what there was."""
+    """A leaf that XLA computed, with its state placed where the old state lies."""
 
     def there(x: Any, like: Any) -> Any:
         return kept_like(x, like) if x.shape == like.shape else x
@@ -140,14 +140,14 @@ def _lying_like(new: Leaf, old: Leaf) -> Leaf:
 
 
 def _has_matrices(leaf: Leaf) -> bool:
-    """Whether there is more than an array for each field, and not vectors alone."""
+    """Whether a field that holds a tree, not just an array, has a matrix in it."""
     fields = [jax.tree.leaves(x) for x in leaf if not hasattr(x, "shape")]
     return any(np.ndim(x) > 1 for own in fields for x in own)
 
 
 def _specs(leaf: Leaf, spec: PartitionSpec | None, mesh: Any) -> list[PartitionSpec | None]:
-    """How its arrays are divided: if the leaf itself is divided as spec says, arrays of its shape
-    too, and matrices as their own shape decides."""
+    """How the arrays of a leaf are divided, if it is divided as spec says: those of its shape like
+    it, and matrices as their own shape decides."""
 
     def one(x: Any) -> Any:
         return jax.tree.map(lambda array: parted_spec(array.shape, mesh), x)
@@ -169,8 +169,8 @@ def _kind(leaf: Leaf) -> Any:
 
 
 class _Alike(NamedTuple):
-    """Leaves whose arrays have equal shapes: their positions, and the step of one of them, of the
-    pair and of the traced arrays that it reads besides, consts."""
+    """Leaves whose arrays have equal shapes: their positions, and the step of one of them, a
+    function of its pair and of consts, the traced arrays that it reads besides."""
 
     members: list[int]
     step: Callable[[Pair, Arrays], Leaf]
@@ -191,8 +191,7 @@ class _Alike(NamedTuple):
         return cls(members, call, consts)
 
     def of_each(self, structure: PyTreeDef, consts: Arrays, arrays: Arrays, besides: Any) -> Arrays:
-        """The step of many, whose arrays are batches, one for each array of a leaf of this
-        structure."""
+        """The step of many leaves, with a batch for each array of a leaf of this structure."""
 
         def one(arrays: Arrays, beside: Any) -> Arrays:
             return jax.tree.leaves(
@@ -210,8 +209,8 @@ def _on(
     pairs: list[Pair],
     specs: Sequence[PartitionSpec | None],
 ) -> list[Leaf]:
-    """step(pairs) of the leaves on a mesh, which `alike` are all of. specs: of each array, as far
-    as they are told."""
+    """step(pairs) on a mesh, where `alike` covers all pairs. specs: how each array is divided, as
+    far as that is told."""
     flat = [jax.tree.flatten(leaf) for leaf, _ in pairs]
     ends = list(itertools.accumulate(len(arrays) for arrays, _ in flat))
     call, consts, _ = traced_apart(step, pairs)
@@ -259,7 +258,7 @@ def _on(
 
 
 class Share(NamedTuple):
-    """How the devices of a mesh divide a number of leaves between them.
+    """How the devices of a mesh divide a number of leaves among them.
 
     takers: the axes of the mesh along which each device takes different leaves. Along the others
     all do the same.
@@ -271,7 +270,7 @@ class Share(NamedTuple):
 
     @classmethod
     def best(cls, number: int, sizes: Sizes) -> Share:
-        """That in which each has the fewest leaves, if not far more are sent than there are."""
+        """The one with the fewest leaves per device, unless it sends far more leaves than exist."""
         names = [name for name in sizes if sizes[name] > 1]
         subsets = [
             cls(number, sizes, own)
@@ -282,7 +281,7 @@ class Share(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """Among how many the leaves are divided."""
+        """The number of devices among which the leaves are divided."""
         return number_of(self.takers, self.sizes)
 
     @property
@@ -297,7 +296,7 @@ class Share(NamedTuple):
         besides: Sequence[Any],
         divisions: Sequence[Division],
     ) -> list[Arrays]:
-        """The results of a step of many, for each leaf, from a device's shards of their arrays."""
+        """A device's shards of the results of a step, for each leaf, from its shards before."""
         moves = [_Move.of(division, self) for division in divisions]
         stacked = [self._stacked(own) for own in zip(*leaves, strict=True)]
         parts = [move.taken(x) for move, x in zip(moves, stacked, strict=True)]
@@ -312,19 +311,19 @@ class Share(NamedTuple):
         return [[x[i] for x in back] for i in range(self.number)]
 
     def _stacked(self, arrays: Sequence[jax.Array]) -> jax.Array:
-        """One for each leaf, and zeros where some devices have no leaf."""
+        """The arrays, one for each leaf, stacked, with zeros where some devices have no leaf."""
         x = jnp.stack(arrays)
         missing = self.devices * self.each - self.number
         return jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
 
 
 class _Move(NamedTuple):
-    """How an array of each of some leaves, which is divided in some way, comes to lie whole on the
-    devices that take these leaves, and back.
+    """How an array that each of some leaves has is moved, whole, to the devices that take these
+    leaves, and back.
 
-    sent: the axes of the mesh that divide it and along which leaves are taken; copied: along which
-    leaves are taken of which all devices have the array; gathered: which divide it, and along which
-    all devices take the same.
+    sent: the axes of the mesh that divide it, along which devices take different leaves; copied:
+    those that do not divide it, along which devices take different leaves; gathered: those that
+    divide it, along which all devices take the same leaves.
     """
 
     division: Division
@@ -346,8 +345,8 @@ class _Move(NamedTuple):
         )
 
     def taken(self, x: jax.Array) -> jax.Array:
-        """Of a shard for each leaf, those of the leaves that this device takes, or sends to those
-        along `sent` that do, one after the other."""
+        """From a shard for each leaf, the shards of those leaves that the devices along `sent`
+        take, one device after the other."""
         takers, shape = self.share.takers, x.shape[1:]
         x = x.reshape(*self._lengths(takers), self.share.each, *shape)
         order = [takers.index(name) for name in self.copied + self.sent]
@@ -365,7 +364,7 @@ class _Move(NamedTuple):
         return x.transpose(order + list(range(len(order), x.ndim))).reshape(-1, *shape)
 
     def assembled(self, x: jax.Array) -> jax.Array:
-        """Whole arrays, of the parts that came from the devices along `sent`."""
+        """Whole arrays, from the parts that came from the devices along `sent`."""
         if self.gathered:
             x = lax.all_gather(x, self.gathered)
         arrived, shape = self.gathered + self.sent, x.shape[1 + bool(self.gathered) :]
@@ -386,8 +385,8 @@ class _Move(NamedTuple):
 
     @property
     def _order(self) -> list[int]:
-        """Of the axes along which parts arrived, of leaves and of a part: as leaves, and each axis
-        of a part behind those that divide it."""
+        """The transposition from the axes along which parts arrived, leaves and a part's axes to
+        leaves and, for each axis of a part, those that divide it and the axis itself."""
         arrived = self.gathered + self.sent
         order = [len(arrived)]
         for k, names in enumerate(self.division):
@@ -395,7 +394,7 @@ class _Move(NamedTuple):
         return order
 
     def _own(self, x: jax.Array, names: Names) -> jax.Array:
-        """Of the elements along the first axis that of this device, by its place along `names`."""
+        """The element along the first axis that is this device's, by its place along `names`."""
         if not names:
             return x[0]
         index = lax.axis_index(names)
@@ -410,8 +409,8 @@ class _Move(NamedTuple):
 
 
 def _exchanged(parts: Sequence[jax.Array], moves: Sequence[_Move]) -> Arrays:
-    """The parts that other devices send, in one exchange for arrays of one dtype that are divided
-    by the same axes of the mesh."""
+    """The parts that other devices send, in one exchange for all arrays of one dtype that are sent
+    along the same axes of the mesh."""
     made = list(parts)
     together: dict[Any, list[int]] = {}
     for i, (x, move) in enumerate(zip(parts, moves, strict=True)):

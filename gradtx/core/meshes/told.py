@@ -1,8 +1,8 @@
-"""How parameters are divided, as somebody said it: for XLA for TPU, which does not say it itself.
+"""How parameters are divided, as types or users say: XLA for TPU does not say it itself.
 
-The types of explicit axes say it, and so does what a user tells `gradtx.sharding`. A rule that
-computes on matrices asks for its leaves, by path, while it is traced. The answer only decides how
-numbers travel: of arrays that lie otherwise they travel further.
+Types with explicit axes say it, and so does what a user tells `gradtx.sharding`. A rule that
+computes on matrices asks about its leaves, by path, while it is traced. The answer only decides how
+numbers travel: they travel further if the arrays lie otherwise.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from jax.sharding import AxisType, PartitionSpec
 
 from gradtx.core.leaves import Leaves
 
-# By path the shape of a parameter and its spec.
+# By path, the shape of a parameter and its spec.
 Table = Mapping[str, tuple[tuple[int, ...], PartitionSpec]]
 _TOLD: ContextVar[Table | None] = ContextVar("told", default=None)
 
 
 @contextmanager
 def telling(leaves: Leaves, specs: Sequence[PartitionSpec | None]) -> Iterator[None]:
-    """What is traced meanwhile is told that leaves of these paths and shapes are divided so; None:
-    nothing of that one."""
+    """Tell what is traced inside how leaves of these paths and shapes are divided; None says
+    nothing about a leaf."""
     known = zip(leaves.paths, leaves.values, specs, strict=True)
     token = _TOLD.set({path: (np.shape(x), spec) for path, x, spec in known if spec is not None})
     try:
@@ -37,7 +37,7 @@ def telling(leaves: Leaves, specs: Sequence[PartitionSpec | None]) -> Iterator[N
 
 @contextmanager
 def telling_types(tree: Any) -> Iterator[None]:
-    """It is told what the types of a tree say, where all axes of the mesh are explicit."""
+    """Tell what is traced inside what the types of a tree say, where all mesh axes are explicit."""
     leaves = Leaves.of(tree)
     with telling(leaves, list(map(_spec_of_type, leaves.values))):
         yield

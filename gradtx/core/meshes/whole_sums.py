@@ -20,10 +20,10 @@ from gradtx.core.meshes.manual import EACH_SHARD, SCOPE, varies_over
 
 
 def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
-    """function(*trees), inside `jax.shard_map`, with an error where it would return what is summed
-    over pieces of arrays.
+    """function(*trees) inside `jax.shard_map`, with an error if a result is summed over pieces of
+    arrays.
 
-    name: that of the transformation, if it is not known which part of it sums.
+    name: the transformation's, for errors where it is not known which part of it sums.
     """
     entries, treedef = jax.tree_util.tree_flatten_with_path(trees)
     leaves = [x for _, x in entries]
@@ -56,8 +56,8 @@ def whole_sums(name: str, function: Callable[..., Any], *trees: Any) -> Any:
 
 class _Partial(NamedTuple):
     """Where elements of one device's piece were combined: by which primitive of which
-    transformation, in the piece of which leaf, cut by which mesh axes. number: the smaller, the
-    earlier."""
+    transformation, in the piece of which leaf, cut by which mesh axes. number: larger for what came
+    later."""
 
     number: int
     axes: frozenset[str]
@@ -67,7 +67,7 @@ class _Partial(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """What is known of a value: whether it is partial, and from which leaf it is made."""
+    """What is known about a value: whether it is partial, and which leaf it is made from."""
 
     partial: _Partial | None
     path: str | None
@@ -93,7 +93,7 @@ _WAYS_OUT = (
 
 
 def _values(jaxpr: ClosedJaxpr | Any, given: Sequence[_Value], name: str) -> list[_Value]:
-    """Of what a traced function returns."""
+    """What is known about the values that a traced function returns."""
     inside = getattr(jaxpr, "jaxpr", jaxpr)
     known: dict[Any, _Value] = dict(zip(inside.invars, given, strict=True))
 
@@ -159,12 +159,12 @@ def _with(carry: Sequence[_Value], made: Sequence[_Value]) -> list[_Value]:
 
 
 def _any(values: Sequence[_Value]) -> _Value:
-    """A value that is made of any of these."""
+    """A value that is made from any of these."""
     return _Value(_first(values), _path_of(values))
 
 
 def _first(values: Sequence[_Value]) -> _Partial | None:
-    """What the user wrote first of what made them partial."""
+    """The earliest of the operations that made them partial."""
     return min((x.partial for x in values if x.partial is not None), default=None)
 
 
@@ -173,9 +173,9 @@ def _path_of(values: Sequence[_Value]) -> str | None:
     return min((x.path for x in values if x.path is not None), key=len, default=None)
 
 
-# The parameters of calls that hold what is called.
+# The parameters of a calling operation that may hold what it calls.
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
-# How the names begin of what combines elements of an array.
+# Prefixes of the names of operations that combine elements of an array.
 _COMBINING = (
     "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum",
     "reduce_window", "reduce_xor", "approx_top_k", "argmax", "argmin", "cholesky", "conv_general",
