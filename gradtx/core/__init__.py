@@ -8,17 +8,22 @@ Five words recur. A *link* is one rule and the masks it is under; the links of a
 order, are its *line*; neighbouring links that run together are a *stage*; a *selection* is one
 boolean per leaf; a *row* is the state of one leaf. The journey of one update:
 
-1.  `transformation`  `tx.update(grads, state, params)`. A composite (a chain, a recipe, a mask)
-                      knows its links and how its state (`state`) is split among them.
-2.  `run`             Splits the state and cuts the line into stages: neighbouring rules of one
-                      array run together, a rule of trees runs alone.
+1.  `transformation`  `tx.update(grads, state, params)`. A composite knows its links and how its
+                      state (`state`) is split among them: a chain (`combinators/chain.py`), a mask
+                      around one, and a recipe (`recipe`), whose body is a chain.
+2.  `run`             Splits the state and runs the line stage by stage: neighbouring rules of one
+                      array run together, a rule of trees runs alone. Links and stages are found
+                      once for each transformation, and kept.
 3.  `flat_updates`    Flattens the gradients and params, once for the whole line (`leaves`), checks
                       them, and decides the dtypes (`dtypes`); masks (`mask`) select leaves.
-4.  `per_leaf`        Runs a stage of rules of one array: evaluates schedules, increments the count
-                      (`counts`), runs `precompute`, and then, for each leaf,
-5.  `leaf_body`       one jitted body: it applies the rules in turn, in float32 or wider, to the
-                      leaf's gradient, param and row (`leaf_states`), and rounds if this is the last
-                      stage. A rule reads the count and the bias of running means from `step`.
+4.  `per_leaf`        Runs a stage of rules of one array, by `_run` of its first link: evaluates
+                      schedules, takes the count out of the state and increments it (`ruled`,
+                      `counts`), runs `precompute`, and then, for each leaf,
+5.  `leaf_body`       one jitted body: it calls the functions of the definitions again with the
+                      numbers of this step, which may be traced, and applies their rules in turn, in
+                      float32 or wider, to the leaf's gradient, param and row (`leaf_states`). It
+                      rounds if this is the last stage. A rule reads the count and the bias of
+                      running means from `step`.
 6.  `per_tree`        Runs a rule of trees on the tree of updates; leaves without an update are
                       left out (`absent`). A wrapper is such a rule: it is given its inner
                       transformation, bound to this step (`inner`), whose own update starts again

@@ -14,12 +14,11 @@ _DTYPE = (
 
 COMMON: dict[str, str] = {
     # -- steps -----------------------------------------------------------------------------------
-    "learning_rate": "the length of a step: what the direction is multiplied by. The first number "
-    "to tune",
-    "weight_decay": "how strongly parameters are pulled towards 0: so much of each, times the "
-    "learning rate, is taken off at every step, apart from the gradient. 0 switches it off",
-    "independent_decay": "leave the learning rate out of the decay: each step takes off "
-    "weight_decay * param, and not learning_rate * weight_decay * param. A schedule of the rate "
+    "learning_rate": "the length of a step: the factor on the direction. The first number to tune",
+    "weight_decay": "how strongly parameters are pulled towards 0: this fraction of each, times "
+    "the learning rate, is subtracted at every step, apart from the gradient. 0 switches it off",
+    "independent_decay": "leave the learning rate out of the decay: each step subtracts "
+    "weight_decay * param instead of learning_rate * weight_decay * param. A schedule of the rate "
     "then leaves it alone; weight_decay may have a schedule of its own. Smaller numbers are needed",
     "cautious_weight_decay": "let an element decay only where the step, too, brings it nearer to "
     "0, so that decay never works against the gradient",
@@ -42,12 +41,12 @@ COMMON: dict[str, str] = {
     # -- denominators ----------------------------------------------------------------------------
     "eps": "a small number added to the denominator, which bounds the step where gradients are "
     "tiny. Raise it (1e-6, 1e-3) to damp coordinates with little signal",
-    "eps_root": "a number added under the square root. 0 but where derivatives are taken through "
-    "the optimizer: the root has none at 0",
-    "eps_in_sqrt": "add eps under the square root rather than behind it",
-    "initial_accumulator_value": "what the sum of squares starts from; a larger one makes the "
-    "first steps shorter",
-    "initial_scale": "what the running mean of squares starts from",
+    "eps_root": "a number added under the square root. Keep it 0 unless you differentiate through "
+    "the optimizer: the root has no derivative at 0",
+    "eps_in_sqrt": "add eps under the square root rather than to the root",
+    "initial_accumulator_value": "where the sum of squares starts; a larger one makes the first "
+    "steps shorter",
+    "initial_scale": "where the running mean of squares starts",
     # -- dtypes ----------------------------------------------------------------------------------
     "mu_dtype": "the dtype in which the running mean of gradients is kept" + _DTYPE,
     "nu_dtype": "the dtype in which the running mean of squares is kept" + _DTYPE,
@@ -61,12 +60,12 @@ COMMON: dict[str, str] = {
     "mask_compatible_extra_args": "hide masked leaves also in extra arguments that are structured "
     "like the updates",
     # -- random numbers --------------------------------------------------------------------------
-    "seed": "the beginning of the random numbers, a whole number in [0, 2**32): the same one gives "
-    "the same run",
-    "key": "the beginning of the random numbers: a whole number or a key of `jax.random`",
+    "seed": "the seed of the random numbers, a whole number in [0, 2**32): the same one gives the "
+    "same run",
+    "key": "the seed of the random numbers: a whole number or a key of `jax.random`",
     # -- PyTorch's names -------------------------------------------------------------------------
-    "lr": "the learning rate: what the direction is multiplied by. The first number to tune",
-    "maximize": "negate the gradient at first, before weight decay is added, to go uphill",
+    "lr": "the learning rate: the factor on the direction. The first number to tune",
+    "maximize": "negate the gradient first, before weight decay is added, to go uphill",
     "amsgrad": "divide by the root of the largest second moment so far, so that steps which a "
     "large gradient has shortened stay short; 4 more bytes a parameter",
     "decoupled_weight_decay": "let parameters decay by lr * weight_decay a step, apart from the "
@@ -75,11 +74,11 @@ COMMON: dict[str, str] = {
     "init_value": "the value at step 0",
     "peak_value": "the value at the end of the warmup",
     "end_value": "the last value, kept afterwards",
-    "warmup_steps": "how many steps the value rises",
-    "decay_steps": "how many steps it takes, from step 0, until the last value",
+    "warmup_steps": "for how many steps the value rises",
+    "decay_steps": "how many steps it takes, from step 0, to reach the last value",
     "transition_steps": "how many steps the change takes",
-    "transition_begin": "how many steps the value stays before it begins to change",
-    "decay_rate": "what the value is multiplied by in each transition_steps",
+    "transition_begin": "for how many steps the value stays before it begins to change",
+    "decay_rate": "the factor on the value in each transition_steps",
     "staircase": "change at whole multiples of transition_steps only",
     "boundaries": "the steps at which the next one begins",
     # -- trees -----------------------------------------------------------------------------------

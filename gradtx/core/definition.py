@@ -89,7 +89,9 @@ class Definition(Generic[P, V]):  # noqa: D101  (each definition has its own doc
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; it takes {self.takes}") from None
+            unknown = [name for name in kwargs if name not in self.signature.parameters]
+            problem = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else error
+            raise TypeError(f"{self.name}: {problem}; it takes {self.takes}") from None
         bound.apply_defaults()
         made: Any = self.value_class._make(self, self._convert(bound.arguments))
         return made

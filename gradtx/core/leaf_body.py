@@ -210,7 +210,9 @@ def _apply(
         if type(error) not in (TypeError, ValueError):
             raise  # JAX's own errors explain themselves
         shapes = ", ".join(map(describe, jax.tree.leaves(row))) or "none"
-        raise LeafError(name, f"{error} (updates {describe(grad)}, state: {shapes})") from error
+        hint = _ADVICE if any(np.shape(x) != np.shape(grad) for x in jax.tree.leaves(row)) else ""
+        problem = f"{error} (updates {describe(grad)}, state: {shapes})"
+        raise LeafError(name, problem + hint) from error
     if rule.init is None:
         return cast(_as_update(result, grad, name), dtype), ()
     update, new = split_result(rule, result, name)

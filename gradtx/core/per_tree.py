@@ -44,13 +44,13 @@ from gradtx.core.leaves import (
 )
 from gradtx.core.meshes.manual import named
 from gradtx.core.meshes.placing import factors_parted, trees_alike
-from gradtx.core.origin import in_classes_of
+from gradtx.core.origin import in_classes_of, show_class, show_state
 from gradtx.core.place import Place
 from gradtx.core.problem import Extra
 from gradtx.core.rule import Rule, as_rule, split_result
 from gradtx.core.ruled import Ruled
 from gradtx.core.run import Stage
-from gradtx.core.state import EmptyState, OptState, Params
+from gradtx.core.state import EmptyState, OptState, Params, is_named_tuple
 from gradtx.core.step import Step
 from gradtx.core.transformation import GradientTransformation, Inside, from_functions
 
@@ -223,6 +223,11 @@ def _like(old: OptState, new: OptState, where: str) -> OptState:
         whole = all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) for x in (before, after))
         return cast(after, before.dtype) if whole or is_inexact(before) else drop_weak_type(after)
 
+    if is_named_tuple(old) and type(new) is not type(old):
+        raise TypeError(
+            f"{where}: update must return the state as {show_class(type(old))}, it returned "
+            f"{show_state(new)}"
+        )
     structure: Any = jax.tree.structure(old)
     if structure != jax.tree.structure(new):
         raise ValueError(

@@ -69,7 +69,7 @@ def stochastic_rounding(seed: Seed = 0) -> GradientTransformation:
     they are independent of those of a `store` with the same seed.
 
     Args:
-        seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
+        seed: the seed of the random numbers, in [0, 2**32): the same one gives the same run.
 
     State: a count.
 

@@ -145,7 +145,7 @@ def store(
             and the leaf's path together, `nu/encoder/kernel`, or `factors/encoder/kernel/0` for the
             factor of an axis. The first that is found decides; a moment in which none is found
             stays in float32.
-        seed: the beginning of the random numbers, in [0, 2**32): the same one gives the same run.
+        seed: the seed of the random numbers, in [0, 2**32): the same one gives the same run.
             Two stores in one chain need two seeds.
         min_size: moments with fewer elements stay as they are: encoding them would save little.
         kernel: use the kernel on TPU. A program compiled ahead of time for several TPUs on a

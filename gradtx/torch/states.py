@@ -276,9 +276,7 @@ class _Filling:
             return count
         if self.step is None and _is_scheduled(self.optimizer):
             raise _unknown_step(self.where)
-        return (
-            1 if self.step is None else self.step
-        )  # it only says that the first is over
+        return 1 if self.step is None else self.step  # it only says that the first is over
 
     def _common(self, entry: str, values: list[np.ndarray]) -> np.ndarray:
         """The one value that an entry has for all parameters."""

@@ -37,7 +37,7 @@ def decay_weights(
     """u = g + weight_decay * param, where g * param >= 0 if cautious; with flip_sign the updates
     point downhill, and so does the decay"""
     if is_zero(weight_decay):
-        return lambda grad, param: grad  # without reading the parameters
+        return lambda grad, param: grad  # the compiled program does not read them
     sign = -1 if flip_sign else 1
     return lambda grad, param: decayed(grad, param, weight_decay, cautious, sign)
 

@@ -175,7 +175,7 @@ def keep_params_nonnegative() -> Callable[..., Array]:
 
     State: none.
 
-    Raises: TypeError for complex parameters, which have no sign.
+    Raises: ValueError for complex parameters, which have no sign.
 
     Example:
         >>> params, grads = jnp.array([0.5, 2.0]), jnp.array([1.0, 1.0])

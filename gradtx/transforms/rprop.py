@@ -51,7 +51,7 @@ def scale_by_rprop(
 
     State: step_sizes and prev_updates, 8 bytes a parameter.
 
-    Raises: TypeError for complex gradients.
+    Raises: ValueError for complex gradients.
 
     Example:
         >>> tx = gradtx.scale_by_rprop(0.5, eta_plus=2.0)

@@ -78,7 +78,7 @@ def scale_by_lion(
 
     State: mu, 4 bytes a parameter, and the count.
 
-    Raises: ValueError for any other mode; TypeError for mode="smooth" and complex parameters.
+    Raises: ValueError for any other mode, and for mode="smooth" and complex parameters.
 
     Example:
         >>> grads = jnp.array([30.0, 5.0, -0.1])

@@ -15,6 +15,17 @@ PARAMS = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}, "scale": 
 BOTH = "Both must be trees like the params that init was given, with None for an absent leaf"
 
 
+def test_a_misspelt_argument_is_named_before_one_that_is_missing() -> None:
+    with pytest.raises(TypeError, match=r"^scale: got an unexpected keyword argument 'step_siz'"):
+        gradtx.scale(step_siz=1.0)
+
+
+def test_a_state_of_other_shapes_is_asked_for() -> None:
+    tx = gradtx.trace(0.9)
+    with pytest.raises(ValueError, match=r"^trace: at w: .*was the state made by init on"):
+        tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(3)}))
+
+
 def error(call: Callable[[], Any]) -> str:
     """The kind and the text of the error that a call raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -107,7 +118,8 @@ def test_an_update_without_its_param() -> None:
     ("shape", "problem"),
     [
         ((3,), "sub got incompatible shapes for broadcasting: (2,), (3,). "
-               "(updates float32[3], state: float32[2], float32[2])"),
+               "(updates float32[3], state: float32[2], float32[2]); "
+               "was the state made by init on params of these shapes?"),
         ((1,), "updates of shape (1,) became (2,); "
                "was the state made by init on params of these shapes?"),
         ((), "updates of shape () became (2,); "

@@ -214,6 +214,50 @@ def test_a_count_that_an_author_writes_is_refused() -> None:
                 update(params, tx.init(params))
 
 
+@pytest.mark.parametrize("decorator", [gradtx.per_leaf, gradtx.per_tree])
+def test_a_rule_sees_no_count_in_its_state(decorator: Any) -> None:
+    seen = []
+
+    def update(of: Any, state: CountedState, step: Any) -> Any:
+        seen.append((state.count, step.count))
+        return of, state._replace(mean=of)
+
+    def of_leaf() -> Any:
+        return gradtx.Rule(
+            lambda param: CountedState(None, param),
+            lambda grad, state, step: update(grad, state, step),
+        )
+
+    def of_tree() -> Any:
+        return gradtx.Rule(
+            lambda params: CountedState(None, params),
+            lambda updates, state, step: update(updates, state, step),
+        )
+
+    params = {"w": jnp.ones(3)}
+    tx = decorator(of_leaf if decorator is gradtx.per_leaf else of_tree)()
+    _, state = tx.update(params, tx.init(params))
+    assert state.count == 1
+    assert [count for count, _ in seen] == [None]
+
+
+def test_a_wrapper_that_returns_the_state_of_what_it_wraps_is_told_its_own() -> None:
+    class Wrapped(NamedTuple):
+        inner_state: Any
+
+    @gradtx.per_tree
+    def wrapped(inner: gradtx.GradientTransformation) -> Any:
+        return gradtx.Rule(
+            lambda inner: Wrapped(inner.init()),
+            lambda updates, state, inner: inner(updates, state.inner_state),
+        )
+
+    tx, params = wrapped(gradtx.trace(0.9)), {"w": jnp.ones(3)}
+    problem = r"wrapped: update must return the state as Wrapped\(inner_state\), it returned Trace"
+    with pytest.raises(TypeError, match=problem):
+        tx.update(params, tx.init(params))
+
+
 # -- what rules were written with before -----------------------------------------------------------
 
 
