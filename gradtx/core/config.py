@@ -142,7 +142,7 @@ class _Writer:
     def labelled(self, values: Labelled, kind: Kind, path: str, *, as_pairs: bool) -> Data:
         """Values by label. Their order matters, and dicts often get sorted on the way to a file."""
         named = not as_pairs and all(isinstance(label, str) for label in values)
-        is_word = isinstance(kind, ByPattern) and len(values) == 1 and not WORDS.isdisjoint(values)
+        is_word = isinstance(kind, ByPattern) and len(values) == 1 and not TAKEN.isdisjoint(values)
         if named and list(values) == sorted(values) and not is_word:
             return {str(k): self.data(x, kind, below(path, k)) for k, x in values.items()}
         return self.pairs(values, kind, path)

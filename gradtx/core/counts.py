@@ -85,7 +85,7 @@ def with_count(own: OptState, count: jax.Array | None, old: OptState = None) -> 
             fields[i] = _from(jnp.copy(count), first)
         else:
             steps = count - _less(old[leading], leading_first)
-            fields[i] = increased(old[i], steps)
+            fields[i] = increased(jnp.asarray(old[i], steps.dtype), steps)
     return type(own)(*fields)
 
 

@@ -112,6 +112,12 @@ class TreeTransformation(Ruled):
             return [False] * len(selected)
         return flat.ignored_inside(self._inside, selected)
 
+    @cached_property
+    def _counts_are_own(self) -> bool:
+        """Whether counts in its state are surely its own: the state of a wrapper may be that of its
+        inner transformation, which counts itself."""
+        return not self._binds or self.state_class is not None
+
     def _rule(self, count: Any, dtype: np.dtype) -> Rule:
         """The rule with its hyperparameters at this step; arrays among them in `dtype`."""
         name = self.definition.name
@@ -133,7 +139,8 @@ class TreeTransformation(Ruled):
             available |= self._bound(stored, {})
             with values_needed(name, values), named(name):
                 own = self.init_inputs.call(init, available)
-            check_uncounted(name, own, step.count)
+            if self._counts_are_own:
+                check_uncounted(name, own, step.count)
             own = trees_alike(jax.tree.map(drop_weak_type, own), available["params"])
             own = factors_parted(own, values)
         return first_state(own, counted=self.counted)
@@ -144,7 +151,9 @@ class TreeTransformation(Ruled):
         own, old_count, count = self.read_count(state)
         rule = self._rule(old_count, flat.widest_real_dtype)
         tree, stored = flat.tree(selected), flat.stored_params_tree(selected)
-        seen = without_count(seen_by_rule(own, tree, name))
+        seen = seen_by_rule(own, tree, name)
+        if self._counts_are_own:
+            seen = without_count(seen)
         # Only these: others are costly to translate, or for other links and of any kind.
         asked = stage.extra if self._binds else self.inputs.of(stage.extra)
         extra = flat.visible(asked, link.masks)
@@ -176,10 +185,11 @@ class TreeTransformation(Ruled):
         flat = flat.put(updates, selected, name, from_examples=Place.FIRST in self.place)
         if self.keeps_nothing:
             return flat, [state]
-        check_uncounted(name, new, count)
-        uncounted = without_count(own)
-        new = in_classes_of(uncounted, with_unseen(uncounted, without_count(new), tree))
-        new = _like(uncounted, factors_parted(new, flat.values), name)
+        if self._counts_are_own:
+            check_uncounted(name, new, count)
+            own, new = without_count(own), without_count(new)
+        new = in_classes_of(own, with_unseen(own, new, tree))
+        new = _like(own, factors_parted(new, flat.values), name)
         return flat, [join_count(count, state, new)]
 
 

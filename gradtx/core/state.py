@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -107,11 +108,26 @@ Mark = TypeVar("Mark")
 
 def _marks(state_class: StateClass, kind: type[Mark]) -> tuple[Mark | None, ...]:
     """The mark of this kind on each field of a state class, None where there is none."""
-    hints = typing.get_type_hints(state_class, include_extras=True)
+    hints = _hints(state_class)
     return tuple(
-        next((m for m in getattr(hints[name], "__metadata__", ()) if isinstance(m, kind)), None)
+        next((m for m in getattr(hints.get(name), "__metadata__", ()) if isinstance(m, kind)), None)
         for name in state_class._fields
     )
+
+
+def _hints(state_class: StateClass) -> dict[str, Any]:
+    """The annotations of a state class, without those whose names exist for type checkers only."""
+    try:
+        return typing.get_type_hints(state_class, include_extras=True)
+    except NameError:
+        known: dict[str, Any] = {}
+        for name, written in state_class.__annotations__.items():
+            one = {"__annotations__": {name: written}, "__module__": state_class.__module__}
+            with suppress(NameError):
+                known |= typing.get_type_hints(
+                    type(state_class.__name__, (), one), None, None, True
+                )
+        return known
 
 
 def _find_counts(state_class: StateClass) -> tuple[CountMark | None, ...]:

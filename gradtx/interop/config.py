@@ -141,7 +141,9 @@ class _Reader:
                     self.key(k, path): self.value(x, one, below(path, k), depth)
                     for k, x in data.items()
                 }
-            case list() if isinstance(kind, ByPattern | InstancesByLabel):
+            case list() if isinstance(kind, InstancesByLabel) or (
+                isinstance(kind, ByPattern) and _are_pairs(data)
+            ):
                 return self.pairs(data, _each(kind), path, depth)
             case list():
                 each = kind if isinstance(kind, Numbers | Instances | MaskKind) else _ANY
@@ -235,7 +237,11 @@ class _Reader:
         name = next(iter(data)) if len(data) == 1 else None
         if not isinstance(name, str):
             return False
-        return name in WORDS or hasattr(self.names.get(name), "_fields")
+        try:
+            named = self.names.get(name)
+        except AmbiguousNameError:
+            named = None
+        return name in WORDS or hasattr(named, "_fields")
 
     def construction(self, name: str, given: Any, kind: Kind, path: str, depth: int) -> Any:
         """{name: arguments}"""
@@ -499,6 +505,14 @@ def _kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
 def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(function, include_extras=True)
     return {name: kind_of(hints.get(name)) for name in inspect.signature(function).parameters}
+
+
+def _are_pairs(data: list[Any]) -> bool:
+    """Whether a list says what patterns mean, [[pattern, value], ...]."""
+    lists = (x for x in data if isinstance(x, list | tuple))
+    return bool(data) and [len(x) == 2 and isinstance(x[0], str) for x in lists] == [True] * len(
+        data
+    )
 
 
 def _each(kind: ByPattern | InstancesByLabel) -> Kind:

@@ -143,7 +143,8 @@ def _tall(matrix: Array, layout: Layout) -> Array:
 
 
 def _projector(due: Array, x: Array, layout: Layout, old: Array, rank: int) -> Array:
-    """The left singular vectors of the largest singular values if due, else the old ones.
+    """The singular vectors, along the longer axis, of the largest singular values if due, else the
+    old ones.
 
     They are also due where there are none yet: a leaf may get its first gradient between two steps
     on which they are recomputed.
@@ -151,14 +152,14 @@ def _projector(due: Array, x: Array, layout: Layout, old: Array, rank: int) -> A
     due = due | ~jnp.any(old[:, 0] != 0)  # singular vectors have length 1
 
     def decompose(old: Array) -> tuple[None, Array]:
-        tall = _tall(layout.split(x)[0], layout)
-        new = undifferentiated(singular_vectors, tall[None])[0]
+        new = undifferentiated(singular_vectors, layout.split(x))[0]
         return None, jnp.where(here(due), new, old)
 
     def singular_vectors(x: Array) -> Array:
         # XLA copies a matrix into another order to make a batch of it.
-        u = jnp.linalg.svd(x[0] if len(x) == 1 else x, full_matrices=False)[0][..., :rank]
-        return u.reshape(-1, *u.shape[-2:])
+        u, _, vt = jnp.linalg.svd(x[0] if len(x) == 1 else x, full_matrices=False)
+        long = (u if layout.rows >= layout.columns else vt.mT)[..., :rank]
+        return long.reshape(-1, *long.shape[-2:])
 
     projector: Array = now_and_then(anywhere(due), decompose, lambda old: None, old)[1]
     return projector

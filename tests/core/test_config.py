@@ -163,6 +163,27 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
         lambda: gradtx.store(gradtx.kahan(), {"tuple": "int8"}),
         {"store": {"inner": {"kahan": {}}, "format": [["tuple", "int8"]]}},
     ),
+    "a pattern that is a public name": (
+        lambda: gradtx.store(gradtx.kahan(), {"MuonDimensionNumbers": "int8"}),
+        {"store": {"inner": {"kahan": {}}, "format": [["MuonDimensionNumbers", "int8"]]}},
+    ),
+    "a list of widths": (
+        lambda: gradtx.scale_by_muon(split_outputs=[64, 32, 32]),
+        {"scale_by_muon": {"split_outputs": [64, 32, 32]}},
+    ),
+    "a list of axes": (
+        lambda: gradtx.scale_by_muon(
+            weight_dimension_numbers=[gradtx.MuonDimensionNumbers(0, 1), None]
+        ),
+        {
+            "scale_by_muon": {
+                "weight_dimension_numbers": [
+                    {"MuonDimensionNumbers": {"reduction_axis": 0, "output_axis": 1}},
+                    None,
+                ]
+            }
+        },
+    ),
     "axes by pattern": (
         lambda: gradtx.scale_by_muon(
             weight_dimension_numbers={"qkv": gradtx.MuonDimensionNumbers(0, 1)}

@@ -241,6 +241,26 @@ def test_a_rule_sees_no_count_in_its_state(decorator: Any) -> None:
     assert [count for count, _ in seen] == [None]
 
 
+@pytest.mark.parametrize("inner", [gradtx.scale_by_adam(), gradtx.adamw(0.1), gradtx.trace(0.9)])
+def test_the_state_of_a_wrapper_may_be_that_of_what_it_wraps(inner: Any) -> None:
+    @gradtx.per_tree
+    def doubled(inner: gradtx.GradientTransformation) -> Any:
+        def update(updates: Any, state: Any, params: Any, inner: Any) -> Any:
+            updates, state = inner(updates, state)
+            return jax.tree.map(lambda u: 2 * u, updates), state
+
+        return gradtx.Rule(lambda inner: inner.init(), update)
+
+    params, tx = {"w": jnp.array([1.0, -2.0])}, doubled(inner)
+    state, plain = tx.init(params), inner.init(params)
+    for _ in range(3):
+        updates, state = tx.update(params, state, params)
+        expected, plain = inner.update(params, plain, params)
+        np.testing.assert_allclose(updates["w"], 2 * expected["w"], rtol=1e-6)
+    for got, kept in zip(jax.tree.leaves(state), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(got, kept, rtol=1e-6)
+
+
 def test_a_wrapper_that_returns_the_state_of_what_it_wraps_is_told_its_own() -> None:
     class Wrapped(NamedTuple):
         inner_state: Any

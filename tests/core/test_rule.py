@@ -621,6 +621,32 @@ def test_extra_arguments_that_a_rule_does_not_ask_for_are_not_looked_at() -> Non
     np.testing.assert_array_equal(updates["a"], -params["a"])
 
 
+def test_a_second_count_may_be_of_another_width() -> None:
+    tx, params = gradtx.scale_by_ademamix(), jnp.ones(3)
+    _, state = tx.update(params, tx.init(params), params)
+    for one in (np.array(1, np.int64), 1):  # as checkpoints give them back
+        _, new = tx.update(params, state._replace(count=jnp.int32(1), count_m2=one), params)
+        assert new.count_m2 == new.count == 2
+
+
+def test_a_state_class_may_have_annotations_for_type_checkers_only() -> None:
+    class Kept(NamedTuple):
+        count: gradtx.Count
+        mean: "OnlyForTypeCheckers"  # type: ignore[name-defined]  # noqa: F821
+
+    @gradtx.per_leaf
+    def kept() -> Any:
+        def init(param: Any) -> Kept:
+            return Kept(None, param)
+
+        return Rule(init, lambda grad, state, step: (grad * step.count, state))
+
+    params = {"w": jnp.ones(2)}
+    tx = kept()
+    updates, state = tx.update(params, tx.init(params))
+    assert state.count == updates["w"][0] == 1
+
+
 def test_a_wrong_count_is_found_in_its_link() -> None:
     params = {"w": jnp.ones(2)}
     tx = gradtx.chain(gradtx.clip(1.0), gradtx.scale_by_adam())
