@@ -240,7 +240,7 @@ class Ruled(GradientTransformation):
     def _is_own(self, state: OptState) -> bool:
         """Whether it can be the rule's own state, not wrapped in a `ScheduledState`."""
         if self.state_class is None:
-            return isinstance(state, tuple) and not is_like(state, EmptyState)
+            return not is_like(state, EmptyState)
         return is_like(state, self.state_class)
 
     def foreign_state(self, state: OptState, path: str = "") -> StateError:

@@ -123,10 +123,9 @@ def _hints(state_class: StateClass) -> dict[str, Any]:
         known: dict[str, Any] = {}
         for name, written in state_class.__annotations__.items():
             one = {"__annotations__": {name: written}, "__module__": state_class.__module__}
+            alone: Any = type(state_class.__name__, (), one)
             with suppress(NameError):
-                known |= typing.get_type_hints(
-                    type(state_class.__name__, (), one), None, None, True
-                )
+                known |= typing.get_type_hints(alone, include_extras=True)
         return known
 
 

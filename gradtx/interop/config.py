@@ -509,10 +509,8 @@ def _kinds_of(function: Callable[..., Any]) -> Mapping[str, Kind]:
 
 def _are_pairs(data: list[Any]) -> bool:
     """Whether a list says what patterns mean, [[pattern, value], ...]."""
-    lists = (x for x in data if isinstance(x, list | tuple))
-    return bool(data) and [len(x) == 2 and isinstance(x[0], str) for x in lists] == [True] * len(
-        data
-    )
+    pairs = [x for x in data if isinstance(x, list | tuple) and len(x) == 2]
+    return 0 < len(data) == len([key for key, _ in pairs if isinstance(key, str)])
 
 
 def _each(kind: ByPattern | InstancesByLabel) -> Kind:

@@ -621,6 +621,22 @@ def test_extra_arguments_that_a_rule_does_not_ask_for_are_not_looked_at() -> Non
     np.testing.assert_array_equal(updates["a"], -params["a"])
 
 
+@pytest.mark.parametrize("kept", [lambda p: {"m": p}, lambda p: [p], lambda p: p["w"]])
+def test_a_rule_of_trees_may_keep_any_tree(kept: Any) -> None:
+    @gradtx.per_tree
+    def summed() -> Any:
+        def update(updates: Any, state: Any, step: Any) -> Any:
+            return updates, jax.tree.map(lambda x: x + step.count, state)
+
+        return Rule(lambda params: kept(params), update)
+
+    params, tx = {"w": jnp.zeros(2)}, summed()
+    state = tx.init(params)
+    for _ in range(2):
+        _, state = tx.update(params, state)
+    assert jax.tree.leaves(state.inner_state)[0][0] == 3
+
+
 def test_a_second_count_may_be_of_another_width() -> None:
     tx, params = gradtx.scale_by_ademamix(), jnp.ones(3)
     _, state = tx.update(params, tx.init(params), params)
