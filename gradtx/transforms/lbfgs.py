@@ -92,8 +92,8 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
     ) -> tuple[Updates, ScaleByLBFGSState]:
         first = step.count == 1
         du = tree.sub(updates, state.updates)
-        dw = _zero_if(first, tree.sub(params, state.params))
-        product = _inner(dw, du)
+        dw = tree.sub(params, state.params)
+        product = jnp.where(first, 0, _inner(dw, du))
         # A product too small or too large to have a reciprocal is not from a usable step.
         usable = (jnp.abs(product) > np.finfo(product.dtype).tiny) & jnp.isfinite(product)
         weight = jnp.where(usable, 1 / jnp.where(usable, product, 1), 0)
@@ -101,7 +101,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
         dws, dus, weights = jax.tree.map(
             lambda memory, x: jnp.asarray(memory).at[newest].set(cast(x, memory.dtype)),
             (state.diff_params_memory, state.diff_updates_memory, state.weights_memory),
-            (dw, _zero_if(first, du), weight),
+            (_zero_if(first, dw), _zero_if(first, du), weight),
         )
         gamma: float | Array = 1.0
         if scale_init_precond:
