@@ -319,6 +319,14 @@ def test_galore(rank: int, gap: int, scale: float) -> None:
     assert_close(got["bias"], adam["bias"])
 
 
+def test_galore_takes_singular_vectors_with_the_signs_of_optax() -> None:
+    got = replay(gradtx.scale_by_galore(2, 3), GRADS, PARAMS)
+    theirs = gradtx.GradientTransformation(*optax.contrib.scale_by_galore(2, 3))
+    expected = replay(theirs, GRADS, PARAMS)
+    for name in MATRICES:
+        assert_close(got[name], expected[name], 1e-3, what=name)  # in part it is in float32
+
+
 def test_galore_of_full_rank_without_memory_changes_nothing() -> None:
     tx = gradtx.scale_by_galore(10, 3, base_optimizer=gradtx.identity())
     got = replay(tx, only(GRADS), only(PARAMS))
