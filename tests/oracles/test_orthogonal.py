@@ -321,7 +321,7 @@ def test_galore(rank: int, gap: int, scale: float) -> None:
 
 def test_galore_takes_singular_vectors_with_the_signs_of_optax() -> None:
     few, at = ({name: x[:12] for name, x in tree.items()} for tree in (GRADS, PARAMS))
-    # Later, rounding turns one.
+    # After some fifty steps rounding turns one.
     got = replay(gradtx.scale_by_galore(2, 3), few, at)
     theirs = gradtx.GradientTransformation(*optax.contrib.scale_by_galore(2, 3))
     expected = replay(theirs, few, at)
