@@ -48,12 +48,8 @@ if TYPE_CHECKING:
 # What JSON and YAML can hold.
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
-# The names that stand for something in data, besides those of definitions.
-WORDS = {
-    *("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float", "function"),
-    *("matching", "tuple", "~matching"),
-}
-TAKEN.update(WORDS)
+TAKEN.update(("PartitionSpec", "array", "complex", "definition", "dict", "dtype", "float"))
+TAKEN.update(("function", "matching", "tuple", "~matching"))
 
 MISSING = "???"  # what OmegaConf and Hydra write for a value that is still missing
 MOST_NUMBERS = 1000  # in one array; NumPy, too, prints no more in full

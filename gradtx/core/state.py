@@ -116,7 +116,8 @@ def _marks(state_class: StateClass, kind: type[Mark]) -> tuple[Mark | None, ...]
 
 
 def _hints(state_class: StateClass) -> dict[str, Any]:
-    """The annotations of a state class, without those whose names exist for type checkers only."""
+    """The annotations of a state class, without those that cannot be evaluated: their names exist
+    for type checkers only, as in some of Optax's."""
     try:
         return typing.get_type_hints(state_class, include_extras=True)
     except NameError:
@@ -153,11 +154,7 @@ def _find_adapted(state_class: StateClass) -> tuple[str, ...]:
 
 
 def _marked(state_class: StateClass, kind: type[Any]) -> frozenset[str]:
-    try:
-        marks = _marks(state_class, kind)
-    except NameError:
-        return frozenset()  # another library's annotations, which may not be evaluable
-    pairs = zip(state_class._fields, marks, strict=True)
+    pairs = zip(state_class._fields, _marks(state_class, kind), strict=True)
     return frozenset(name for name, mark in pairs if mark is not None)
 
 

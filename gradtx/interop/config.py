@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from gradtx.core.config import MISSING, MOST_NUMBERS, WORDS, ConfigError, below
+from gradtx.core.config import MISSING, MOST_NUMBERS, ConfigError, below
 from gradtx.core.definition import Definition
 from gradtx.core.hyperparameters import (
     ByPattern,
@@ -109,7 +109,7 @@ class _Reader:
 
     def __init__(self, names: Names):
         self.names, self.left, self.containers = names, _MOST, _containers()
-        self.words: Mapping[str, Callable[[Any, str, int], Any]] = {  # for each of `WORDS`
+        self.words: Mapping[str, Callable[[Any, str, int], Any]] = {
             "PartitionSpec": self.as_spec,
             "array": self.as_array,
             "complex": self.as_complex,
@@ -241,7 +241,7 @@ class _Reader:
             named = self.names.get(name)
         except AmbiguousNameError:
             named = None
-        return name in WORDS or hasattr(named, "_fields")
+        return name in self.words or hasattr(named, "_fields")
 
     def construction(self, name: str, given: Any, kind: Kind, path: str, depth: int) -> Any:
         """{name: arguments}"""
